@@ -1,0 +1,28 @@
+/** What can go wrong, as a code that the HTTP status is looked up from (one table, in `server/`). */
+export type ErrorCode =
+  | "bad_request"
+  | "forbidden"
+  | "not_found"
+  | "conflict"
+  | "precondition_failed"
+  | "too_large"
+  | "internal"
+  | "not_implemented"
+  | "unavailable";
+
+/** An error that is meant for the user: its message names the thing, the value and what is allowed, in LXD's words. */
+export class LidoError extends Error {
+  override name = "LidoError";
+  readonly code: ErrorCode;
+
+  constructor(code: ErrorCode, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.code = code;
+  }
+}
+
+/** The text of anything that was thrown; never a stack trace, never `[object Object]`. */
+export function messageOf(error: unknown): string {
+  if (error instanceof Error) return error.message || error.name;
+  return typeof error === "string" ? error : `unexpected failure (${typeof error})`;
+}

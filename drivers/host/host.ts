@@ -1,0 +1,96 @@
+import type { Readable } from "node:stream";
+
+/** The host as drivers see it. A driver gets one of these and calls nothing else: so a test can hand it `FakeHost`, which records what was
+ * asked and answers from a script. Everything is argv lists and paths; there is no shell anywhere. */
+export interface Host {
+  /** Runs one tool to its end.
+   * @throws {CommandError} If it exits with a code not in `okCodes`, dies by a signal, times out or is missing. */
+  run(argv: readonly string[], options?: RunOptions): Promise<RunResult>;
+  /** Starts a tool whose stdin and/or stdout is a stream (send, receive, tar, xz). */
+  pipe(argv: readonly string[], options?: PipeOptions): PipedCommand;
+  /** @returns The absolute path of a tool on the host's PATH (with /usr/sbin and /sbin), or undefined. */
+  which(tool: string): Promise<string | undefined>;
+  readonly mounts: Mounts;
+  readonly loops: Loops;
+}
+
+export interface RunOptions {
+  readonly stdin?: string | Uint8Array;
+  /** Default 10 minutes; a tool that hangs is killed and reported, never waited for without end. */
+  readonly timeoutMs?: number;
+  readonly cwd?: string;
+  readonly signal?: AbortSignal;
+  /** Exit codes that are an answer and not a failure; default [0]. */
+  readonly okCodes?: readonly number[];
+}
+
+export interface RunResult {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+export interface PipeOptions {
+  readonly stdin?: Readable;
+  readonly signal?: AbortSignal;
+  readonly cwd?: string;
+}
+
+export interface PipedCommand {
+  readonly stdout: Readable;
+  /** Settles when the tool ended and its stdin was delivered.
+   * @throws {CommandError} As `run`. */
+  readonly done: Promise<void>;
+}
+
+/** A tool that failed: `message` holds the argv's tool and its first line of stderr, ready to be shown. */
+export class CommandError extends Error {
+  override name = "CommandError";
+  readonly argv: readonly string[];
+  readonly code: number | undefined;
+  readonly stderr: string;
+
+  constructor(argv: readonly string[], code: number | undefined, stderr: string, reason?: string) {
+    const detail = stderr.trim().split("\n").map((line) => line.trim()).filter(Boolean).slice(-3).join("; ");
+    super(`Failed to run: ${argv.join(" ")}: ${reason ?? `exit status ${code}`}${detail ? ` (${detail})` : ""}`);
+    this.argv = argv;
+    this.code = code;
+    this.stderr = stderr;
+  }
+}
+
+/** One row of /proc/self/mountinfo, unescaped. @see proc_pid_mountinfo(5) */
+export interface MountEntry {
+  readonly id: number;
+  readonly device: string;
+  readonly root: string;
+  readonly target: string;
+  readonly options: readonly string[];
+  readonly type: string;
+  readonly source: string;
+  readonly superOptions: readonly string[];
+}
+
+export interface Mounts {
+  /** Mounts a filesystem; flags such as `ro`, `noatime` are taken out of `options` by the implementation. @see mount(2) */
+  mount(source: string, target: string, type: string, options?: readonly string[]): Promise<void>;
+  bind(source: string, target: string): Promise<void>;
+  /** Unmounts every mount at `target`, the uppermost first; nothing mounted there is no error.
+   * @param options.lazy MNT_DETACH. @throws {SystemCallError} EBUSY. */
+  unmount(target: string, options?: { lazy?: boolean }): Promise<void>;
+  list(): Promise<MountEntry[]>;
+  /** @returns The mount at exactly `target`, the uppermost if several. */
+  at(target: string): Promise<MountEntry | undefined>;
+  /** Whether idmapped mounts work for the filesystem `path` is on (tried, with a throw-away user namespace). */
+  canIdmap(path: string): Promise<boolean>;
+}
+
+export interface Loops {
+  /** @param options.directIo Tried; falls back to buffered where the filesystem refuses. @returns The device, "/dev/loopN". @see loop(4) */
+  attach(file: string, options?: { directIo?: boolean }): Promise<string>;
+  detach(device: string): Promise<void>;
+  /** @returns The devices whose backing file is `file`. */
+  find(file: string): Promise<string[]>;
+  /** Makes the device see its file's new size (LOOP_SET_CAPACITY). */
+  refresh(device: string): Promise<void>;
+}

@@ -1,0 +1,112 @@
+/** The container runtime: starts, watches, enters and stops containers. It knows nothing of pools, profiles or HTTP; it gets paths that are
+ * mounted and a finished specification. One container is one OCI bundle below `$LIDO_DIR/run/<name>` and one crun state; there
+ * is no monitor process, the daemon is the subreaper of what it starts and finds what an earlier daemon started again by `list`. */
+
+/** One line of an id map: `count` ids from `container` on are `host` and up outside. @see user_namespaces(7) */
+export interface IdRange {
+  readonly container: number;
+  readonly host: number;
+  readonly count: number;
+}
+
+export interface IdMap {
+  readonly uid: readonly IdRange[];
+  readonly gid: readonly IdRange[];
+}
+
+export interface MountSpec {
+  /** Absolute path on the host. */
+  readonly source: string;
+  /** Absolute path in the container; resolved beneath its root, made if missing. */
+  readonly target: string;
+  readonly readonly?: boolean;
+  readonly recursive?: boolean;
+  readonly propagation?: string;
+  /** Whether the mount gets the container's id map (idmapped mount), so that root-owned files on disk are root's inside. */
+  readonly shifted?: boolean;
+}
+
+export interface ContainerSpec {
+  readonly name: string;
+  /** Host path of the mounted root filesystem. */
+  readonly rootfs: string;
+  /** Whether `rootfs` is mounted with the id map (root-owned on disk), or its owners were shifted on disk already. */
+  readonly rootfsShifted: boolean;
+  /** Absent for a privileged container. */
+  readonly idmap?: IdMap;
+  readonly mounts: readonly MountSpec[];
+  readonly environment: Readonly<Record<string, string>>;
+  /** Default ["/sbin/init"]. */
+  readonly init?: readonly string[];
+  /** Appended to, 0600; what the container's console printed. */
+  readonly consoleLog: string;
+  readonly limits?: { readonly memoryBytes?: bigint; readonly processes?: number; readonly cpus?: string };
+}
+
+export interface RunningContainer {
+  readonly name: string;
+  readonly pid: number;
+  readonly status: "running" | "frozen";
+  /** When the init process was started. */
+  readonly startedAt: Date;
+}
+
+/** argv, environment and identity of a command, as given; nothing goes through a shell. */
+export interface CommandSpec {
+  readonly argv: readonly string[];
+  readonly environment: Readonly<Record<string, string>>;
+  readonly cwd: string;
+  readonly uid: number;
+  readonly gid: number;
+  readonly groups?: readonly number[];
+}
+
+export type CommandStdio =
+  | { readonly kind: "pipes"; readonly stdin: number; readonly stdout: number; readonly stderr: number }
+  | { readonly kind: "pty"; readonly width: number; readonly height: number };
+
+/** A command that runs in a container. The caller owns the fds and closes them; the daemon is the process's parent and reaps it
+ * (waitpid) when `pidfd` is readable. */
+export interface LaunchedCommand {
+  readonly pid: number;
+  readonly pidfd: number;
+  /** Master of the pty, when one was asked for. */
+  readonly pty?: number;
+}
+
+/** The command could not be started: 127 when it is missing, 126 when it cannot be executed, as a shell says it. */
+export class LaunchError extends Error {
+  override name = "LaunchError";
+  readonly exitCode: 126 | 127;
+
+  constructor(exitCode: 126 | 127, message: string) {
+    super(message);
+    this.exitCode = exitCode;
+  }
+}
+
+export interface Runtime {
+  /** What this host lacks, in words that say how to mend it; empty when containers can run. */
+  check(): Promise<string[]>;
+  /** @throws {LidoError} With the runtime's reason and where the log is, when it does not come up; nothing is left then. */
+  start(spec: ContainerSpec): Promise<RunningContainer>;
+  /** Sends a signal to the container's init. */
+  kill(name: string, signal: number): Promise<void>;
+  /** Kills every process of the container, takes its cgroup and runtime state away; nothing there is no error. */
+  destroy(name: string): Promise<void>;
+  freeze(name: string): Promise<void>;
+  unfreeze(name: string): Promise<void>;
+  get(name: string): RunningContainer | undefined;
+  /** Containers of this daemon's directory that run; called once at start, takes them up (watch) again. */
+  adopt(): Promise<RunningContainer[]>;
+  /** Called once for each end of a container, however it came; `status` is unknown for one that an earlier daemon had started. */
+  onExit(listener: (name: string, status: { code?: number; signal?: number }) => void): void;
+  exec(name: string, command: CommandSpec, stdio: CommandStdio): Promise<LaunchedCommand>;
+  /** Mounts into the running container's own namespace. @throws {LidoError} When the target leaves the root or cannot be made. */
+  attach(name: string, mount: MountSpec): Promise<void>;
+  detach(name: string, target: string, options?: { lazy?: boolean }): Promise<void>;
+  /** Processes, memory and CPU of a container from its cgroup. */
+  usage(name: string): Promise<{ processes: number; memoryBytes: bigint; memoryPeakBytes: bigint; cpuNs: bigint }>;
+  /** Ends watching; containers go on. */
+  close(): Promise<void>;
+}

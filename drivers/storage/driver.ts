@@ -1,0 +1,166 @@
+/** The storage contract.
+ *
+ * A *pool* is a place on the host that holds volumes. A *driver kind* (dir, btrfs, zfs, lvm) knows how to make, open and destroy pools; an
+ * open pool is a *driver*. A *volume* has a type (container, custom, image) and a name, and its content is a directory tree at
+ * `path(volume)` while it is mounted. A *snapshot* is a volume too, named by `snapshot` beside its parent's name.
+ *
+ * The core is what every driver can do. All else is a *facet*: probed when the pool is opened and then fixed; a facet that is missing
+ * has its reason in `absent`, in words for the user. Policy (which volume, who may, what when a facet is missing) is not here but in
+ * `server/storage`. Nobody outside the registry asks a driver for its name.
+ *
+ * Crash safety rests on one rule: `delete`, `destroy` and `snapshot.delete` are idempotent and take away whatever a killed `create`,
+ * `clone`, `copy` or `receive` left, however little or much of it there is. The journal calls them to undo. So everything a driver makes is at a place
+ * derived from the pool and the volume alone. */
+
+import type { Readable } from "node:stream";
+import type { Host } from "../host/host.ts";
+
+export type VolumeType = "container" | "custom" | "image";
+
+/** A volume as it is named on disk: containers by instance name, images by fingerprint, custom volumes as `<project>_<name>`. */
+export interface Volume {
+  readonly type: VolumeType;
+  readonly name: string;
+  /** Set when this is a snapshot of the volume. */
+  readonly snapshot?: string;
+  /** The volume's effective configuration (pool defaults merged in), for drivers with keys of their own. */
+  readonly config?: Readonly<Record<string, string>>;
+}
+
+/** A pool as the database knows it; `root` and `diskFile` are derived from its name and $LIDO_DIR. */
+export interface Pool {
+  readonly name: string;
+  readonly config: Readonly<Record<string, string>>;
+  /** `$LIDO_DIR/storage-pools/<name>`: where the pool is mounted, or the tree itself. */
+  readonly root: string;
+  /** `$LIDO_DIR/disks/<name>.img`: backing file of a loop pool. */
+  readonly diskFile: string;
+}
+
+export interface CreateOptions {
+  /** Limit on the volume's size; absent means unlimited. Needs the quota facet. */
+  readonly sizeBytes?: bigint;
+  /** Owner and mode of the volume's root. Default 0, 0, 0o711 (containers 0o711, too). */
+  readonly uid?: number;
+  readonly gid?: number;
+  readonly mode?: number;
+}
+
+/** Progress of anything that copies: bytes so far. */
+export type Progress = (bytes: bigint) => void;
+
+export interface CopyOptions extends CreateOptions {
+  readonly signal?: AbortSignal;
+  readonly progress?: Progress;
+}
+
+export interface Resources {
+  readonly space: { readonly used: bigint; readonly total: bigint };
+  readonly inodes: { readonly used: bigint; readonly total: bigint };
+}
+
+export interface Snapshots {
+  /** "instant" when the cost does not depend on the data. */
+  readonly cost: "instant" | "reflink" | "copy";
+  create(volume: Volume, options?: CopyOptions): Promise<void>;
+  delete(volume: Volume): Promise<void>;
+  rename(volume: Volume, name: string): Promise<void>;
+  /** Makes the parent's content that of the snapshot, in place, all or nothing. */
+  restore(volume: Volume): Promise<void>;
+  list(parent: Volume): Promise<string[]>;
+}
+
+/** A writable copy that shares its blocks with the source, within the pool. */
+export interface Clone {
+  readonly cost: "instant" | "reflink";
+  clone(source: Volume, target: Volume, options?: CopyOptions): Promise<void>;
+}
+
+export interface Quota {
+  /** @param sizeBytes undefined lifts the limit. @throws {LidoError} bad_request if the volume already uses more and the driver cannot hold that. */
+  set(volume: Volume, sizeBytes: bigint | undefined): Promise<void>;
+  get(volume: Volume): Promise<bigint | undefined>;
+  usedBytes(volume: Volume): Promise<bigint>;
+}
+
+/** The driver's own stream format (`btrfs send`, `zfs send`); between pools of one `format`. */
+export interface Send {
+  readonly format: string;
+  send(volume: Volume, options?: { parent?: Volume; signal?: AbortSignal }): { stream: Readable; done: Promise<void> };
+  receive(volume: Volume, stream: Readable, options?: CopyOptions): Promise<void>;
+}
+
+/** Grows the pool itself. */
+export interface Resize {
+  grow(sizeBytes: bigint): Promise<void>;
+}
+
+export interface Health {
+  /** One line for people ("ONLINE", "no device errors") and whether it is good. */
+  check(): Promise<{ ok: boolean; text: string }>;
+}
+
+export interface Facets {
+  snapshot: Snapshots;
+  clone: Clone;
+  quota: Quota;
+  send: Send;
+  resize: Resize;
+  health: Health;
+}
+
+export interface Driver {
+  readonly pool: Pool;
+  readonly facets: Readonly<Partial<Facets>>;
+  /** Facet → why it is not there. */
+  readonly absent: Readonly<Partial<Record<keyof Facets, string>>>;
+  /** Whether idmapped mounts work on this pool's filesystem. */
+  readonly idmappedMounts: boolean;
+  /** Where the volume's content is once mounted. */
+  path(volume: Volume): string;
+  create(volume: Volume, options?: CreateOptions): Promise<void>;
+  /** Deletes a volume and its snapshots; nothing there is no error. */
+  delete(volume: Volume): Promise<void>;
+  exists(volume: Volume): Promise<boolean>;
+  /** Renames within its type, snapshots included. */
+  rename(volume: Volume, name: string): Promise<void>;
+  /** Makes `path(volume)` usable; counts are the caller's business, a second mount is no error. */
+  mount(volume: Volume): Promise<void>;
+  unmount(volume: Volume): Promise<void>;
+  /** Every volume and snapshot on disk, for check and recover; one listing, not one call per volume. */
+  list(): Promise<Volume[]>;
+  resources(): Promise<Resources>;
+  /** Releases the pool (unmount, detach, export); its data stays. */
+  close(): Promise<void>;
+}
+
+/** A pool or volume key: how its value is checked; the text of the refusal is the server's. */
+export interface ConfigKey {
+  /** @returns A reason when the value is not allowed. */
+  readonly check: (value: string) => string | undefined;
+  readonly default?: string;
+  /** Whether the key may change after the pool or volume was made. */
+  readonly fixed?: boolean;
+  /** In one line, for help and docs. */
+  readonly help: string;
+}
+
+export interface DriverKind {
+  readonly name: string;
+  /** Debian packages that bring its tools. */
+  readonly packages: readonly string[];
+  readonly poolKeys: Readonly<Record<string, ConfigKey>>;
+  /** Keys of its own a volume may have, beside the common ones. */
+  readonly volumeKeys: Readonly<Record<string, ConfigKey>>;
+  /** Whether this host can run it: a version, or what is missing and how to get it. */
+  probe(host: Host): Promise<{ version: string } | { missing: string }>;
+  /** Checks `source` and sizes, fills in defaults (loop size, source), and changes nothing.
+   * @returns The config to store. @throws {LidoError} bad_request with the reason. */
+  plan(host: Host, pool: Pool): Promise<Record<string, string>>;
+  /** Makes the pool on disk and opens it. On failure `destroy` is called by the journal. */
+  create(host: Host, pool: Pool): Promise<Driver>;
+  /** Opens a pool that was made before: attaches, mounts, probes facets. @throws {LidoError} unavailable when its source is not there. */
+  open(host: Host, pool: Pool): Promise<Driver>;
+  /** Takes the pool off the disk, in any state, closed or half made. Never touches what `create` did not make (a foreign source directory). */
+  destroy(host: Host, pool: Pool): Promise<void>;
+}

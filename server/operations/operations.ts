@@ -1,0 +1,155 @@
+import { randomUUID } from "node:crypto";
+import type { WebSocket } from "ws";
+import { LidoError, messageOf } from "../../api/errors.ts";
+import { type Operation as OperationView, type StatusCode, statusCodes } from "../../api/types.ts";
+import type { Events } from "../events/events.ts";
+
+/** How long a finished operation can still be asked for, as LXD's. */
+const keptMs = 5_000;
+
+export interface OperationOptions {
+  readonly class?: "task" | "websocket" | "token";
+  readonly description: string;
+  /** Plural noun → URLs, e.g. `{ instances: ["/1.0/instances/c1"] }`. */
+  readonly resources?: Record<string, string[]>;
+  readonly metadata?: Record<string, unknown>;
+  /** The work. Its rejection is the operation's failure. Whether the work ended because of a cancel is read from `operation.signal`. */
+  readonly run: (operation: Operation) => Promise<void>;
+  /** Present when the operation may be cancelled; called once, after `operation.signal` was aborted. */
+  readonly cancel?: () => void;
+  /** For class websocket: takes a client's connection. @throws {LidoError} forbidden on a wrong secret, before the upgrade. */
+  readonly connect?: (secret: string) => (socket: WebSocket) => void;
+}
+
+/** A task in the background that a client can watch, wait for and perhaps cancel. */
+export class Operation {
+  readonly id = randomUUID();
+  readonly #options: OperationOptions;
+  readonly #events: Events;
+  readonly #abort = new AbortController();
+  readonly #createdAt = new Date().toISOString();
+  #updatedAt = this.#createdAt;
+  #status: StatusCode = 103;
+  #error = "";
+  #metadata: Record<string, unknown> | null;
+  readonly finished: Promise<void>;
+
+  constructor(options: OperationOptions, events: Events, onFinished: () => void) {
+    this.#options = options;
+    this.#events = events;
+    this.#metadata = options.metadata ?? null;
+    this.#publish();
+    this.finished = this.#work().finally(onFinished);
+  }
+
+  /** Aborted when the client cancels. */
+  get signal(): AbortSignal {
+    return this.#abort.signal;
+  }
+
+  get isFinal(): boolean {
+    return this.#status >= 200;
+  }
+
+  /** Merges into the metadata that clients see, and tells them. */
+  update(metadata: Record<string, unknown>): void {
+    this.#metadata = { ...this.#metadata, ...metadata };
+    this.#publish();
+  }
+
+  /** @throws {LidoError} bad_request when it cannot be cancelled or is over. */
+  cancel(): void {
+    if (!this.#options.cancel || this.#status !== 103) {
+      throw new LidoError("bad_request", "This operation can't be cancelled");
+    }
+    this.#status = 104;
+    this.#abort.abort(new LidoError("bad_request", "Operation cancelled"));
+    this.#options.cancel();
+    this.#publish();
+  }
+
+  connect(secret: string): (socket: WebSocket) => void {
+    if (!this.#options.connect) throw new LidoError("bad_request", "Only websocket operations can be connected");
+    return this.#options.connect(secret);
+  }
+
+  view(): OperationView {
+    const code = this.#status;
+    return {
+      id: this.id,
+      class: this.#options.class ?? "task",
+      description: this.#options.description,
+      created_at: this.#createdAt,
+      updated_at: this.#updatedAt,
+      status: statusCodes[code],
+      status_code: code,
+      resources: this.#options.resources ?? {},
+      metadata: this.#metadata,
+      may_cancel: this.#options.cancel !== undefined && code === 103,
+      err: this.#error,
+      location: "none",
+    };
+  }
+
+  async #work(): Promise<void> {
+    // The client must get the operation's first answer before its end: the work starts on the next turn.
+    await Promise.resolve();
+    try {
+      await this.#options.run(this);
+      this.#status = this.signal.aborted ? 401 : 200;
+    } catch (error) {
+      this.#status = this.signal.aborted ? 401 : 400;
+      this.#error = messageOf(error);
+    }
+    this.#publish();
+  }
+
+  #publish(): void {
+    this.#updatedAt = new Date().toISOString();
+    this.#events.publish("operation", this.view());
+  }
+}
+
+/** Every operation that runs, or ended less than five seconds ago. */
+export class Operations {
+  readonly #events: Events;
+  readonly #byId = new Map<string, Operation>();
+  readonly #expiries = new Set<NodeJS.Timeout>();
+
+  constructor(events: Events) {
+    this.#events = events;
+  }
+
+  start(options: OperationOptions): Operation {
+    const operation = new Operation(options, this.#events, () => {
+      const expiry = setTimeout(() => {
+        this.#byId.delete(operation.id);
+        this.#expiries.delete(expiry);
+      }, keptMs);
+      expiry.unref();
+      this.#expiries.add(expiry);
+    });
+    this.#byId.set(operation.id, operation);
+    return operation;
+  }
+
+  /** @throws {LidoError} not_found. */
+  get(id: string): Operation {
+    const operation = this.#byId.get(id);
+    if (!operation) throw new LidoError("not_found", "Operation not found");
+    return operation;
+  }
+
+  list(): Operation[] {
+    return [...this.#byId.values()];
+  }
+
+  /** Cancels what can be, and waits for all; used at shutdown. */
+  async close(): Promise<void> {
+    for (const operation of this.#byId.values()) {
+      if (operation.view().may_cancel) operation.cancel();
+    }
+    await Promise.allSettled([...this.#byId.values()].map((operation) => operation.finished));
+    for (const expiry of this.#expiries) clearTimeout(expiry);
+  }
+}
