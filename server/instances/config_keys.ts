@@ -1,0 +1,122 @@
+/** The configuration keys that an instance (or a profile) may have, and how their values are checked. Names, values and texts are LXD's.
+ * A key that lido does not act on is not in the table, so that nobody believes in a limit that is not there. */
+
+import { LidoError } from "../../api/errors.ts";
+import type { Config } from "../../api/types.ts";
+
+/** @returns The reason when the value is not allowed. */
+type Check = (value: string) => string | undefined;
+
+const trueWords = new Set(["true", "1", "yes", "on"]);
+const falseWords = new Set(["false", "0", "no", "off"]);
+
+/** @returns Whether a config value says yes; absent and empty say no. */
+export function isTrue(value: string | undefined): boolean {
+  return value !== undefined && trueWords.has(value.toLowerCase());
+}
+
+/** @returns Whether a config value says no in so many words. */
+export function isFalse(value: string | undefined): boolean {
+  return value !== undefined && falseWords.has(value.toLowerCase());
+}
+
+export const boolean: Check = (value) =>
+  isTrue(value) || isFalse(value) ? undefined : `Invalid value for a boolean "${value}"`;
+const integer: Check = (value) => /^-?\d{1,18}$/.test(value) ? undefined : `Invalid value for an integer "${value}"`;
+const uint32: Check = (value) => {
+  if (!/^\d+$/.test(value)) {
+    return `Invalid value for uint32 "${value}": strconv.ParseUint: parsing "${value}": invalid syntax`;
+  }
+  return Number(value) <= 4294967295
+    ? undefined
+    : `Invalid value for uint32 "${value}": strconv.ParseUint: parsing "${value}": value out of range`;
+};
+const any: Check = () => undefined;
+const uuid: Check = (value) => /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(value) ? undefined : "Invalid UUID";
+
+const sizeUnits: Readonly<Record<string, bigint>> = {
+  "": 1n,
+  B: 1n,
+  kB: 1000n,
+  MB: 1000n ** 2n,
+  GB: 1000n ** 3n,
+  TB: 1000n ** 4n,
+  PB: 1000n ** 5n,
+  EB: 1000n ** 6n,
+  KiB: 1024n,
+  MiB: 1024n ** 2n,
+  GiB: 1024n ** 3n,
+  TiB: 1024n ** 4n,
+  PiB: 1024n ** 5n,
+  EiB: 1024n ** 6n,
+};
+
+/** @returns The bytes that a value such as "512MiB" means, or undefined when it is none. */
+export function parseSizeBytes(value: string): bigint | undefined {
+  const match = /^(\d{1,18})([A-Za-z]*)$/.exec(value);
+  const unit = match && sizeUnits[match[2]!];
+  return unit === undefined || unit === null ? undefined : BigInt(match![1]!) * unit;
+}
+
+const memory: Check = (value) => {
+  if (/^\d{1,3}%$/.test(value)) return Number(value.slice(0, -1)) <= 100 ? undefined : `Invalid value: ${value}`;
+  return parseSizeBytes(value) === undefined ? `Invalid value: ${value}` : undefined;
+};
+const cpus: Check = (value) => {
+  if (/^\d{1,5}$/.test(value)) return value === "0" ? "Invalid CPU limit syntax" : undefined;
+  const isSet = value.split(",").every((part) => {
+    const match = /^(\d{1,5})(?:-(\d{1,5}))?$/.exec(part);
+    return match !== null && (match[2] === undefined || Number(match[2]) >= Number(match[1]));
+  });
+  return isSet ? undefined : "Invalid CPU limit syntax";
+};
+const isolatedSize: Check = (value) => value === "auto" ? undefined : uint32(value);
+
+const keys: Readonly<Record<string, Check>> = {
+  "boot.autostart": boolean,
+  "boot.autostart.delay": integer,
+  "boot.autostart.priority": integer,
+  "boot.host_shutdown_timeout": integer,
+  "boot.stop.priority": integer,
+  "limits.cpu": cpus,
+  "limits.memory": memory,
+  "limits.processes": integer,
+  "raw.idmap": any,
+  "security.idmap.base": uint32,
+  "security.idmap.isolated": boolean,
+  "security.idmap.size": isolatedSize,
+  "security.privileged": boolean,
+  "security.protection.delete": boolean,
+  "security.protection.shift": boolean,
+  "volatile.apply_template": any,
+  "volatile.base_image": any,
+  "volatile.cloud-init.instance-id": uuid,
+  "volatile.idmap.base": any,
+  "volatile.idmap.current": any,
+  "volatile.idmap.next": any,
+  "volatile.last_state.idmap": any,
+  "volatile.last_state.power": any,
+  "volatile.uuid": uuid,
+};
+const prefixes: readonly string[] = ["user.", "image.", "environment."];
+
+/** Checks every key and value of an instance's or a profile's configuration.
+ * @throws {LidoError} bad_request with LXD's text, without the operation's prefix. */
+export function checkInstanceConfig(config: Config): void {
+  for (const [key, value] of Object.entries(config)) {
+    const check = keys[key] ?? (prefixes.some((prefix) => key.startsWith(prefix) && key !== prefix) ? any : undefined);
+    if (!check) throw new LidoError("bad_request", `Unknown configuration key: ${key}`);
+    if (value === "") continue;
+    const reason = check(value);
+    if (reason) throw new LidoError("bad_request", reason);
+  }
+}
+
+/** Checks a profile's configuration: as an instance's, but nothing that belongs to one instance alone. @throws {LidoError} bad_request. */
+export function checkProfileConfig(config: Config): void {
+  for (const key of Object.keys(config)) {
+    if (key.startsWith("volatile.")) throw new LidoError("bad_request", "Volatile keys can only be set on instances");
+    if (key.startsWith("image.")) throw new LidoError("bad_request", "Image keys can only be set on instances");
+  }
+  checkInstanceConfig(config);
+}

@@ -1,0 +1,183 @@
+/** Devices as the user writes them: what is allowed, what is meant. Nothing here touches the host. Texts are LXD's. */
+
+import { posix } from "node:path";
+import { LidoError } from "../../api/errors.ts";
+import type { Config, Devices } from "../../api/types.ts";
+import { boolean, isTrue, parseSizeBytes } from "./config_keys.ts";
+
+const propagations = ["private", "shared", "slave", "unbindable", "rprivate", "rshared", "rslave", "runbindable"];
+
+const diskOptions: Readonly<Record<string, (value: string) => string | undefined>> = {
+  path: () => undefined,
+  pool: () => undefined,
+  propagation: (value) =>
+    propagations.includes(value) ? undefined : `Invalid value "${value}" (not one of [${propagations.join(" ")}])`,
+  readonly: boolean,
+  recursive: boolean,
+  required: boolean,
+  shift: boolean,
+  size: (value) => parseSizeBytes(value) === undefined ? `Invalid value: ${value}` : undefined,
+  source: () => undefined,
+  type: () => undefined,
+};
+
+/** A disk device that is not the root, in words a program can use. */
+export interface Disk {
+  readonly device: string;
+  /** A custom volume, `subPath` within it; absent for a path of the host. */
+  readonly volume?: { readonly pool: string; readonly name: string; readonly subPath: string };
+  /** For a path of the host. */
+  readonly hostPath?: string;
+  /** Absolute and normal, never "/". */
+  readonly target: string;
+  readonly readonly: boolean;
+  readonly recursive: boolean;
+  readonly shift: boolean;
+  readonly required: boolean;
+  readonly propagation?: string;
+}
+
+/** Checks the devices of one instance or profile by themselves.
+ * @throws {LidoError} bad_request, `Invalid devices: Device validation failed for "x": …`. */
+export function checkDevices(devices: Devices): void {
+  const seenPaths = new Map<string, string>();
+  for (const [name, device] of Object.entries(devices)) {
+    const reason = reasonAgainstName(name) ?? reasonAgainst(name, device) ?? reasonAgainstPath(device, seenPaths, name);
+    if (reason) {
+      throw new LidoError("bad_request", `Invalid devices: Device validation failed for "${name}": ${reason}`);
+    }
+  }
+}
+
+/** Checks the devices an instance has in the end, its profiles' included: one path, one device; one root.
+ * @throws {LidoError} bad_request. */
+export function checkExpandedDevices(devices: Devices): void {
+  const seenPaths = new Map<string, string>();
+  for (const [name, device] of Object.entries(devices)) {
+    const reason = isRoot(device) ? undefined : reasonAgainstPath(device, seenPaths, name);
+    if (reason) {
+      throw new LidoError("bad_request", `Invalid expanded devices: Device validation failed for "${name}": ${reason}`);
+    }
+  }
+  try {
+    rootDisk(devices);
+  } catch (error) {
+    if (!(error instanceof LidoError) || !error.message.startsWith("More than one")) throw error;
+    throw new LidoError(
+      "bad_request",
+      `Invalid expanded devices: Failed detecting root disk device: ${error.message}`,
+    );
+  }
+}
+
+/** @returns Name and settings of the root disk. @throws {LidoError} bad_request when there is none, or more than one. */
+export function rootDisk(devices: Devices): { name: string; device: Config } {
+  const roots = Object.entries(devices).filter(([, device]) => isRoot(device));
+  if (roots.length > 1) throw new LidoError("bad_request", "More than one root device found");
+  const root = roots[0];
+  if (!root) throw new LidoError("bad_request", "No root device could be found");
+  return { name: root[0], device: root[1] };
+}
+
+export function isRoot(device: Config): boolean {
+  return device.type === "disk" && device.path !== undefined && device.path !== "" && normal(device.path) === "/" &&
+    !device.source;
+}
+
+/** The disks to mount, parents before children. @param devices Expanded and checked. */
+export function disksOf(devices: Devices): Disk[] {
+  return Object.entries(devices)
+    .filter(([, device]) => device.type === "disk" && !isRoot(device))
+    .map(([name, device]) => toDisk(name, device))
+    .sort((a, b) => depth(a.target) - depth(b.target) || (a.target < b.target ? -1 : 1));
+}
+
+/** Whether two settings of a device mean the same. */
+export function sameDevice(a: Config | undefined, b: Config | undefined): boolean {
+  const text = (device: Config | undefined): string =>
+    JSON.stringify(Object.entries(device ?? {}).filter(([, value]) => value !== "").sort());
+  return text(a) === text(b);
+}
+
+function toDisk(name: string, device: Config): Disk {
+  const slash = (device.source ?? "").indexOf("/");
+  const volumeName = slash < 0 ? device.source! : device.source!.slice(0, slash);
+  return {
+    device: name,
+    ...(device.pool
+      ? { volume: { pool: device.pool, name: volumeName, subPath: slash < 0 ? "" : device.source!.slice(slash + 1) } }
+      : { hostPath: device.source! }),
+    target: normal(device.path!),
+    readonly: isTrue(device.readonly),
+    recursive: isTrue(device.recursive),
+    shift: isTrue(device.shift),
+    required: device.required === undefined || device.required === "" || isTrue(device.required),
+    ...(device.propagation ? { propagation: device.propagation } : {}),
+  };
+}
+
+const depth = (path: string): number => path.split("/").length;
+
+/** A path as the container will see it: ".." cannot leave "/". */
+function normal(path: string): string {
+  const normalized = posix.normalize(path);
+  return normalized.length > 1 && normalized.endsWith("/") ? normalized.slice(0, -1) : normalized;
+}
+
+function reasonAgainstName(name: string): string | undefined {
+  if (name.length < 1 || name.length > 64) return "Name must be 1-64 characters long";
+  return /^[A-Za-z0-9/:_.-]+$/.test(name)
+    ? undefined
+    : "Name can only contain alphanumeric, forward slash, hyphen, colon, underscore and full stop characters";
+}
+
+function reasonAgainst(name: string, device: Config): string | undefined {
+  if (device.type === "none") return undefined;
+  if (device.type !== "disk") return `Failed loading device "${name}": Unsupported device type`;
+  for (const [key, value] of Object.entries(device)) {
+    const check = diskOptions[key];
+    if (!check) return `Invalid device option "${key}"`;
+    const reason = value === "" ? undefined : check(value);
+    if (reason) return `Invalid value for device option "${key}": ${reason}`;
+    if (value.includes("\0")) return `Invalid value for device option "${key}": it has a NUL byte`;
+  }
+  const path = device.path ?? "";
+  const source = device.source ?? "";
+  if (path !== "" && normal(path) === "/") {
+    if (source) return 'Root disk entry may not have a "source" property set';
+    if (!device.pool) return 'Root disk entry must have a "pool" property set';
+    if (isTrue(device.recursive)) {
+      return "The recursive option is only supported for additional bind-mounted paths";
+    }
+    return undefined;
+  }
+  if (!source) return 'Disk entry is missing the required "source" or "path" property';
+  if (!path) {
+    return device.pool
+      ? "Custom filesystem volumes require a path to be defined"
+      : 'Disk entry is missing the required "source" or "path" property';
+  }
+  if (!path.startsWith("/")) return `Invalid value for device option "path": Must be an absolute path: "${path}"`;
+  if (device.size) return "Only the root disk may have a size quota";
+  if (device.pool) {
+    if (isTrue(device.recursive)) {
+      return "The recursive option is only supported for additional bind-mounted paths";
+    }
+    if (source.startsWith("/")) return "Storage volumes cannot be specified as absolute paths";
+    if (source.split("/").some((part) => part === "" || part === "." || part === "..")) {
+      return `Invalid value for device option "source": Not a path within a volume: "${source}"`;
+    }
+    if (isTrue(device.shift)) {
+      return 'The "shift" property cannot be used with custom storage volumes (set "security.shifted=true" on the volume instead)';
+    }
+  } else if (!source.startsWith("/")) return "Source path must be absolute for local sources";
+  return undefined;
+}
+
+function reasonAgainstPath(device: Config, seen: Map<string, string>, name: string): string | undefined {
+  if (device.type !== "disk" || !device.path) return undefined;
+  const path = normal(device.path);
+  if (seen.has(path)) return `More than one disk device uses the same path "${path}"`;
+  seen.set(path, name);
+  return undefined;
+}

@@ -1,0 +1,141 @@
+import assert from "node:assert/strict";
+import fc from "fast-check";
+import type { IdRange } from "../../drivers/runtime/runtime.ts";
+import { formatIdmap, type HostRanges, parseIdmap, planIdmap, sameIdmap, type TakenRange } from "./idmaps.ts";
+
+const host: HostRanges = {
+  uid: [{ start: 1_000_000, count: 1_000_000 }, { start: 1000, count: 2 }],
+  gid: [{ start: 1_000_000, count: 1_000_000 }, { start: 1000, count: 2 }],
+};
+
+Deno.test("planIdmap() gives instances that say nothing one shared map", () => {
+  const { map, base } = planIdmap({}, host, []);
+  assert.equal(base, 0);
+  assert.deepEqual(map, {
+    uid: [{ container: 0, host: 1_000_000, count: 65536 }],
+    gid: [{ container: 0, host: 1_000_000, count: 65536 }],
+  });
+});
+
+Deno.test("planIdmap() gives a privileged instance none", () => {
+  assert.deepEqual(planIdmap({ "security.privileged": "true" }, host, []), { base: 0 });
+});
+
+Deno.test("planIdmap() cuts raw.idmap's ids out of the map", () => {
+  const { map } = planIdmap({ "raw.idmap": "uid 1000 500\nboth 1001 7" }, host, []);
+  assert.deepEqual(map!.uid, [
+    { container: 0, host: 1_000_000, count: 7 },
+    { container: 7, host: 1001, count: 1 },
+    { container: 8, host: 1_000_008, count: 492 },
+    { container: 500, host: 1000, count: 1 },
+    { container: 501, host: 1_000_501, count: 65035 },
+  ]);
+  assert.equal(map!.gid.length, 3);
+});
+
+for (
+  const [text, expected] of [
+    ["uid 1", /Invalid ID map line "uid 1"$/],
+    ["foo 1 2", /Invalid ID map type "foo 1 2"$/],
+    ["both a b", /Invalid ID map range "a"/],
+    ["both 1000-1001 5-7", /same size/],
+    ["both 1000001 5", /Host id is in the range of subids$/],
+    ["both 0 0", /isn't allowed to root \(add "root:0:1" to \/etc\/subuid\)/],
+    ["both 1000 5\nuid 1001 5", /same container id/],
+    ["both 1000 5\nuid 1000 6", /same host id/],
+    ["both 4294967295 5", /Invalid ID map range/],
+    ["both 1001-1000 5-4", /Invalid ID map range/],
+  ] as const
+) {
+  Deno.test(`planIdmap() refuses raw.idmap ${JSON.stringify(text)}`, () => {
+    assert.throws(() => planIdmap({ "raw.idmap": text }, host, []), expected);
+  });
+}
+
+Deno.test("planIdmap() says so when the ids are used up, and when a fixed base is outside", () => {
+  const isolated = { "security.idmap.isolated": "true" };
+  assert.throws(
+    () => planIdmap({ ...isolated, "security.idmap.size": "2000000" }, host, []),
+    /Not enough uid\/gid available for the container/,
+  );
+  assert.throws(
+    () => planIdmap({ ...isolated, "security.idmap.base": "5" }, host, []),
+    /Not enough uid\/gid available/,
+  );
+  assert.throws(() => planIdmap({ ...isolated, "security.idmap.size": "0" }, host, []), /at least 1/);
+});
+
+Deno.test("isolated maps never overlap, stay, and are used again", () => {
+  const step = fc.oneof(
+    fc.record({ make: fc.integer({ min: 1, max: 200_000 }) }),
+    fc.record({ drop: fc.nat(20) }),
+  );
+  fc.assert(fc.property(fc.array(step, { maxLength: 40 }), (steps) => {
+    const taken: TakenRange[] = [];
+    for (const each of steps) {
+      if ("drop" in each) {
+        taken.splice(each.drop, 1);
+        continue;
+      }
+      const config = { "security.idmap.isolated": "true", "security.idmap.size": String(each.make) };
+      let base: number;
+      try {
+        base = planIdmap(config, host, taken).base;
+      } catch {
+        // Refused: then there is truly no gap. Every place a range could start is the first id or one after a range.
+        const starts = [1_065_536, ...taken.map((range) => range.base + range.size)];
+        for (const start of starts) {
+          assert.ok(
+            start + each.make > 2_000_000 ||
+              taken.some((range) => start < range.base + range.size && range.base < start + each.make),
+          );
+        }
+        continue;
+      }
+      assert.ok(base >= 1_065_536 && base + each.make <= 2_000_000);
+      for (const range of taken) assert.ok(base + each.make <= range.base || range.base + range.size <= base);
+      assert.equal(planIdmap(config, host, taken, base).base, base, "stable");
+      taken.push({ base, size: each.make });
+    }
+  }));
+});
+
+Deno.test("a map with raw entries maps each id once, inside and outside", () => {
+  const wide: HostRanges = { uid: [...host.uid, { start: 0, count: 5000 }], gid: host.gid };
+  const entry = fc.tuple(fc.nat(4000), fc.nat(70_000), fc.integer({ min: 1, max: 50 }));
+  fc.assert(fc.property(fc.array(entry, { maxLength: 6 }), (entries) => {
+    const text = entries.map(([outside, inside, count]) =>
+      `uid ${outside}-${outside + count - 1} ${inside}-${inside + count - 1}`
+    ).join("\n");
+    let lines: readonly IdRange[];
+    try {
+      lines = planIdmap({ "raw.idmap": text }, wide, []).map!.uid;
+    } catch (error) {
+      assert.match(String(error), /two entries map the same/);
+      return;
+    }
+    for (let index = 1; index < lines.length; index++) {
+      assert.ok(lines[index - 1]!.container + lines[index - 1]!.count <= lines[index]!.container);
+    }
+    const byHost = [...lines].sort((a, b) => a.host - b.host);
+    for (let index = 1; index < byHost.length; index++) {
+      assert.ok(byHost[index - 1]!.host + byHost[index - 1]!.count <= byHost[index]!.host);
+    }
+    for (const [outside, inside] of entries) {
+      const line = lines.find((each) => each.container <= inside && inside < each.container + each.count)!;
+      assert.equal(line.host + inside - line.container, outside);
+    }
+    const map = planIdmap({ "raw.idmap": text }, wide, []).map;
+    assert.ok(sameIdmap(parseIdmap(formatIdmap(map)), map));
+  }));
+});
+
+Deno.test("formatIdmap() writes what LXD writes", () => {
+  assert.equal(formatIdmap(undefined), "[]");
+  assert.equal(
+    formatIdmap(planIdmap({}, host, []).map),
+    '[{"Isuid":true,"Isgid":false,"Hostid":1000000,"Nsid":0,"Maprange":65536},{"Isuid":false,"Isgid":true,"Hostid":1000000,"Nsid":0,"Maprange":65536}]',
+  );
+  assert.equal(parseIdmap("[]"), undefined);
+  assert.throws(() => parseIdmap("{"), /Cannot read the id map/);
+});
