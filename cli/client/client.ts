@@ -1,0 +1,108 @@
+/** The daemon's API as typed calls: envelopes are opened here, errors become `ApiError` with the daemon's own words. */
+import type { Operation } from "../../api/types.ts";
+import { type Endpoint, localEndpoint } from "./endpoint.ts";
+import { ApiError } from "./errors.ts";
+import { type Reply, type Transport, transportFor } from "./transport.ts";
+
+export interface Envelope {
+  type: "sync" | "async" | "error";
+  metadata: unknown;
+  operation?: string;
+  error?: string;
+  error_code?: number;
+}
+
+/** A thing together with the ETag it had. */
+export interface Tagged<T> {
+  value: T;
+  etag: string | undefined;
+}
+
+/** Opens an envelope.
+ * @throws {ApiError} If it holds an error, or the reply is none of ours. */
+export function openEnvelope(reply: Reply): Envelope {
+  let envelope: Envelope;
+  try {
+    envelope = JSON.parse(reply.text) as Envelope;
+  } catch {
+    throw new ApiError(reply.status, `Unexpected reply (HTTP ${reply.status}): ${reply.text.slice(0, 200).trim()}`);
+  }
+  if (envelope.type === "error" || reply.status >= 400) {
+    throw new ApiError(reply.status, envelope.error || `Request failed (HTTP ${reply.status})`);
+  }
+  return envelope;
+}
+
+export class Client {
+  readonly endpoint: Endpoint;
+  readonly transport: Transport;
+
+  constructor(endpoint: Endpoint = localEndpoint(), transport: Transport = transportFor(endpoint)) {
+    this.endpoint = endpoint;
+    this.transport = transport;
+  }
+
+  /** One request, its envelope opened. */
+  async request(method: string, path: string, body?: unknown, etag?: string): Promise<Envelope> {
+    const headers: Record<string, string> = {};
+    if (body !== undefined) headers["Content-Type"] = "application/json";
+    if (etag !== undefined) headers["If-Match"] = etag;
+    const text = body === undefined ? undefined : JSON.stringify(body);
+    return openEnvelope(await this.transport({ method, path, headers, body: text }));
+  }
+
+  async get<T>(path: string): Promise<T> {
+    return (await this.request("GET", path)).metadata as T;
+  }
+
+  /** As `get`, with the ETag to send back in `put`. */
+  async getTagged<T>(path: string): Promise<Tagged<T>> {
+    const reply = await this.transport({ method: "GET", path });
+    return { value: openEnvelope(reply).metadata as T, etag: reply.header("etag") };
+  }
+
+  /** A change. When the daemon does it in the background, waits until it is done.
+   * @returns The finished operation, or undefined when the change was made at once.
+   * @throws {ApiError} If the daemon refuses or the operation fails. */
+  async change(
+    method: "POST" | "PUT" | "PATCH" | "DELETE",
+    path: string,
+    body?: unknown,
+    options: { etag?: string; onOperation?: (operation: Operation) => void } = {},
+  ): Promise<Operation | undefined> {
+    const envelope = await this.request(method, path, body, options.etag);
+    if (envelope.type !== "async") return undefined;
+    const operation = envelope.metadata as Operation;
+    options.onOperation?.(operation);
+    return await this.waitFor(operation);
+  }
+
+  /** Waits for the end of an operation, however long it takes.
+   * @throws {ApiError} If it failed or was cancelled. */
+  async waitFor(operation: Operation): Promise<Operation> {
+    const finished = await this.waitQuietly(operation);
+    if (finished.status_code !== 200) throw new ApiError(finished.status_code, finished.err || finished.status);
+    return finished;
+  }
+
+  /** As `waitFor`, but a failed operation is returned, not thrown. */
+  async waitQuietly(operation: Operation): Promise<Operation> {
+    let latest = operation;
+    while (latest.status_code < 200) {
+      latest = await this.get<Operation>(`/1.0/operations/${operation.id}/wait?timeout=-1`);
+    }
+    return latest;
+  }
+
+  /** Lets go of kept-alive connections. */
+  async close(): Promise<void> {
+    if (process.versions.bun === undefined || this.endpoint.kind === "https") {
+      (await import("./http.ts")).closeConnections(this.endpoint);
+    }
+  }
+}
+
+/** A path with its parts escaped: url`/1.0/instances/${name}`. */
+export function url(parts: TemplateStringsArray, ...values: string[]): string {
+  return parts.reduce((path, part, index) => path + encodeURIComponent(values[index - 1] ?? "") + part);
+}

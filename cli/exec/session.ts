@@ -1,0 +1,234 @@
+/** One exec session as seen from the client: the request, its websockets, its end. Knows nothing of terminals or file
+ * descriptors, so that the command line and the library both stand on it.
+ *
+ * The wire: each stream is a websocket of binary messages; an empty text message on it means end of data. The control
+ * websocket takes JSON. The daemon kills the command when the control websocket goes away. */
+import type { Operation } from "../../api/types.ts";
+import type { WebSocket } from "ws";
+import { type Client, url } from "../client/client.ts";
+import { ApiError, ConnectionError } from "../client/errors.ts";
+
+export interface ExecRequest {
+  command: string[];
+  interactive: boolean;
+  environment: Record<string, string>;
+  /** Columns and rows of the terminal; 0 when there is none. */
+  width: number;
+  height: number;
+  user: number;
+  group: number;
+  cwd: string;
+  /** lido's own additions; left out of the request when not asked for, since LXD does not know them. */
+  extra?: Record<string, unknown>;
+}
+
+export type Stream = "stdout" | "stderr";
+/** Takes a piece of output; the stream is not read on until it has resolved. */
+export type Sink = (chunk: Uint8Array) => Promise<void> | void;
+
+/** Input that may wait in memory before `write` makes the giver wait, in bytes. */
+const inputBufferedBytesMax = 4 * 1024 * 1024;
+/** Output that may wait for a slow sink before the websocket is paused, in bytes. */
+const outputBufferedBytesMax = 256 * 1024;
+
+export interface ExecEnd {
+  /** The command's exit status; undefined when the daemon gave none. */
+  status: number | undefined;
+  /** The daemon's words when the command could not be run. */
+  error: string;
+}
+
+export class ExecSession {
+  readonly operation: Operation;
+  /** Resolves when the command has ended and all of its output was taken.
+   * @throws {ConnectionError} If the connection was lost before. */
+  readonly ended: Promise<ExecEnd>;
+  #sockets = new Map<string, WebSocket>();
+  #control: WebSocket | undefined;
+  #controlWaiting: string[] | undefined = [];
+  #inputEnded = false;
+  #opened: Promise<void>;
+
+  /** @param operation As the daemon answered the request to exec.
+   * @param sinks Where output goes; an interactive session has all of it on `stdout`. */
+  constructor(client: Client, operation: Operation, sinks: Record<Stream, Sink>) {
+    this.operation = operation;
+    const fds = (operation.metadata?.fds ?? {}) as Record<string, string>;
+    const lost: { reject(error: unknown): void } = { reject: () => {} };
+    const failure = new Promise<never>((_, reject) => lost.reject = reject);
+    failure.catch(() => {});
+    // Asked for at the start: the answer then comes the moment the command has ended.
+    const finished = client.waitQuietly(operation);
+    finished.catch(() => {});
+    const outputs: Promise<void>[] = [];
+    this.#opened = this.#open(client, fds, (fd) => {
+      if (fd === "control") return () => {};
+      const sink = fd === "2" ? sinks.stderr : fd === "1" || fds["1"] === undefined ? sinks.stdout : undefined;
+      if (sink === undefined) return (socket) => socket.on("message", () => {});
+      return (socket) => {
+        const taken = takeOutput(socket, sink);
+        taken.catch((error) => lost.reject(error));
+        outputs.push(taken);
+      };
+    });
+    this.#opened.catch(() => {});
+    this.ended = Promise.race([this.#finish(finished, outputs), failure]);
+    this.ended.catch(() => {});
+  }
+
+  /** Starts a command.
+   * @throws {ApiError} If the daemon refuses.
+   * @throws {ConnectionError} If it is not there. */
+  static async start(
+    client: Client,
+    instance: string,
+    request: ExecRequest,
+    sinks: Record<Stream, Sink>,
+  ): Promise<ExecSession> {
+    const { extra, ...body } = request;
+    const [envelope] = await Promise.all([
+      client.request("POST", url`/1.0/instances/${instance}/exec`, {
+        ...body,
+        "wait-for-websocket": true,
+        "record-output": false,
+        ...extra,
+      }),
+      // Loaded while the daemon works.
+      import("../client/websocket.ts"),
+    ]);
+    return new ExecSession(client, envelope.metadata as Operation, sinks);
+  }
+
+  async #open(client: Client, fds: Record<string, string>, prepare: (fd: string) => (socket: WebSocket) => void) {
+    const { openWebSocket } = await import("../client/websocket.ts");
+    await Promise.all(
+      Object.entries(fds).sort(([left]) => left === "control" ? -1 : 1).map(async ([fd, secret]) => {
+        const path = url`/1.0/operations/${this.operation.id}/websocket?secret=${secret}`;
+        const socket = await openWebSocket(client.endpoint, path, (opening) => {
+          this.#sockets.set(fd, opening);
+          prepare(fd)(opening);
+        });
+        if (fd !== "control") return;
+        this.#control = socket;
+        for (const message of this.#controlWaiting ?? []) socket.send(message);
+        this.#controlWaiting = undefined;
+      }),
+    );
+  }
+
+  async #finish(finished: Promise<Operation>, outputs: Promise<void>[]): Promise<ExecEnd> {
+    let end: ExecEnd;
+    try {
+      // A websocket that is refused while the operation fails has the operation's reason, which says more.
+      await Promise.race([this.#opened, finished.then(() => {})]).catch(async (error) => {
+        const operation = await Promise.race([finished, after(1000)]);
+        if (operation === undefined || operation.status_code === 200) throw error;
+      });
+      const operation = await finished;
+      const status = operation.metadata?.return;
+      end = { status: typeof status === "number" ? status : undefined, error: operation.err };
+      if (operation.status_code === 401 && end.error === "") end.error = "The command was cancelled";
+      if (end.error === "") await this.#opened;
+    } catch (error) {
+      this.close();
+      if (error instanceof ApiError && error.status === 404) {
+        throw new ConnectionError("Lost the command: the daemon no longer knows its operation");
+      }
+      throw error;
+    }
+    // A command that never ran has no output to wait for; its streams may not even have been connected.
+    if (end.error === "" || end.status !== undefined) await Promise.all(outputs);
+    this.close();
+    return end;
+  }
+
+  /** Passes input on; resolves when more may be given. */
+  async write(chunk: Uint8Array): Promise<void> {
+    await this.#opened;
+    const socket = this.#sockets.get("0");
+    if (socket === undefined || socket.readyState !== socket.OPEN || this.#inputEnded) return;
+    socket.send(chunk);
+    while (socket.bufferedAmount > inputBufferedBytesMax && socket.readyState === socket.OPEN) await after(1);
+  }
+
+  /** Tells the command, once, that there is no more input. */
+  async endInput(): Promise<void> {
+    if (this.#inputEnded) return;
+    await this.#opened;
+    if (this.#inputEnded) return;
+    this.#inputEnded = true;
+    const socket = this.#sockets.get("0");
+    if (socket?.readyState === socket?.OPEN) socket?.send("");
+  }
+
+  #sendControl(message: object): void {
+    const text = JSON.stringify(message);
+    if (this.#controlWaiting !== undefined) this.#controlWaiting.push(text);
+    else if (this.#control?.readyState === this.#control?.OPEN) this.#control?.send(text);
+  }
+
+  /** Tells the command's terminal its size in columns and rows. */
+  resize(width: number, height: number): void {
+    this.#sendControl({ command: "window-resize", args: { width: String(width), height: String(height) } });
+  }
+
+  /** Sends the command a signal by number. */
+  signal(signal: number): void {
+    this.#sendControl({ command: "signal", signal });
+  }
+
+  /** Lets go of the session. A command that still runs is killed by the daemon, unless it is detachable. */
+  close(): void {
+    for (const socket of this.#sockets.values()) socket.terminate();
+  }
+}
+
+function after(delayMs: number): Promise<undefined> {
+  return new Promise((resolve) => setTimeout(resolve, delayMs, undefined));
+}
+
+/** Hands a websocket's binary messages to a sink, in order, and pauses the websocket while too much waits.
+ * Resolves at the end of the data. */
+function takeOutput(socket: WebSocket, sink: Sink): Promise<void> {
+  const waiting: Uint8Array[] = [];
+  let waitingBytes = 0;
+  let ended = false;
+  let busy = false;
+  return new Promise((resolve, reject) => {
+    const pump = async () => {
+      if (busy) return;
+      busy = true;
+      try {
+        while (waiting.length > 0) {
+          const chunk = waiting.length === 1 ? waiting[0] as Uint8Array : Buffer.concat(waiting);
+          waiting.length = 0;
+          waitingBytes = 0;
+          if (socket.isPaused) socket.resume();
+          await sink(chunk);
+        }
+      } catch (error) {
+        reject(error);
+        return;
+      }
+      busy = false;
+      if (ended) resolve();
+    };
+    socket.on("message", (data: Uint8Array, isBinary: boolean) => {
+      if (ended) return;
+      if (!isBinary) {
+        if (data.length === 0) ended = true;
+      } else if (data.length > 0) {
+        waiting.push(data);
+        waitingBytes += data.length;
+        if (waitingBytes > outputBufferedBytesMax && busy) socket.pause();
+      }
+      void pump();
+    });
+    const finish = () => {
+      ended = true;
+      void pump();
+    };
+    socket.on("close", finish);
+    socket.on("error", finish);
+  });
+}

@@ -1,0 +1,61 @@
+/** Signals of the client that go on to the command. */
+import type { ExecSession } from "./session.ts";
+
+const numbers = {
+  SIGHUP: 1,
+  SIGINT: 2,
+  SIGQUIT: 3,
+  SIGABRT: 6,
+  SIGUSR1: 10,
+  SIGUSR2: 12,
+  SIGTERM: 15,
+  SIGCONT: 18,
+  SIGTSTP: 20,
+} as const;
+type Name = keyof typeof numbers;
+export const sigpipe = 13;
+
+/** A second TERM within this time ends the client, whatever the command does, in milliseconds. */
+const secondTermMs = 1000;
+
+/** Forwards signals from now on, also those that come before the session has begun.
+ * @param give Called for the second TERM within a second. */
+export class SignalForwarder {
+  #session: ExecSession | undefined;
+  #waiting: number[] = [];
+  #lastTermMs = -Infinity;
+  #handlers = new Map<NodeJS.Signals, () => void>();
+
+  constructor(give: () => void) {
+    for (const name of Object.keys(numbers) as Name[]) {
+      const handler = () => {
+        if (name === "SIGTERM") {
+          const nowMs = performance.now();
+          if (nowMs - this.#lastTermMs < secondTermMs) return give();
+          this.#lastTermMs = nowMs;
+        }
+        this.#send(numbers[name]);
+        // Ctrl-Z stops the command and then the client, as the shell expects; `fg` wakes both.
+        if (name === "SIGTSTP") setTimeout(() => process.kill(process.pid, "SIGSTOP"), 20);
+      };
+      process.on(name, handler);
+      this.#handlers.set(name, handler);
+    }
+  }
+
+  #send(signal: number): void {
+    if (this.#session === undefined) this.#waiting.push(signal);
+    else this.#session.signal(signal);
+  }
+
+  /** The session that signals go to. */
+  attach(session: ExecSession): void {
+    this.#session = session;
+    for (const signal of this.#waiting.splice(0)) session.signal(signal);
+  }
+
+  /** Gives the signals their own meaning again. */
+  [Symbol.dispose](): void {
+    for (const [name, handler] of this.#handlers) process.off(name, handler);
+  }
+}

@@ -1,0 +1,30 @@
+import { UsageError } from "../client/errors.ts";
+import { type Kind, ordered } from "./order.ts";
+import { compact, csv, table } from "./table.ts";
+
+export interface Listing {
+  headers: readonly string[];
+  rows: readonly (readonly string[])[];
+  /** What json and yaml show. */
+  raw: readonly object[];
+  kind: Kind;
+}
+
+/** A listing in the format that was asked for, ready to be printed.
+ * @throws {UsageError} If the format is unknown. */
+export async function render(format: string, listing: Listing): Promise<string> {
+  switch (format) {
+    case "table":
+      return table(listing.headers, listing.rows);
+    case "compact":
+      return compact(listing.headers, listing.rows);
+    case "csv":
+      return csv(listing.rows);
+    case "json":
+      return `${JSON.stringify(listing.raw.map((item) => ordered(listing.kind, item)))}\n`;
+    case "yaml":
+      return (await import("./yaml.ts")).yaml(listing.raw.map((item) => ordered(listing.kind, item)));
+    default:
+      throw new UsageError(`Invalid format "${format}"`);
+  }
+}

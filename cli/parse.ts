@@ -1,0 +1,87 @@
+/** The fast parser: takes a well-formed command line apart, and leaves everything else (help, mistakes) to commander. */
+import { type Flag, flagName, type Verb } from "./verb.ts";
+
+export interface Parsed {
+  verb: Verb;
+  args: string[];
+  flags: Record<string, unknown>;
+}
+
+/** Finds the verb with the most words that match, and the words left over. */
+export function findVerb(verbs: readonly Verb[], words: readonly string[]): { verb: Verb; rest: string[] } | undefined {
+  let best: { verb: Verb; length: number } | undefined;
+  for (const verb of verbs) {
+    for (const spelling of [verb.words, ...verb.aliases ?? []]) {
+      const parts = spelling.split(" ");
+      if (parts.length > (best?.length ?? 0) && parts.every((part, index) => words[index] === part)) {
+        best = { verb, length: parts.length };
+      }
+    }
+  }
+  return best && { verb: best.verb, rest: words.slice(best.length) };
+}
+
+function initialFlags(verb: Verb): Record<string, unknown> {
+  return Object.fromEntries(
+    Object.entries(verb.flags).map(([key, flag]) => [
+      key,
+      flag.many ? [] : flag.value === undefined ? false : flag.initial,
+    ]),
+  );
+}
+
+/** True when this many arguments fit. */
+export function fits(verb: Verb, count: number): boolean {
+  const least = verb.args.filter((name) => !/\?$|\.\.\.$/.test(name)).length;
+  const most = verb.args.some((name) => /\.\.\.$|\+$/.test(name)) ? Infinity : verb.args.length;
+  return count >= least && count <= most;
+}
+
+/** Takes the words after the verb apart.
+ * @returns undefined when they are not well-formed. */
+export function parse(verb: Verb, words: readonly string[]): Parsed | undefined {
+  const flags = initialFlags(verb);
+  const args: string[] = [];
+  const set = (key: string, flag: Flag, value: string | true) => {
+    if (flag.many) (flags[key] as string[]).push(String(value));
+    else flags[key] = value;
+  };
+  for (let index = 0; index < words.length; index++) {
+    const word = words[index] ?? "";
+    if (word === "--") {
+      args.push(...words.slice(index + 1));
+      break;
+    }
+    if (word.startsWith("--")) {
+      const [, name = "", value] = /^--([^=]*)(?:=(.*))?$/s.exec(word) ?? [];
+      const entry = Object.entries(verb.flags).find(([key]) => flagName(key) === name);
+      if (entry === undefined) return undefined;
+      const [key, flag] = entry;
+      if (flag.value === undefined) {
+        if (value !== undefined) return undefined;
+        set(key, flag, true);
+      } else {
+        const given = value ?? words[++index];
+        if (given === undefined) return undefined;
+        set(key, flag, given);
+      }
+    } else if (word.startsWith("-") && word.length > 1) {
+      for (let position = 1; position < word.length; position++) {
+        const entry = Object.entries(verb.flags).find(([, flag]) => flag.short === word[position]);
+        if (entry === undefined) return undefined;
+        const [key, flag] = entry;
+        if (flag.value === undefined) {
+          set(key, flag, true);
+          continue;
+        }
+        const given = position + 1 < word.length ? word.slice(position + 1).replace(/^=/, "") : words[++index];
+        if (given === undefined) return undefined;
+        set(key, flag, given);
+        break;
+      }
+    } else {
+      args.push(word);
+    }
+  }
+  return fits(verb, args.length) ? { verb, args, flags } : undefined;
+}

@@ -1,0 +1,56 @@
+/** A verb of the command line as data. The fast parser (parse.ts) and commander (program.ts: help, errors, completion)
+ * both read it, because loading commander takes longer than the request to the daemon (11 of 28 ms, measured). */
+import type { Client } from "./client/client.ts";
+
+export interface Flag {
+  short?: string;
+  /** Name of the flag's value in the help; absent means that the flag is a switch. */
+  value?: string;
+  /** The flag may be given several times. */
+  many?: true;
+  initial?: string;
+  summary: string;
+}
+export type FlagTable = Readonly<Record<string, Flag>>;
+
+/** Flags as a verb gets them: switches are booleans, values strings, repeated ones lists; names in camel case. */
+export type Flags<T extends FlagTable> = {
+  [K in keyof T]: T[K] extends { many: true } ? string[]
+    : T[K] extends { initial: string } ? string
+    : T[K] extends { value: string } ? string | undefined
+    : boolean;
+};
+
+/** What a verb may use of the world; tests give their own. */
+export interface Io {
+  client: Client;
+  /** Prints text that ends with a newline. */
+  out(text: string): void;
+  err(text: string): void;
+  /** No progress. */
+  quiet: boolean;
+}
+
+export interface Verb<T extends FlagTable = FlagTable> {
+  /** The words that choose it, as in `storage volume create`. */
+  words: string;
+  aliases?: readonly string[];
+  /** Its arguments: `name` is required, `name?` optional, `name...` any number, `name+` at least one. */
+  args: readonly string[];
+  flags: T;
+  summary: string;
+  /** More of the help. */
+  details?: string;
+  /** @returns The exit code; nothing means 0. */
+  run(io: Io, args: string[], flags: Flags<T>): Promise<number | void>;
+}
+
+/** Declares a verb with its flags' types inferred. */
+export function verb<const T extends FlagTable>(definition: Verb<T>): Verb {
+  return definition as unknown as Verb;
+}
+
+/** `forceInteractive` is `--force-interactive` on the command line. */
+export function flagName(key: string): string {
+  return key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+}
