@@ -1,0 +1,286 @@
+import { randomUUID } from "node:crypto";
+import { rm } from "node:fs/promises";
+import { LidoError } from "../../api/errors.ts";
+import type { Config, Devices, InstancesPost } from "../../api/types.ts";
+import type { Volume } from "../../drivers/storage/driver.ts";
+import { architectureName, hostArchitecture } from "./architectures.ts";
+import { checkInstanceConfig, parseSizeBytes } from "./config_keys.ts";
+import { checkDevices, checkExpandedDevices, disksOf, rootDisk } from "./devices.ts";
+import type { Disks } from "./disks.ts";
+import type { Maps } from "./maps.ts";
+import { checkInstanceName, generateName } from "./names.ts";
+import type { ImageInfo, InstanceServices } from "./ports.ts";
+import { type InstanceRecord, type InstanceRecords, merge } from "./records.ts";
+import { volumeOf } from "./rootfs.ts";
+import { prefixed } from "./sharing.ts";
+
+interface PoolIntent {
+  name: string;
+  pool: string;
+}
+
+/** What a new instance is made of, once the request was found good. */
+export interface CreationPlan {
+  readonly name: string;
+  readonly architecture: string;
+  readonly description: string;
+  readonly ephemeral: boolean;
+  readonly config: Config;
+  readonly devices: Devices;
+  readonly profiles: readonly string[];
+  readonly template: "create" | "copy";
+  readonly image?: ImageInfo;
+  /** An instance, or one of its snapshots, to copy. */
+  readonly copyOf?: { readonly record: InstanceRecord; readonly snapshot?: string };
+}
+
+/** Makes and deletes instances: a row and a root volume, both or neither. */
+export class Creation {
+  readonly #services: InstanceServices;
+  readonly #records: InstanceRecords;
+  readonly #maps: Maps;
+  readonly #disks: Disks;
+  readonly #openCreate: (payload: PoolIntent) => ReturnType<ReturnType<InstanceServices["journal"]["kind"]>>;
+  readonly #openDelete: (payload: PoolIntent) => ReturnType<ReturnType<InstanceServices["journal"]["kind"]>>;
+
+  constructor(services: InstanceServices, records: InstanceRecords, maps: Maps, disks: Disks) {
+    this.#services = services;
+    this.#records = records;
+    this.#maps = maps;
+    this.#disks = disks;
+    const remove = async ({ name, pool }: PoolIntent): Promise<void> => {
+      await services.runtime.destroy(name);
+      // A pool that is gone has taken its volumes with it.
+      if (services.database.get("SELECT id FROM storage_pools WHERE name = ?", pool)) {
+        await services.volumes.deleteFor(pool, volumeOf(name));
+      }
+      records.delete(name);
+      await rm(`${services.logs}/${name}`, { recursive: true, force: true });
+    };
+    // A half made instance is taken away, a half deleted one too.
+    this.#openCreate = services.journal.kind<PoolIntent>("instance.create", remove);
+    this.#openDelete = services.journal.kind<PoolIntent>("instance.delete", remove);
+  }
+
+  /** Checks what can be refused at once. @throws {LidoError} bad_request or not_found, with LXD's texts. */
+  plan(post: InstancesPost): CreationPlan {
+    if (post.type !== "" && post.type !== "container" && post.type !== "virtual-machine") {
+      throw new LidoError("bad_request", "Invalid instance type");
+    }
+    if (post.name !== "") checkInstanceName(post.name);
+    const name = post.name || generateName((each) => this.#records.find(each) !== undefined);
+    const common = {
+      name,
+      description: post.description,
+      ephemeral: post.ephemeral,
+      config: merge(post.config, {}),
+      devices: post.devices,
+    };
+    const architecture = post.architecture === "" ? undefined : architectureName(post.architecture);
+    switch (post.source.type) {
+      case "image": {
+        const image = this.#image(post);
+        if (post.type && image.type !== post.type) {
+          throw new LidoError(
+            "bad_request",
+            `Requested image's type "${image.type}" doesn't match instance type "${post.type}"`,
+          );
+        }
+        return {
+          ...common,
+          image,
+          architecture: architecture ?? architectureName(image.architecture),
+          profiles: this.#profiles(post.profiles ?? image.profiles),
+          template: "create",
+        };
+      }
+      case "none":
+        if (post.type === "virtual-machine") throw new LidoError("bad_request", "Virtual machines aren't supported");
+        return {
+          ...common,
+          architecture: architecture ?? hostArchitecture(),
+          profiles: this.#profiles(post.profiles ?? ["default"]),
+          template: "create",
+        };
+      case "copy":
+        return this.#planCopy(post, common, architecture);
+      case "migration":
+        throw new LidoError("not_implemented", "Migration between servers isn't supported");
+      default:
+        throw new LidoError("bad_request", `Unknown source type ${post.source.type}`);
+    }
+  }
+
+  /** Makes the instance; the caller holds its lock. Nothing is left when it fails. */
+  async create(plan: CreationPlan, signal: AbortSignal): Promise<void> {
+    let pool = "";
+    const ranges = await this.#maps.ranges();
+    let size: string | undefined;
+    try {
+      ({ pool, size } = this.#check(plan));
+      for (const disk of disksOf(this.#records.expand(plan).devices)) await this.#disks.check(disk);
+    } catch (error) {
+      throw prefixed("Failed creating instance record: ", error);
+    }
+    this.#driver(pool);
+    const config = merge(plan.config, {
+      ...Object.fromEntries(
+        Object.entries(plan.image?.properties ?? {}).map(([key, value]) => [`image.${key}`, value]),
+      ),
+      "volatile.apply_template": plan.template,
+      "volatile.base_image": plan.image?.fingerprint ?? plan.config["volatile.base_image"],
+      "volatile.cloud-init.instance-id": randomUUID(),
+      "volatile.last_state.idmap": plan.copyOf?.record.config["volatile.last_state.idmap"] ?? "[]",
+      "volatile.uuid": randomUUID(),
+    });
+    await using intent = this.#services.database.transaction(() => {
+      try {
+        const expanded = this.#records.expand({ ...plan, config }).config;
+        const { volatile } = this.#maps.plan(plan.name, expanded, ranges);
+        this.#records.insert({
+          name: plan.name,
+          architecture: plan.architecture,
+          description: plan.description,
+          ephemeral: plan.ephemeral,
+          config: { ...config, ...volatile },
+          devices: plan.devices,
+          profiles: plan.profiles,
+          createdAt: new Date().toISOString(),
+        });
+      } catch (error) {
+        throw prefixed("Failed creating instance record: ", error);
+      }
+      return this.#openCreate({ name: plan.name, pool });
+    });
+    const from = await this.#content(plan, pool);
+    const sizeBytes = size ? parseSizeBytes(size) : undefined;
+    await this.#services.volumes.createFor(pool, volumeOf(plan.name), {
+      config: {},
+      signal,
+      ...(from ? { from } : {}),
+      ...(sizeBytes === undefined ? {} : { sizeBytes }),
+    });
+    intent.commit(() => {});
+    this.#services.events.lifecycle("instance-created", `/1.0/instances/${plan.name}`, {
+      type: "container",
+      "storage-pool": pool,
+    });
+  }
+
+  /** Deletes a stopped instance; the caller holds its lock. A delete that was begun is finished, now or at the next start. */
+  async delete(record: InstanceRecord): Promise<void> {
+    let pool: string;
+    try {
+      pool = rootDisk(this.#records.expand(record).devices).device.pool!;
+    } catch {
+      // Its profile lost the root disk: the volume's row still knows the pool.
+      const row = this.#services.database.get(
+        `SELECT storage_pools.name FROM storage_volumes JOIN storage_pools ON storage_pools.id = pool_id
+         WHERE type = 'container' AND storage_volumes.name = ?`,
+        record.name,
+      );
+      pool = String(row?.name ?? "");
+    }
+    await using intent = this.#openDelete({ name: record.name, pool });
+    if (pool) await this.#services.volumes.deleteFor(pool, volumeOf(record.name));
+    await rm(`${this.#services.logs}/${record.name}`, { recursive: true, force: true });
+    intent.commit(() => this.#records.delete(record.name));
+    this.#services.events.lifecycle("instance-deleted", `/1.0/instances/${record.name}`);
+  }
+
+  #check(plan: CreationPlan): { pool: string; size?: string } {
+    checkInstanceConfig(plan.config);
+    try {
+      checkDevices(plan.devices);
+      const { devices } = this.#records.expand(plan);
+      checkExpandedDevices(devices);
+      const { device } = this.#root(devices);
+      return { pool: device.pool!, ...(device.size ? { size: device.size } : {}) };
+    } catch (error) {
+      throw prefixed("Failed initialising instance: ", error);
+    }
+  }
+
+  #root(devices: Devices): { device: Config } {
+    try {
+      return rootDisk(devices);
+    } catch (error) {
+      throw prefixed("Failed getting root disk: ", error);
+    }
+  }
+
+  #driver(pool: string): void {
+    try {
+      this.#services.pools.driver(pool);
+    } catch (error) {
+      throw prefixed(`Failed loading storage pool "${pool}": `, error);
+    }
+  }
+
+  async #content(plan: CreationPlan, pool: string): Promise<Volume | undefined> {
+    if (plan.image) return await this.#services.images.volumeOn(pool, plan.image.fingerprint);
+    if (!plan.copyOf) return undefined;
+    const { record, snapshot } = plan.copyOf;
+    const sourcePool = rootDisk(this.#records.expand(record).devices).device.pool!;
+    if (sourcePool !== pool) {
+      throw new LidoError("not_implemented", "Copying an instance to another storage pool isn't supported");
+    }
+    return { ...volumeOf(record.name), ...(snapshot === undefined ? {} : { snapshot }) };
+  }
+
+  #image(post: InstancesPost): ImageInfo {
+    const { alias, fingerprint, properties } = post.source;
+    if (!alias && !fingerprint && !properties) {
+      throw new LidoError(
+        "bad_request",
+        "Must specify one of alias, fingerprint or properties for init from image",
+      );
+    }
+    if (!alias && !fingerprint) {
+      throw new LidoError("not_implemented", "Finding an image by its properties isn't supported");
+    }
+    try {
+      return this.#services.images.resolve(fingerprint || alias);
+    } catch (error) {
+      if (!(error instanceof LidoError) || error.code !== "not_found") throw error;
+      throw new LidoError(
+        "not_found",
+        fingerprint ? "Image not provided for instance creation" : error.message,
+      );
+    }
+  }
+
+  #planCopy(
+    post: InstancesPost,
+    common: Pick<CreationPlan, "name" | "description" | "ephemeral" | "config" | "devices">,
+    architecture: string | undefined,
+  ): CreationPlan {
+    if (!post.source.source) {
+      throw new LidoError("bad_request", "Must specify a source instance");
+    }
+    const [sourceName, snapshot] = post.source.source.split("/", 2) as [string, string | undefined];
+    const record = this.#records.get(sourceName);
+    const origin = snapshot === undefined ? record : this.#records.findSnapshot(record, snapshot);
+    if (!origin) throw new LidoError("not_found", "Instance snapshot not found");
+    const kept = Object.entries(origin.config).filter(([key]) =>
+      !key.startsWith("volatile.") || key === "volatile.base_image"
+    );
+    const own = Object.entries(common.config).filter(([key]) =>
+      !key.startsWith("volatile.") || key === "volatile.base_image"
+    );
+    return {
+      ...common,
+      architecture: architecture ?? record.architecture,
+      config: Object.fromEntries([...kept, ...own]),
+      devices: { ...origin.devices, ...common.devices },
+      profiles: this.#profiles(post.profiles ?? origin.profiles),
+      template: "copy",
+      copyOf: { record: { ...record, config: origin.config }, ...(snapshot === undefined ? {} : { snapshot }) },
+    };
+  }
+
+  #profiles(profiles: readonly string[]): readonly string[] {
+    this.#records.checkProfiles(profiles, (name) => `Requested profile "${name}" doesn't exist`);
+    return profiles;
+  }
+}

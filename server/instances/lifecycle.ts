@@ -1,0 +1,263 @@
+/** Start and stop. Whoever calls holds the instance's operation lock; what happens by itself (a container that ends) takes it. */
+
+import { mkdir } from "node:fs/promises";
+import { totalmem } from "node:os";
+import { LidoError } from "../../api/errors.ts";
+import type { Config } from "../../api/types.ts";
+import type { ContainerSpec, IdMap, MountSpec } from "../../drivers/runtime/runtime.ts";
+import { isTrue, parseSizeBytes } from "./config_keys.ts";
+import { checkExpandedDevices, disksOf } from "./devices.ts";
+import type { Disks } from "./disks.ts";
+import { formatIdmap, parseIdmap } from "./idmaps.ts";
+import { haltSignalOf } from "./init_signal.ts";
+import type { OperationLocks } from "./locks.ts";
+import type { InstanceServices } from "./ports.ts";
+import { type InstanceRecord, type InstanceRecords, merge } from "./records.ts";
+import type { Rootfs, ShiftProgress } from "./rootfs.ts";
+
+/** How a container came to its end. */
+type ExitStatus = { code?: number; signal?: number };
+
+/** How long a clean stop may take when the client names no limit, as LXD's. */
+const stopTimeoutMs = 10 * 60_000;
+/** How often an init that does not wait for a signal yet is looked at again. */
+const initPollMs = 100;
+const sighup = 1;
+
+export class Lifecycle {
+  readonly #services: InstanceServices;
+  readonly #records: InstanceRecords;
+  readonly #disks: Disks;
+  readonly #rootfs: Rootfs;
+  readonly #locks: OperationLocks;
+  readonly #remove: (record: InstanceRecord) => Promise<void>;
+  /** Stops that wait for their container's end. */
+  readonly #waiting = new Map<string, (status: ExitStatus) => void>();
+  readonly #background = new Set<Promise<void>>();
+
+  /** @param parts.remove Deletes an ephemeral instance that has ended. */
+  constructor(parts: {
+    services: InstanceServices;
+    records: InstanceRecords;
+    disks: Disks;
+    rootfs: Rootfs;
+    locks: OperationLocks;
+    remove: (record: InstanceRecord) => Promise<void>;
+  }) {
+    this.#services = parts.services;
+    this.#records = parts.records;
+    this.#disks = parts.disks;
+    this.#rootfs = parts.rootfs;
+    this.#locks = parts.locks;
+    this.#remove = parts.remove;
+    this.#services.runtime.onExit((name, status) => this.#ended(name, status));
+  }
+
+  async start(name: string, progress: ShiftProgress = () => {}): Promise<void> {
+    const { runtime } = this.#services;
+    if (runtime.get(name)) throw new LidoError("bad_request", "The instance is already running");
+    const record = this.#records.get(name);
+    const { config, devices } = this.#records.expand(record);
+    checkExpandedDevices(devices);
+    const map = parseIdmap(config["volatile.idmap.next"]);
+    await using revert = new AsyncDisposableStack();
+    revert.defer(() => this.#rootfs.release(record));
+    const { rootfs, shifted } = await this.#rootfs.prepare(record, map, progress);
+    const trigger = config["volatile.apply_template"];
+    if (trigger === "create" || trigger === "copy") {
+      await this.#rootfs.applyTemplates(this.#records.get(name), trigger);
+      this.#records.setConfig(name, { "volatile.apply_template": undefined });
+    }
+    await this.#rootfs.applyTemplates(this.#records.get(name), "start");
+    revert.defer(() => this.#disks.releaseAll(name));
+    const mounts: MountSpec[] = [];
+    for (const disk of disksOf(devices)) {
+      const mount = await this.#disks.prepare(name, disk, map);
+      if (mount) mounts.push(mount);
+    }
+    await runtime.start(await this.#specification(record, config, { rootfs, shifted, map, mounts }));
+    revert.move();
+    this.#records.update(name, {
+      config: merge(this.#records.get(name).config, {
+        "volatile.idmap.current": formatIdmap(map),
+        "volatile.idmap.next": formatIdmap(map),
+        "volatile.last_state.power": "RUNNING",
+      }),
+      lastUsedAt: new Date().toISOString(),
+    });
+    this.#publish("instance-started", name);
+  }
+
+  /** @param options.timeoutMs For a clean stop; absent means ten minutes. @param options.restart Whether it will be started again. */
+  async stop(name: string, options: { force: boolean; timeoutMs?: number; restart?: boolean }): Promise<void> {
+    const { runtime } = this.#services;
+    const running = runtime.get(name);
+    if (!running) throw new LidoError("bad_request", "The instance is already stopped");
+    if (options.force) await runtime.destroy(name);
+    else {
+      if (running.status === "frozen") await runtime.unfreeze(name);
+      const status = await this.#shutDown(name, running.pid, options.timeoutMs ?? stopTimeoutMs);
+      if (!status) {
+        throw new LidoError(
+          "bad_request",
+          `Failed shutting down instance, status is "Running": context deadline exceeded`,
+        );
+      }
+    }
+    await this.#tidy(name, options.restart === true);
+    this.#publish(options.force ? "instance-stopped" : "instance-shutdown", name);
+  }
+
+  async freeze(name: string): Promise<void> {
+    const running = this.#services.runtime.get(name);
+    if (!running) throw new LidoError("bad_request", "The container isn't running");
+    if (running.status === "frozen") throw new LidoError("bad_request", "The container is already frozen");
+    await this.#services.runtime.freeze(name);
+    this.#publish("instance-paused", name);
+  }
+
+  async unfreeze(name: string): Promise<void> {
+    const running = this.#services.runtime.get(name);
+    if (!running) throw new LidoError("bad_request", "The container isn't running");
+    if (running.status !== "frozen") throw new LidoError("bad_request", "The container is already running");
+    await this.#services.runtime.unfreeze(name);
+    this.#publish("instance-resumed", name);
+  }
+
+  /** After a restart of the daemon: takes up what runs, tidies up what ended meanwhile.
+   * @returns The names of instances to start now, in their order. */
+  async takeUp(): Promise<InstanceRecord[]> {
+    const due: { record: InstanceRecord; priority: number }[] = [];
+    const records = this.#records.list();
+    for (const [index, { config }] of this.#records.expandAll(records).entries()) {
+      const record = records[index]!;
+      if (this.#services.runtime.get(record.name)) {
+        this.#records.setConfig(record.name, { "volatile.last_state.power": "RUNNING" });
+        continue;
+      }
+      const wasRunning = config["volatile.last_state.power"] === "RUNNING";
+      if (wasRunning) {
+        using _lock = await this.#locks.wait(record.name, "stop");
+        await this.#tidy(record.name, !record.ephemeral);
+        if (record.ephemeral) continue;
+      }
+      const autostart = config["boot.autostart"];
+      if (autostart ? isTrue(autostart) : wasRunning) {
+        due.push({ record, priority: Number(config["boot.autostart.priority"] ?? 0) });
+      }
+    }
+    return due.sort((a, b) => b.priority - a.priority).map((each) => each.record);
+  }
+
+  /** Waits for what goes on by itself. */
+  async close(): Promise<void> {
+    while (this.#background.size > 0) await Promise.allSettled(this.#background);
+  }
+
+  async #specification(
+    record: InstanceRecord,
+    config: Config,
+    parts: { rootfs: string; shifted: boolean; map: IdMap | undefined; mounts: MountSpec[] },
+  ): Promise<ContainerSpec> {
+    const logs = `${this.#services.logs}/${record.name}`;
+    await mkdir(logs, { recursive: true, mode: 0o700 });
+    return {
+      name: record.name,
+      rootfs: parts.rootfs,
+      rootfsShifted: parts.shifted,
+      ...(parts.map ? { idmap: parts.map } : {}),
+      mounts: parts.mounts,
+      environment: { container: "lxc", ...environmentOf(config) },
+      consoleLog: `${logs}/console.log`,
+      limits: limitsOf(config),
+    };
+  }
+
+  /** Asks the init to end its system. @returns undefined when the time is up. */
+  async #shutDown(name: string, pid: number, timeoutMs: number): Promise<ExitStatus | undefined> {
+    const { promise: ended, resolve } = Promise.withResolvers<ExitStatus | undefined>();
+    this.#waiting.set(name, resolve);
+    const deadline = setTimeout(() => resolve(undefined), timeoutMs);
+    let isOver = false;
+    ended.then(() => isOver = true);
+    try {
+      // An init that has just been started does not wait for signals yet, and would lose one that comes too early.
+      let signal = await haltSignalOf(pid);
+      while (signal === undefined && !isOver) {
+        await Promise.race([ended, new Promise((wake) => setTimeout(wake, initPollMs))]);
+        signal = await haltSignalOf(pid);
+      }
+      if (!isOver && signal !== undefined) await this.#services.runtime.kill(name, signal);
+      return await ended;
+    } finally {
+      clearTimeout(deadline);
+      this.#waiting.delete(name);
+    }
+  }
+
+  #ended(name: string, status: ExitStatus): void {
+    const waiting = this.#waiting.get(name);
+    if (waiting) return waiting(status);
+    this.#inBackground(async () => {
+      using _lock = await this.#locks.wait(name, "stop");
+      // A stop by force has tidied up already; or it was started again while we waited.
+      const record = this.#records.find(name);
+      if (!record || this.#services.runtime.get(name)) return;
+      if (record.config["volatile.last_state.power"] !== "RUNNING") return;
+      // reboot(2) in a pid namespace ends its init by SIGHUP, the other ways by SIGINT. @see pid_namespaces(7)
+      const isReboot = status.signal === sighup;
+      await this.#tidy(name, isReboot);
+      this.#publish("instance-shutdown", name);
+      if (isReboot) await this.start(name);
+    }, name);
+  }
+
+  /** Takes away what a container that has ended leaves: runtime state, mounts, an ephemeral instance as a whole. */
+  async #tidy(name: string, restart: boolean): Promise<void> {
+    await this.#services.runtime.destroy(name);
+    await this.#disks.releaseAll(name);
+    const record = this.#records.get(name);
+    await this.#rootfs.release(record);
+    this.#records.setConfig(name, { "volatile.last_state.power": "STOPPED" });
+    if (record.ephemeral && !restart) await this.#remove(record);
+  }
+
+  #inBackground(work: () => Promise<void>, instance: string): void {
+    const task = work().catch((error) =>
+      this.#services.log.warn({ instance, error: String(error) }, "could not tidy up after a container")
+    ).finally(() => this.#background.delete(task));
+    this.#background.add(task);
+  }
+
+  #publish(action: string, name: string): void {
+    this.#services.events.lifecycle(action, `/1.0/instances/${name}`);
+  }
+}
+
+/** @returns The variables that `environment.*` keys set. */
+export function environmentOf(config: Config): Config {
+  const prefix = "environment.";
+  return Object.fromEntries(
+    Object.entries(config).filter(([key]) => key.startsWith(prefix)).map(([key, value]) => [
+      key.slice(prefix.length),
+      value,
+    ]),
+  );
+}
+
+function limitsOf(config: Config): NonNullable<ContainerSpec["limits"]> {
+  const memory = config["limits.memory"];
+  const memoryBytes = memory?.endsWith("%")
+    ? BigInt(totalmem()) * BigInt(memory.slice(0, -1)) / 100n
+    : memory
+    ? parseSizeBytes(memory)
+    : undefined;
+  const processes = config["limits.processes"];
+  const cpus = config["limits.cpu"];
+  return {
+    ...(memoryBytes === undefined ? {} : { memoryBytes }),
+    ...(processes ? { processes: Number(processes) } : {}),
+    // A bare number is a count of CPUs, anything else a set.
+    ...(cpus ? { cpus: /^\d+$/.test(cpus) ? (cpus === "1" ? "0" : `0-${Number(cpus) - 1}`) : cpus } : {}),
+  };
+}

@@ -1,0 +1,82 @@
+/** What the instances need of the rest of the daemon, no more: so that tests can hand in a part of it. */
+
+import type { Config } from "../../api/types.ts";
+import type { IdMap, Runtime } from "../../drivers/runtime/runtime.ts";
+import type { Driver, Volume } from "../../drivers/storage/driver.ts";
+import type { Events } from "../events/events.ts";
+import type { Journal } from "../journal/journal.ts";
+import type { Operations } from "../operations/operations.ts";
+import type { Database } from "../state/database.ts";
+import type { HostRanges } from "./idmaps.ts";
+
+export interface PoolsPort {
+  /** @throws {LidoError} not_found, or unavailable when the pool cannot be opened. */
+  driver(name: string): Driver;
+}
+
+export interface VolumesPort {
+  /** Makes a volume and its row, all or nothing; from `from` (a volume of the same pool) if given. */
+  createFor(
+    pool: string,
+    volume: Volume,
+    options: { from?: Volume; config: Config; sizeBytes?: bigint; signal?: AbortSignal },
+  ): Promise<void>;
+  /** Takes a volume, its snapshots and its row away, however much of it there is. */
+  deleteFor(pool: string, volume: Volume): Promise<void>;
+}
+
+export interface ImageInfo {
+  readonly fingerprint: string;
+  readonly type: string;
+  readonly architecture: string;
+  readonly properties: Config;
+  readonly profiles: readonly string[];
+}
+
+export interface ImagesPort {
+  /** @param name An alias or the beginning of a fingerprint. @throws {LidoError} not_found. */
+  resolve(name: string): ImageInfo;
+  /** The image unpacked on a pool, made if need be. */
+  volumeOn(pool: string, fingerprint: string): Promise<Volume>;
+}
+
+/** Files in a container's tree, which is hostile: every path is resolved beneath `root`. */
+export interface TreeFiles {
+  /** @returns The text of a regular file, or undefined when there is none. */
+  read(root: string, path: string): Promise<string | undefined>;
+  /** Replaces or makes a regular file; keeps owner and mode of one that is there. */
+  write(root: string, path: string, content: string, owner: { uid: number; gid: number }): Promise<void>;
+  exists(root: string, path: string): Promise<boolean>;
+}
+
+export interface IdsPort {
+  ranges(): Promise<HostRanges>;
+  /** Changes the owners of a tree from one map to another, in place; undefined is "as in the image". May be repeated after a kill. */
+  shift(
+    root: string,
+    from: IdMap | undefined,
+    to: IdMap | undefined,
+    options?: { progress?: (entries: number) => void },
+  ): Promise<void>;
+}
+
+export interface Log {
+  info(context: object, message: string): void;
+  warn(context: object, message: string): void;
+}
+
+export interface InstanceServices {
+  readonly database: Database;
+  readonly journal: Journal;
+  readonly events: Events;
+  readonly operations: Operations;
+  readonly runtime: Runtime;
+  readonly pools: PoolsPort;
+  readonly volumes: VolumesPort;
+  readonly images: ImagesPort;
+  readonly files: TreeFiles;
+  readonly ids: IdsPort;
+  readonly log: Log;
+  /** `$LIDO_DIR/logs`; each instance has a directory of its own there. */
+  readonly logs: string;
+}

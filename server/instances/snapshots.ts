@@ -1,0 +1,143 @@
+import { LidoError } from "../../api/errors.ts";
+import type { Snapshots } from "../../drivers/storage/driver.ts";
+import { checkSnapshotName } from "./names.ts";
+import type { InstanceServices } from "./ports.ts";
+import { type InstanceRecord, type InstanceRecords, merge, type SnapshotRecord } from "./records.ts";
+import { type Rootfs, volumeOf } from "./rootfs.ts";
+
+interface SnapshotIntent {
+  name: string;
+  pool: string;
+  snapshot: string;
+}
+
+interface RenameIntent extends SnapshotIntent {
+  to: string;
+}
+
+type Open<Payload> = (payload: Payload) => ReturnType<ReturnType<InstanceServices["journal"]["kind"]>>;
+
+/** Snapshots of instances: their settings in the database, their content by the pool's snapshot facet. */
+export class InstanceSnapshots {
+  readonly #services: InstanceServices;
+  readonly #records: InstanceRecords;
+  readonly #rootfs: Rootfs;
+  readonly #openChange: Open<SnapshotIntent>;
+  readonly #openRename: Open<RenameIntent>;
+
+  constructor(services: InstanceServices, records: InstanceRecords, rootfs: Rootfs) {
+    this.#services = services;
+    this.#records = records;
+    this.#rootfs = rootfs;
+    // Both a snapshot half made and one half deleted are taken away.
+    this.#openChange = services.journal.kind<SnapshotIntent>("instance.snapshot", async (payload) => {
+      await this.#facet(payload.pool).delete({ ...volumeOf(payload.name), snapshot: payload.snapshot });
+      const record = this.#records.find(payload.name);
+      if (record) this.#records.deleteSnapshot(record, payload.snapshot);
+    });
+    this.#openRename = services.journal.kind<RenameIntent>("instance.snapshot.rename", async (payload) => {
+      const facet = this.#facet(payload.pool);
+      const names = await facet.list(volumeOf(payload.name));
+      if (names.includes(payload.to) && !names.includes(payload.snapshot)) {
+        await facet.rename({ ...volumeOf(payload.name), snapshot: payload.to }, payload.snapshot);
+      }
+    });
+  }
+
+  list(record: InstanceRecord): SnapshotRecord[] {
+    return this.#records.snapshots(record);
+  }
+
+  /** @throws {LidoError} not_found with LXD's text. */
+  get(record: InstanceRecord, name: string): SnapshotRecord {
+    const snapshot = this.#records.findSnapshot(record, name);
+    if (!snapshot) {
+      throw new LidoError(
+        "not_found",
+        `Failed to fetch snapshot "${name}" of instance "${record.name}" in project "default": InstanceSnapshot not found`,
+      );
+    }
+    return snapshot;
+  }
+
+  /** @returns The name for a snapshot that was given none: "snap0", "snap1", … */
+  nextName(record: InstanceRecord): string {
+    const numbers = this.list(record).map((snapshot) => Number(/^snap(\d{1,9})$/.exec(snapshot.name)?.[1] ?? -1));
+    return `snap${Math.max(-1, ...numbers) + 1}`;
+  }
+
+  /** @throws {LidoError} conflict, or not_implemented where the pool has no snapshots. */
+  async create(record: InstanceRecord, name: string, expiresAt: string | undefined): Promise<void> {
+    checkSnapshotName(name);
+    if (this.#records.findSnapshot(record, name)) {
+      throw new LidoError(
+        "conflict",
+        `Failed creating instance snapshot record "${name}": Add snapshot info to the database: This "instances_snapshots" entry already exists`,
+      );
+    }
+    const pool = this.#rootfs.poolOf(record);
+    const facet = this.#facet(pool);
+    await using intent = this.#openChange({ name: record.name, pool, snapshot: name });
+    // A running system goes on, but must not write while its files are copied one after the other.
+    const mustFreeze = facet.cost !== "instant" && this.#services.runtime.get(record.name)?.status === "running";
+    if (mustFreeze) await this.#services.runtime.freeze(record.name);
+    try {
+      await facet.create({ ...volumeOf(record.name), snapshot: name });
+    } finally {
+      if (mustFreeze) await this.#services.runtime.unfreeze(record.name);
+    }
+    intent.commit(() => this.#records.insertSnapshot(record, name, expiresAt));
+    this.#publish("instance-snapshot-created", record.name, name);
+  }
+
+  async delete(record: InstanceRecord, name: string): Promise<void> {
+    this.get(record, name);
+    const pool = this.#rootfs.poolOf(record);
+    await using intent = this.#openChange({ name: record.name, pool, snapshot: name });
+    await this.#facet(pool).delete({ ...volumeOf(record.name), snapshot: name });
+    intent.commit(() => this.#records.deleteSnapshot(record, name));
+    this.#publish("instance-snapshot-deleted", record.name, name);
+  }
+
+  async rename(record: InstanceRecord, name: string, to: string): Promise<void> {
+    checkSnapshotName(to);
+    const snapshot = this.get(record, name);
+    if (this.#records.findSnapshot(record, to)) throw new LidoError("conflict", `Name "${to}" already in use`);
+    const pool = this.#rootfs.poolOf(record);
+    await using intent = this.#openRename({ name: record.name, pool, snapshot: name, to });
+    await this.#facet(pool).rename({ ...volumeOf(record.name), snapshot: name }, to);
+    intent.commit(() => this.#records.renameSnapshot(snapshot.id, to));
+    this.#publish("instance-snapshot-renamed", record.name, to);
+  }
+
+  expire(record: InstanceRecord, name: string, expiresAt: string | undefined): void {
+    this.#records.expireSnapshot(this.get(record, name).id, expiresAt);
+    this.#publish("instance-snapshot-updated", record.name, name);
+  }
+
+  /** Brings content and settings of a stopped instance back; what identifies the instance stays. */
+  async restore(record: InstanceRecord, name: string): Promise<void> {
+    const snapshot = this.#records.findSnapshot(record, name);
+    if (!snapshot) throw new LidoError("not_found", `Snapshot ${record.name}/${name} does not exist`);
+    await this.#facet(this.#rootfs.poolOf(record)).restore({ ...volumeOf(record.name), snapshot: name });
+    const kept = ["volatile.idmap.base", "volatile.idmap.next", "volatile.idmap.current", "volatile.last_state.power"];
+    this.#records.update(record.name, {
+      config: merge(snapshot.config, Object.fromEntries(kept.map((key) => [key, record.config[key]]))),
+      devices: snapshot.devices,
+      profiles: snapshot.profiles,
+    });
+    this.#services.events.lifecycle("instance-restored", `/1.0/instances/${record.name}`, { snapshot: name });
+  }
+
+  #facet(pool: string): Snapshots {
+    const driver = this.#services.pools.driver(pool);
+    if (!driver.facets.snapshot) {
+      throw new LidoError("not_implemented", driver.absent.snapshot ?? `Storage pool "${pool}" has no snapshots`);
+    }
+    return driver.facets.snapshot;
+  }
+
+  #publish(action: string, instance: string, snapshot: string): void {
+    this.#services.events.lifecycle(action, `/1.0/instances/${instance}/snapshots/${snapshot}`);
+  }
+}
