@@ -1,0 +1,144 @@
+import { spawn } from "node:child_process";
+import { access, constants } from "node:fs/promises";
+import { join } from "node:path";
+import type { Readable } from "node:stream";
+import { pipeline } from "node:stream/promises";
+import { CommandError, type PipedCommand, type PipeOptions, type RunOptions, type RunResult } from "./host.ts";
+
+/** Host tools are looked up here and nowhere else, whatever PATH the daemon was started with. */
+const searchPath = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+/** C locale: messages are parsed. */
+const environment = { PATH: searchPath.join(":"), LC_ALL: "C", HOME: "/root" };
+const defaultTimeoutMs = 600_000;
+const outputMaxBytes = 64 * 1024 * 1024;
+
+/** Debian packages of the tools that may be missing. */
+const packages: Record<string, string> = {
+  btrfs: "btrfs-progs",
+  "mkfs.btrfs": "btrfs-progs",
+  crun: "crun",
+  unsquashfs: "squashfs-tools",
+  xz: "xz-utils",
+  zstd: "zstd",
+  bzip2: "bzip2",
+  zfs: "zfsutils-linux",
+  zpool: "zfsutils-linux",
+  lvcreate: "lvm2",
+  vgcreate: "lvm2",
+  "mkfs.xfs": "xfsprogs",
+  "mkfs.ext4": "e2fsprogs",
+};
+
+export async function which(tool: string): Promise<string | undefined> {
+  for (const directory of searchPath) {
+    const path = join(directory, tool);
+    try {
+      await access(path, constants.X_OK);
+      return path;
+    } catch { /* the next directory */ }
+  }
+  return undefined;
+}
+
+/** @see Host.run */
+export function run(argv: readonly string[], options: RunOptions = {}): Promise<RunResult> {
+  const { stdin, timeoutMs = defaultTimeoutMs, cwd = "/", signal, okCodes = [0] } = options;
+  return new Promise((resolve, reject) => {
+    if (signal?.aborted) return reject(signal.reason);
+    const child = spawn(argv[0]!, argv.slice(1), {
+      cwd,
+      env: environment,
+      stdio: [stdin === undefined ? "ignore" : "pipe", "pipe", "pipe"],
+    });
+    let failure: Error | undefined;
+    const end = (reason: Error) => {
+      failure ??= reason;
+      child.kill("SIGKILL");
+    };
+    const output = collect(child.stdout!, end);
+    const errors = collect(child.stderr!, end);
+    const timer = setTimeout(
+      () => end(new CommandError(argv, undefined, "", `still running after ${timeoutMs} ms`)),
+      timeoutMs,
+    );
+    const abort = () => end(signal!.reason);
+    signal?.addEventListener("abort", abort, { once: true });
+    child.on("error", (error) => failure ??= launchFailure(argv, error));
+    child.on("close", (code, killedBy) => {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", abort);
+      const stderr = errors();
+      if (failure) reject(failure);
+      else if (code === null) reject(new CommandError(argv, undefined, stderr, `killed by ${killedBy}`));
+      else if (!okCodes.includes(code)) reject(new CommandError(argv, code, stderr));
+      else resolve({ code, stdout: output(), stderr });
+    });
+    // A tool that does not read its input is no failure; its exit code tells.
+    child.stdin?.on("error", () => {});
+    child.stdin?.end(stdin);
+  });
+}
+
+/** @see Host.pipe */
+export function pipe(argv: readonly string[], options: PipeOptions = {}): PipedCommand {
+  const child = spawn(argv[0]!, argv.slice(1), {
+    cwd: options.cwd ?? "/",
+    env: environment,
+    stdio: [options.stdin ? "pipe" : "ignore", "pipe", "pipe"],
+    signal: options.signal,
+    killSignal: "SIGKILL",
+  });
+  const errors = collect(child.stderr!, () => child.kill("SIGKILL"));
+  const ended = new Promise<void>((resolve, reject) => {
+    let failure: Error | undefined;
+    child.on("error", (error) => failure ??= launchFailure(argv, error));
+    child.on("close", (code, killedBy) => {
+      if (code === 0) resolve();
+      else if (options.signal?.aborted) reject(options.signal.reason);
+      else if (failure) reject(failure);
+      else {reject(
+          new CommandError(argv, code ?? undefined, errors(), code === null ? `killed by ${killedBy}` : undefined),
+        );}
+    });
+  });
+  const fed = options.stdin ? feed(options.stdin, child) : Promise.resolve();
+  // The tool's own failure says more than the broken pipe that follows from it.
+  const done = ended.then(() => fed);
+  done.catch(() => {});
+  fed.catch(() => {});
+  return { stdout: child.stdout!, done };
+}
+
+async function feed(source: Readable, child: ReturnType<typeof spawn>): Promise<void> {
+  try {
+    await pipeline(source, child.stdin!);
+  } catch (error) {
+    // A tool may stop reading before the end (tar does at its end mark); then its exit code tells. A source that fails ends the tool.
+    if ((error as NodeJS.ErrnoException).code === "EPIPE") return;
+    child.kill("SIGKILL");
+    throw error;
+  }
+}
+
+function collect(stream: Readable, end: (reason: Error) => void): () => string {
+  const chunks: Uint8Array[] = [];
+  let size = 0;
+  stream.on("data", (chunk: Uint8Array) => {
+    size += chunk.length;
+    if (size > outputMaxBytes) end(new Error(`a tool wrote more than ${outputMaxBytes} bytes of text`));
+    else chunks.push(chunk);
+  });
+  return () => Buffer.concat(chunks).toString();
+}
+
+function launchFailure(argv: readonly string[], error: Error): Error {
+  const { code } = error as NodeJS.ErrnoException;
+  if (code !== "ENOENT") return error;
+  const brought = packages[argv[0]!];
+  return new CommandError(
+    argv,
+    127,
+    "",
+    `"${argv[0]}" is not installed${brought ? ` (Debian package ${brought})` : ""}`,
+  );
+}

@@ -1,0 +1,104 @@
+import assert from "node:assert/strict";
+import { mkdtemp, rm, truncate, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Readable } from "node:stream";
+import { CommandError } from "./host.ts";
+import { canIdmap, parseSubIds } from "./idmap.ts";
+import { parseMountInfo } from "./mounts.ts";
+import { createHost } from "./real.ts";
+
+const host = createHost();
+
+async function scratch(test: (directory: string) => Promise<void>): Promise<void> {
+  const directory = await mkdtemp(join(tmpdir(), "lido-host-"));
+  try {
+    await test(directory);
+  } finally {
+    await rm(directory, { recursive: true, force: true });
+  }
+}
+
+Deno.test("run() gives code and output, and throws what the tool said", async () => {
+  assert.equal((await host.run(["cat"], { stdin: "hello" })).stdout, "hello");
+  assert.equal((await host.run(["sh", "-c", "exit 3"], { okCodes: [3] })).code, 3);
+  await assert.rejects(host.run(["sh", "-c", "echo bad >&2; exit 4"]), (error: CommandError) => {
+    assert.equal(error.code, 4);
+    assert.match(error.message, /exit status 4 \(bad\)/);
+    return true;
+  });
+});
+
+Deno.test("run() says which package brings a tool that is missing", async () => {
+  await assert.rejects(host.run(["no-such-tool-of-lido"]), /"no-such-tool-of-lido" is not installed/);
+});
+
+Deno.test("run() kills a tool that takes too long, or that is no longer wanted", async () => {
+  await assert.rejects(host.run(["sleep", "1000"], { timeoutMs: 50 }), /still running after 50 ms/);
+  const abort = new AbortController();
+  const running = host.run(["sleep", "1000"], { signal: abort.signal });
+  abort.abort(new Error("no longer wanted"));
+  await assert.rejects(running, /no longer wanted/);
+});
+
+Deno.test("pipe() streams through a tool and reports its end", async () => {
+  const { stdout, done } = host.pipe(["tr", "a-z", "A-Z"], {
+    stdin: Readable.from([Buffer.from("ab"), Buffer.from("cd")]),
+  });
+  const chunks: Uint8Array[] = [];
+  for await (const chunk of stdout) chunks.push(chunk);
+  await done;
+  assert.equal(Buffer.concat(chunks).toString(), "ABCD");
+  const failing = host.pipe(["sh", "-c", "echo no >&2; exit 9"]);
+  failing.stdout.resume();
+  await assert.rejects(failing.done, /exit status 9 \(no\)/);
+});
+
+Deno.test("a loop device shows its file, grows with it and goes", () =>
+  scratch(async (directory) => {
+    const file = join(directory, "disk.img");
+    await writeFile(file, "");
+    await truncate(file, 8 * 1024 * 1024);
+    const device = await host.loops.attach(file, { directIo: true });
+    try {
+      assert.deepEqual(await host.loops.find(file), [device]);
+      await truncate(file, 16 * 1024 * 1024);
+      await host.loops.refresh(device);
+      assert.equal((await host.run(["blockdev", "--getsize64", device])).stdout.trim(), String(16 * 1024 * 1024));
+    } finally {
+      await host.loops.detach(device);
+    }
+    assert.deepEqual(await host.loops.find(file), []);
+  }));
+
+Deno.test("mount, at and unmount agree; unmounting what is not mounted is no error", () =>
+  scratch(async (directory) => {
+    const target = join(directory, "a b");
+    await host.run(["mkdir", target]);
+    await host.mounts.mount("none", target, "tmpfs", ["nosuid", "size=1m"]);
+    try {
+      const entry = await host.mounts.at(target);
+      assert.equal(entry?.type, "tmpfs");
+      assert.ok(entry?.options.includes("nosuid"));
+      assert.equal(await canIdmap(target), true);
+    } finally {
+      await host.mounts.unmount(target);
+    }
+    assert.equal(await host.mounts.at(target), undefined);
+    await host.mounts.unmount(target);
+    await host.mounts.unmount(join(directory, "missing"));
+  }));
+
+Deno.test("parseMountInfo() unescapes, and refuses nonsense", () => {
+  const [entry] = parseMountInfo(
+    String.raw`36 35 98:0 /mnt1 /mnt\0402 rw,noatime master:1 - ext3 /dev/root rw,errors=continue` + "\n",
+  );
+  assert.equal(entry?.target, "/mnt 2");
+  assert.deepEqual([entry?.type, entry?.source, entry?.id], ["ext3", "/dev/root", 36]);
+  assert.throws(() => parseMountInfo("nonsense\n"), /Cannot read a line of mountinfo/);
+});
+
+Deno.test("parseSubIds() takes root's lines only and no impossible range", () => {
+  const text = "someone:1:2\nroot:100000:65536\n0:200000:10\nroot:4294967290:100\nroot:x:y\n# root:1:1\n";
+  assert.deepEqual(parseSubIds(text), [{ start: 100000, count: 65536 }, { start: 200000, count: 10 }]);
+});
