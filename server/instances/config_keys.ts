@@ -2,6 +2,7 @@
  * A key that lido does not act on is not in the table, so that nobody believes in a limit that is not there. */
 
 import { LidoError } from "../../api/errors.ts";
+import { parseSizeBytes } from "../../api/size.ts";
 import type { Config } from "../../api/types.ts";
 
 /** @returns The reason when the value is not allowed. */
@@ -33,30 +34,6 @@ const uint32: Check = (value) => {
 };
 const any: Check = () => undefined;
 const uuid: Check = (value) => /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(value) ? undefined : "Invalid UUID";
-
-const sizeUnits: Readonly<Record<string, bigint>> = {
-  "": 1n,
-  B: 1n,
-  kB: 1000n,
-  MB: 1000n ** 2n,
-  GB: 1000n ** 3n,
-  TB: 1000n ** 4n,
-  PB: 1000n ** 5n,
-  EB: 1000n ** 6n,
-  KiB: 1024n,
-  MiB: 1024n ** 2n,
-  GiB: 1024n ** 3n,
-  TiB: 1024n ** 4n,
-  PiB: 1024n ** 5n,
-  EiB: 1024n ** 6n,
-};
-
-/** @returns The bytes that a value such as "512MiB" means, or undefined when it is none. */
-export function parseSizeBytes(value: string): bigint | undefined {
-  const match = /^(\d{1,18})([A-Za-z]*)$/.exec(value);
-  const unit = match && sizeUnits[match[2]!];
-  return unit === undefined || unit === null ? undefined : BigInt(match![1]!) * unit;
-}
 
 const memory: Check = (value) => {
   if (/^\d{1,3}%$/.test(value)) return Number(value.slice(0, -1)) <= 100 ? undefined : `Invalid value: ${value}`;

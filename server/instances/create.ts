@@ -1,10 +1,11 @@
 import { randomUUID } from "node:crypto";
 import { rm } from "node:fs/promises";
 import { LidoError } from "../../api/errors.ts";
+import { parseSizeBytes } from "../../api/size.ts";
 import type { Config, Devices, InstancesPost } from "../../api/types.ts";
 import type { Volume } from "../../drivers/storage/driver.ts";
 import { architectureName, hostArchitecture } from "./architectures.ts";
-import { checkInstanceConfig, parseSizeBytes } from "./config_keys.ts";
+import { checkInstanceConfig } from "./config_keys.ts";
 import { checkDevices, checkExpandedDevices, disksOf, rootDisk } from "./devices.ts";
 import type { Disks } from "./disks.ts";
 import type { Maps } from "./maps.ts";

@@ -2,8 +2,9 @@
 
 import { posix } from "node:path";
 import { LidoError } from "../../api/errors.ts";
+import { parseSizeBytes } from "../../api/size.ts";
 import type { Config, Devices } from "../../api/types.ts";
-import { boolean, isTrue, parseSizeBytes } from "./config_keys.ts";
+import { boolean, isTrue } from "./config_keys.ts";
 
 const propagations = ["private", "shared", "slave", "unbindable", "rprivate", "rshared", "rslave", "runbindable"];
 
@@ -49,7 +50,7 @@ export function checkDevices(devices: Devices): void {
   }
 }
 
-/** Checks the devices an instance has in the end, its profiles' included: one path, one device; one root.
+/** Checks the devices an instance has in the end, its profiles' included: one path, one device; no second root.
  * @throws {LidoError} bad_request. */
 export function checkExpandedDevices(devices: Devices): void {
   const seenPaths = new Map<string, string>();
@@ -59,13 +60,10 @@ export function checkExpandedDevices(devices: Devices): void {
       throw new LidoError("bad_request", `Invalid expanded devices: Device validation failed for "${name}": ${reason}`);
     }
   }
-  try {
-    rootDisk(devices);
-  } catch (error) {
-    if (!(error instanceof LidoError) || !error.message.startsWith("More than one")) throw error;
+  if (Object.values(devices).filter(isRoot).length > 1) {
     throw new LidoError(
       "bad_request",
-      `Invalid expanded devices: Failed detecting root disk device: ${error.message}`,
+      "Invalid expanded devices: Failed detecting root disk device: More than one root device found",
     );
   }
 }

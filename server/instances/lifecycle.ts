@@ -3,9 +3,10 @@
 import { mkdir } from "node:fs/promises";
 import { totalmem } from "node:os";
 import { LidoError } from "../../api/errors.ts";
+import { parseSizeBytes } from "../../api/size.ts";
 import type { Config } from "../../api/types.ts";
 import type { ContainerSpec, IdMap, MountSpec } from "../../drivers/runtime/runtime.ts";
-import { isTrue, parseSizeBytes } from "./config_keys.ts";
+import { isTrue } from "./config_keys.ts";
 import { checkExpandedDevices, disksOf } from "./devices.ts";
 import type { Disks } from "./disks.ts";
 import { formatIdmap, parseIdmap } from "./idmaps.ts";
@@ -30,18 +31,20 @@ export class Lifecycle {
   readonly #disks: Disks;
   readonly #rootfs: Rootfs;
   readonly #locks: OperationLocks;
+  readonly #started: (name: string) => void;
   readonly #remove: (record: InstanceRecord) => Promise<void>;
   /** Stops that wait for their container's end. */
   readonly #waiting = new Map<string, (status: ExitStatus) => void>();
   readonly #background = new Set<Promise<void>>();
 
-  /** @param parts.remove Deletes an ephemeral instance that has ended. */
+  /** @param parts.started Is told of each container that was started. @param parts.remove Deletes an ephemeral instance that has ended. */
   constructor(parts: {
     services: InstanceServices;
     records: InstanceRecords;
     disks: Disks;
     rootfs: Rootfs;
     locks: OperationLocks;
+    started: (name: string) => void;
     remove: (record: InstanceRecord) => Promise<void>;
   }) {
     this.#services = parts.services;
@@ -49,6 +52,7 @@ export class Lifecycle {
     this.#disks = parts.disks;
     this.#rootfs = parts.rootfs;
     this.#locks = parts.locks;
+    this.#started = parts.started;
     this.#remove = parts.remove;
     this.#services.runtime.onExit((name, status) => this.#ended(name, status));
   }
@@ -85,6 +89,7 @@ export class Lifecycle {
       }),
       lastUsedAt: new Date().toISOString(),
     });
+    this.#started(name);
     this.#publish("instance-started", name);
   }
 

@@ -1,9 +1,10 @@
 /** Changes of an instance's settings. On a running one, disks come and go at once; a change that the host refuses is not kept. */
 
 import { LidoError, messageOf } from "../../api/errors.ts";
+import { parseSizeBytes } from "../../api/size.ts";
 import type { Config, Devices } from "../../api/types.ts";
 import { architectureName } from "./architectures.ts";
-import { checkInstanceConfig, parseSizeBytes } from "./config_keys.ts";
+import { checkInstanceConfig } from "./config_keys.ts";
 import { checkDevices, checkExpandedDevices, type Disk, disksOf, rootDisk, sameDevice } from "./devices.ts";
 import type { Disks } from "./disks.ts";
 import { parseIdmap } from "./idmaps.ts";
@@ -82,7 +83,7 @@ export class Updates {
     for (const disk of this.#added(this.#records.expand(before).devices, expanded.devices)) {
       await this.#disks.check(disk);
     }
-    await this.#carryOut(before, after, expanded, () => {
+    await this.#carryOut(before, expanded, () => {
       const volatile = this.#plan(name, this.#records.expand(after).config, ranges);
       this.#records.update(name, { ...after, config: { ...after.config, ...volatile } });
     });
@@ -96,7 +97,7 @@ export class Updates {
     const ranges = await this.#maps.ranges();
     const expanded = this.#records.expand(record);
     checkExpandedDevices(expanded.devices);
-    await this.#carryOut(record, record, expanded, () => {
+    await this.#carryOut(record, expanded, () => {
       this.#records.setConfig(name, this.#plan(name, this.#records.expand(record).config, ranges));
     });
   }
@@ -137,7 +138,6 @@ export class Updates {
   /** Changes the host, then the database; if the host refuses, it is made as the database still has it. */
   async #carryOut(
     before: InstanceRecord,
-    after: InstanceRecord,
     expanded: Expanded,
     record: () => void,
   ): Promise<void> {
@@ -152,12 +152,25 @@ export class Updates {
     }
     if (running!.status === "frozen") throw new LidoError("bad_request", "Instance is frozen");
     const targets = [...new Set([...removed, ...added].map((disk) => disk.target))];
-    await using intent = this.#openHotplug({ name: before.name, targets });
-    // Children first, so that nothing is mounted below what goes.
-    for (const disk of removed.toReversed()) await this.#detach(before.name, disk);
     const map = parseIdmap(before.config["volatile.idmap.current"]);
-    for (const disk of added) await this.#attach(after.name, disk, map);
-    intent.commit(record);
+    await using intent = this.#openHotplug({ name: before.name, targets });
+    const undo = new AsyncDisposableStack();
+    try {
+      // Children first, so that nothing is mounted below what goes.
+      for (const disk of removed.toReversed()) {
+        await this.#detach(before.name, disk);
+        undo.defer(() => this.#attach(before.name, disk, map));
+      }
+      for (const disk of added) {
+        await this.#attach(before.name, disk, map);
+        undo.defer(() => this.#services.runtime.detach(before.name, disk.target, { lazy: true }));
+      }
+      intent.commit(record);
+    } catch (error) {
+      await undo.disposeAsync();
+      intent.commit(() => {});
+      throw error;
+    }
     this.#mounted.set(before.name, expanded.devices);
     for (const disk of removed) await this.#disks.release(disk);
   }

@@ -1,0 +1,456 @@
+/** Instances: the API's verbs. Each verb checks what can be checked at once, then answers with an operation that does the work under the
+ * instance's lock. The parts (creation, lifecycle, devices, maps, snapshots) are in files of their own. */
+
+import { LidoError, messageOf } from "../../api/errors.ts";
+import type {
+  Config,
+  Instance,
+  InstanceFull,
+  InstancePut,
+  InstancesPost,
+  InstanceState,
+  InstanceStatePut,
+} from "../../api/types.ts";
+import type { IdMap } from "../../drivers/runtime/runtime.ts";
+import type { Operation } from "../operations/operations.ts";
+import { Creation } from "./create.ts";
+import { isTrue } from "./config_keys.ts";
+import { disksOf } from "./devices.ts";
+import { Disks } from "./disks.ts";
+import { parseIdmap } from "./idmaps.ts";
+import { Lifecycle } from "./lifecycle.ts";
+import { type Action, OperationLocks } from "./locks.ts";
+import { Maps } from "./maps.ts";
+import { checkInstanceName } from "./names.ts";
+import type { InstanceServices } from "./ports.ts";
+import { type InstanceRecord, InstanceRecords, merge } from "./records.ts";
+import { Renames } from "./rename.ts";
+import { Rootfs, type ShiftProgress, volumeOf } from "./rootfs.ts";
+import { Sharing } from "./sharing.ts";
+import { InstanceSnapshots } from "./snapshots.ts";
+import { type Settings, Updates } from "./update.ts";
+import { type InstanceSnapshotView, instanceView, snapshotView, stateView } from "./view.ts";
+
+/** What a command needs to know of the container it is started in. */
+export interface ExecTarget {
+  readonly name: string;
+  readonly pid: number;
+  /** Expanded. */
+  readonly config: Config;
+  /** Absent for a privileged container. */
+  readonly idmap?: IdMap;
+}
+
+type StateAction = InstanceStatePut["action"];
+
+const descriptions: Readonly<Record<StateAction, string>> = {
+  start: "Starting instance",
+  stop: "Stopping instance",
+  restart: "Restarting instance",
+  freeze: "Freezing instance",
+  unfreeze: "Unfreezing instance",
+};
+
+export class Instances {
+  readonly #services: InstanceServices;
+  readonly #records: InstanceRecords;
+  readonly #locks = new OperationLocks();
+  readonly #rootfs: Rootfs;
+  readonly #creation: Creation;
+  readonly #lifecycle: Lifecycle;
+  readonly #updates: Updates;
+  readonly #renames: Renames;
+  readonly #snapshots: InstanceSnapshots;
+  #adoption: Promise<void> | undefined;
+  #autostart: Promise<void> = Promise.resolve();
+  #isClosing = false;
+
+  constructor(services: InstanceServices) {
+    this.#services = services;
+    this.#records = new InstanceRecords(services.database);
+    const sharing = new Sharing(services, this.#records);
+    const disks = new Disks(services, this.#records, sharing);
+    const maps = new Maps(services, this.#records);
+    const parts = { services, records: this.#records, disks, maps };
+    this.#rootfs = new Rootfs(services, this.#records);
+    this.#creation = new Creation(services, this.#records, maps, disks);
+    this.#snapshots = new InstanceSnapshots(services, this.#records, this.#rootfs);
+    this.#renames = new Renames(services, this.#records, this.#rootfs);
+    this.#updates = new Updates({ ...parts, adopted: () => this.#adopt() });
+    this.#lifecycle = new Lifecycle({
+      ...parts,
+      rootfs: this.#rootfs,
+      locks: this.#locks,
+      started: (name) => this.#updates.started(name),
+      remove: (record) => this.#creation.delete(record),
+    });
+  }
+
+  names(): string[] {
+    return this.#records.list().map((record) => record.name);
+  }
+
+  list(): Instance[] {
+    const records = this.#records.list();
+    const expanded = this.#records.expandAll(records);
+    return records.map((record, index) =>
+      instanceView(record, expanded[index]!, this.#services.runtime.get(record.name))
+    );
+  }
+
+  /** Every instance with its state and snapshots: `recursion=2`. */
+  async listFull(): Promise<InstanceFull[]> {
+    return await Promise.all(this.list().map((instance) => this.#full(instance)));
+  }
+
+  /** @throws {LidoError} not_found. */
+  get(name: string): Instance {
+    const record = this.#records.get(name);
+    return instanceView(record, this.#records.expand(record), this.#services.runtime.get(name));
+  }
+
+  async getFull(name: string): Promise<InstanceFull> {
+    return await this.#full(this.get(name));
+  }
+
+  /** What an instance's ETag is made of, as LXD's: its settings and not its state. */
+  etag(name: string): unknown {
+    const { architecture, config, devices, ephemeral, profiles } = this.#records.get(name);
+    return [architecture, config, devices, ephemeral, profiles];
+  }
+
+  async state(name: string): Promise<InstanceState> {
+    const record = this.#records.get(name);
+    return await stateView(this.#services.runtime, name, await this.#diskUsage(record));
+  }
+
+  create(post: InstancesPost): Operation {
+    const plan = this.#creation.plan(post);
+    return this.#operate(plan.name, "create", "Creating instance", async (operation) => {
+      await this.#creation.create(plan, operation.signal);
+      if (post.start) await this.#lifecycle.start(plan.name, progressOf(operation));
+    });
+  }
+
+  /** @throws {LidoError} not_found. */
+  setState(name: string, put: InstanceStatePut): Operation {
+    this.#records.get(name);
+    const work = (operation: Operation): Promise<void> => this.#changeState(name, put, operation);
+    return this.#operate(name, put.action, descriptions[put.action], work, { instances: [`/1.0/instances/${name}`] });
+  }
+
+  /** The same for every instance that is not in that state yet: `PUT /1.0/instances`. */
+  setStates(put: InstanceStatePut): Operation {
+    const names = this.#records.list().map((record) => record.name).filter((name) => this.#wants(name, put.action));
+    return this.#services.operations.start({
+      description: descriptions[put.action],
+      resources: { instances: names.map((name) => `/1.0/instances/${name}`) },
+      run: async (operation) => {
+        const failures: string[] = [];
+        await Promise.all(names.map(async (name) => {
+          try {
+            using _lock = this.#locks.acquire(name, put.action);
+            await this.#changeState(name, put, operation);
+          } catch (error) {
+            failures.push(` - Instance: ${name}: ${messageOf(error)}`);
+          }
+        }));
+        if (failures.length > 0) {
+          throw new LidoError("bad_request", `The following instances failed to update state:\n${failures.join("\n")}`);
+        }
+      },
+    });
+  }
+
+  /** Replaces the settings, or brings a snapshot back. @throws {LidoError} not_found or bad_request. */
+  update(name: string, put: InstancePut): Operation {
+    if (put.restore) return this.#restore(name, put.restore);
+    const record = this.#records.get(name);
+    const settings: Settings = { ...put, profiles: put.profiles ?? [] };
+    return this.#update(record, settings);
+  }
+
+  /** Changes some of the settings. */
+  patch(name: string, put: Partial<InstancePut>): Operation {
+    const record = this.#records.get(name);
+    return this.#update(record, {
+      architecture: put.architecture || record.architecture,
+      description: put.description ?? record.description,
+      ephemeral: put.ephemeral ?? record.ephemeral,
+      config: { ...record.config, ...put.config },
+      devices: { ...record.devices, ...put.devices },
+      profiles: put.profiles ?? record.profiles,
+    });
+  }
+
+  /** @throws {LidoError} bad_request or conflict. */
+  rename(name: string, to: string): Operation {
+    this.#records.get(name);
+    checkInstanceName(to);
+    if (this.#records.find(to)) throw new LidoError("conflict", `Name "${to}" already in use`);
+    return this.#operate(name, "rename", "Renaming instance", async () => {
+      if (this.#services.runtime.get(name)) {
+        throw new LidoError("bad_request", "Renaming of running container not allowed");
+      }
+      using _target = this.#locks.acquire(to, "rename");
+      await this.#renames.rename(name, to);
+    });
+  }
+
+  /** @throws {LidoError} not_found, or bad_request when it runs. */
+  delete(name: string): Operation {
+    this.#records.get(name);
+    if (this.#services.runtime.get(name)) throw new LidoError("bad_request", "Instance is running");
+    return this.#operate(name, "delete", "Deleting instance", async () => {
+      const record = this.#records.get(name);
+      if (this.#services.runtime.get(name)) throw new LidoError("bad_request", "Instance is running");
+      if (isTrue(this.#records.expand(record).config["security.protection.delete"])) {
+        throw new LidoError("bad_request", "Container is protected");
+      }
+      await this.#creation.delete(record);
+    });
+  }
+
+  snapshots(name: string): InstanceSnapshotView[] {
+    const record = this.#records.get(name);
+    const snapshots = this.#snapshots.list(record);
+    const expanded = this.#records.expandAll(snapshots);
+    return snapshots.map((snapshot, index) => snapshotView(record, snapshot, expanded[index]!));
+  }
+
+  snapshot(name: string, snapshot: string): InstanceSnapshotView {
+    const record = this.#records.get(name);
+    const found = this.#snapshots.get(record, snapshot);
+    return snapshotView(record, found, this.#records.expand(found));
+  }
+
+  createSnapshot(name: string, post: { name: string; stateful: boolean; expires_at?: string | null }): Operation {
+    const record = this.#records.get(name);
+    if (post.name.includes("/")) throw new LidoError("bad_request", 'Invalid snapshot name: Cannot contain "/"');
+    if (post.stateful) throw new LidoError("not_implemented", "Stateful snapshots aren't supported");
+    return this.#operate(name, "snapshot", "Snapshotting instance", async () => {
+      const snapshot = post.name || this.#snapshots.nextName(record);
+      await this.#snapshots.create(this.#records.get(name), snapshot, expiryOf(post.expires_at));
+    });
+  }
+
+  deleteSnapshot(name: string, snapshot: string): Operation {
+    const record = this.#records.get(name);
+    this.#snapshots.get(record, snapshot);
+    return this.#operate(name, "snapshot", "Deleting snapshot", () => this.#snapshots.delete(record, snapshot));
+  }
+
+  renameSnapshot(name: string, snapshot: string, to: string): Operation {
+    const record = this.#records.get(name);
+    this.#snapshots.get(record, snapshot);
+    return this.#operate(name, "snapshot", "Renaming snapshot", () => this.#snapshots.rename(record, snapshot, to));
+  }
+
+  updateSnapshot(name: string, snapshot: string, put: { expires_at?: string | null }): Operation {
+    const record = this.#records.get(name);
+    this.#snapshots.get(record, snapshot);
+    return this.#operate(name, "snapshot", "Updating snapshot", async () => {
+      this.#snapshots.expire(record, snapshot, expiryOf(put.expires_at));
+    });
+  }
+
+  /** @throws {LidoError} bad_request "Instance is not running" or "Instance is frozen"; not_found. */
+  execTarget(name: string): ExecTarget {
+    const record = this.#records.get(name);
+    const running = this.#services.runtime.get(name);
+    if (!running) throw new LidoError("bad_request", "Instance is not running");
+    if (running.status === "frozen") throw new LidoError("bad_request", "Instance is frozen");
+    const { config } = this.#records.expand(record);
+    const idmap = parseIdmap(config["volatile.idmap.current"]);
+    return { name, pid: running.pid, config, ...(idmap ? { idmap } : {}) };
+  }
+
+  /** Makes every instance that uses a profile follow its change. Called after the profile was saved.
+   * @throws {LidoError} bad_request that names the instances which could not. */
+  async profileChanged(profile: string): Promise<void> {
+    const failures: string[] = [];
+    for (const record of this.#records.list().filter((each) => each.profiles.includes(profile))) {
+      try {
+        using _lock = await this.#locks.wait(record.name, "update");
+        await this.#updates.follow(record.name);
+      } catch (error) {
+        failures.push(` - Project: default, Instance: ${record.name}: ${messageOf(error)}\n`);
+      }
+    }
+    if (failures.length > 0) {
+      throw new LidoError(
+        "bad_request",
+        `The following instances failed to update (profile change still saved):\n${failures.join("")}`,
+      );
+    }
+  }
+
+  /** The instances that have a custom volume attached, and whether they run. */
+  usersOfVolume(pool: string, volume: string): { name: string; isRunning: boolean }[] {
+    const records = this.#records.list();
+    const expanded = this.#records.expandAll(records);
+    return records
+      .filter((_, index) =>
+        disksOf(expanded[index]!.devices).some((disk) => disk.volume?.pool === pool && disk.volume.name === volume)
+      )
+      .map(({ name }) => ({ name, isRunning: this.#services.runtime.get(name) !== undefined }));
+  }
+
+  /** Directory of an instance's log files. @throws {LidoError} not_found. */
+  logDirectory(name: string): string {
+    this.#records.get(name);
+    return `${this.#services.logs}/${name}`;
+  }
+
+  /** Takes up the containers of an earlier daemon, then starts those that are due in the background. */
+  async start(): Promise<void> {
+    await this.#adopt();
+    const due = await this.#lifecycle.takeUp();
+    for (const record of this.#records.list()) {
+      if (this.#services.runtime.get(record.name)) this.#updates.started(record.name);
+    }
+    this.#autostart = this.#startAll(due);
+  }
+
+  /** Waits for what is under way; containers go on. */
+  async close(): Promise<void> {
+    this.#isClosing = true;
+    await this.#autostart;
+    await this.#lifecycle.close();
+    await this.#locks.idle();
+  }
+
+  /** Asks the runtime once which containers run. */
+  #adopt(): Promise<void> {
+    return this.#adoption ??= this.#services.runtime.adopt().then(() => {});
+  }
+
+  async #startAll(due: readonly InstanceRecord[]): Promise<void> {
+    for (const record of due) {
+      if (this.#isClosing) return;
+      try {
+        using _lock = await this.#locks.wait(record.name, "start");
+        if (this.#services.runtime.get(record.name)) continue;
+        await this.#lifecycle.start(record.name);
+      } catch (error) {
+        this.#services.log.warn({ instance: record.name, error: messageOf(error) }, "could not start an instance");
+      }
+      const delaySeconds = Number(this.#records.expand(record).config["boot.autostart.delay"] ?? 0);
+      if (delaySeconds > 0) await new Promise((resolve) => setTimeout(resolve, delaySeconds * 1000).unref());
+    }
+  }
+
+  #update(record: InstanceRecord, settings: Settings): Operation {
+    this.#records.checkProfiles(settings.profiles, () => "Profile not found");
+    const cleaned = { ...settings, config: merge(settings.config, {}) };
+    return this.#operate(
+      record.name,
+      "update",
+      "Updating instance",
+      () => this.#updates.apply(record.name, cleaned),
+    );
+  }
+
+  #restore(name: string, restore: string): Operation {
+    const record = this.#records.get(name);
+    const snapshot = restore.startsWith(`${name}/`) ? restore.slice(name.length + 1) : restore;
+    if (!this.#snapshots.list(record).some((each) => each.name === snapshot)) {
+      throw new LidoError("not_found", `Snapshot ${name}/${snapshot} does not exist`);
+    }
+    return this.#operate(name, "restore", "Restoring snapshot", async (operation) => {
+      const wasRunning = this.#services.runtime.get(name) !== undefined;
+      if (wasRunning) await this.#lifecycle.stop(name, { force: true, restart: true });
+      await this.#snapshots.restore(this.#records.get(name), snapshot);
+      if (wasRunning) await this.#lifecycle.start(name, progressOf(operation));
+    });
+  }
+
+  async #changeState(name: string, put: InstanceStatePut, operation: Operation): Promise<void> {
+    const stop = { force: put.force, ...(put.timeout > 0 ? { timeoutMs: put.timeout * 1000 } : {}) };
+    if (put.stateful) throw new LidoError("not_implemented", "Stateful stop and start aren't supported");
+    switch (put.action) {
+      case "start":
+        // As LXD: starting a frozen container lets it go on.
+        if (this.#services.runtime.get(name)?.status === "frozen") return await this.#lifecycle.unfreeze(name);
+        return await this.#lifecycle.start(name, progressOf(operation));
+      case "stop":
+        return await this.#lifecycle.stop(name, stop);
+      case "restart":
+        await this.#lifecycle.stop(name, { ...stop, restart: true });
+        await this.#lifecycle.start(name, progressOf(operation));
+        this.#services.events.lifecycle("instance-restarted", `/1.0/instances/${name}`);
+        return;
+      case "freeze":
+        return await this.#lifecycle.freeze(name);
+      case "unfreeze":
+        return await this.#lifecycle.unfreeze(name);
+    }
+  }
+
+  #wants(name: string, action: StateAction): boolean {
+    const status = this.#services.runtime.get(name)?.status;
+    if (action === "start") return status === undefined;
+    if (action === "freeze") return status === "running";
+    if (action === "unfreeze") return status === "frozen";
+    return status !== undefined;
+  }
+
+  async #full(instance: Instance): Promise<InstanceFull> {
+    const snapshots = this.snapshots(instance.name);
+    return {
+      ...instance,
+      state: await this.state(instance.name).catch(() => null),
+      snapshots: snapshots.length > 0 ? snapshots : null,
+      backups: null,
+    };
+  }
+
+  async #diskUsage(record: InstanceRecord): Promise<InstanceState["disk"]> {
+    try {
+      const quota = this.#services.pools.driver(this.#rootfs.poolOf(record)).facets.quota;
+      if (!quota) return {};
+      const volume = volumeOf(record.name);
+      const [used, limit] = await Promise.all([quota.usedBytes(volume), quota.get(volume)]);
+      return { root: { usage: Number(used), total: Number(limit ?? 0n) } };
+    } catch {
+      // A pool that is away must not hide the rest of the state.
+      return {};
+    }
+  }
+
+  #operate(
+    name: string,
+    action: Action,
+    description: string,
+    run: (operation: Operation) => Promise<void>,
+    resources: Record<string, string[]> = {
+      instances: [`/1.0/instances/${name}`],
+      containers: [`/1.0/containers/${name}`],
+    },
+  ): Operation {
+    return this.#services.operations.start({
+      description,
+      resources,
+      run: async (operation) => {
+        using _lock = this.#locks.acquire(name, action);
+        await run(operation);
+      },
+    });
+  }
+}
+
+const progressOf = (operation: Operation): ShiftProgress => (entries) =>
+  operation.update({
+    container_progress: `Remapping container filesystem: ${entries} files`,
+    progress: { stage: "container_progress", processed: String(entries) },
+  });
+
+/** @throws {LidoError} bad_request. */
+function expiryOf(text: string | null | undefined): string | undefined {
+  if (!text || text.startsWith("0001-01-01")) return undefined;
+  const time = new Date(text);
+  if (Number.isNaN(time.getTime())) {
+    throw new LidoError("bad_request", `Invalid expiry date "${text}"`);
+  }
+  return time.toISOString();
+}

@@ -1,0 +1,58 @@
+import { rename } from "node:fs/promises";
+import type { InstanceServices } from "./ports.ts";
+import type { InstanceRecords } from "./records.ts";
+import { type Rootfs, volumeOf } from "./rootfs.ts";
+
+interface RenameIntent {
+  name: string;
+  to: string;
+  pool: string;
+}
+
+/** Renames a stopped instance: its volume on disk, its rows, its log directory. */
+export class Renames {
+  readonly #services: InstanceServices;
+  readonly #records: InstanceRecords;
+  readonly #rootfs: Rootfs;
+  readonly #open: (payload: RenameIntent) => ReturnType<ReturnType<InstanceServices["journal"]["kind"]>>;
+
+  constructor(services: InstanceServices, records: InstanceRecords, rootfs: Rootfs) {
+    this.#services = services;
+    this.#records = records;
+    this.#rootfs = rootfs;
+    // The database still has the old name: the volume gets it back.
+    this.#open = services.journal.kind<RenameIntent>("instance.rename", async ({ name, to, pool }) => {
+      const driver = services.pools.driver(pool);
+      if (!(await driver.exists(volumeOf(name))) && await driver.exists(volumeOf(to))) {
+        await driver.rename(volumeOf(to), name);
+      }
+      await this.#renameLogs(to, name);
+    });
+  }
+
+  async rename(name: string, to: string): Promise<void> {
+    const pool = this.#rootfs.poolOf(this.#records.get(name));
+    await using intent = this.#open({ name, to, pool });
+    await this.#services.pools.driver(pool).rename(volumeOf(name), to);
+    await this.#renameLogs(name, to);
+    intent.commit(() => {
+      this.#records.update(name, { name: to });
+      this.#services.database.run(
+        `UPDATE storage_volumes SET name = ? WHERE type = 'container' AND name = ?
+         AND pool_id = (SELECT id FROM storage_pools WHERE name = ?)`,
+        to,
+        name,
+        pool,
+      );
+    });
+    this.#services.events.lifecycle("instance-renamed", `/1.0/instances/${to}`, { old_name: name });
+  }
+
+  async #renameLogs(name: string, to: string): Promise<void> {
+    await rename(`${this.#services.logs}/${name}`, `${this.#services.logs}/${to}`).catch(
+      (error: NodeJS.ErrnoException) => {
+        if (error.code !== "ENOENT") throw error;
+      },
+    );
+  }
+}

@@ -1,0 +1,386 @@
+import assert from "node:assert/strict";
+import { access, readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { instancePutSchema, instancesPostSchema, instanceStatePutSchema } from "../../api/types.ts";
+import { fingerprint, makeWorld, type World } from "./instances_support.ts";
+
+const state = (action: string, more: Record<string, unknown> = {}) => instanceStatePutSchema.parse({ action, ...more });
+const stopNow = state("stop", { force: true });
+
+async function start(world: World, name: string): Promise<void> {
+  await world.done(world.instances.setState(name, state("start")));
+}
+
+async function change(world: World, name: string, more: { config?: object; devices?: object }): Promise<void> {
+  const now = world.instances.get(name);
+  await world.done(world.instances.update(
+    name,
+    instancePutSchema.parse({
+      ...now,
+      config: { ...now.config, ...more.config },
+      devices: more.devices ?? now.devices,
+    }),
+  ));
+}
+
+const volume = (source: string, path: string) => ({ type: "disk", pool: "p", source, path });
+
+Deno.test("create, start, stop, delete: settings, template, volatile keys, nothing left", async () => {
+  await using world = await makeWorld();
+  await world.create("c1", { config: { "user.a": "b", "environment.X": "1" } });
+  let c1 = world.instances.get("c1");
+  assert.equal(c1.status, "Stopped");
+  assert.equal(c1.architecture, "x86_64");
+  assert.deepEqual(c1.profiles, ["default"]);
+  assert.equal(c1.config["image.os"], "busybox");
+  assert.equal(c1.config["volatile.base_image"], fingerprint);
+  assert.equal(c1.config["volatile.idmap.base"], "0");
+  assert.equal(c1.config["volatile.last_state.idmap"], "[]");
+  assert.equal(c1.expanded_devices.root!.pool, "p");
+
+  await start(world, "c1");
+  c1 = world.instances.get("c1");
+  assert.equal(c1.status_code, 103);
+  assert.equal(c1.config["volatile.last_state.power"], "RUNNING");
+  assert.equal(c1.config["volatile.apply_template"], undefined);
+  assert.equal(await readFile(join(world.root, "container/c1/rootfs/etc/hostname"), "utf8"), "c1\n");
+  const specification = world.runtime.started.get("c1")!;
+  assert.equal(specification.rootfsShifted, true);
+  assert.deepEqual(specification.environment, { container: "lxc", X: "1" });
+  assert.equal((await world.instances.state("c1")).processes, 2);
+  await assert.rejects(start(world, "c1"), /^Error: The instance is already running$/);
+  assert.throws(() => world.instances.delete("c1"), /Instance is running/);
+  assert.throws(() => world.instances.get("c2"), /Instance not found/);
+
+  await world.done(world.instances.setState("c1", stopNow));
+  assert.equal(world.instances.get("c1").config["volatile.last_state.power"], "STOPPED");
+  await assert.rejects(world.done(world.instances.setState("c1", stopNow)), /already stopped/);
+  await world.done(world.instances.delete("c1"));
+  assert.deepEqual(world.instances.names(), []);
+  await assert.rejects(access(join(world.root, "container/c1")));
+  await assert.rejects(access(join(world.root, "logs/c1")));
+  assert.deepEqual(world.database.all("SELECT * FROM journal"), []);
+});
+
+Deno.test("create refuses with LXD's texts and leaves nothing", async () => {
+  await using world = await makeWorld();
+  const post = (more: object) => world.create("c1", { source: { type: "image", alias: "bb" }, ...more });
+  await assert.rejects(post({ name: "1a" }), /Invalid instance name: Name must not start with a number/);
+  await assert.rejects(post({ name: "a/b" }), /The character "\/" is reserved for snapshots/);
+  await assert.rejects(post({ source: { type: "image", alias: "no" } }), /Image not found/);
+  await assert.rejects(post({ source: { type: "zork" } }), /Unknown source type zork/);
+  await assert.rejects(post({ source: { type: "image" } }), /Must specify one of alias, fingerprint or properties/);
+  await assert.rejects(post({ profiles: ["no"] }), /Requested profile "no" doesn't exist/);
+  await assert.rejects(
+    post({ type: "virtual-machine" }),
+    /type "container" doesn't match instance type "virtual-machine"/,
+  );
+  await assert.rejects(post({ architecture: "zork" }), /Architecture isn't supported: zork/);
+  await assert.rejects(
+    post({ config: { foo: "x" } }),
+    /^Error: Failed creating instance record: Unknown configuration key: foo$/,
+  );
+  await assert.rejects(
+    post({ profiles: [] }),
+    /^Error: Failed creating instance record: Failed initialising instance: Failed getting root disk: No root device/,
+  );
+  await assert.rejects(
+    post({ devices: { root: { type: "disk", path: "/", pool: "no" } } }),
+    /^Error: Failed loading storage pool "no": Storage pool not found$/,
+  );
+  await assert.rejects(
+    post({ devices: { a: volume("no", "/mnt") } }),
+    /Failed loading custom volume: Storage volume not found/,
+  );
+  await assert.rejects(post({ config: { "raw.idmap": "both 0 0" } }), /isn't allowed to root/);
+  assert.deepEqual(world.instances.names(), []);
+
+  world.pool.failCreate = new Error("No space left on device");
+  await assert.rejects(post({}), /No space left/);
+  assert.deepEqual(world.instances.names(), []);
+  await assert.rejects(access(join(world.root, "container/c1")));
+  delete world.pool.failCreate;
+  await world.create("c1");
+  await assert.rejects(world.create("c1"), /This "instances" entry already exists/);
+  assert.deepEqual(world.instances.names(), ["c1"], "the loser must not take the winner's instance away");
+  await access(join(world.root, "container/c1"));
+});
+
+Deno.test("an instance without a name gets one", async () => {
+  await using world = await makeWorld();
+  await world.done(world.instances.create(instancesPostSchema.parse({ source: { type: "none" }, start: true })));
+  assert.match(world.instances.names()[0]!, /^[a-z]+-[a-z]+$/);
+  assert.equal(world.instances.list()[0]!.status, "Running");
+});
+
+Deno.test("a second change is refused while one runs", async () => {
+  await using world = await makeWorld();
+  await world.create("c1");
+  const first = world.instances.setState("c1", state("start"));
+  const second = world.instances.setState("c1", state("start"));
+  await assert.rejects(
+    world.done(second),
+    /Failed to create instance start operation: Instance is busy running a "start" operation/,
+  );
+  await world.done(first);
+});
+
+Deno.test("a clean stop that is not followed times out, and a container that ends by itself is noticed", async () => {
+  await using world = await makeWorld();
+  await world.create("c1");
+  await start(world, "c1");
+  await assert.rejects(
+    world.done(world.instances.setState("c1", state("stop", { timeout: 1 }))),
+    /Failed shutting down instance, status is "Running": context deadline exceeded/,
+  );
+  assert.equal(world.instances.get("c1").status, "Running");
+  world.runtime.end("c1");
+  await world.instances.close();
+  assert.equal(world.instances.get("c1").status, "Stopped");
+  assert.equal(world.instances.get("c1").config["volatile.last_state.power"], "STOPPED");
+});
+
+Deno.test("a reboot from inside starts the container again; an ephemeral one goes when it ends, not when it restarts", async () => {
+  await using world = await makeWorld();
+  await world.create("c1", { ephemeral: true });
+  await start(world, "c1");
+  world.runtime.end("c1", { signal: 1 });
+  await world.instances.close();
+  assert.equal(world.instances.get("c1").status, "Running");
+  await world.done(world.instances.setState("c1", state("restart", { force: true })));
+  assert.equal(world.instances.get("c1").status, "Running");
+  world.runtime.end("c1", { signal: 2 });
+  await world.instances.close();
+  assert.deepEqual(world.instances.names(), []);
+  await assert.rejects(access(join(world.root, "container/c1")));
+});
+
+Deno.test("freeze, unfreeze, and what a frozen one refuses", async () => {
+  await using world = await makeWorld();
+  await world.create("c1");
+  await world.addVolume("v1");
+  await assert.rejects(world.done(world.instances.setState("c1", state("freeze"))), /The container isn't running/);
+  assert.throws(() => world.instances.execTarget("c1"), /Instance is not running/);
+  await start(world, "c1");
+  await world.done(world.instances.setState("c1", state("freeze")));
+  assert.equal(world.instances.get("c1").status_code, 110);
+  await assert.rejects(world.done(world.instances.setState("c1", state("freeze"))), /already frozen/);
+  assert.throws(() => world.instances.execTarget("c1"), /Instance is frozen/);
+  await assert.rejects(change(world, "c1", { devices: { v: volume("v1", "/v") } }), /Instance is frozen/);
+  assert.deepEqual(world.instances.get("c1").devices, {});
+  await world.done(world.instances.setState("c1", state("unfreeze")));
+  assert.equal(world.instances.execTarget("c1").idmap!.uid[0]!.host, 1_000_000);
+});
+
+Deno.test("sharing: one map works, another is refused with LXD's texts, made the same it works", async () => {
+  await using world = await makeWorld();
+  await world.addVolume("v1");
+  await world.create("c1");
+  await world.create("c2", { config: { "security.idmap.isolated": "true" } });
+  assert.equal(world.instances.get("c2").config["volatile.idmap.base"], "1065536");
+  await start(world, "c1");
+  await start(world, "c2");
+  await change(world, "c1", { devices: { v: volume("v1", "/srv") } });
+  assert.deepEqual(world.shifts, ["/custom/default_v1 0 1000000"]);
+  assert.match(world.volumeConfig("v1")["volatile.idmap.last"]!, /"Hostid":1000000/);
+  assert.equal(world.runtime.mounts.get("c1")!.get("/srv")!.shifted, false);
+
+  await assert.rejects(
+    change(world, "c2", { devices: { v: volume("v1", "/srv") } }),
+    /^Error: Failed to start device "v": Failed mounting volume: Failed shifting storage volume "v1" of type "custom" on storage pool "p": Idmaps of container and storage volume are not identical$/,
+  );
+  assert.deepEqual(world.instances.get("c2").devices, {}, "the device is not kept");
+  assert.equal(world.runtime.mounts.get("c2")!.size, 0);
+
+  await world.done(world.instances.setState("c2", stopNow));
+  await change(world, "c2", { devices: { v: volume("v1", "/srv") } });
+  await assert.rejects(start(world, "c2"), /Idmaps of container "c1" and storage volume "v1" are not identical$/);
+  await change(world, "c2", { config: { "security.idmap.isolated": "false" } });
+  await start(world, "c2");
+  assert.deepEqual(world.shifts.length, 1);
+  assert.deepEqual(world.database.all("SELECT * FROM journal"), []);
+});
+
+Deno.test("sharing: a volume with one user follows its map; unmapped and shifted ones stay", async () => {
+  await using world = await makeWorld();
+  await world.addVolume("v1");
+  await world.addVolume("plain", { "security.unmapped": "true" });
+  await world.addVolume("all", { "security.shifted": "true" });
+  await world.create("c1", {
+    devices: { a: volume("v1", "/a"), b: volume("plain", "/b"), c: volume("all", "/c") },
+  });
+  await start(world, "c1");
+  await world.done(world.instances.setState("c1", stopNow));
+  await change(world, "c1", { config: { "security.privileged": "true" } });
+  await start(world, "c1");
+  assert.deepEqual(world.shifts, ["/custom/default_v1 0 1000000", "/custom/default_v1 1000000 0"]);
+  assert.equal(world.volumeConfig("plain")["volatile.idmap.last"], undefined);
+  assert.equal(world.runtime.mounts.get("c1")!.get("/c")!.shifted, false, "privileged: nothing to shift");
+  assert.equal(world.runtime.started.get("c1")!.idmap, undefined);
+
+  await world.create("c2", { devices: { c: volume("all", "/c") } });
+  await start(world, "c2");
+  assert.equal(world.runtime.mounts.get("c2")!.get("/c")!.shifted, true);
+  world.pool.idmappedMounts = false;
+  await world.create("c3", { devices: { c: volume("all", "/c") } });
+  await assert.rejects(
+    start(world, "c3"),
+    /^Error: Failed to start device "c": Required idmapping abilities not available$/,
+  );
+});
+
+Deno.test("without idmapped mounts the root filesystem's owners are changed, and changed again with the map", async () => {
+  await using world = await makeWorld();
+  world.pool.idmappedMounts = false;
+  await world.create("c1");
+  await start(world, "c1");
+  assert.equal(world.runtime.started.get("c1")!.rootfsShifted, false);
+  await world.done(world.instances.setState("c1", stopNow));
+  await change(world, "c1", { config: { "security.idmap.isolated": "true" } });
+  await start(world, "c1");
+  await world.done(world.instances.setState("c1", stopNow));
+  world.pool.idmappedMounts = true;
+  await start(world, "c1");
+  assert.deepEqual(world.shifts, [
+    "/container/c1/rootfs 0 1000000",
+    "/container/c1/rootfs 1000000 1065536",
+    "/container/c1/rootfs 1065536 0",
+  ]);
+});
+
+Deno.test("hot plug is all or nothing", async () => {
+  await using world = await makeWorld();
+  await world.addVolume("v1");
+  await world.addVolume("v2");
+  await world.create("c1", { devices: { a: volume("v1", "/a") } });
+  await start(world, "c1");
+  world.runtime.failures.set("attach c1 /b/deep", new Error("the target leaves the root"));
+  await assert.rejects(
+    change(world, "c1", { devices: { b: volume("v2", "/b"), c: volume("v1", "/b/deep") } }),
+    /^Error: Failed to start device "c": the target leaves the root$/,
+  );
+  assert.deepEqual(Object.keys(world.instances.get("c1").devices), ["a"]);
+  assert.deepEqual([...world.runtime.mounts.get("c1")!.keys()], ["/a"]);
+  world.runtime.failures.clear();
+  world.runtime.seen.length = 0;
+  await change(world, "c1", { devices: { b: volume("v2", "/b"), c: volume("v1", "/b/deep") } });
+  assert.deepEqual(world.runtime.seen, ["detach c1 /a", "attach c1 /b", "attach c1 /b/deep"]);
+
+  world.runtime.failures.set("detach c1 /b", new Error("busy: held by sh (12)"));
+  await assert.rejects(
+    change(world, "c1", { devices: { c: volume("v1", "/b/deep") } }),
+    /Failed to stop device "b": busy/,
+  );
+  assert.deepEqual(Object.keys(world.instances.get("c1").devices), ["b", "c"]);
+  assert.deepEqual(world.database.all("SELECT * FROM journal"), []);
+});
+
+Deno.test("a change of a profile reaches running instances, and those that cannot follow are named", async () => {
+  await using world = await makeWorld();
+  await world.addVolume("v1");
+  await world.create("c1");
+  await start(world, "c1");
+  const save = (devices: object) =>
+    world.database.run("UPDATE profiles SET devices = ? WHERE name = 'default'", JSON.stringify(devices));
+  const root = { type: "disk", path: "/", pool: "p" };
+  save({ root, v: volume("v1", "/v") });
+  await world.instances.profileChanged("default");
+  assert.ok(world.runtime.mounts.get("c1")!.has("/v"));
+  save({ root });
+  await world.instances.profileChanged("default");
+  assert.ok(!world.runtime.mounts.get("c1")!.has("/v"));
+  save({ root, v: volume("gone", "/v") });
+  await assert.rejects(
+    world.instances.profileChanged("default"),
+    /failed to update \(profile change still saved\):\n - Project: default, Instance: c1: Failed to start device "v": /,
+  );
+});
+
+Deno.test("updates are checked: root, pool, keys, devices", async () => {
+  await using world = await makeWorld();
+  await world.create("c1");
+  const devices = { root: { type: "disk", path: "/", pool: "q" } };
+  await assert.rejects(change(world, "c1", { devices }), /Cannot update root disk device pool name to "q"/);
+  await assert.rejects(
+    change(world, "c1", { config: { foo: "x" } }),
+    /^Error: Invalid config: Unknown configuration key: foo$/,
+  );
+  await assert.rejects(
+    change(world, "c1", { config: { "volatile.idmap.next": "[]" } }),
+    /Volatile idmap keys can't be changed by the user/,
+  );
+  const put = instancePutSchema.parse({ profiles: ["default"] });
+  await assert.rejects(
+    world.done(world.instances.update("c1", put)),
+    /Volatile idmap keys can't be deleted by the user/,
+  );
+  assert.throws(() => world.instances.update("c1", { ...put, profiles: ["no"] }), /Profile not found/);
+  assert.throws(() => world.instances.update("c1", { ...put, profiles: ["default", "default"] }), /Duplicate profile/);
+  await assert.rejects(
+    change(world, "c1", { devices: { a: { type: "disk", path: "/m", source: "/dev/null" } } }),
+    /neither a directory/,
+  );
+  await assert.rejects(
+    change(world, "c1", { devices: { a: { type: "disk", path: "/m", source: "/no/such" } } }),
+    /^Error: Failed add validation for device "a": Missing source path "\/no\/such" for disk "a"$/,
+  );
+  await world.done(world.instances.patch("c1", { config: { "user.a": "b" } }));
+  assert.equal(world.instances.get("c1").config["user.a"], "b");
+  await world.done(world.instances.patch("c1", { config: { "user.a": "" } }));
+  assert.equal(world.instances.get("c1").config["user.a"], undefined);
+});
+
+Deno.test("rename moves volume, rows and logs; refused when running or taken", async () => {
+  await using world = await makeWorld();
+  await world.create("c1");
+  await world.create("c2");
+  assert.throws(() => world.instances.rename("c1", "c2"), /Name "c2" already in use/);
+  await start(world, "c1");
+  await assert.rejects(world.done(world.instances.rename("c1", "c3")), /Renaming of running container not allowed/);
+  await world.done(world.instances.setState("c1", stopNow));
+  await world.done(world.instances.rename("c1", "c3"));
+  assert.deepEqual(world.instances.names(), ["c2", "c3"]);
+  await access(join(world.root, "container/c3/rootfs"));
+  await start(world, "c3");
+});
+
+Deno.test("after a restart of the daemon: what runs is taken up, what ended is started again, what was cut off is settled", async () => {
+  await using first = await makeWorld();
+  await first.addVolume("v1");
+  for (const name of ["runs", "ended", "off", "auto"]) await first.create(name);
+  await change(first, "auto", { config: { "boot.autostart": "true" } });
+  for (const name of ["runs", "ended"]) await start(first, name);
+  await change(first, "runs", { devices: { v: volume("v1", "/v") } });
+  // Killed in the middle of an attach at /w, of a creation, and after a container's end that nobody saw.
+  const half = JSON.stringify({ name: "runs", targets: ["/w"] });
+  first.database.run("INSERT INTO journal (kind, payload, created_at) VALUES ('instance.hotplug', ?, '')", half);
+  first.database.run(
+    "INSERT INTO journal (kind, payload, created_at) VALUES ('instance.create', ?, '')",
+    JSON.stringify({ name: "off", pool: "p" }),
+  );
+  first.runtime.mounts.get("runs")!.set("/w", { source: "/x", target: "/w" });
+  first.runtime.endUnseen("ended");
+  const second = await makeWorld({ root: first.root, runtime: first.runtime });
+  await using _second = second;
+  assert.deepEqual((await second.journal.recover()).unsettled, []);
+  second.runtime.seen.length = 0;
+  await second.instances.start();
+  await second.runtime.waitFor("start ended");
+  await second.instances.close();
+  assert.deepEqual(second.instances.names(), ["auto", "ended", "runs"]);
+  assert.deepEqual(second.instances.list().map((each) => each.status), ["Running", "Running", "Running"]);
+  assert.deepEqual([...second.runtime.mounts.get("runs")!.keys()], ["/v"]);
+});
+
+Deno.test("instances that are stopped keep their ranges apart, and a deleted one's is used again", async () => {
+  await using world = await makeWorld();
+  const config = { "security.idmap.isolated": "true", "security.idmap.size": "100000" };
+  for (const name of ["a", "b", "c"]) await world.create(name, { config });
+  const base = (name: string) => world.instances.get(name).config["volatile.idmap.base"];
+  assert.deepEqual(["a", "b", "c"].map(base), ["1065536", "1165536", "1265536"]);
+  await assert.rejects(world.create("d", { config }), /Not enough uid\/gid available for the container/);
+  assert.deepEqual(world.instances.names(), ["a", "b", "c"]);
+  await world.done(world.instances.delete("b"));
+  await world.create("d", { config });
+  assert.equal(base("d"), "1165536");
+});

@@ -1,0 +1,118 @@
+import { LidoError } from "../../api/errors.ts";
+import type {
+  CommandSpec,
+  CommandStdio,
+  ContainerSpec,
+  LaunchedCommand,
+  MountSpec,
+  RunningContainer,
+  Runtime,
+} from "../../drivers/runtime/runtime.ts";
+
+type ExitListener = (name: string, status: { code?: number; signal?: number }) => void;
+
+/** A runtime without containers: it records what it was asked, and a test says when a container ends or a mount is refused. */
+export class FakeRuntime implements Runtime {
+  /** What was asked, in order, such as "start c1", "attach c1 /mnt". */
+  readonly seen: string[] = [];
+  readonly started = new Map<string, ContainerSpec>();
+  /** Mounts by container and target. */
+  readonly mounts = new Map<string, Map<string, MountSpec>>();
+  /** Refusals: the first whose key begins a line of `seen` is thrown. */
+  readonly failures = new Map<string, Error>();
+  readonly #running = new Map<string, RunningContainer>();
+  readonly #listeners: ExitListener[] = [];
+  readonly #awaited: { line: string; resolve: () => void }[] = [];
+
+  check(): Promise<string[]> {
+    return Promise.resolve([]);
+  }
+
+  async start(spec: ContainerSpec): Promise<RunningContainer> {
+    this.#see(`start ${spec.name}`);
+    // A pid that does not exist: above the kernel's limit.
+    const running = { name: spec.name, pid: 2 ** 22 + 1, status: "running", startedAt: new Date() } as const;
+    this.started.set(spec.name, spec);
+    this.mounts.set(spec.name, new Map(spec.mounts.map((mount) => [mount.target, mount])));
+    this.#running.set(spec.name, running);
+    return running;
+  }
+
+  async kill(name: string, signal: number): Promise<void> {
+    this.#see(`kill ${name} ${signal}`);
+  }
+
+  async destroy(name: string): Promise<void> {
+    const wasRunning = this.#running.has(name);
+    if (wasRunning) this.#see(`destroy ${name}`);
+    if (wasRunning) this.end(name, { signal: 9 });
+  }
+
+  async freeze(name: string): Promise<void> {
+    this.#see(`freeze ${name}`);
+    this.#running.set(name, { ...this.#running.get(name)!, status: "frozen" });
+  }
+
+  async unfreeze(name: string): Promise<void> {
+    this.#see(`unfreeze ${name}`);
+    this.#running.set(name, { ...this.#running.get(name)!, status: "running" });
+  }
+
+  get(name: string): RunningContainer | undefined {
+    return this.#running.get(name);
+  }
+
+  adopt(): Promise<RunningContainer[]> {
+    return Promise.resolve([...this.#running.values()]);
+  }
+
+  onExit(listener: ExitListener): void {
+    this.#listeners.push(listener);
+  }
+
+  exec(_name: string, _command: CommandSpec, _stdio: CommandStdio): Promise<LaunchedCommand> {
+    return Promise.reject(new Error("FakeRuntime has no exec"));
+  }
+
+  async attach(name: string, mount: MountSpec): Promise<void> {
+    this.#see(`attach ${name} ${mount.target}`);
+    this.mounts.get(name)!.set(mount.target, mount);
+  }
+
+  async detach(name: string, target: string, options: { lazy?: boolean } = {}): Promise<void> {
+    this.#see(`detach ${name} ${target}${options.lazy ? " lazy" : ""}`);
+    if (!this.mounts.get(name)!.delete(target)) throw new LidoError("bad_request", `Nothing is mounted at "${target}"`);
+  }
+
+  usage(): Promise<{ processes: number; memoryBytes: bigint; memoryPeakBytes: bigint; cpuNs: bigint }> {
+    return Promise.resolve({ processes: 2, memoryBytes: 4096n, memoryPeakBytes: 8192n, cpuNs: 77n });
+  }
+
+  close(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  /** Ends a container as if its init had exited. */
+  end(name: string, status: { code?: number; signal?: number } = { code: 0 }): void {
+    this.#running.delete(name);
+    for (const listener of this.#listeners) listener(name, status);
+  }
+
+  /** Ends a container while no daemon is there to see it; who listened is forgotten, as when the daemon is killed. */
+  endUnseen(name: string): void {
+    this.#listeners.length = 0;
+    this.#running.delete(name);
+  }
+
+  /** Resolves when a line is asked of the runtime. */
+  async waitFor(line: string): Promise<void> {
+    if (this.seen.includes(line)) return;
+    await new Promise<void>((resolve) => this.#awaited.push({ line, resolve }));
+  }
+
+  #see(line: string): void {
+    this.seen.push(line);
+    for (const awaited of this.#awaited) if (awaited.line === line) awaited.resolve();
+    for (const [key, error] of this.failures) if (line.startsWith(key)) throw error;
+  }
+}
