@@ -23,9 +23,9 @@ export class Renames {
     // The database still has the old name: the volume gets it back.
     this.#open = services.journal.kind<RenameIntent>("instance.rename", async ({ name, to, pool }) => {
       const driver = services.pools.driver(pool);
-      if (!(await driver.exists(volumeOf(name))) && await driver.exists(volumeOf(to))) {
-        await driver.rename(volumeOf(to), name);
-      }
+      // Killed between the two, the snapshots have the new name and the volume has not: either of them tells.
+      const snapshots = await driver.facets.snapshot?.list(volumeOf(to)) ?? [];
+      if (snapshots.length > 0 || await driver.exists(volumeOf(to))) await driver.rename(volumeOf(to), name);
       await this.#renameLogs(to, name);
     });
   }
