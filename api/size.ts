@@ -1,0 +1,36 @@
+/** Sizes as people write them. */
+
+const units: Readonly<Record<string, bigint>> = {
+  "": 1n,
+  B: 1n,
+  kB: 1000n,
+  MB: 1000n ** 2n,
+  GB: 1000n ** 3n,
+  TB: 1000n ** 4n,
+  PB: 1000n ** 5n,
+  EB: 1000n ** 6n,
+  KiB: 1024n,
+  MiB: 1024n ** 2n,
+  GiB: 1024n ** 3n,
+  TiB: 1024n ** 4n,
+  PiB: 1024n ** 5n,
+  EiB: 1024n ** 6n,
+};
+const bytesMax = 2n ** 63n - 1n;
+
+/** @param value "10GiB", "5GB", "4096".
+ * @returns Bytes, or undefined when it is no size: negative, a fraction, an unknown unit, or 2^63 and more. */
+export function parseSizeBytes(value: string): bigint | undefined {
+  const match = /^(\d{1,19})([A-Za-z]*)$/.exec(value);
+  if (!match || !Object.hasOwn(units, match[2]!)) return undefined;
+  const bytes = BigInt(match[1]!) * units[match[2]!]!;
+  return bytes > bytesMax ? undefined : bytes;
+}
+
+/** @returns The largest whole binary unit, as LXD writes sizes it chose itself: "5GiB". */
+export function formatSize(bytes: bigint): string {
+  for (const unit of ["EiB", "PiB", "TiB", "GiB", "MiB", "KiB"]) {
+    if (bytes > 0n && bytes % units[unit]! === 0n) return `${bytes / units[unit]!}${unit}`;
+  }
+  return `${bytes}B`;
+}

@@ -1,0 +1,245 @@
+import { chmod, chown, mkdir, readdir, rename, statfs } from "node:fs/promises";
+import { basename, join } from "node:path";
+import { LidoError } from "../../../api/errors.ts";
+import { subvolumeHasChildren } from "../../host/btrfs_ioctl.ts";
+import { exchange } from "../../host/exchange.ts";
+import type { Host } from "../../host/host.ts";
+import { dropEmptyParent, makeParent, pathExists, pathOf, renameVolume, setOwner } from "../directory_volumes.ts";
+import type {
+  Clone,
+  CreateOptions,
+  Driver,
+  Facets,
+  Health,
+  Pool,
+  Quota,
+  Resize,
+  Resources,
+  Send,
+  Snapshots,
+  Volume,
+} from "../driver.ts";
+import { describe, listDirectories, snapshotsDirectory, temporaryOf } from "../layout.ts";
+import { removeTree } from "../tree.ts";
+import { type BtrfsTool, isSubvolume } from "./tool.ts";
+
+/** An open btrfs pool: a subvolume for each volume, a read-only snapshot for each snapshot. */
+export class BtrfsDriver implements Driver {
+  readonly pool: Pool;
+  readonly facets: Readonly<Partial<Facets>>;
+  readonly absent: Readonly<Partial<Record<keyof Facets, string>>>;
+  readonly idmappedMounts: boolean;
+  readonly #host: Host;
+  readonly #tool: BtrfsTool;
+  readonly #onClose: () => Promise<void>;
+
+  /** @param options.onClose Detaches what `open` attached. */
+  constructor(
+    host: Host,
+    pool: Pool,
+    tool: BtrfsTool,
+    options: { idmappedMounts: boolean; resize?: Resize; onClose: () => Promise<void> },
+  ) {
+    this.#host = host;
+    this.pool = pool;
+    this.#tool = tool;
+    this.idmappedMounts = options.idmappedMounts;
+    this.#onClose = options.onClose;
+    this.facets = {
+      snapshot: this.#snapshots(),
+      clone: this.#clone(),
+      quota: this.#quota(),
+      send: this.#send(),
+      health: this.#health(),
+      ...(options.resize ? { resize: options.resize } : {}),
+    };
+    this.absent = options.resize ? {} : { resize: "the pool is not on a loop file" };
+  }
+
+  path(volume: Volume): string {
+    return pathOf(this.pool, volume);
+  }
+
+  async create(volume: Volume, options: CreateOptions = {}): Promise<void> {
+    const path = this.path(volume);
+    await this.#tool.create(path);
+    await setOwner(path, options);
+    if (options.sizeBytes !== undefined) await this.#limit(path, options.sizeBytes);
+  }
+
+  async delete(volume: Volume): Promise<void> {
+    const { snapshot: _, ...parent } = volume;
+    const snapshotsPath = join(this.pool.root, snapshotsDirectory(parent));
+    const snapshots = await this.facets.snapshot!.list(parent);
+    await this.#remove(
+      join(this.pool.root, temporaryOf(parent, "restore")),
+      join(this.pool.root, temporaryOf(parent, "send")),
+      ...snapshots.map((name) => join(snapshotsPath, name)),
+      this.path(parent),
+    );
+    await removeTree(this.#host, join(this.pool.root, temporaryOf(parent, "receive")));
+    await removeTree(this.#host, snapshotsPath);
+  }
+
+  exists(volume: Volume): Promise<boolean> {
+    return pathExists(this.path(volume));
+  }
+
+  rename(volume: Volume, name: string): Promise<void> {
+    return renameVolume(this.pool, volume, name);
+  }
+
+  /** The pool is mounted as a whole. */
+  async mount(): Promise<void> {}
+  async unmount(): Promise<void> {}
+
+  list(): Promise<Volume[]> {
+    return listDirectories(this.pool.root);
+  }
+
+  async resources(): Promise<Resources> {
+    // btrfs makes inodes as it needs them: statfs tells 0 of 0.
+    const { blocks, bfree, bsize, files, ffree } = await statfs(this.pool.root, { bigint: true });
+    return {
+      space: { used: (blocks - bfree) * bsize, total: blocks * bsize },
+      inodes: { used: files - ffree, total: files },
+    };
+  }
+
+  async close(): Promise<void> {
+    await this.#host.mounts.unmount(this.pool.root);
+    await this.#onClose();
+  }
+
+  /** Removes subvolumes, or the plain directories that a killed receive may have left; what is not there is passed over. */
+  async #remove(...paths: string[]): Promise<void> {
+    const subvolumes: string[] = [];
+    for (const path of paths) {
+      if (await isSubvolume(path)) subvolumes.push(path);
+      else await removeTree(this.#host, path);
+    }
+    await this.#tool.delete(...subvolumes);
+  }
+
+  /** A snapshot of a subvolume leaves those nested in it out (empty directories stand for them): they are added one by one. */
+  async #copy(source: string, target: string, options: { readonly: boolean }): Promise<void> {
+    const nested = subvolumeHasChildren(source) ? await this.#tool.nested(source) : [];
+    await this.#tool.snapshot(source, target, { readonly: options.readonly && nested.length === 0 });
+    for (const one of nested.sort((a, b) => a.length - b.length)) {
+      await removeTree(this.#host, join(target, one));
+      await this.#tool.snapshot(join(source, one), join(target, one), { readonly: false });
+    }
+    if (!options.readonly || nested.length === 0) return;
+    for (const one of [...nested, ""]) await this.#tool.setReadonly(join(target, one), true);
+  }
+
+  async #limit(path: string, sizeBytes: bigint | undefined): Promise<void> {
+    if (await this.#tool.quota(path) === undefined) {
+      if (sizeBytes === undefined) return;
+      await this.#tool.enableQuota(this.pool.root);
+    }
+    await this.#tool.limit(path, sizeBytes);
+  }
+
+  #snapshots(): Snapshots {
+    return {
+      cost: "instant",
+      create: async (snapshot) => {
+        const { snapshot: _, ...parent } = snapshot;
+        await makeParent(this.path(snapshot));
+        await this.#copy(this.path(parent), this.path(snapshot), { readonly: true });
+      },
+      delete: async (snapshot) => {
+        await this.#remove(this.path(snapshot));
+        await dropEmptyParent(this.path(snapshot));
+      },
+      rename: (snapshot, name) => rename(this.path(snapshot), this.path({ ...snapshot, snapshot: name })),
+      restore: async (snapshot) => {
+        const { snapshot: _, ...parent } = snapshot;
+        const temporary = join(this.pool.root, temporaryOf(parent, "restore"));
+        await this.#remove(temporary);
+        await this.#copy(this.path(snapshot), temporary, { readonly: false });
+        const limit = (await this.#tool.quota(this.path(parent)))?.limitBytes;
+        if (limit !== undefined) await this.#tool.limit(temporary, limit);
+        exchange(temporary, this.path(parent));
+        await this.#remove(temporary);
+      },
+      list: (parent) =>
+        readdir(join(this.pool.root, snapshotsDirectory(parent))).catch((error: NodeJS.ErrnoException) => {
+          if (error.code === "ENOENT") return [];
+          throw error;
+        }),
+    };
+  }
+
+  #clone(): Clone {
+    return {
+      cost: "instant",
+      clone: async (source, target, options = {}) => {
+        const path = this.path(target);
+        if (target.snapshot !== undefined) await makeParent(path);
+        await this.#copy(this.path(source), path, { readonly: target.snapshot !== undefined });
+        if (options.mode !== undefined) {
+          await chown(path, options.uid ?? 0, options.gid ?? 0);
+          await chmod(path, options.mode);
+        }
+        if (options.sizeBytes !== undefined) await this.#limit(path, options.sizeBytes);
+      },
+    };
+  }
+
+  #quota(): Quota {
+    return {
+      set: (volume, sizeBytes) => this.#limit(this.path(volume), sizeBytes),
+      get: async (volume) => (await this.#tool.quota(this.path(volume)))?.limitBytes,
+      usedBytes: async (volume) => {
+        const quota = await this.#tool.quota(this.path(volume));
+        if (!quota) throw new LidoError("not_implemented", "Quotas are not enabled on this pool");
+        return quota.referencedBytes;
+      },
+    };
+  }
+
+  #send(): Send {
+    return {
+      format: "btrfs",
+      send: (volume, options = {}) => {
+        if (volume.snapshot === undefined) {
+          throw new LidoError("bad_request", `Cannot send ${describe(volume)}: only a snapshot can be sent`);
+        }
+        const parent = options.parent && this.path(options.parent);
+        const { stdout, done } = this.#tool.send(this.path(volume), { parent, signal: options.signal });
+        return { stream: stdout, done };
+      },
+      receive: async (volume, stream, options = {}) => {
+        // The stream names its subvolume itself: it gets a directory of its own and is then put in place.
+        const { snapshot: _, ...parent } = volume;
+        const directory = join(this.pool.root, temporaryOf(parent, "receive"));
+        await mkdir(directory, { recursive: true, mode: 0o700 });
+        await this.#tool.receive(directory, stream, options.signal).done;
+        const [name] = await readdir(directory);
+        if (name === undefined) throw new LidoError("bad_request", "The stream holds no subvolume");
+        const received = join(directory, basename(name));
+        const target = this.path(volume);
+        if (volume.snapshot !== undefined) {
+          await makeParent(target);
+          await rename(received, target);
+        } else {
+          await this.#tool.snapshot(received, target, { readonly: false });
+          await this.#tool.delete(received);
+        }
+        await removeTree(this.#host, directory);
+        if (options.sizeBytes !== undefined) await this.#limit(target, options.sizeBytes);
+      },
+    };
+  }
+
+  #health(): Health {
+    return {
+      check: async () => {
+        const errors = [...await this.#tool.errors(this.pool.root)].map(([kind, count]) => `${kind} ${count}`);
+        return errors.length === 0 ? { ok: true, text: "no device errors" } : { ok: false, text: errors.join(", ") };
+      },
+    };
+  }
+}

@@ -1,0 +1,183 @@
+import { mkdir, readdir, realpath, rmdir, stat } from "node:fs/promises";
+import { dirname, isAbsolute, join, resolve } from "node:path";
+import { LidoError } from "../../../api/errors.ts";
+import { parseSizeBytes } from "../../../api/size.ts";
+import type { Host } from "../../host/host.ts";
+import type { Driver, DriverKind, Pool } from "../driver.ts";
+import { anyText, boolean, isTrue, size, words } from "../keys.ts";
+import { listTemporaries, makeDirectories } from "../layout.ts";
+import {
+  attachLoopFile,
+  defaultSize,
+  detachLoopFile,
+  growLoopFile,
+  makeLoopFile,
+  removeLoopFile,
+} from "../loop_file.ts";
+import { removeTree } from "../tree.ts";
+import { BtrfsDriver } from "./driver.ts";
+import { BtrfsTool, isSubvolume } from "./tool.ts";
+
+const smallestBytes = 114_294_784n; // what mkfs.btrfs asks for at least
+
+/** A btrfs filesystem: on a loop file of ours, on a block device, or an existing subvolume or directory of one. */
+export const btrfsKind: DriverKind = {
+  name: "btrfs",
+  packages: ["btrfs-progs"],
+  poolKeys: {
+    "source": {
+      check: anyText,
+      fixed: true,
+      help: "Block device, or path of an existing btrfs directory; default a loop file",
+    },
+    "source.wipe": { check: boolean, fixed: true, help: "Wipe the block device first" },
+    "size": { check: size, help: "Size of the loop file; may grow" },
+    "btrfs.mount_options": { check: words, default: "user_subvol_rm_allowed", help: "Mount options" },
+    "btrfs.create_options": { check: words, fixed: true, help: "More options of mkfs.btrfs" },
+  },
+  volumeKeys: {},
+
+  async probe(host) {
+    if (!await host.which("btrfs") || !await host.which("mkfs.btrfs")) {
+      return { missing: `"btrfs" is not installed (Debian package btrfs-progs)` };
+    }
+    return { version: await new BtrfsTool(host).version() };
+  },
+
+  async plan(_host, pool) {
+    const { source, size } = pool.config;
+    if (!source || source === pool.diskFile) {
+      const bytes = parseSizeBytes(size ?? await defaultSize(pool.diskFile));
+      if (bytes! < smallestBytes) {
+        throw new LidoError("bad_request", `Invalid size "${size}": at least ${smallestBytes} bytes are needed`);
+      }
+      return { ...pool.config, source: pool.diskFile, size: size ?? await defaultSize(pool.diskFile) };
+    }
+    if (size) {
+      throw new LidoError(
+        "bad_request",
+        `Cannot set "size" with source "${source}": only a loop file has a size of its own`,
+      );
+    }
+    if (!isAbsolute(source)) throw new LidoError("bad_request", `Source path '${source}' isn't absolute`);
+    const info = await stat(source).catch(() => undefined);
+    if (!info) throw new LidoError("bad_request", `Source path '${source}' doesn't exist`);
+    if (info.isBlockDevice()) return { ...pool.config };
+    if (!info.isDirectory()) {
+      throw new LidoError("bad_request", `Source path '${source}' is neither a block device nor a directory`);
+    }
+    const clean = resolve(await realpath(source));
+    const lidoDirectory = dirname(dirname(pool.root));
+    if (clean !== pool.root && (clean === lidoDirectory || clean.startsWith(lidoDirectory + "/"))) {
+      throw new LidoError("bad_request", `Only allowed source path under "${lidoDirectory}" is "${pool.root}"`);
+    }
+    if (!await isOnBtrfs(_host, clean)) {
+      throw new LidoError("bad_request", "Provided path does not reside on a btrfs filesystem");
+    }
+    if ((await readdir(clean)).length > 0) throw new LidoError("bad_request", `Source path '${source}' isn't empty`);
+    return { ...pool.config, source: clean };
+  },
+
+  async create(host, pool) {
+    const tool = new BtrfsTool(host);
+    const { source, size } = pool.config;
+    await mkdir(pool.root, { recursive: true, mode: 0o711 });
+    const formatting = (pool.config["btrfs.create_options"] ?? "").split(" ").filter(Boolean);
+    if (source === pool.diskFile) {
+      await makeLoopFile(pool.diskFile, size!);
+      const device = await attachLoopFile(host, pool.diskFile);
+      await tool.format(device, pool.name, { force: true, words: formatting });
+    } else if ((await stat(source!)).isBlockDevice()) {
+      await refuseFilled(host, source!, isTrue(pool.config["source.wipe"]));
+      await tool.format(source!, pool.name, { force: isTrue(pool.config["source.wipe"]), words: formatting });
+    }
+    return await this.open(host, pool);
+  },
+
+  async open(host, pool): Promise<Driver> {
+    const { source } = pool.config;
+    const isLoop = source === pool.diskFile;
+    await mkdir(pool.root, { recursive: true, mode: 0o711 });
+    if (!await host.mounts.at(pool.root)) await mountSource(host, pool);
+    await makeDirectories(pool.root);
+    const tool = new BtrfsTool(host);
+    for (const leftover of await listTemporaries(pool.root)) {
+      const path = join(pool.root, leftover);
+      if (await isSubvolume(path)) await tool.delete(path);
+      else await removeReceived(host, tool, path);
+    }
+    return new BtrfsDriver(host, pool, tool, {
+      idmappedMounts: await host.mounts.canIdmap(pool.root),
+      ...(isLoop
+        ? {
+          resize: {
+            grow: async (sizeBytes) => {
+              await growLoopFile(host, pool.diskFile, sizeBytes);
+              await tool.growToDevice(pool.root);
+            },
+          },
+        }
+        : {}),
+      onClose: () => isLoop ? detachLoopFile(host, pool.diskFile) : Promise.resolve(),
+    });
+  },
+
+  async destroy(host, pool) {
+    const { source } = pool.config;
+    const isDirectory = source !== undefined && source !== pool.diskFile &&
+      await stat(source).then((info) => info.isDirectory(), () => false);
+    if (isDirectory && (await host.mounts.at(pool.root) || source === pool.root)) await removeVolumes(host, pool);
+    await host.mounts.unmount(pool.root);
+    if (source === pool.diskFile) await removeLoopFile(host, pool.diskFile);
+    if (isDirectory && source === pool.root) return;
+    await rmdir(pool.root).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== "ENOENT") throw error;
+    });
+  },
+};
+
+async function mountSource(host: Host, pool: Pool): Promise<void> {
+  const { source } = pool.config;
+  const options = (pool.config["btrfs.mount_options"] || "user_subvol_rm_allowed").split(",");
+  if (source === pool.diskFile) {
+    return await host.mounts.mount(await attachLoopFile(host, pool.diskFile), pool.root, "btrfs", options);
+  }
+  const info = await stat(source!).catch(() => undefined);
+  if (!info) throw new LidoError("unavailable", `Source path '${source}' doesn't exist`);
+  if (info.isBlockDevice()) await host.mounts.mount(source!, pool.root, "btrfs", options);
+  else if (source !== pool.root) await host.mounts.bind(source!, pool.root);
+}
+
+async function isOnBtrfs(host: Host, path: string): Promise<boolean> {
+  const { stdout } = await host.run(["stat", "-f", "-c", "%T", "--", path]);
+  return stdout.trim() === "btrfs";
+}
+
+/** @throws {LidoError} bad_request when the device holds a filesystem, partitions or the like. @see blkid(8) */
+async function refuseFilled(host: Host, device: string, wipe: boolean): Promise<void> {
+  if (wipe) return;
+  const { code, stdout } = await host.run(["blkid", "-p", "-o", "export", device], { okCodes: [0, 2, 8] });
+  if (code === 2 && stdout === "") return;
+  const kind = /^(?:TYPE|PTTYPE)=(.+)$/m.exec(stdout)?.[1] ?? "data";
+  throw new LidoError("bad_request", `Source "${device}" already holds ${kind}; set source.wipe=true to overwrite it`);
+}
+
+async function removeReceived(host: Host, tool: BtrfsTool, directory: string): Promise<void> {
+  const entries = await readdir(directory).catch(() => []);
+  await tool.delete(...entries.map((entry) => join(directory, entry)));
+  await removeTree(host, directory);
+}
+
+/** A directory of somebody else's filesystem: what we made in it goes, the rest stays. */
+async function removeVolumes(host: Host, pool: Pool): Promise<void> {
+  const tool = new BtrfsTool(host);
+  for (const directory of ["containers", "custom", "images", "containers-snapshots", "custom-snapshots"]) {
+    const path = join(pool.root, directory);
+    for (const entry of await readdir(path).catch(() => [])) {
+      const one = join(path, entry);
+      if (await isSubvolume(one)) await tool.delete(one);
+      else await removeReceived(host, tool, one);
+    }
+    await removeTree(host, path);
+  }
+}

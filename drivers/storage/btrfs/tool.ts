@@ -1,0 +1,154 @@
+import { lstat } from "node:fs/promises";
+import { join } from "node:path";
+import type { Readable } from "node:stream";
+import { CommandError, type Host, type PipedCommand } from "../../host/host.ts";
+
+/** Everything lido asks of btrfs-progs: each argv and each parser, and nobody else starts them. @see btrfs(8) */
+export class BtrfsTool {
+  readonly #host: Host;
+
+  constructor(host: Host) {
+    this.#host = host;
+  }
+
+  /** @returns e.g. "6.2". */
+  async version(): Promise<string> {
+    return parseVersion((await this.#host.run(["btrfs", "--version"])).stdout);
+  }
+
+  /** @param options.force Overwrites what is on the device. */
+  async format(device: string, label: string, options: { force: boolean; words: readonly string[] }): Promise<void> {
+    await this.#host.run([
+      "mkfs.btrfs",
+      "--quiet",
+      ...(options.force ? ["--force"] : []),
+      "--label",
+      label,
+      ...options.words,
+      device,
+    ]);
+  }
+
+  async create(path: string): Promise<void> {
+    await this.#host.run(["btrfs", "subvolume", "create", path]);
+  }
+
+  async snapshot(source: string, target: string, options: { readonly: boolean }): Promise<void> {
+    await this.#host.run(["btrfs", "subvolume", "snapshot", ...(options.readonly ? ["-r"] : []), source, target]);
+  }
+
+  /** Deletes subvolumes and those nested in them; one process when there are none nested. */
+  async delete(...paths: string[]): Promise<void> {
+    if (paths.length === 0) return;
+    try {
+      await this.#host.run(["btrfs", "subvolume", "delete", ...paths]);
+    } catch (error) {
+      if (!(error instanceof CommandError && /not empty/i.test(error.stderr))) throw error;
+      for (const path of paths) {
+        if (!await isSubvolume(path)) continue;
+        // The deepest first; a read-only one must be writable for its child's name to go.
+        for (const nested of (await this.nested(path)).sort((a, b) => b.length - a.length)) {
+          await this.setReadonly(join(path, nested, ".."), false).catch(() => {});
+          await this.#host.run(["btrfs", "subvolume", "delete", join(path, nested)]);
+        }
+        await this.#host.run(["btrfs", "subvolume", "delete", path]);
+      }
+    }
+  }
+
+  /** @returns Paths of the subvolumes within `path`, relative to it. */
+  async nested(path: string): Promise<string[]> {
+    const { stdout } = await this.#host.run(["btrfs", "subvolume", "list", "-o", path]);
+    const direct = parseSubvolumes(stdout);
+    if (direct.length === 0) return [];
+    // The listing counts from the filesystem's top: what `path` is called there is the common beginning, up to its own last part.
+    const { stdout: shown } = await this.#host.run(["btrfs", "subvolume", "show", path]);
+    const top = shown.split("\n", 1)[0]!.trim();
+    const relative = direct.map((one) => one.startsWith(`${top}/`) ? one.slice(top.length + 1) : one);
+    const deeper = await Promise.all(
+      relative.map(async (one) => (await this.nested(join(path, one))).map((more) => join(one, more))),
+    );
+    return [...relative, ...deeper.flat()];
+  }
+
+  async setReadonly(path: string, readonly: boolean): Promise<void> {
+    await this.#host.run(["btrfs", "property", "set", "-ts", path, "ro", String(readonly)]);
+  }
+
+  async enableQuota(path: string): Promise<void> {
+    await this.#host.run(["btrfs", "quota", "enable", path]);
+  }
+
+  async limit(path: string, bytes: bigint | undefined): Promise<void> {
+    await this.#host.run(["btrfs", "qgroup", "limit", bytes === undefined ? "none" : String(bytes), path]);
+  }
+
+  /** @returns undefined when quotas are off. */
+  async quota(path: string): Promise<{ referencedBytes: bigint; limitBytes: bigint | undefined } | undefined> {
+    const argv = ["btrfs", "qgroup", "show", "--sync", "-rf", "--raw", path];
+    const { code, stdout, stderr } = await this.#host.run(argv, { okCodes: [0, 1] });
+    if (code === 0) return parseQuota(stdout);
+    if (/quotas? (?:is )?not enabled|can't list qgroups/i.test(stderr)) return undefined;
+    throw new CommandError(argv, code, stderr);
+  }
+
+  send(snapshot: string, options: { parent?: string; signal?: AbortSignal }): PipedCommand {
+    const argv = ["btrfs", "send", "--quiet", ...(options.parent ? ["-p", options.parent] : []), snapshot];
+    return this.#host.pipe(argv, { signal: options.signal });
+  }
+
+  receive(directory: string, stdin: Readable, signal?: AbortSignal): PipedCommand {
+    return this.#host.pipe(["btrfs", "receive", "--quiet", "-e", directory], { stdin, signal });
+  }
+
+  async growToDevice(path: string): Promise<void> {
+    await this.#host.run(["btrfs", "filesystem", "resize", "max", path]);
+  }
+
+  /** @returns Device errors by kind, summed over the devices; empty when all is well. */
+  async errors(path: string): Promise<Map<string, bigint>> {
+    return parseErrors((await this.#host.run(["btrfs", "device", "stats", path])).stdout);
+  }
+}
+
+const subvolumeInode = 256;
+
+/** The root of a subvolume is always inode 256. @see btrfs-subvolume(8) */
+export async function isSubvolume(path: string): Promise<boolean> {
+  return await lstat(path).then((info) => info.isDirectory() && info.ino === subvolumeInode, () => false);
+}
+
+/** @param output Of `btrfs --version`: "btrfs-progs v6.2", perhaps with more lines. */
+export function parseVersion(output: string): string {
+  const version = /^btrfs-progs v(\S+)/m.exec(output)?.[1];
+  if (!version) throw new Error(`Cannot read the version of btrfs: ${JSON.stringify(output.slice(0, 200))}`);
+  return version;
+}
+
+/** @param output Of `btrfs subvolume list`. @returns Paths from the filesystem's top. */
+export function parseSubvolumes(output: string): string[] {
+  return output.split("\n").filter(Boolean).map((line) => {
+    const path = /^ID \d+ gen \d+ (?:parent \d+ )?top level \d+ path (.+)$/.exec(line)?.[1];
+    if (path === undefined) throw new Error(`Cannot read the output of btrfs: ${JSON.stringify(line.slice(0, 200))}`);
+    return path.replace(/^<FS_TREE>\//, "");
+  });
+}
+
+/** @param output Of `btrfs qgroup show -rf --raw`: the last line is the subvolume's. */
+export function parseQuota(output: string): { referencedBytes: bigint; limitBytes: bigint | undefined } {
+  const line = output.trim().split("\n").at(-1) ?? "";
+  const match = /^0\/\d+\s+(\d+)\s+\d+\s+(none|\d+)/.exec(line.trim());
+  if (!match) throw new Error(`Cannot read the output of btrfs qgroup: ${JSON.stringify(line.slice(0, 200))}`);
+  return { referencedBytes: BigInt(match[1]!), limitBytes: match[2] === "none" ? undefined : BigInt(match[2]!) };
+}
+
+/** @param output Of `btrfs device stats`: "[/dev/loop0].write_io_errs    0". */
+export function parseErrors(output: string): Map<string, bigint> {
+  const errors = new Map<string, bigint>();
+  for (const line of output.split("\n").filter(Boolean)) {
+    const match = /^\[.+\]\.(\w+)\s+(\d+)$/.exec(line.trim());
+    if (!match) throw new Error(`Cannot read the output of btrfs device stats: ${JSON.stringify(line.slice(0, 200))}`);
+    if (match[2] !== "0") errors.set(match[1]!, (errors.get(match[1]!) ?? 0n) + BigInt(match[2]!));
+  }
+  return errors;
+}

@@ -1,0 +1,20 @@
+import { rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { CommandError, type Host } from "../../host/host.ts";
+import { temporaryPrefix } from "../layout.ts";
+
+/** Whether files in `directory` can share their blocks; tried, for there is no way to ask. @see ioctl_ficlone(2) */
+export async function canReflink(host: Host, directory: string): Promise<boolean> {
+  const source = join(directory, `${temporaryPrefix}reflink`), target = `${source}-copy`;
+  try {
+    await writeFile(source, "x");
+    await host.run(["cp", "--reflink=always", "--", source, target]);
+    return true;
+  } catch (error) {
+    if (error instanceof CommandError) return false;
+    throw error;
+  } finally {
+    await rm(source, { force: true });
+    await rm(target, { force: true });
+  }
+}

@@ -1,0 +1,88 @@
+import { chmod, mkdir, readdir } from "node:fs/promises";
+import { join } from "node:path";
+import type { Volume, VolumeType } from "./driver.ts";
+
+/** Where volumes are below a pool's root: LXD 5.0's layout, so that data can move between the two. */
+
+const directories: Readonly<Record<VolumeType, string>> = {
+  container: "containers",
+  custom: "custom",
+  image: "images",
+};
+/** Others may pass through to a container's root, whose own mode guards it; nobody needs to look at the rest. */
+const modes: Readonly<Record<VolumeType, number>> = { container: 0o711, custom: 0o700, image: 0o700 };
+const types = Object.keys(directories) as VolumeType[];
+export const volumeModeDefault = 0o711;
+/** Beginning of the names of what is only there while an operation runs; swept when the pool is opened. */
+export const temporaryPrefix = ".lido-";
+
+export function typeDirectory(type: VolumeType): string {
+  return directories[type];
+}
+
+export function snapshotsDirectory(volume: Volume): string {
+  return `${directories[volume.type]}-snapshots/${volume.name}`;
+}
+
+/** @returns The volume's place, relative to the pool's root. */
+export function directoryOf(volume: Volume): string {
+  return volume.snapshot === undefined
+    ? `${directories[volume.type]}/${volume.name}`
+    : `${snapshotsDirectory(volume)}/${volume.snapshot}`;
+}
+
+/** The volume's place while it is being made anew (restore, receive); beside its final one. */
+export function temporaryOf(volume: Volume, purpose: string): string {
+  return join(directories[volume.type], `${temporaryPrefix}${purpose}-${volume.name}`);
+}
+
+export async function makeDirectories(root: string): Promise<void> {
+  for (const type of types) {
+    for (
+      const [directory, mode] of [[directories[type], modes[type]], [`${directories[type]}-snapshots`, 0o700]] as const
+    ) {
+      if (directory === "images-snapshots") continue;
+      await mkdir(join(root, directory), { recursive: true, mode });
+      await chmod(join(root, directory), mode); // mkdir's mode is cut by the umask
+    }
+  }
+}
+
+/** @returns Every volume and snapshot that has a directory below `root`. */
+export async function listDirectories(root: string): Promise<Volume[]> {
+  const found: Volume[] = [];
+  for (const type of types) {
+    for (const name of await names(join(root, directories[type]))) found.push({ type, name });
+    for (const name of await names(join(root, `${directories[type]}-snapshots`))) {
+      for (const snapshot of await names(join(root, `${directories[type]}-snapshots`, name))) {
+        found.push({ type, name, snapshot });
+      }
+    }
+  }
+  return found;
+}
+
+/** @returns What operations that never ended left behind, relative to `root`. */
+export async function listTemporaries(root: string): Promise<string[]> {
+  const found: string[] = [];
+  for (const type of types) {
+    const entries = await readdir(join(root, directories[type])).catch(() => []);
+    found.push(
+      ...entries.filter((name) => name.startsWith(temporaryPrefix)).map((name) => join(directories[type], name)),
+    );
+  }
+  return found;
+}
+
+async function names(directory: string): Promise<string[]> {
+  const entries = await readdir(directory).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === "ENOENT") return [];
+    throw error;
+  });
+  return entries.filter((name) => !name.startsWith(temporaryPrefix));
+}
+
+/** For messages: `custom volume "default_v/s0"`. */
+export function describe(volume: Volume): string {
+  return `${volume.type} volume "${volume.name}${volume.snapshot === undefined ? "" : `/${volume.snapshot}`}"`;
+}

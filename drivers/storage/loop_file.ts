@@ -1,0 +1,69 @@
+import { open, rm, stat, statfs } from "node:fs/promises";
+import { dirname } from "node:path";
+import { LidoError } from "../../api/errors.ts";
+import { formatSize, parseSizeBytes } from "../../api/size.ts";
+import type { Host } from "../host/host.ts";
+
+const GiB = 1024n ** 3n;
+const smallestBytes = 5n * GiB, largestBytes = 30n * GiB;
+
+/** LXD's rule for a loop pool without a size: a fifth of the filesystem that holds the file, at least 5 and at most 30 GiB.
+ * @param file Backing file, which need not exist. @returns e.g. "30GiB". */
+export async function defaultSize(file: string): Promise<string> {
+  const { blocks, bsize } = await statfs(dirname(file), { bigint: true });
+  const fifth = blocks * bsize / 5n / GiB * GiB;
+  return formatSize(fifth < smallestBytes ? smallestBytes : fifth > largestBytes ? largestBytes : fifth);
+}
+
+/** Makes a sparse file; an older one is an error. @param size As the pool's `size`. */
+export async function makeLoopFile(file: string, size: string): Promise<void> {
+  const handle = await open(file, "wx", 0o600);
+  try {
+    await handle.truncate(Number(parseSizeBytes(size)));
+  } finally {
+    await handle.close();
+  }
+}
+
+/** @returns The loop device of `file`, attached now or before. @throws {LidoError} unavailable when the file is gone. */
+export async function attachLoopFile(host: Host, file: string): Promise<string> {
+  const [attached] = await host.loops.find(file);
+  if (attached) return attached;
+  try {
+    return await host.loops.attach(file, { directIo: true });
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+    throw new LidoError("unavailable", `Source path '${file}' doesn't exist`);
+  }
+}
+
+export async function detachLoopFile(host: Host, file: string): Promise<void> {
+  for (const device of await host.loops.find(file)) await host.loops.detach(device);
+}
+
+/** Detaches and deletes; nothing there is no error. */
+export async function removeLoopFile(host: Host, file: string): Promise<void> {
+  await detachLoopFile(host, file);
+  await rm(file, { force: true });
+}
+
+/** @returns The device, grown. @throws {LidoError} bad_request when the file would shrink. */
+export async function growLoopFile(host: Host, file: string, sizeBytes: bigint): Promise<string> {
+  const { size } = await stat(file, { bigint: true });
+  if (sizeBytes < size) {
+    throw new LidoError(
+      "bad_request",
+      `Cannot shrink the pool: "${file}" has ${size} bytes, ${sizeBytes} were asked for`,
+    );
+  }
+  const handle = await open(file, "r+");
+  try {
+    await handle.truncate(Number(sizeBytes));
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+  const device = await attachLoopFile(host, file);
+  await host.loops.refresh(device);
+  return device;
+}

@@ -1,0 +1,8 @@
+import { btrfsKind } from "./btrfs/kind.ts";
+import { dirKind } from "./dir/kind.ts";
+import type { DriverKind } from "./driver.ts";
+
+/** Every driver there is, by the name that users give. The only place that knows their names. */
+export const driverKinds: ReadonlyMap<string, DriverKind> = new Map(
+  [dirKind, btrfsKind].map((kind) => [kind.name, kind]),
+);

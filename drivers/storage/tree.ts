@@ -1,0 +1,33 @@
+import { rmdir } from "node:fs/promises";
+import type { Host } from "../host/host.ts";
+
+export interface CopyTreeOptions {
+  /** "always" fails where blocks cannot be shared; "auto" copies then. */
+  readonly reflink: "always" | "auto" | "never";
+  readonly signal?: AbortSignal;
+}
+
+/** Copies a tree with owners, modes, times, xattrs, ACLs, hard links, holes and devices; `target` must not exist. One process, whatever
+ * the size. @see cp(1) */
+export async function copyTree(host: Host, source: string, target: string, options: CopyTreeOptions): Promise<void> {
+  await host.run(
+    ["cp", "-a", `--reflink=${options.reflink}`, "--sparse=auto", "--no-target-directory", "--", source, target],
+    { signal: options.signal, timeoutMs: copyTimeoutMs },
+  );
+}
+
+/** A copy of terabytes takes its time; this only ends what hangs for good. */
+const copyTimeoutMs = 7 * 24 * 3_600_000;
+
+/** Removes a tree; nothing there is no error. An empty one costs no process. GNU rm walks by fds, so a hostile tree cannot lead it
+ * elsewhere, and it stays on this filesystem. */
+export async function removeTree(host: Host, path: string): Promise<void> {
+  try {
+    await rmdir(path);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === "ENOENT") return;
+    if (code !== "ENOTEMPTY" && code !== "ENOTDIR" && code !== "EEXIST") throw error;
+    await host.run(["rm", "-rf", "--one-file-system", "--", path], { timeoutMs: copyTimeoutMs });
+  }
+}

@@ -1,0 +1,213 @@
+/** What every storage driver does, core and facets. A facet that is absent must say why. */
+import assert from "node:assert/strict";
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  linkSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { join } from "node:path";
+import type { Driver, Facets, Volume } from "../../drivers/storage/driver.ts";
+import { host, type Opened, places, withPool } from "./places.ts";
+
+const volume: Volume = { type: "custom", name: "default_v1" };
+const other: Volume = { type: "custom", name: "default_v2" };
+const MiB = 1024n * 1024n;
+
+const cases: Record<string, (opened: Opened) => Promise<void>> = {
+  async "create() makes an empty volume with the owner and mode that were asked for"({ driver }) {
+    await driver.create(volume, { uid: 1000, gid: 1001, mode: 0o750 });
+    await driver.mount(volume);
+    const info = lstatSync(driver.path(volume));
+    assert.deepEqual([info.uid, info.gid, info.mode & 0o7777], [1000, 1001, 0o750]);
+    assert.deepEqual(readdirSync(driver.path(volume)), []);
+    assert.equal(await driver.exists(volume), true);
+    assert.equal(await driver.exists(other), false);
+  },
+
+  async "create() of what is there fails and leaves it as it was"({ driver }) {
+    await driver.create(volume);
+    writeFileSync(join(driver.path(volume), "kept"), "1");
+    await assert.rejects(driver.create(volume));
+    assert.equal(readFileSync(join(driver.path(volume), "kept"), "utf8"), "1");
+  },
+
+  async "delete() takes data and snapshots, and may be called twice"({ driver }) {
+    await driver.create(volume);
+    fill(driver.path(volume));
+    await driver.facets.snapshot?.create({ ...volume, snapshot: "s0" });
+    await driver.delete(volume);
+    await driver.delete(volume);
+    assert.equal(await driver.exists(volume), false);
+    assert.deepEqual(await driver.list(), []);
+  },
+
+  async "rename() takes the snapshots along"({ driver }) {
+    await driver.create(volume);
+    fill(driver.path(volume));
+    await driver.facets.snapshot?.create({ ...volume, snapshot: "s0" });
+    await driver.rename(volume, other.name);
+    assert.equal(await driver.exists(volume), false);
+    checkFilled(driver.path(other));
+    if (driver.facets.snapshot) assert.deepEqual(await driver.facets.snapshot.list(other), ["s0"]);
+  },
+
+  async "list() names every volume and snapshot"({ driver }) {
+    const all: Volume[] = [{ type: "container", name: "c1" }, volume, { type: "image", name: "f".repeat(64) }];
+    for (const one of all) await driver.create(one);
+    if (driver.facets.snapshot) {
+      await driver.facets.snapshot.create({ ...volume, snapshot: "s0" });
+      all.push({ ...volume, snapshot: "s0" });
+    }
+    const key = (one: Volume) => `${one.type}/${one.name}/${one.snapshot ?? ""}`;
+    assert.deepEqual((await driver.list()).map(key).sort(), all.map(key).sort());
+  },
+
+  async "close() and open() keep the data and leave nothing mounted between"({ driver, reopen, pool }) {
+    await driver.create(volume);
+    fill(driver.path(volume));
+    await driver.close();
+    assert.equal(await host.mounts.at(pool.root), undefined);
+    assert.deepEqual(await host.loops.find(pool.diskFile), []);
+    const again = await reopen();
+    await again.mount(volume);
+    checkFilled(again.path(volume));
+  },
+
+  async "destroy() may be called twice and leaves no mount, device or file"({ driver, kind, pool }) {
+    await driver.create(volume);
+    fill(driver.path(volume));
+    await kind.destroy(host, pool);
+    await kind.destroy(host, pool);
+    assert.equal(await host.mounts.at(pool.root), undefined);
+    assert.deepEqual(await host.loops.find(pool.diskFile), []);
+    assert.deepEqual([existsSync(pool.root), existsSync(pool.diskFile)], [false, false]);
+  },
+
+  async "resources() tells used and total"({ driver }) {
+    const { space } = await driver.resources();
+    assert.ok(space.used > 0n && space.used < space.total, `${space.used} of ${space.total}`);
+  },
+
+  async "the snapshot facet keeps a moment, is renamed, restored and deleted"({ driver }) {
+    const snapshots = need(driver, "snapshot");
+    if (!snapshots) return;
+    await driver.create(volume);
+    const path = driver.path(volume);
+    fill(path);
+    const s0 = { ...volume, snapshot: "s0" };
+    await snapshots.create(s0);
+    writeFileSync(join(path, "file"), "changed");
+    writeFileSync(join(path, "new"), "new");
+    await driver.mount(s0);
+    checkFilled(driver.path(s0));
+    await driver.unmount(s0);
+    await snapshots.rename(s0, "s1");
+    const s1 = { ...volume, snapshot: "s1" };
+    assert.deepEqual(await snapshots.list(volume), ["s1"]);
+    await snapshots.restore(s1);
+    checkFilled(path);
+    assert.equal(existsSync(join(path, "new")), false);
+    await snapshots.delete(s1);
+    await snapshots.delete(s1);
+    assert.deepEqual(await snapshots.list(volume), []);
+    checkFilled(path);
+  },
+
+  async "the clone facet copies a volume and a snapshot; both go their own ways"({ driver }) {
+    const clone = need(driver, "clone");
+    if (!clone) return;
+    await driver.create(volume);
+    fill(driver.path(volume));
+    await clone.clone(volume, other);
+    writeFileSync(join(driver.path(other), "file"), "changed");
+    checkFilled(driver.path(volume));
+    await driver.facets.snapshot!.create({ ...volume, snapshot: "s0" });
+    const third = { ...volume, name: "default_v3" };
+    await clone.clone({ ...volume, snapshot: "s0" }, third);
+    await driver.delete(volume);
+    checkFilled(driver.path(third));
+    writeFileSync(join(driver.path(third), "written"), "");
+  },
+
+  async "the quota facet limits, tells, and is lifted again"({ driver }) {
+    const quota = need(driver, "quota");
+    if (!quota) return;
+    await driver.create(volume, { sizeBytes: 32n * MiB });
+    assert.equal(await quota.get(volume), 32n * MiB);
+    const big = join(driver.path(volume), "big");
+    await assert.rejects(
+      host.run(["dd", "if=/dev/urandom", `of=${big}`, "bs=1M", "count=64", "conv=fsync", "status=none"]),
+    );
+    const used = await quota.usedBytes(volume);
+    assert.ok(used > 16n * MiB && used <= 33n * MiB, String(used));
+    await quota.set(volume, undefined);
+    assert.equal(await quota.get(volume), undefined);
+    await host.run(["dd", "if=/dev/urandom", `of=${big}`, "bs=1M", "count=48", "conv=fsync", "status=none"]);
+  },
+
+  async "the send facet carries a snapshot to another volume"({ driver }) {
+    const send = need(driver, "send");
+    if (!send) return;
+    await driver.create(volume);
+    fill(driver.path(volume));
+    await driver.facets.snapshot!.create({ ...volume, snapshot: "s0" });
+    const { stream, done } = send.send({ ...volume, snapshot: "s0" });
+    await send.receive(other, stream);
+    await done;
+    checkFilled(driver.path(other));
+    writeFileSync(join(driver.path(other), "written"), "");
+    await driver.delete(other);
+    assert.deepEqual((await driver.list()).filter((one) => one.name === other.name), []);
+  },
+
+  async "the resize facet grows the pool and refuses to shrink it"({ driver }) {
+    const resize = need(driver, "resize");
+    if (!resize) return;
+    const before = (await driver.resources()).space.total;
+    await resize.grow(1024n * MiB);
+    assert.ok((await driver.resources()).space.total > before);
+    await assert.rejects(resize.grow(512n * MiB), /Cannot shrink/);
+  },
+
+  async "the health facet says that a fresh pool is well"({ driver }) {
+    const health = need(driver, "health");
+    if (health) assert.equal((await health.check()).ok, true);
+  },
+};
+
+for (const place of places) {
+  for (const [name, test] of Object.entries(cases)) {
+    Deno.test({ name: `${place.name}: ${name}`, fn: () => withPool(place, test), sanitizeResources: false });
+  }
+}
+
+function need<Name extends keyof Facets>(driver: Driver, name: Name): Facets[Name] | undefined {
+  const facet = driver.facets[name];
+  if (!facet) assert.match(driver.absent[name] ?? "", /\w+ \w+/, `facet "${name}" is absent without a reason`);
+  return facet;
+}
+
+function fill(path: string): void {
+  writeFileSync(join(path, "file"), "content");
+  linkSync(join(path, "file"), join(path, "hard"));
+  symlinkSync("/etc/shadow", join(path, "link"));
+  mkdirSync(join(path, "deep/er"), { recursive: true });
+  writeFileSync(join(path, "deep/er/setuid"), "x");
+  chownSync(join(path, "deep/er/setuid"), 100000, 100001);
+  chmodSync(join(path, "deep/er/setuid"), 0o4755);
+}
+
+function checkFilled(path: string): void {
+  assert.equal(readFileSync(join(path, "file"), "utf8"), "content");
+  assert.equal(lstatSync(join(path, "hard")).ino, lstatSync(join(path, "file")).ino);
+  assert.equal(lstatSync(join(path, "link")).isSymbolicLink(), true);
+  const info = lstatSync(join(path, "deep/er/setuid"));
+  assert.deepEqual([info.uid, info.gid, info.mode & 0o7777], [100000, 100001, 0o4755]);
+}

@@ -1,0 +1,77 @@
+/** Where the suite runs: one filesystem for each case, on loop files of its own. */
+import { mkdir, mkdtemp, rm, truncate, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { Driver, DriverKind, Pool } from "../../drivers/storage/driver.ts";
+import { createHost } from "../../drivers/host/real.ts";
+import { driverKinds } from "../../drivers/storage/registry.ts";
+
+export interface Place {
+  readonly name: string;
+  readonly driver: string;
+  /** Filesystem made on a loop file for the lido directory; absent: the one that the temporary directory is on. */
+  readonly filesystem?: {
+    readonly format: readonly string[];
+    readonly type: string;
+    readonly options: readonly string[];
+  };
+}
+
+export const places: readonly Place[] = [
+  { name: "dir on ext4", driver: "dir", filesystem: { format: ["mkfs.ext4", "-q", "-F"], type: "ext4", options: [] } },
+  {
+    name: "dir on xfs (reflink)",
+    driver: "dir",
+    filesystem: { format: ["mkfs.xfs", "-q", "-f", "-m", "reflink=1"], type: "xfs", options: [] },
+  },
+  { name: "btrfs on a loop file", driver: "btrfs" },
+];
+
+export const host = createHost();
+
+export interface Opened {
+  readonly directory: string;
+  readonly kind: DriverKind;
+  readonly pool: Pool;
+  readonly driver: Driver;
+  reopen(): Promise<Driver>;
+}
+
+/** Makes a pool on `place`, hands it to `test`, and takes everything away again, whatever came of it. */
+export async function withPool(place: Place, test: (opened: Opened) => Promise<void>): Promise<void> {
+  await using stack = new AsyncDisposableStack();
+  const base = await mkdtemp(join(tmpdir(), "lido-conformance-"));
+  stack.defer(() => rm(base, { recursive: true, force: true }));
+  const directory = join(base, "lido");
+  await mkdir(directory);
+  if (place.filesystem) {
+    const file = join(base, "filesystem.img");
+    await writeFile(file, "");
+    await truncate(file, 600 * 1024 * 1024);
+    await host.run([...place.filesystem.format, file]);
+    const device = await host.loops.attach(file);
+    stack.defer(() => host.loops.detach(device));
+    await host.mounts.mount(device, directory, place.filesystem.type, place.filesystem.options);
+    stack.defer(() => host.mounts.unmount(directory));
+  }
+  await mkdir(join(directory, "disks"));
+  const kind = driverKinds.get(place.driver)!;
+  const bare: Pool = {
+    name: "p1",
+    config: place.driver === "dir" ? {} : { size: "512MiB" },
+    root: join(directory, "storage-pools/p1"),
+    diskFile: join(directory, "disks/p1.img"),
+  };
+  const pool: Pool = { ...bare, config: await kind.plan(host, bare) };
+  stack.defer(() => kind.destroy(host, pool));
+  let driver = await kind.create(host, pool);
+  await test({
+    directory,
+    kind,
+    pool,
+    get driver() {
+      return driver;
+    },
+    reopen: async () => driver = await kind.open(host, pool),
+  });
+}
