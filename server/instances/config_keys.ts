@@ -53,8 +53,6 @@ const keys: Readonly<Record<string, Check>> = {
   "boot.autostart": boolean,
   "boot.autostart.delay": integer,
   "boot.autostart.priority": integer,
-  "boot.host_shutdown_timeout": integer,
-  "boot.stop.priority": integer,
   "limits.cpu": cpus,
   "limits.memory": memory,
   "limits.processes": integer,

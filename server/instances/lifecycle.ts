@@ -10,7 +10,7 @@ import { isTrue } from "./config_keys.ts";
 import { checkExpandedDevices, disksOf } from "./devices.ts";
 import type { Disks } from "./disks.ts";
 import { formatIdmap, parseIdmap } from "./idmaps.ts";
-import { haltSignalOf } from "./init_signal.ts";
+import { haltSignalOf, SIGPWR } from "./init_signal.ts";
 import type { OperationLocks } from "./locks.ts";
 import type { InstanceServices } from "./ports.ts";
 import { type InstanceRecord, type InstanceRecords, merge } from "./records.ts";
@@ -23,6 +23,9 @@ type ExitStatus = { code?: number; signal?: number };
 const stopTimeoutMs = 10 * 60_000;
 /** How often an init that does not wait for a signal yet is looked at again. */
 const initPollMs = 100;
+/** How often SIGPWR is sent, and how long in between. */
+const haltSignalsMax = 3;
+const haltSignalPauseMs = 1000;
 const sighup = 1;
 
 export class Lifecycle {
@@ -186,13 +189,19 @@ export class Lifecycle {
     let isOver = false;
     ended.then(() => isOver = true);
     try {
-      // An init that has just been started does not wait for signals yet, and would lose one that comes too early.
-      let signal = await haltSignalOf(pid);
-      while (signal === undefined && !isOver) {
-        await Promise.race([ended, new Promise((wake) => setTimeout(wake, initPollMs))]);
-        signal = await haltSignalOf(pid);
+      // An init that has just been started may not listen yet, and nobody sees whether SIGPWR was heard: it is sent again.
+      for (let sent = 0; sent < haltSignalsMax && !isOver;) {
+        const signal = await haltSignalOf(pid);
+        if (signal !== undefined && !isOver) {
+          await this.#services.runtime.kill(name, signal).catch((error) => {
+            // It ended just then.
+            if (this.#services.runtime.get(name)) throw error;
+          });
+          sent = signal === SIGPWR ? sent + 1 : haltSignalsMax;
+        }
+        const pauseMs = signal === undefined ? initPollMs : haltSignalPauseMs;
+        if (sent < haltSignalsMax) await Promise.race([ended, new Promise((wake) => setTimeout(wake, pauseMs))]);
       }
-      if (!isOver && signal !== undefined) await this.#services.runtime.kill(name, signal);
       return await ended;
     } finally {
       clearTimeout(deadline);
