@@ -1,3 +1,4 @@
+import { readFileSync } from "node:fs";
 import { check, cString, cStringArray, errno, libc, SystemCallError } from "./libc.ts";
 
 /** Processes, pipes and terminals by their file descriptors. Nothing here waits: readiness comes from `poll.ts`. */
@@ -76,6 +77,20 @@ export function isChild(pid: number): boolean {
   const information = new Uint8Array(128);
   const P_PID = 1, WEXITED = 4, WNOWAIT = 0x1000000;
   return Number(libc.waitid(P_PID, pid, information, WEXITED | WNOHANG | WNOWAIT)) === 0 || errno() !== ECHILD;
+}
+
+/** Reaps children that ended and that nobody waits for: what a child of ours left to us as the subreaper. Other code of this process waits for its
+ * own children, so only those that `isOrphan` knows are taken. A zombie in a container's pid namespace would keep the container from ending. */
+export function reapOrphans(isOrphan: (pid: number, command: string) => boolean): void {
+  // Orphans come to the thread group's leader. @see proc_tid_children(5)
+  const children = readFileSync(`/proc/${process.pid}/task/${process.pid}/children`, "utf8").split(" ").filter(Boolean);
+  for (const pid of children.map(Number)) {
+    try {
+      const text = readFileSync(`/proc/${pid}/stat`, "utf8");
+      const end = text.lastIndexOf(")");
+      if (text[end + 2] === "Z" && isOrphan(pid, text.slice(text.indexOf("(") + 1, end))) waitPid(pid);
+    } catch { /* reaped by its own parent code meanwhile */ }
+  }
 }
 
 export function openPidfd(pid: number): number {

@@ -1,0 +1,59 @@
+import { check, cString, libc } from "./libc.ts";
+
+const CLONE_FS = 0x200, CLONE_NEWNS = 0x20000;
+const MS_REC = 0x4000, MS_SLAVE = 1 << 19, MNT_DETACH = 2;
+const O_CLOEXEC = 0x80000;
+const MOVE_MOUNT_F_EMPTY_PATH = 4, AT_FDCWD = -100;
+
+/** A mount namespace of our own beside the host's. It sees what the host mounts (slave), and what is mounted in it goes when the daemon goes,
+ * however it dies: idmapped root filesystems live there. On a host with a hybrid cgroup tree the v2 part is hidden in it, for crun refuses a
+ * hybrid tree. Nothing runs in it but what is started from inside `enter`. */
+export class MountNamespace {
+  readonly #host: number;
+  readonly #own: number;
+
+  /** @param hidden Paths whose mounts are not to be seen in it. */
+  constructor(hidden: readonly string[]) {
+    check("unshare(CLONE_FS)", libc.unshare(CLONE_FS));
+    this.#host = openNamespace();
+    check("unshare(CLONE_NEWNS)", libc.unshare(CLONE_NEWNS));
+    try {
+      check("make / a slave mount", libc.mount(cString("none"), cString("/"), null, MS_REC | MS_SLAVE, null));
+      for (const path of hidden) check(`hide ${path}`, libc.umount2(cString(path), MNT_DETACH));
+      this.#own = openNamespace();
+    } finally {
+      check("return to the host's mount namespace", libc.setns(this.#host, CLONE_NEWNS));
+    }
+  }
+
+  /** Runs `work` with this thread inside; what is spawned stays inside. `work` must not await: the event loop belongs to the host's side. */
+  enter<T>(work: () => T): T {
+    // Threads that the runtime started since share our working directory with us, which setns(2) does not allow (EINVAL).
+    check("unshare(CLONE_FS)", libc.unshare(CLONE_FS));
+    check("enter the mount namespace", libc.setns(this.#own, CLONE_NEWNS));
+    try {
+      return work();
+    } finally {
+      check("return to the host's mount namespace", libc.setns(this.#host, CLONE_NEWNS));
+    }
+  }
+
+  close(): void {
+    libc.close(this.#own);
+    libc.close(this.#host);
+  }
+}
+
+function openNamespace(): number {
+  return check("open the mount namespace", libc.open(cString("/proc/thread-self/ns/mnt"), O_CLOEXEC, 0));
+}
+
+/** Attaches a detached tree (`cloneMount`) at `target`; the caller closes it. @see move_mount(2) */
+export function moveMount(tree: number, target: string): void {
+  check(`move_mount ${target}`, libc.move_mount(tree, cString(""), AT_FDCWD, cString(target), MOVE_MOUNT_F_EMPTY_PATH));
+}
+
+/** Unmounts the uppermost mount at `target`, whatever still uses it; nothing there is no error. */
+export function dropMount(target: string): void {
+  libc.umount2(cString(target), MNT_DETACH);
+}

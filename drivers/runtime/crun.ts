@@ -1,0 +1,419 @@
+import { createHash } from "node:crypto";
+import { chmodSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { LidoError } from "../../api/errors.ts";
+import { cloneMountIn, userNamespace } from "../host/idmap.ts";
+import { check, cString, libc } from "../host/libc.ts";
+import { dropMount, MountNamespace, moveMount } from "../host/namespace.ts";
+import type { Poller } from "../host/poll.ts";
+import {
+  becomeSubreaper,
+  closeFd,
+  isChild,
+  openPidfd,
+  reapOrphans,
+  sendSignal,
+  spawnProcess,
+  waitPid,
+} from "../host/process.ts";
+import { ociConfig } from "./bundle.ts";
+import { Cgroup, type CgroupLayout, cgroupLayout, removeEmptyParent } from "./cgroup.ts";
+import { childEndWithin } from "./child.ts";
+import { type CrunCommand, enterContainer } from "./exec.ts";
+import { checkHost } from "./host_check.ts";
+import { HotPlug } from "./hot_plug.ts";
+import type {
+  CommandSpec,
+  CommandStdio,
+  ContainerSpec,
+  IdMap,
+  LaunchedCommand,
+  MountSpec,
+  RunningContainer,
+  Runtime,
+} from "./runtime.ts";
+
+const crunPath = "/usr/bin/crun";
+/** crun itself; a container's init goes on without limit. */
+const crunTimeoutMs = 60_000;
+const SIGKILL = 9;
+const O_RDWR = 2, O_WRONLY = 1, O_CREAT = 0x40, O_APPEND = 0x400, O_CLOEXEC = 0x80000;
+
+export interface RuntimeLog {
+  info(context: object, message: string): void;
+  warn(context: object, message: string): void;
+}
+
+interface Container {
+  readonly name: string;
+  readonly pid: number;
+  readonly pidfd: number;
+  readonly startedAt: Date;
+  readonly idmap: IdMap | undefined;
+  readonly ended: Promise<void>;
+}
+
+/** What is kept beside a container for the next daemon: enough to know the process again and not to mistake another for it. */
+interface Kept {
+  readonly pid: number;
+  /** Field 22 of /proc/PID/stat, in ticks since boot: a pid may be used again, this with it may not. */
+  readonly startTicks: string;
+  readonly startedAt: string;
+  readonly idmap?: IdMap;
+}
+
+/** Containers by crun: `run -d`, then nothing of crun remains. The daemon is the subreaper, so a container's init becomes its child and its
+ * end is known by a pidfd. State is in `<root>/<name>/`; crun's own in `<root>/.crun`. */
+export class CrunRuntime implements Runtime {
+  readonly #root: string;
+  readonly #poller: Poller;
+  readonly #log: RuntimeLog;
+  readonly #layout: CgroupLayout;
+  readonly #namespace: MountNamespace;
+  readonly #hotPlug: HotPlug;
+  /** Top of our cgroups; two daemons may have containers of one name. */
+  readonly #cgroups: string;
+  readonly #containers = new Map<string, Container>();
+  readonly #listeners: ((name: string, status: { code?: number; signal?: number }) => void)[] = [];
+  /** crun processes that somebody waits for. */
+  readonly #awaited = new Set<number>();
+  #closed = false;
+
+  /** @param options.root `$LIDO_DIR/run`, absolute. */
+  constructor(options: { root: string; poller: Poller; log: RuntimeLog }) {
+    this.#root = options.root;
+    this.#poller = options.poller;
+    this.#log = options.log;
+    this.#layout = cgroupLayout();
+    this.#cgroups = `/lido-${createHash("sha256").update(options.root).digest("hex").slice(0, 8)}`;
+    // A container's root, who is nobody here, must be able to pass through to its own root filesystem.
+    makeDirectory(this.#root, 0o711);
+    makeDirectory(join(this.#root, ".crun"), 0o700);
+    becomeSubreaper();
+    this.#namespace = new MountNamespace(this.#layout === "hybrid" ? ["/sys/fs/cgroup/unified"] : []);
+    this.#hotPlug = new HotPlug(this.#namespace);
+  }
+
+  check(): Promise<string[]> {
+    return checkHost(crunPath, this.#layout);
+  }
+
+  async start(spec: ContainerSpec): Promise<RunningContainer> {
+    if (this.#containers.has(spec.name)) throw new LidoError("bad_request", "The instance is already running");
+    const directory = this.#directory(spec.name);
+    this.#clean(spec.name); // what an earlier life may have left
+    makeDirectory(directory, 0o711);
+    makeDirectory(join(directory, "rootfs"), 0o711);
+    const namespace = spec.idmap && await userNamespace(spec.idmap);
+    const log = join(directory, "crun.log"), pidFile = join(directory, "pid");
+    try {
+      const pid = this.#namespace.enter(() => {
+        const mounts = this.#mountAll(spec, directory, namespace);
+        const config = ociConfig({ ...spec, mounts }, {
+          rootfs: join(directory, "rootfs"),
+          cgroupsPath: `${this.#cgroups}/${spec.name}`,
+          unified: this.#layout === "unified",
+        });
+        writeFileSync(join(directory, "config.json"), JSON.stringify(config), { mode: 0o600 });
+        return this.#spawn(["run", "--detach", "--bundle", directory, "--pid-file", pidFile, spec.name], {
+          log,
+          output: spec.consoleLog,
+        });
+      });
+      const code = await this.#crunEnd(pid, crunTimeoutMs);
+      this.#reapOrphans();
+      if (code !== 0) throw new LidoError("internal", `Failed to start "${spec.name}": ${crunMessage(log)}`);
+      return this.#watch(spec.name, this.#keep(spec, Number(readFileSync(pidFile, "utf8"))));
+    } catch (error) {
+      this.#clean(spec.name);
+      throw error;
+    }
+  }
+
+  kill(name: string, signal: number): Promise<void> {
+    sendSignal(this.#container(name).pidfd, signal);
+    return Promise.resolve();
+  }
+
+  async destroy(name: string): Promise<void> {
+    const container = this.#containers.get(name);
+    if (!container) return this.#clean(name);
+    // A frozen process is not there to die.
+    const cgroup = this.#cgroup(name);
+    sendSignal(container.pidfd, SIGKILL);
+    if (cgroup.isFrozen()) cgroup.freeze(false);
+    await container.ended;
+  }
+
+  freeze(name: string): Promise<void> {
+    this.#container(name);
+    this.#cgroup(name).freeze(true);
+    return Promise.resolve();
+  }
+
+  unfreeze(name: string): Promise<void> {
+    this.#container(name);
+    this.#cgroup(name).freeze(false);
+    return Promise.resolve();
+  }
+
+  get(name: string): RunningContainer | undefined {
+    const container = this.#containers.get(name);
+    if (!container) return undefined;
+    return {
+      name,
+      pid: container.pid,
+      status: this.#cgroup(name).isFrozen() ? "frozen" : "running",
+      startedAt: container.startedAt,
+    };
+  }
+
+  adopt(): Promise<RunningContainer[]> {
+    const adopted: RunningContainer[] = [];
+    for (const name of readdirSync(this.#root)) {
+      if (name.startsWith(".") || this.#containers.has(name)) continue;
+      const kept = readKept(this.#directory(name));
+      if (kept && startTicks(kept.pid) === kept.startTicks) adopted.push(this.#watch(name, kept));
+      else this.#clean(name);
+    }
+    return Promise.resolve(adopted);
+  }
+
+  onExit(listener: (name: string, status: { code?: number; signal?: number }) => void): void {
+    this.#listeners.push(listener);
+  }
+
+  exec(name: string, command: CommandSpec, stdio: CommandStdio): Promise<LaunchedCommand> {
+    const { idmap } = this.#container(name);
+    const crun: CrunCommand = {
+      spawn: (argv, log, fds) => this.#namespace.enter(() => this.#spawn(argv, { log, fds })),
+      ended: async (pid, timeoutMs) => {
+        const code = await this.#crunEnd(pid, timeoutMs);
+        if (code !== 0) this.#reapOrphans();
+        return code;
+      },
+      message: crunMessage,
+    };
+    return enterContainer(crun, this.#poller, this.#directory(name), name, command, stdio, idmap === undefined);
+  }
+
+  attach(name: string, mount: MountSpec): Promise<void> {
+    const { pid, idmap } = this.#container(name);
+    return this.#hotPlug.attach(pid, mount, idmap);
+  }
+
+  detach(name: string, target: string, options: { lazy?: boolean } = {}): Promise<void> {
+    const { pid } = this.#container(name);
+    return this.#hotPlug.detach(pid, target, { ...options, processes: () => this.#cgroup(name).processes() });
+  }
+
+  usage(name: string): Promise<{ processes: number; memoryBytes: bigint; memoryPeakBytes: bigint; cpuNs: bigint }> {
+    this.#container(name);
+    return Promise.resolve(this.#cgroup(name).usage());
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    await this.#hotPlug.close();
+    removeEmptyParent(this.#cgroups, this.#layout);
+    this.#namespace.close();
+  }
+
+  #directory(name: string): string {
+    return join(this.#root, name);
+  }
+
+  #cgroup(name: string): Cgroup {
+    return new Cgroup(`${this.#cgroups}/${name}`, this.#layout);
+  }
+
+  #container(name: string): Container {
+    const container = this.#containers.get(name);
+    if (!container) throw new LidoError("bad_request", "Instance is not running");
+    return container;
+  }
+
+  /** Mounts the root and the shifted volumes in our namespace, where crun will find them. @returns The mounts with their sources there. */
+  #mountAll(spec: ContainerSpec, directory: string, namespace: number | undefined): MountSpec[] {
+    mountTree(spec.rootfs, join(directory, "rootfs"), {
+      namespace: spec.rootfsShifted ? namespace : undefined,
+      recursive: true,
+    });
+    return spec.mounts.map((mount, index) => {
+      if (!mount.shifted || namespace === undefined) return mount;
+      const place = join(directory, `device-${index}`);
+      makeDirectory(place, 0o711);
+      mountTree(mount.source, place, { namespace, recursive: mount.recursive ?? true });
+      return { ...mount, source: place };
+    });
+  }
+
+  async #crunEnd(pid: number, timeoutMs: number): Promise<number | undefined> {
+    try {
+      return (await childEndWithin(this.#poller, pid, timeoutMs)).code;
+    } finally {
+      this.#awaited.delete(pid);
+    }
+  }
+
+  /** crun leaves its helper, and the process that was to become a command it could not start, to us. */
+  #reapOrphans(): void {
+    reapOrphans((pid, command) => command === "crun" && !this.#awaited.has(pid));
+  }
+
+  /** crun must be started inside the namespace. Its own messages go to `log`; its stdio becomes the container's. */
+  #spawn(
+    argv: readonly string[],
+    options: { log: string; output?: string; fds?: { stdin: number; stdout: number; stderr: number } },
+  ): number {
+    const opened: number[] = [];
+    const open = (path: string, flags: number) => {
+      const fd = check(`open ${path}`, libc.open(cString(path), flags | O_CLOEXEC, 0o600));
+      opened.push(fd);
+      return fd;
+    };
+    try {
+      const stdin = options.fds?.stdin ?? open("/dev/null", O_RDWR);
+      const output = options.output === undefined ? stdin : open(options.output, O_WRONLY | O_CREAT | O_APPEND);
+      const pid = spawnProcess({
+        file: crunPath,
+        argv: [
+          "crun",
+          "--root",
+          join(this.#root, ".crun"),
+          "--cgroup-manager",
+          "cgroupfs",
+          "--log",
+          options.log,
+          ...argv,
+        ],
+        environment: { PATH: "/usr/sbin:/usr/bin:/sbin:/bin" },
+        stdio: { stdin, stdout: options.fds?.stdout ?? output, stderr: options.fds?.stderr ?? output },
+      });
+      this.#awaited.add(pid);
+      return pid;
+    } finally {
+      for (const fd of opened) closeFd(fd);
+    }
+  }
+
+  #keep(spec: ContainerSpec, pid: number): Kept {
+    const ticks = startTicks(pid);
+    if (ticks === undefined) throw new LidoError("internal", `Failed to start "${spec.name}": its init ended at once`);
+    const kept: Kept = {
+      pid,
+      startTicks: ticks,
+      startedAt: new Date().toISOString(),
+      ...(spec.idmap ? { idmap: spec.idmap } : {}),
+    };
+    writeFileSync(join(this.#directory(spec.name), "state.json"), JSON.stringify(kept), { mode: 0o600 });
+    return kept;
+  }
+
+  #watch(name: string, kept: Kept): RunningContainer {
+    const pidfd = openPidfd(kept.pid);
+    const watch = this.#poller.watch(pidfd);
+    const { promise: ended, resolve } = Promise.withResolvers<void>();
+    watch.arm("in", () => {
+      watch.close();
+      closeFd(pidfd);
+      // One that an earlier daemon started is init's child now, and its status is lost.
+      const status = isChild(kept.pid) ? waitPid(kept.pid) ?? {} : {};
+      this.#containers.delete(name);
+      if (!this.#closed) this.#clean(name);
+      resolve();
+      for (const listener of this.#listeners) listener(name, status);
+    });
+    const container = { name, pid: kept.pid, pidfd, startedAt: new Date(kept.startedAt), idmap: kept.idmap, ended };
+    this.#containers.set(name, container);
+    return this.get(name)!;
+  }
+
+  /** Takes away all that a container that is no more leaves: mounts, cgroups, crun's state, our directory. */
+  #clean(name: string): void {
+    const directory = this.#directory(name);
+    try {
+      this.#namespace.enter(() => {
+        for (const entry of readdirSyncOr(directory)) {
+          if (entry === "rootfs" || entry.startsWith("device-")) dropMount(join(directory, entry));
+        }
+      });
+      const cgroup = this.#cgroup(name);
+      killAll(cgroup);
+      cgroup.remove();
+    } catch (error) {
+      this.#log.warn({ container: name, error: String(error) }, "could not take everything of a container away");
+    }
+    rmSync(join(this.#root, ".crun", name), { recursive: true, force: true });
+    rmSync(directory, { recursive: true, force: true });
+  }
+}
+
+/** With exactly `mode`: mkdir's own is cut by the umask. */
+function makeDirectory(path: string, mode: number): void {
+  mkdirSync(path, { recursive: true });
+  chmodSync(path, mode);
+}
+
+function mountTree(
+  source: string,
+  target: string,
+  options: { namespace: number | undefined; recursive: boolean },
+): void {
+  const tree = cloneMountIn(source, options);
+  try {
+    moveMount(tree, target);
+  } finally {
+    // Held open it would keep the mount busy.
+    closeFd(tree);
+  }
+}
+
+/** With a pid namespace nothing outlives its init, but a start that failed half-way may have left a process in the cgroup. */
+function killAll(cgroup: Cgroup): void {
+  for (const pid of cgroup.processes()) {
+    const pidfd = openPidfd(pid);
+    sendSignal(pidfd, SIGKILL);
+    closeFd(pidfd);
+  }
+}
+
+/** @returns What crun wrote to its log, the last line without its decoration. */
+function crunMessage(log: string): string {
+  try {
+    const lines = readFileSync(log, "utf8").trim().split("\n").filter(Boolean);
+    return (lines.at(-1) ?? "crun gave no reason").replace(/^time="[^"]*" level=\w+ msg=/, "").replace(
+      /^\d{4}-\S+: /,
+      "",
+    );
+  } catch {
+    return "crun gave no reason";
+  }
+}
+
+function readKept(directory: string): Kept | undefined {
+  try {
+    return JSON.parse(readFileSync(join(directory, "state.json"), "utf8"));
+  } catch {
+    return undefined;
+  }
+}
+
+/** @see proc_pid_stat(5); the second field may hold anything, so it is read from behind the last parenthesis. */
+function startTicks(pid: number): string | undefined {
+  try {
+    const text = readFileSync(`/proc/${pid}/stat`, "utf8");
+    const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
+    return fields[0] === "Z" ? undefined : fields[19];
+  } catch {
+    return undefined;
+  }
+}
+
+function readdirSyncOr(directory: string): string[] {
+  try {
+    return readdirSync(directory);
+  } catch {
+    return [];
+  }
+}

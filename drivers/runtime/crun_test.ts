@@ -1,0 +1,250 @@
+import assert from "node:assert/strict";
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { makeBusyboxRoot } from "../../tests/support/busybox_root.ts";
+import { Poller } from "../host/poll.ts";
+import { closeFd, makePipe, readFd, setNonBlocking } from "../host/process.ts";
+import { childEnd, readable } from "./child.ts";
+import { CrunRuntime } from "./crun.ts";
+import type { ContainerSpec, IdMap } from "./runtime.ts";
+
+const ranges = [{ container: 0, host: 1_000_000, count: 65536 }];
+const idmap: IdMap = { uid: ranges, gid: ranges };
+const environment = { PATH: "/bin:/sbin" };
+const log = { info: () => {}, warn: (context: object, message: string) => console.error(message, context) };
+
+interface Opened {
+  readonly base: string;
+  readonly poller: Poller;
+  readonly runtime: CrunRuntime;
+  readonly spec: ContainerSpec;
+  run(
+    argv: string[],
+    options?: { uid?: number; cwd?: string },
+  ): Promise<{ status: { code?: number; signal?: number }; output: string }>;
+}
+
+async function withContainer(
+  test: (opened: Opened) => Promise<void>,
+  options: Partial<ContainerSpec> = {},
+): Promise<void> {
+  const base = mkdtempSync(join(tmpdir(), "lido-runtime-"));
+  chmodSync(base, 0o711);
+  const poller = new Poller();
+  const runtime = new CrunRuntime({ root: join(base, "run"), poller, log });
+  const spec: ContainerSpec = {
+    name: "c1",
+    rootfs: join(base, "root"),
+    rootfsShifted: true,
+    idmap,
+    mounts: [],
+    environment: {},
+    consoleLog: join(base, "console.log"),
+    ...options,
+  };
+  try {
+    makeBusyboxRoot(spec.rootfs);
+    await runtime.start(spec);
+    await test({ base, poller, runtime, spec, run: (argv, how) => runIn(runtime, poller, argv, how) });
+  } finally {
+    await runtime.destroy("c1");
+    const left = readdirSync(join(base, "run")).filter((name) => name !== ".crun");
+    await runtime.close();
+    await poller.close();
+    rmSync(base, { recursive: true, force: true });
+    assert.deepEqual(left, [], "the runtime left something behind");
+    assert.equal(poller.size, 0, "the runtime left a watch behind");
+  }
+}
+
+async function runIn(
+  runtime: CrunRuntime,
+  poller: Poller,
+  argv: string[],
+  options: { uid?: number; cwd?: string } = {},
+): Promise<{ status: { code?: number; signal?: number }; output: string }> {
+  const output = makePipe(), input = makePipe();
+  const identity = { uid: options.uid ?? 0, gid: options.uid ?? 0 };
+  try {
+    const command = await runtime.exec("c1", { argv, environment, cwd: options.cwd ?? "/", ...identity }, {
+      kind: "pipes",
+      stdin: input.read,
+      stdout: output.write,
+      stderr: output.write,
+    });
+    closeFd(command.pidfd);
+    const status = await childEnd(poller, command.pid);
+    setNonBlocking(output.read);
+    const buffer = new Uint8Array(65536);
+    const count = readFd(output.read, buffer);
+    return { status, output: typeof count === "number" ? new TextDecoder().decode(buffer.subarray(0, count)) : "" };
+  } finally {
+    for (const fd of [output.read, output.write, input.read, input.write]) closeFd(fd);
+  }
+}
+
+Deno.test("a container runs as its own root, hostname, pids and cgroup; its files on disk are root's", () =>
+  withContainer(async ({ run, runtime, spec }) => {
+    const { output } = await run([
+      "sh",
+      "-c",
+      "id -u; hostname; cat /proc/1/comm; cat /proc/self/uid_map; touch /root/made; ip -o link show lo",
+    ]);
+    const [uid, hostname, init, map, lo] = output.split("\n");
+    assert.deepEqual([uid, hostname, init, map?.trim().split(/\s+/)], ["0", "c1", "init", ["0", "1000000", "65536"]]);
+    assert.match(lo ?? "", /lo: <LOOPBACK,UP/);
+    assert.equal(statSync(join(spec.rootfs, "root/made")).uid, 0);
+    assert.equal(statSync(`/proc/${runtime.get("c1")!.pid}`).uid, 1_000_000);
+    const { processes, memoryBytes } = await runtime.usage("c1");
+    assert.ok(processes >= 2 && memoryBytes > 0n, `${processes} processes, ${memoryBytes} bytes`);
+  }));
+
+Deno.test("exec tells exit codes, signals, and commands that cannot be started", () =>
+  withContainer(async ({ run }) => {
+    assert.deepEqual((await run(["true"])).status, { code: 0 });
+    assert.deepEqual((await run(["sh", "-c", "exit 42"])).status, { code: 42 });
+    assert.deepEqual((await run(["sh", "-c", "exit 255"])).status, { code: 255 });
+    assert.deepEqual((await run(["sh", "-c", "kill -9 $$"])).status, { signal: 9 });
+    await assert.rejects(run(["nosuch"]), { name: "LaunchError", exitCode: 127, message: "Command not found" });
+    await assert.rejects(run(["/nosuch/file"]), { name: "LaunchError", exitCode: 127 });
+    await assert.rejects(run(["/etc/passwd"]), {
+      name: "LaunchError",
+      exitCode: 126,
+      message: "Command not executable",
+    });
+    await assert.rejects(run(["/etc"]), { name: "LaunchError", exitCode: 126 });
+    await assert.rejects(run(["true"], { cwd: "/nosuch" }), /Cannot change to directory "\/nosuch"/);
+    assert.equal((await run(["id"], { uid: 1000, cwd: "/tmp" })).output, "uid=1000(user) gid=1000(user)\n");
+  }));
+
+Deno.test("exec gives a terminal of the container's own, with the size that was asked for", () =>
+  withContainer(async ({ runtime, poller }) => {
+    const argv = ["sh", "-c", "tty; stty size"];
+    const command = await runtime.exec("c1", { argv, environment, cwd: "/", uid: 0, gid: 0 }, {
+      kind: "pty",
+      width: 91,
+      height: 33,
+    });
+    await childEnd(poller, command.pid);
+    await readable(poller, command.pty!, 1000, "output");
+    const buffer = new Uint8Array(1000);
+    const text = new TextDecoder().decode(buffer.subarray(0, Number(readFd(command.pty!, buffer))));
+    assert.match(text, /^\/dev\/pts\/\d+\r\n33 91\r\n$/);
+    closeFd(command.pty!);
+    closeFd(command.pidfd);
+  }));
+
+Deno.test("the end of a container is told once, and nothing of it is left", () =>
+  withContainer(async ({ base, runtime }) => {
+    const told: unknown[] = [];
+    const { promise, resolve } = Promise.withResolvers<void>();
+    runtime.onExit((name, status) => {
+      told.push([name, status]);
+      resolve();
+    });
+    await runtime.kill("c1", 9);
+    await promise;
+    assert.deepEqual(told, [["c1", { signal: 9 }]]);
+    assert.equal(runtime.get("c1"), undefined);
+    assert.equal(existsSync(join(base, "run/c1")), false);
+    assert.equal(existsSync(join(base, "run/.crun/c1")), false);
+    await runtime.destroy("c1");
+  }));
+
+Deno.test("freeze and unfreeze; a frozen container can be destroyed", () =>
+  withContainer(async ({ runtime }) => {
+    await runtime.freeze("c1");
+    assert.equal(runtime.get("c1")?.status, "frozen");
+    await runtime.unfreeze("c1");
+    assert.equal(runtime.get("c1")?.status, "running");
+    await runtime.freeze("c1");
+    await runtime.destroy("c1");
+    assert.equal(runtime.get("c1"), undefined);
+  }));
+
+Deno.test("another runtime on the same directory takes the container up, and knows when it ends", () =>
+  withContainer(async ({ base, poller, runtime }) => {
+    const next = new CrunRuntime({ root: join(base, "run"), poller, log });
+    const [adopted] = await next.adopt();
+    assert.equal(adopted?.pid, runtime.get("c1")?.pid);
+    const ended = new Promise((resolve) => next.onExit((name) => resolve(name)));
+    assert.deepEqual((await runIn(next, poller, ["sh", "-c", "exit 3"])).status, { code: 3 });
+    await next.kill("c1", 9);
+    assert.equal(await ended, "c1");
+    await next.close();
+  }));
+
+Deno.test("a start that fails says why and leaves nothing", () =>
+  withContainer(async ({ base, runtime, spec }) => {
+    await assert.rejects(runtime.start({ ...spec, name: "c2", init: ["/nosuch"] }), /Failed to start "c2": .*nosuch/);
+    assert.equal(existsSync(join(base, "run/c2")), false);
+    assert.equal(existsSync(join(base, "run/.crun/c2")), false);
+  }));
+
+Deno.test("a volume comes and goes while the container runs; its owner inside is root", () =>
+  withContainer(async ({ base, run, runtime }) => {
+    mkdirSync(join(base, "volume"));
+    await runtime.attach("c1", { source: join(base, "volume"), target: "/data/deep", shifted: true });
+    assert.equal(
+      (await run(["sh", "-c", "touch /data/deep/x; stat -c %u /data /data/deep /data/deep/x"])).output,
+      "0\n0\n0\n",
+    );
+    assert.equal(statSync(join(base, "volume/x")).uid, 0);
+    const { output } = await run(["sh", "-c", "cd /data/deep; sleep 1000 >/dev/null 2>&1 & echo started"]);
+    assert.equal(output, "started\n");
+    await assert.rejects(runtime.detach("c1", "/data/deep"), /it is in use by sleep \(pid \d+\)/);
+    await runtime.detach("c1", "/data/deep", { lazy: true });
+    assert.equal((await run(["ls", "/data/deep"])).output, "");
+    await assert.rejects(runtime.detach("c1", "/data/deep"), /EINVAL/);
+  }));
+
+Deno.test("a symlink planted at the target leads nowhere", () =>
+  withContainer(async ({ base, run, runtime, spec }) => {
+    mkdirSync(join(base, "volume"));
+    mkdirSync(join(base, "outside"));
+    symlinkSync(join(base, "outside"), join(spec.rootfs, "mnt/trap"));
+    await assert.rejects(
+      runtime.attach("c1", { source: join(base, "volume"), target: "/mnt/trap", shifted: true }),
+      /ELOOP/,
+    );
+    await assert.rejects(
+      runtime.attach("c1", { source: join(base, "volume"), target: "/mnt/trap/x", shifted: true }),
+      /ELOOP/,
+    );
+    assert.deepEqual(readdirSync(join(base, "outside")), []);
+    assert.doesNotMatch(readFileSync(`/proc/${runtime.get("c1")!.pid}/mounts`, "utf8"), /volume/);
+    assert.equal((await run(["true"])).status.code, 0);
+  }));
+
+Deno.test("mounts of the specification are there, a read-only one is", async () => {
+  const source = mkdtempSync(join(tmpdir(), "lido-volume-"));
+  try {
+    await withContainer(async ({ run }) => {
+      assert.equal(
+        (await run(["sh", "-c", "touch /a/x && stat -c %u /a/x; touch /b/y 2>&1"])).output,
+        "0\ntouch: /b/y: Read-only file system\n",
+      );
+    }, {
+      mounts: [{ source, target: "/a", shifted: true }, { source, target: "/b", shifted: true, readonly: true }],
+    });
+    assert.equal(statSync(join(source, "x")).uid, 0);
+  } finally {
+    rmSync(source, { recursive: true });
+  }
+});
+
+Deno.test("a privileged container runs on the host's ids", () =>
+  withContainer(async ({ run }) => {
+    assert.match((await run(["cat", "/proc/self/uid_map"])).output, /^\s*0\s+0\s+4294967295\n$/);
+  }, { idmap: undefined, rootfsShifted: false }));
