@@ -21,6 +21,7 @@ export interface World extends AsyncDisposable {
   readonly runtime: FakeRuntime;
   readonly instances: Instances;
   readonly events: Events;
+  readonly operations: Operations;
   readonly journal: Journal;
   /** Owners that were changed, as "path from to". */
   readonly shifts: string[];
@@ -133,6 +134,7 @@ export async function makeWorld(options: { root?: string; runtime?: FakeRuntime 
     runtime,
     instances,
     events,
+    operations,
     journal,
     shifts,
     pool,

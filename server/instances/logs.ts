@@ -1,0 +1,46 @@
+import { constants } from "node:fs";
+import { open, readdir, truncate, unlink } from "node:fs/promises";
+import { join } from "node:path";
+import { Readable } from "node:stream";
+import { LidoError } from "../../api/errors.ts";
+
+/** Names of log files: the console's, and what `exec` recorded. */
+const fileName = /^(console\.log|exec_[A-Za-z0-9-]+\.(stdout|stderr))$/;
+
+/** @param directory Of the instance; none yet is empty. */
+export async function listLogs(directory: string): Promise<string[]> {
+  const names = await readdir(directory).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === "ENOENT") return [];
+    throw error;
+  });
+  return names.filter((name) => fileName.test(name)).sort();
+}
+
+/** @throws {LidoError} bad_request for another name, not_found. */
+export async function readLog(directory: string, name: string): Promise<ReadableStream<Uint8Array>> {
+  // What `lxc info --show-log` asks for. There is no liblxc here that writes one; the console tells more.
+  const path = join(directory, checkName(name === "lxc.log" ? "console.log" : name));
+  const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW).catch(notFound);
+  return Readable.toWeb(file.createReadStream()) as ReadableStream<Uint8Array>;
+}
+
+export async function clearLog(directory: string, name: string): Promise<void> {
+  await truncate(join(directory, checkName(name))).catch(notFound);
+}
+
+export async function removeLog(directory: string, name: string): Promise<void> {
+  if (name === "lxc.log" || name === "console.log") {
+    throw new LidoError("bad_request", `${name} may not be deleted`);
+  }
+  await unlink(join(directory, checkName(name))).catch(notFound);
+}
+
+function checkName(name: string): string {
+  if (!fileName.test(name)) throw new LidoError("bad_request", `log file name ${name} not valid`);
+  return name;
+}
+
+function notFound(error: NodeJS.ErrnoException): never {
+  if (error.code === "ENOENT" || error.code === "ELOOP") throw new LidoError("not_found", "Log file not found");
+  throw error;
+}

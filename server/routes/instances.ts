@@ -1,0 +1,309 @@
+import type { OpenAPIHono } from "@hono/zod-openapi";
+import { z } from "zod";
+import { LidoError } from "../../api/errors.ts";
+import {
+  configSchema,
+  devicesSchema,
+  instanceExecPostSchema,
+  instanceFullSchema,
+  instancePostSchema,
+  instancePutSchema,
+  instanceSchema,
+  instanceSnapshotSchema,
+  instancesPostSchema,
+  instanceStatePutSchema,
+  instanceStateSchema,
+} from "../../api/types.ts";
+import type { InstanceStatePut } from "../../api/types.ts";
+import type { Context } from "../context.ts";
+import { background, checkEtag, done, newApp, route, sync } from "./route.ts";
+import { clearLog, listLogs, readLog, removeLog } from "../instances/logs.ts";
+
+/** LXD's older name for the same things; its clients fall back to it. */
+const nouns = ["instances", "containers"] as const;
+
+/** Any word is let through to be refused with LXD's text. */
+const statePutSchema = instanceStatePutSchema.extend({ action: z.string().default("") });
+const patchSchema = z.object({
+  architecture: z.string(),
+  description: z.string(),
+  ephemeral: z.boolean(),
+  config: configSchema.nullable(),
+  devices: devicesSchema.nullable(),
+  profiles: z.array(z.string()).nullable(),
+}).partial().loose().meta({ id: "InstancePatch" });
+const renameSchema = instancePostSchema.extend({
+  migration: z.boolean().default(false),
+  pool: z.string().default(""),
+});
+const snapshotsPostSchema = z.object({
+  name: z.string().default(""),
+  stateful: z.boolean().default(false),
+  expires_at: z.string().nullish(),
+}).loose().meta({ id: "InstanceSnapshotsPost" });
+const snapshotPutSchema = z.object({ expires_at: z.string().nullish() }).loose().meta({ id: "InstanceSnapshotPut" });
+
+/** `/1.0/instances` and all below it. */
+export function instanceRoutes(context: Context): OpenAPIHono {
+  const app = newApp();
+  for (const noun of nouns) {
+    addInstances(app, context, `/1.0/${noun}`);
+    addState(app, context, `/1.0/${noun}`);
+    addSnapshots(app, context, `/1.0/${noun}`);
+    addLogs(app, context, `/1.0/${noun}`);
+  }
+  return app;
+}
+
+function addInstances(app: OpenAPIHono, { instances }: Context, root: string): void {
+  const tag = "instances";
+  const path = `${root}/{name}`;
+
+  route(
+    app,
+    {
+      method: "get",
+      path: root,
+      tag,
+      summary: "List instances",
+      returns: z.array(z.string()).or(z.array(instanceFullSchema)),
+    },
+    async ({ c, recursion }) => {
+      if (recursion() === 0) return sync(c, instances.names().map((name) => `${root}/${name}`));
+      return sync(c, recursion() === 1 ? instances.list() : await instances.listFull());
+    },
+  );
+  route(
+    app,
+    { method: "post", path: root, tag, summary: "Make an instance", body: instancesPostSchema },
+    ({ c, body }) => background(c, instances.create(body)),
+  );
+  route(
+    app,
+    {
+      method: "put",
+      path: root,
+      tag,
+      summary: "Change the state of all instances",
+      body: z.object({ state: statePutSchema.prefault({}) }).loose(),
+    },
+    ({ c, body }) => background(c, instances.setStates(checkAction(body.state))),
+  );
+  route(
+    app,
+    { method: "get", path, tag, summary: "Show an instance", returns: instanceSchema.or(instanceFullSchema) },
+    async ({ c, param, recursion }) => {
+      const name = param("name");
+      const view = recursion() > 0 ? await instances.getFull(name) : instances.get(name);
+      return sync(c, view, { etag: instances.etag(name) });
+    },
+  );
+  route(
+    app,
+    {
+      method: "put",
+      path,
+      tag,
+      summary: "Replace an instance's settings, or restore a snapshot",
+      body: instancePutSchema,
+    },
+    ({ c, body, param }) => {
+      checkEtag(c, instances.etag(param("name")));
+      return background(c, instances.update(param("name"), body));
+    },
+  );
+  route(
+    app,
+    { method: "patch", path, tag, summary: "Change some of an instance's settings", body: patchSchema },
+    ({ c, body, param }) => {
+      checkEtag(c, instances.etag(param("name")));
+      const { config, devices, profiles, ...rest } = body;
+      return background(
+        c,
+        instances.patch(param("name"), {
+          ...rest,
+          ...(config ? { config } : {}),
+          ...(devices ? { devices } : {}),
+          ...(profiles ? { profiles } : {}),
+        }),
+      );
+    },
+  );
+  route(
+    app,
+    { method: "post", path, tag, summary: "Rename an instance", body: renameSchema },
+    ({ c, body, param }) => {
+      if (body.migration) {
+        throw new LidoError("not_implemented", "Moving an instance between pools or servers isn't supported");
+      }
+      return background(c, instances.rename(param("name"), body.name));
+    },
+  );
+  route(
+    app,
+    { method: "delete", path, tag, summary: "Delete a stopped instance" },
+    ({ c, param }) => background(c, instances.delete(param("name"))),
+  );
+}
+
+function addState(app: OpenAPIHono, { instances, exec }: Context, root: string): void {
+  const tag = "instances";
+  const path = `${root}/{name}`;
+
+  route(
+    app,
+    {
+      method: "get",
+      path: `${path}/state`,
+      tag,
+      summary: "Show what an instance does and uses",
+      returns: instanceStateSchema,
+    },
+    async ({ c, param }) => sync(c, await instances.state(param("name"))),
+  );
+  route(
+    app,
+    {
+      method: "put",
+      path: `${path}/state`,
+      tag,
+      summary: "Start, stop, restart, freeze or unfreeze an instance",
+      body: statePutSchema,
+    },
+    ({ c, body, param }) => background(c, instances.setState(param("name"), checkAction(body))),
+  );
+  route(
+    app,
+    {
+      method: "post",
+      path: `${path}/exec`,
+      tag,
+      summary: "Run a command in an instance",
+      body: instanceExecPostSchema,
+    },
+    ({ c, body, param }) => background(c, exec.start(param("name"), body)),
+  );
+}
+
+function addSnapshots(app: OpenAPIHono, { instances }: Context, root: string): void {
+  const tag = "instances";
+  const list = `${root}/{name}/snapshots`;
+  const path = `${list}/{snapshot}`;
+
+  route(
+    app,
+    {
+      method: "get",
+      path: list,
+      tag,
+      summary: "List an instance's snapshots",
+      returns: z.array(z.string()).or(z.array(instanceSnapshotSchema)),
+    },
+    ({ c, param, recursion }) => {
+      const snapshots = instances.snapshots(param("name"));
+      if (recursion() > 0) return sync(c, snapshots);
+      return sync(c, snapshots.map((each) => `${root}/${param("name")}/snapshots/${each.name}`));
+    },
+  );
+  route(
+    app,
+    { method: "post", path: list, tag, summary: "Snapshot an instance", body: snapshotsPostSchema },
+    ({ c, body, param }) =>
+      background(c, instances.createSnapshot(param("name"), { ...body, expires_at: body.expires_at ?? null })),
+  );
+  route(
+    app,
+    { method: "get", path, tag, summary: "Show a snapshot", returns: instanceSnapshotSchema },
+    ({ c, param }) => {
+      const snapshot = instances.snapshot(param("name"), param("snapshot"));
+      return sync(c, snapshot, { etag: [snapshot.expires_at] });
+    },
+  );
+  route(
+    app,
+    { method: "put", path, tag, summary: "Change a snapshot's expiry", body: snapshotPutSchema },
+    ({ c, body, param }) => {
+      checkEtag(c, [instances.snapshot(param("name"), param("snapshot")).expires_at]);
+      return background(
+        c,
+        instances.updateSnapshot(param("name"), param("snapshot"), { expires_at: body.expires_at ?? null }),
+      );
+    },
+  );
+  route(
+    app,
+    { method: "post", path, tag, summary: "Rename a snapshot", body: renameSchema },
+    ({ c, body, param }) => {
+      if (body.migration) throw new LidoError("not_implemented", "Migration between servers isn't supported");
+      return background(c, instances.renameSnapshot(param("name"), param("snapshot"), body.name));
+    },
+  );
+  route(
+    app,
+    { method: "delete", path, tag, summary: "Delete a snapshot" },
+    ({ c, param }) => background(c, instances.deleteSnapshot(param("name"), param("snapshot"))),
+  );
+}
+
+function addLogs(app: OpenAPIHono, { instances }: Context, root: string): void {
+  const tag = "instances";
+  const list = `${root}/{name}/logs`;
+  const console = `${root}/{name}/console`;
+
+  route(
+    app,
+    { method: "get", path: list, tag, summary: "List an instance's log files", returns: z.array(z.string()) },
+    async ({ c, param }) => {
+      const files = await listLogs(instances.logDirectory(param("name")));
+      return sync(c, files.map((file) => `${root}/${param("name")}/logs/${file}`));
+    },
+  );
+  route(
+    app,
+    { method: "get", path: `${list}/{file}`, tag, summary: "Read a log file" },
+    async ({ param }) => textResponse(await readLog(instances.logDirectory(param("name")), param("file"))),
+  );
+  route(
+    app,
+    { method: "delete", path: `${list}/{file}`, tag, summary: "Delete a log file" },
+    async ({ c, param }) => {
+      await removeLog(instances.logDirectory(param("name")), param("file"));
+      return done(c);
+    },
+  );
+  route(
+    app,
+    { method: "get", path: console, tag, summary: "Read what the console printed" },
+    async ({ param }) => textResponse(await readLog(instances.logDirectory(param("name")), "console.log")),
+  );
+  route(
+    app,
+    { method: "delete", path: console, tag, summary: "Empty the console's log" },
+    async ({ c, param }) => {
+      await clearLog(instances.logDirectory(param("name")), "console.log");
+      return done(c);
+    },
+  );
+  route(
+    app,
+    { method: "post", path: console, tag, summary: "Attach to the console (not supported)" },
+    ({ param }) => {
+      instances.execTarget(param("name"));
+      throw new LidoError(
+        "not_implemented",
+        `Attaching to the console isn't supported; its output is in the log (lxc console ${param("name")} --show-log)`,
+      );
+    },
+  );
+}
+
+/** @throws {LidoError} bad_request with LXD's text. */
+function checkAction(put: z.infer<typeof statePutSchema>): InstanceStatePut {
+  const checked = instanceStatePutSchema.safeParse(put);
+  if (!checked.success) throw new LidoError("bad_request", `Unknown action: '${put.action}'`);
+  return checked.data;
+}
+
+function textResponse(content: ReadableStream<Uint8Array>): Response {
+  return new Response(content, { headers: { "content-type": "application/octet-stream" } });
+}
