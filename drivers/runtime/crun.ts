@@ -22,6 +22,7 @@ import { childEndWithin } from "./child.ts";
 import { type CrunCommand, enterContainer } from "./exec.ts";
 import { checkHost } from "./host_check.ts";
 import { HotPlug } from "./hot_plug.ts";
+import { withSource } from "./mount_source.ts";
 import type {
   CommandSpec,
   CommandStdio,
@@ -233,17 +234,22 @@ export class CrunRuntime implements Runtime {
     return container;
   }
 
-  /** Mounts the root and the shifted volumes in our namespace, where crun will find them. @returns The mounts with their sources there. */
+  /** Mounts the root, the shifted volumes and parts of volumes in our namespace, where crun will find them. @returns The mounts with their sources there. */
   #mountAll(spec: ContainerSpec, directory: string, namespace: number | undefined): MountSpec[] {
     mountTree(spec.rootfs, join(directory, "rootfs"), {
       namespace: spec.rootfsShifted ? namespace : undefined,
       recursive: true,
     });
     return spec.mounts.map((mount, index) => {
-      if (!mount.shifted || namespace === undefined) return mount;
+      const idmapped = mount.shifted && namespace !== undefined;
+      if (!idmapped && !mount.subPath) return mount;
       const place = join(directory, `device-${index}`);
-      makeDirectory(place, 0o711);
-      mountTree(mount.source, place, { namespace, recursive: mount.recursive ?? true });
+      withSource(mount, (source, isDirectory) => {
+        if (isDirectory) makeDirectory(place, 0o711);
+        else writeFileSync(place, "");
+        const options = { namespace: idmapped ? namespace : undefined, recursive: mount.recursive ?? true };
+        mountTree(source, place, options);
+      });
       return { ...mount, source: place };
     });
   }

@@ -9,6 +9,7 @@ import {
   rmSync,
   statSync,
   symlinkSync,
+  writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -239,6 +240,30 @@ Deno.test("mounts of the specification are there, a read-only one is", async () 
       mounts: [{ source, target: "/a", shifted: true }, { source, target: "/b", shifted: true, readonly: true }],
     });
     assert.equal(statSync(join(source, "x")).uid, 0);
+  } finally {
+    rmSync(source, { recursive: true });
+  }
+});
+
+Deno.test("a part of a volume is mounted, and a symlink in the volume leads nowhere", async () => {
+  const source = mkdtempSync(join(tmpdir(), "lido-volume-"));
+  try {
+    mkdirSync(join(source, "sub"));
+    writeFileSync(join(source, "sub/file"), "hello\n");
+    symlinkSync("/etc", join(source, "trap"));
+    await withContainer(async ({ run, runtime, spec }) => {
+      assert.equal((await run(["cat", "/a/file", "/b"])).output, "hello\nhello\n");
+      await runtime.attach("c1", { source, subPath: "sub", target: "/c", shifted: true });
+      assert.equal((await run(["stat", "-c", "%u", "/c/file"])).output, "0\n");
+      await assert.rejects(runtime.attach("c1", { source, subPath: "trap", target: "/d" }), /ELOOP/);
+      const mounts = [{ source, subPath: "trap", target: "/d" }];
+      await assert.rejects(runtime.start({ ...spec, name: "c2", mounts }), /ELOOP/);
+    }, {
+      mounts: [
+        { source, subPath: "sub", target: "/a" },
+        { source, subPath: "sub/file", target: "/b", shifted: true },
+      ],
+    });
   } finally {
     rmSync(source, { recursive: true });
   }

@@ -17,6 +17,8 @@ export interface IdMap {
 export interface MountSpec {
   /** Absolute path on the host. */
   readonly source: string;
+  /** What to mount within `source`, which containers may write to: no symlink is followed. Absent for all of it. */
+  readonly subPath?: string;
   /** Absolute path in the container; resolved beneath its root, made if missing. */
   readonly target: string;
   readonly readonly?: boolean;

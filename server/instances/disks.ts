@@ -77,7 +77,8 @@ export class Disks {
     if (volume.subPath && !(await this.#services.files.exists(root, volume.subPath))) {
       throw new LidoError("bad_request", `Missing path "${volume.subPath}" in storage volume "${volume.name}"`);
     }
-    return this.#mount(disk, volume.subPath ? `${root}/${volume.subPath}` : root, shifted);
+    const mount = this.#mount(disk, root, shifted);
+    return volume.subPath ? { ...mount, subPath: volume.subPath } : mount;
   }
 
   async #prepareHostPath(disk: Disk, path: string, map: IdMap | undefined): Promise<MountSpec | undefined> {
