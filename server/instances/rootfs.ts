@@ -7,6 +7,7 @@ import { formatIdmap, parseIdmap } from "./idmaps.ts";
 import type { InstanceServices } from "./ports.ts";
 import type { InstanceRecord, InstanceRecords } from "./records.ts";
 import { prefixed } from "./sharing.ts";
+import { shiftSteps } from "./shift_steps.ts";
 import { render, templatesFor, type Trigger } from "./templates.ts";
 
 interface ShiftIntent {
@@ -123,14 +124,15 @@ export class Rootfs {
         "Failed to handle idmapped storage: Container is protected against filesystem shifting",
       );
     }
-    await using intent = this.#openShift(payload);
-    await this.#services.ids.shift(
-      rootfsOf(driver, volumeOf(payload.name)),
-      parseIdmap(payload.from),
-      parseIdmap(payload.to),
-      { progress },
-    );
-    intent.commit(() => this.#records.setConfig(payload.name, { "volatile.last_state.idmap": payload.to }));
+    let from = payload.from;
+    for (const step of shiftSteps(parseIdmap(payload.from), parseIdmap(payload.to))) {
+      const to = formatIdmap(step);
+      await using intent = this.#openShift({ ...payload, from, to });
+      const tree = rootfsOf(driver, volumeOf(payload.name));
+      await this.#services.ids.shift(tree, parseIdmap(from), step, { progress });
+      intent.commit(() => this.#records.setConfig(payload.name, { "volatile.last_state.idmap": to }));
+      from = to;
+    }
   }
 }
 

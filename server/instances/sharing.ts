@@ -11,6 +11,7 @@ import { isTrue } from "./config_keys.ts";
 import { disksOf } from "./devices.ts";
 import { formatIdmap, parseIdmap, sameIdmap } from "./idmaps.ts";
 import type { InstanceServices } from "./ports.ts";
+import { shiftSteps } from "./shift_steps.ts";
 import type { Expanded, InstanceRecords } from "./records.ts";
 
 interface ShiftIntent {
@@ -114,9 +115,12 @@ export class Sharing {
 
   async #remap(volume: CustomVolume, pool: string, name: string, from: string, to: string): Promise<void> {
     this.#setConfig(volume.id, { "volatile.idmap.next": to });
-    await using intent = this.#openShift({ pool, volume: name, from, to });
-    await this.#shift(pool, name, from, to);
-    intent.commit(() => this.#setMap(volume.id, to));
+    for (const step of shiftSteps(parseIdmap(from), parseIdmap(to)).map(formatIdmap)) {
+      await using intent = this.#openShift({ pool, volume: name, from, to: step });
+      await this.#shift(pool, name, from, step);
+      intent.commit(() => this.#setMap(volume.id, step));
+      from = step;
+    }
   }
 
   async #shift(pool: string, name: string, from: string, to: string): Promise<void> {

@@ -69,10 +69,14 @@ Deno.test("an instance's life over HTTP, as lxc asks for it", async () => {
   assert.deepEqual((await ask("GET", "/1.0/containers")).body.metadata, ["/1.0/containers/c1"]);
   const put = { action: "start", timeout: -1, force: false, stateful: false };
   assert.equal(await run(world, ask("PUT", "/1.0/instances/c1/state", put)), "");
-  const full = (await ask("GET", "/1.0/instances?filter=&recursion=2")).body.metadata as Record<string, never>[];
+  const full = (await ask("GET", "/1.0/instances?filter=&recursion=2")).body.metadata as {
+    status: string;
+    snapshots: null;
+    state: { processes: number };
+  }[];
   assert.equal(full[0]!.status, "Running");
   assert.equal(full[0]!.snapshots, null);
-  assert.equal((full[0]!.state as Record<string, unknown>).processes, 2);
+  assert.equal(full[0]!.state.processes, 2);
 
   const exec = { command: ["true"], environment: { TERM: "xterm" }, "wait-for-websocket": true };
   assert.equal(await run(world, ask("POST", "/1.0/instances/c1/exec", exec)), "");
