@@ -122,6 +122,7 @@ export class DirDriver implements Driver {
     return {
       cost: "reflink",
       clone: async (source, target, options) => {
+        if (target.snapshot !== undefined) await makeParent(this.path(target));
         await this.#copy(this.path(source), this.path(target), options);
         if (options?.mode !== undefined) await setOwner(this.path(target), options);
       },

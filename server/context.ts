@@ -1,0 +1,67 @@
+import { join } from "node:path";
+import type { Logger } from "pino";
+import type { Host } from "../drivers/host/host.ts";
+import type { Runtime } from "../drivers/runtime/runtime.ts";
+import type { Events } from "./events/events.ts";
+import type { ExecService } from "./exec/exec.ts";
+import type { Images } from "./images/images.ts";
+import type { Instances } from "./instances/instances.ts";
+import type { Journal } from "./journal/journal.ts";
+import type { Operations } from "./operations/operations.ts";
+import type { Profiles } from "./profiles/profiles.ts";
+import type { Settings } from "./state/settings.ts";
+import type { Database } from "./state/database.ts";
+import type { Pools } from "./storage/pools.ts";
+import type { VolumeSnapshots } from "./storage/snapshots.ts";
+import type { Volumes } from "./storage/volumes.ts";
+
+/** Where things are below $LIDO_DIR; LXD's names. */
+export interface Paths {
+  readonly root: string;
+  readonly socket: string;
+  readonly lock: string;
+  readonly database: string;
+  readonly storagePools: string;
+  readonly disks: string;
+  readonly images: string;
+  readonly backups: string;
+  readonly run: string;
+  readonly logs: string;
+}
+
+export function pathsIn(root: string): Paths {
+  return {
+    root,
+    socket: join(root, "unix.socket"),
+    lock: join(root, "lido.pid"),
+    database: join(root, "lido.db"),
+    storagePools: join(root, "storage-pools"),
+    disks: join(root, "disks"),
+    images: join(root, "images"),
+    backups: join(root, "backups"),
+    run: join(root, "run"),
+    logs: join(root, "logs"),
+  };
+}
+
+/** Every service of the daemon, built once in `main.ts` in the order of what needs what. */
+export interface Context {
+  readonly paths: Paths;
+  readonly log: Logger;
+  readonly database: Database;
+  readonly journal: Journal;
+  readonly events: Events;
+  readonly operations: Operations;
+  readonly settings: Settings;
+  readonly host: Host;
+  readonly runtime: Runtime;
+  readonly pools: Pools;
+  readonly volumes: Volumes;
+  readonly volumeSnapshots: VolumeSnapshots;
+  readonly images: Images;
+  readonly profiles: Profiles;
+  readonly instances: Instances;
+  readonly exec: ExecService;
+  /** Ends the daemon as SIGTERM does. */
+  readonly shutdown: () => void;
+}

@@ -1,0 +1,95 @@
+import { chmodSync, chownSync, rmSync } from "node:fs";
+import http, { type IncomingMessage } from "node:http";
+import net from "node:net";
+import type { Duplex } from "node:stream";
+import { getRequestListener } from "@hono/node-server";
+import type { Logger } from "pino";
+import { type WebSocket, WebSocketServer } from "ws";
+import { messageOf } from "../../api/errors.ts";
+import { describeError } from "./errors.ts";
+
+/** Answers an upgrade: gives back what to do with the socket, or throws the error that the client is to get instead of it. */
+export type UpgradeHandler = (url: URL) => (socket: WebSocket) => void;
+
+export interface ServerOptions {
+  readonly fetch: (request: Request) => Response | Promise<Response>;
+  readonly upgrade: UpgradeHandler;
+  readonly log: Logger;
+}
+
+/** A header or a request that takes longer is dropped; the body of an upload has no limit in time but must keep moving. */
+const headersTimeoutMs = 10_000;
+const websocketMessageMaxBytes = 1 << 20;
+
+/** HTTP and websockets on a unix socket: node:net accepts, node:http and `ws` talk, Hono answers. */
+export class HttpServer {
+  readonly #options: ServerOptions;
+  readonly #http: http.Server;
+  readonly #websockets = new WebSocketServer({
+    noServer: true,
+    perMessageDeflate: false,
+    maxPayload: websocketMessageMaxBytes,
+  });
+  readonly #listeners: net.Server[] = [];
+  readonly #connections = new Set<net.Socket>();
+
+  constructor(options: ServerOptions) {
+    this.#options = options;
+    this.#http = http.createServer(getRequestListener(options.fetch, { overrideGlobalObjects: false }));
+    this.#http.headersTimeout = headersTimeoutMs;
+    this.#http.requestTimeout = 0;
+    this.#http.on("upgrade", (request, socket, head) => this.#upgrade(request, socket, head));
+  }
+
+  /** @param group Whose members may connect; root's when absent. */
+  async listenUnix(path: string, group: number | undefined): Promise<void> {
+    rmSync(path, { force: true }); // the caller holds the directory's lock: nobody else listens
+    const listener = net.createServer((socket) => this.take(socket));
+    await new Promise<void>((resolve, reject) => {
+      listener.once("error", reject);
+      listener.listen(path, resolve);
+    });
+    chownSync(path, 0, group ?? 0);
+    chmodSync(path, 0o660);
+    this.#listeners.push(listener);
+  }
+
+  /** Serves a connection that somebody accepted. */
+  take(socket: net.Socket): void {
+    this.#connections.add(socket);
+    socket.on("close", () => this.#connections.delete(socket));
+    socket.on("error", () => {}); // a client that goes away is no news
+    this.#http.emit("connection", socket);
+  }
+
+  /** Takes no more connections and ends those there are. */
+  async close(): Promise<void> {
+    await Promise.all(this.#listeners.map((listener) => new Promise((resolve) => listener.close(resolve))));
+    for (const socket of this.#websockets.clients) socket.terminate();
+    for (const socket of this.#connections) socket.destroy();
+    this.#http.close();
+  }
+
+  #upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
+    let accept: (socket: WebSocket) => void;
+    try {
+      accept = this.#options.upgrade(new URL(request.url ?? "/", "http://lido"));
+    } catch (error) {
+      return refuse(socket, error);
+    }
+    this.#websockets.handleUpgrade(request, socket, head, (websocket) => {
+      websocket.on("error", (error) => this.#options.log.debug({ error: messageOf(error) }, "a websocket failed"));
+      accept(websocket);
+    });
+  }
+}
+
+/** An HTTP answer instead of the upgrade, as every other error. */
+function refuse(socket: Duplex, error: unknown): void {
+  const { status, text } = describeError(error);
+  const body = JSON.stringify({ type: "error", error: text, error_code: status }) + "\n";
+  socket.end(
+    `HTTP/1.1 ${status} ${http.STATUS_CODES[status]}\r\nContent-Type: application/json\r\n` +
+      `Content-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
+  );
+}

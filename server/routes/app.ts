@@ -1,0 +1,43 @@
+import type { OpenAPIHono } from "@hono/zod-openapi";
+import { LidoError } from "../../api/errors.ts";
+import type { Context } from "../context.ts";
+import type { UpgradeHandler } from "../http/server.ts";
+import { eventStream } from "./events.ts";
+import { imageRoutes } from "./images.ts";
+import { instanceRoutes } from "./instances.ts";
+import { operationRoutes } from "./operations.ts";
+import { profileRoutes } from "./profiles.ts";
+import { newApp } from "./route.ts";
+import { serverRoutes } from "./server.ts";
+import { storagePoolRoutes } from "./storage_pools.ts";
+import { storageVolumeRoutes } from "./storage_volumes.ts";
+
+/** The whole API as one Hono app. */
+export function makeApp(context: Context): OpenAPIHono {
+  const app = newApp();
+  const parts = [
+    serverRoutes,
+    operationRoutes,
+    storagePoolRoutes,
+    storageVolumeRoutes,
+    imageRoutes,
+    profileRoutes,
+    instanceRoutes,
+  ];
+  for (const part of parts) app.route("/", part(context));
+  return app;
+}
+
+const operationSocket = /^\/1\.0\/operations\/([0-9a-f-]{36})\/websocket$/;
+
+/** The API's websockets. */
+export function makeUpgrade({ events, operations }: Pick<Context, "events" | "operations">): UpgradeHandler {
+  return (url) => {
+    if (url.pathname === "/1.0/events") return eventStream(events, url.searchParams);
+    const id = operationSocket.exec(url.pathname)?.[1];
+    if (id === undefined) throw new LidoError("not_found", "not found");
+    const secret = url.searchParams.get("secret");
+    if (!secret) throw new LidoError("bad_request", "missing secret");
+    return operations.get(id).connect(secret);
+  };
+}

@@ -1,0 +1,207 @@
+/** How a route is declared: one zod object is the type of the body, its check and its document. The answers are LXD's envelopes. */
+import { createHash, timingSafeEqual } from "node:crypto";
+import { OpenAPIHono } from "@hono/zod-openapi";
+import type { Context as HonoContext } from "hono";
+import superjson from "superjson";
+import type { z } from "zod";
+import { LidoError } from "../../api/errors.ts";
+import { describeError } from "../http/errors.ts";
+import type { Operation } from "../operations/operations.ts";
+
+/** A JSON body is a handful of names and keys; image and backup uploads are streams and do not come this way. */
+const bodyMaxBytes = 1 << 20;
+/** Native clients ask for it and get dates, 64-bit numbers and maps as such. */
+const superjsonType = "application/superjson+json";
+
+export interface RouteRequest<Body = undefined> {
+  readonly c: HonoContext;
+  readonly body: Body;
+  /** A part of the path, decoded. */
+  param(name: string): string;
+  query(name: string): string | undefined;
+  /** 0 when it is not given. @throws {LidoError} bad_request for what is no number. */
+  recursion(): number;
+}
+
+export interface RouteOptions<Schema extends z.ZodType | undefined> {
+  readonly method: "get" | "post" | "put" | "patch" | "delete";
+  /** With parts in braces, e.g. "/1.0/storage-pools/{pool}". */
+  readonly path: string;
+  readonly summary: string;
+  readonly tag: string;
+  readonly body?: Schema;
+  /** What `metadata` of the answer is; absent for an operation or nothing. */
+  readonly returns?: z.ZodType;
+  /** Whether a client that showed no known certificate may ask. */
+  readonly public?: boolean;
+}
+
+type BodyOf<Schema> = Schema extends z.ZodType ? z.infer<Schema> : undefined;
+type Handler<Body> = (request: RouteRequest<Body>) => Response | Promise<Response>;
+
+export function newApp(): OpenAPIHono {
+  const app = new OpenAPIHono();
+  app.notFound((c) => failure(c, new LidoError("not_found", "not found")));
+  app.onError((error, c) => failure(c, error));
+  return app;
+}
+
+/** Adds a route to `app` and its document to the registry. */
+export function route<Schema extends z.ZodType | undefined = undefined>(
+  app: OpenAPIHono,
+  options: RouteOptions<Schema>,
+  handler: Handler<BodyOf<Schema>>,
+): void {
+  const { method, path, body } = options;
+  document(app, options);
+  app.on(method.toUpperCase(), path.replaceAll(/\{(\w+)\}/g, ":$1"), async (c) => {
+    const parsed = body ? await readBody(c, body) : undefined;
+    return await handler({
+      c,
+      body: parsed as BodyOf<Schema>,
+      param: (name) => c.req.param(name) ?? "",
+      query: (name) => c.req.query(name) || undefined,
+      recursion: () => {
+        const value = c.req.query("recursion") || "0";
+        if (!/^[012]$/.test(value)) {
+          throw new LidoError("bad_request", `Invalid recursion "${value}": 0, 1 or 2 is allowed`);
+        }
+        return Number(value);
+      },
+    });
+  });
+}
+
+/** @returns The body, checked. @throws {LidoError} too_large, or bad_request with the field and what is wrong with it. */
+export async function readBody<Schema extends z.ZodType>(c: HonoContext, schema: Schema): Promise<z.infer<Schema>> {
+  const text = await readText(c);
+  let value: unknown;
+  try {
+    value = JSON.parse(text === "" ? "{}" : text);
+  } catch {
+    throw new LidoError("bad_request", "The request's body is not JSON");
+  }
+  return checkValue(schema, value);
+}
+
+export function checkValue<Schema extends z.ZodType>(schema: Schema, value: unknown): z.infer<Schema> {
+  const result = schema.safeParse(value);
+  if (result.success) return result.data;
+  const issue = result.error.issues[0]!;
+  const field = issue.path.map(String).join(".");
+  throw new LidoError("bad_request", field ? `Invalid value for "${field}": ${issue.message}` : issue.message);
+}
+
+async function readText(c: HonoContext): Promise<string> {
+  const tooLarge = () => new LidoError("too_large", `The request's body is larger than ${bodyMaxBytes} bytes`);
+  if (Number(c.req.header("content-length") ?? 0) > bodyMaxBytes) throw tooLarge();
+  const stream = c.req.raw.body;
+  if (!stream) return "";
+  const chunks: Uint8Array[] = [];
+  let size = 0;
+  for await (const chunk of stream as unknown as AsyncIterable<Uint8Array>) {
+    size += chunk.length;
+    if (size > bodyMaxBytes) throw tooLarge();
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks).toString();
+}
+
+/** 200 with metadata. */
+export function sync(c: HonoContext, metadata: unknown, options: { etag?: unknown } = {}): Response {
+  return answer(c, 200, metadata, options.etag === undefined ? {} : { etag: etagOf(options.etag) });
+}
+
+/** 200 with nothing to tell. */
+export function done(c: HonoContext): Response {
+  return answer(c, 200, {});
+}
+
+/** 201: it is there now. */
+export function created(c: HonoContext, location: string): Response {
+  return answer(c, 201, null, { location });
+}
+
+/** 202: work that goes on. */
+export function background(c: HonoContext, operation: Operation): Response {
+  const url = `/1.0/operations/${operation.id}`;
+  const body = {
+    type: "async",
+    status: "Operation created",
+    status_code: 100,
+    operation: url,
+    error_code: 0,
+    error: "",
+    metadata: operation.view(),
+  };
+  return reply(c, 202, body, { location: url });
+}
+
+export function failure(c: HonoContext, error: unknown): Response {
+  const { status, text } = describeError(error);
+  return reply(c, status, {
+    type: "error",
+    status: "",
+    status_code: 0,
+    operation: "",
+    error_code: status,
+    error: text,
+    metadata: null,
+  });
+}
+
+function answer(c: HonoContext, status: number, metadata: unknown, headers: Record<string, string> = {}): Response {
+  const body = { type: "sync", status: "Success", status_code: 200, operation: "", error_code: 0, error: "", metadata };
+  return reply(c, status, body, headers);
+}
+
+function reply(
+  c: HonoContext,
+  status: number,
+  body: { metadata: unknown },
+  headers: Record<string, string> = {},
+): Response {
+  const native = c.req.header("accept")?.includes(superjsonType) ?? false;
+  const text = JSON.stringify(native ? { ...body, metadata: superjson.serialize(body.metadata) } : body);
+  return new Response(text + "\n", {
+    status,
+    headers: { "content-type": native ? superjsonType : "application/json", ...headers },
+  });
+}
+
+/** @param value What identifies the thing's present settings. */
+export function etagOf(value: unknown): string {
+  return `"${createHash("sha256").update(JSON.stringify(value)).digest("hex")}"`;
+}
+
+/** @param value As given to `sync`. @throws {LidoError} precondition_failed when the client saw other settings. */
+export function checkEtag(c: HonoContext, value: unknown): void {
+  const asked = c.req.header("if-match");
+  if (!asked || asked === "*") return;
+  const plain = (text: string) => text.replaceAll('"', "");
+  const current = etagOf(value);
+  if (plain(asked) !== plain(current)) {
+    throw new LidoError("precondition_failed", `ETag doesn't match: ${plain(current)} vs ${plain(asked)}`);
+  }
+}
+
+/** Whether two secrets are the same, in a time that does not tell where they differ. */
+export function sameSecret(one: string, other: string): boolean {
+  const digest = (text: string) => createHash("sha256").update(text).digest();
+  return timingSafeEqual(digest(one), digest(other));
+}
+
+function document(app: OpenAPIHono, options: RouteOptions<z.ZodType | undefined>): void {
+  const { method, path, summary, tag, body, returns } = options;
+  app.openAPIRegistry.registerPath({
+    method,
+    path,
+    summary,
+    tags: [tag],
+    request: body ? { body: { required: true, content: { "application/json": { schema: body } } } } : {},
+    responses: {
+      200: { description: "Done", ...(returns ? { content: { "application/json": { schema: returns } } } : {}) },
+      default: { description: "An operation (202), or an error" },
+    },
+  });
+}

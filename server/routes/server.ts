@@ -1,0 +1,147 @@
+import os from "node:os";
+import { readFileSync } from "node:fs";
+import type { OpenAPIHono } from "@hono/zod-openapi";
+import { z } from "zod";
+import { LidoError } from "../../api/errors.ts";
+import { configSchema, serverSchema } from "../../api/types.ts";
+import { version } from "../../api/version.ts";
+import { extensions } from "../../api/extensions.ts";
+import type { Context } from "../context.ts";
+import { checkEtag, done, newApp, route, sync } from "./route.ts";
+
+const tag = "server";
+const configBody = z.object({ config: configSchema }).loose().meta({ id: "ServerPut" });
+
+export function serverRoutes(context: Context): OpenAPIHono {
+  const app = newApp();
+  const { settings, pools } = context;
+
+  route(
+    app,
+    { method: "get", path: "/", summary: "The API's versions", tag, returns: z.array(z.string()) },
+    ({ c }) => sync(c, ["/1.0"]),
+  );
+
+  route(app, {
+    method: "get",
+    path: "/1.0",
+    summary: "The server, its settings and what it can do",
+    tag,
+    returns: serverSchema,
+  }, async ({ c }) => {
+    const config = settings.all();
+    const shown = { ...config, ...("core.trust_password" in config ? { "core.trust_password": true } : {}) };
+    const supported = await pools.supported();
+    const used = pools.usedDrivers();
+    return sync(c, {
+      config: shown,
+      api_extensions: extensions,
+      api_status: "stable",
+      api_version: "1.0",
+      auth: "trusted",
+      public: false,
+      auth_methods: ["tls"],
+      environment: {
+        addresses: [],
+        architectures: [machine()],
+        certificate: "",
+        certificate_fingerprint: "",
+        driver: "crun",
+        driver_version: "1",
+        firewall: "none",
+        kernel: "Linux",
+        kernel_architecture: machine(),
+        kernel_features: {},
+        kernel_version: os.release(),
+        lxc_features: {},
+        os_name: osRelease().NAME ?? "",
+        os_version: osRelease().VERSION_ID ?? "",
+        project: "default",
+        server: "lido",
+        server_clustered: false,
+        server_event_mode: "full-mesh",
+        server_name: os.hostname(),
+        server_pid: process.pid,
+        server_version: version,
+        storage: used.join(" | "),
+        storage_version: used.map((name) => supported.find((one) => one.Name === name)?.Version ?? "").join(" | "),
+        storage_supported_drivers: supported,
+      },
+    }, { etag: config });
+  });
+
+  for (const method of ["put", "patch"] as const) {
+    route(
+      app,
+      { method, path: "/1.0", summary: "Change the server's settings", tag, body: configBody },
+      ({ c, body }) => {
+        checkEtag(c, settings.all());
+        settings.replace(method === "put" ? body.config : { ...settings.all(), ...body.config });
+        return done(c);
+      },
+    );
+  }
+
+  route(
+    app,
+    { method: "get", path: "/1.0/projects", summary: "The one project there is", tag },
+    (request) => sync(request.c, request.recursion() > 0 ? [project()] : ["/1.0/projects/default"]),
+  );
+  route(app, { method: "get", path: "/1.0/projects/{name}", summary: "A project", tag }, (request) => {
+    if (request.param("name") !== "default") throw new LidoError("not_found", "Project not found");
+    return sync(request.c, project());
+  });
+
+  // What LXD has and a host of containers does not need: the honest answer is that there are none.
+  for (const none of ["networks", "network-acls", "warnings", "certificates", "cluster/members"]) {
+    route(app, { method: "get", path: `/1.0/${none}`, summary: "Always empty", tag }, ({ c }) => sync(c, []));
+  }
+  route(
+    app,
+    { method: "get", path: "/1.0/cluster", summary: "Not clustered", tag },
+    ({ c }) => sync(c, { server_name: "", enabled: false, member_config: [] }),
+  );
+
+  route(
+    app,
+    { method: "get", path: "/internal/ready", summary: "Answers when the daemon is ready", tag: "internal" },
+    ({ c }) => done(c),
+  );
+  route(app, { method: "put", path: "/internal/shutdown", summary: "End the daemon", tag: "internal" }, ({ c }) => {
+    // After the answer is on its way.
+    setImmediate(context.shutdown);
+    return done(c);
+  });
+
+  return app;
+}
+
+function project(): object {
+  return {
+    name: "default",
+    description: "Default lido project",
+    config: {
+      "features.images": "true",
+      "features.networks": "true",
+      "features.profiles": "true",
+      "features.storage.volumes": "true",
+    },
+    used_by: [],
+  };
+}
+
+/** As LXD and uname(1) name it. */
+export function machine(): string {
+  return { x64: "x86_64", arm64: "aarch64" }[process.arch as string] ?? process.arch;
+}
+
+let release: Record<string, string> | undefined;
+function osRelease(): Record<string, string> {
+  try {
+    const lines = readFileSync("/etc/os-release", "utf8").split("\n").map((line) => /^(\w+)="?([^"]*)"?$/.exec(line));
+    release ??= Object.fromEntries(lines.flatMap((match) => match ? [[match[1]!, match[2]!]] : []));
+  } catch {
+    release ??= {};
+  }
+  return release;
+}

@@ -1,0 +1,230 @@
+import type { OpenAPIHono } from "@hono/zod-openapi";
+import { z } from "zod";
+import { LidoError } from "../../api/errors.ts";
+import {
+  storageVolumePostSchema,
+  storageVolumePutSchema,
+  storageVolumeSchema,
+  storageVolumeSnapshotPutSchema,
+  storageVolumeSnapshotSchema,
+  storageVolumeSnapshotsPostSchema,
+  storageVolumesPostSchema,
+  storageVolumeStateSchema,
+} from "../../api/types.ts";
+import type { Context } from "../context.ts";
+import { volumeTypes } from "../storage/volumes.ts";
+import { background, checkEtag, created, done, newApp, route, type RouteRequest, sync } from "./route.ts";
+
+const tag = "storage volumes";
+const all = "/1.0/storage-pools/{pool}/volumes";
+const one = `${all}/{type}/{name}`;
+const snapshotsPath = `${one}/snapshots`;
+const snapshotPath = `${snapshotsPath}/{snapshot}`;
+
+type Services = Pick<Context, "volumes" | "volumeSnapshots">;
+
+export function storageVolumeRoutes(context: Services): OpenAPIHono {
+  const app = newApp();
+  addVolumes(app, context);
+  addSnapshots(app, context);
+  return app;
+}
+
+function addVolumes(app: OpenAPIHono, { volumes, volumeSnapshots }: Services): void {
+  for (const path of [all, `${all}/{type}`]) {
+    route(app, {
+      method: "get",
+      path,
+      summary: "List storage volumes",
+      tag,
+      returns: z.array(z.union([z.string(), storageVolumeSchema])),
+    }, (request) => {
+      const found = volumes.list(request.param("pool"), request.param("type") || undefined);
+      const shown = filterBy(found, request.query("filter"));
+      if (request.recursion() > 0) return sync(request.c, shown);
+      return sync(
+        request.c,
+        shown.map(({ type, name }) => `/1.0/storage-pools/${request.param("pool")}/volumes/${type}/${name}`),
+      );
+    });
+
+    route(app, {
+      method: "post",
+      path,
+      summary: "Create or copy a storage volume",
+      tag,
+      body: storageVolumesPostSchema,
+    }, async (request) => {
+      const { c, body, param } = request;
+      const post = { ...body, type: param("type") || body.type };
+      if (post.source.type === "copy" || post.source.name) return background(c, volumes.copy(param("pool"), post));
+      if (post.source.type !== "" && post.source.type !== "none") {
+        throw new LidoError("bad_request", `Unknown source type "${post.source.type}": "copy" is allowed`);
+      }
+      await volumes.create(param("pool"), post);
+      return created(c, `/1.0/storage-pools/${param("pool")}/volumes/${post.type}/${post.name}`);
+    });
+  }
+
+  route(
+    app,
+    { method: "get", path: one, summary: "A storage volume", tag, returns: storageVolumeSchema },
+    (request) => {
+      const { c } = request;
+      const key = keyOf(request);
+      return sync(c, volumes.get(...key), { etag: volumes.etag(...key) });
+    },
+  );
+
+  for (const method of ["put", "patch"] as const) {
+    route(
+      app,
+      { method, path: one, summary: "Change or restore a storage volume", tag, body: storageVolumePutSchema },
+      async (request) => {
+        const { c, body } = request;
+        const key = keyOf(request);
+        checkEtag(c, volumes.etag(...key));
+        if (body.restore) await volumeSnapshots.restore(key[0], needCustom(key[1], key[2]), body.restore);
+        else await volumes.update(...key, body, method === "patch");
+        return done(c);
+      },
+    );
+  }
+
+  route(app, {
+    method: "post",
+    path: one,
+    summary: "Rename or move a storage volume",
+    tag,
+    body: storageVolumePostSchema,
+  }, async (request) => {
+    const { c, body } = request;
+    const [pool, type, name] = keyOf(request);
+    const to = body.name || name;
+    if (body.pool && body.pool !== pool) {
+      return background(c, volumes.move(pool, needCustom(type, name), body.pool, to));
+    }
+    await volumes.rename(pool, needCustom(type, name), to);
+    return created(c, `/1.0/storage-pools/${pool}/volumes/${type}/${to}`);
+  });
+
+  route(app, { method: "delete", path: one, summary: "Delete a storage volume", tag }, async (request) => {
+    await volumes.delete(...keyOf(request));
+    return done(request.c);
+  });
+
+  route(app, {
+    method: "get",
+    path: `${one}/state`,
+    summary: "What a volume takes up",
+    tag,
+    returns: storageVolumeStateSchema,
+  }, async (request) => sync(request.c, await volumes.state(...keyOf(request))));
+}
+
+function addSnapshots(app: OpenAPIHono, { volumeSnapshots }: Services): void {
+  const keyed = (request: RouteRequest<unknown>): [string, string] => {
+    const [pool, type, name] = keyOf(request);
+    return [pool, needCustom(type, name)];
+  };
+
+  route(app, {
+    method: "get",
+    path: snapshotsPath,
+    summary: "List a volume's snapshots",
+    tag,
+    returns: z.array(z.union([z.string(), storageVolumeSnapshotSchema])),
+  }, (request) => {
+    const [pool, type, name] = keyOf(request);
+    if (type !== "custom") return sync(request.c, []);
+    const found = volumeSnapshots.list(pool, name);
+    if (request.recursion() > 0) return sync(request.c, found);
+    return sync(
+      request.c,
+      found.map((snapshot) => `/1.0/storage-pools/${pool}/volumes/${type}/${name}/snapshots/${snapshot.name}`),
+    );
+  });
+
+  route(app, {
+    method: "post",
+    path: snapshotsPath,
+    summary: "Take a snapshot",
+    tag,
+    body: storageVolumeSnapshotsPostSchema,
+  }, (request) => background(request.c, volumeSnapshots.create(...keyed(request), request.body)));
+
+  route(
+    app,
+    { method: "get", path: snapshotPath, summary: "A snapshot", tag, returns: storageVolumeSnapshotSchema },
+    (request) => {
+      const key = [...keyed(request), request.param("snapshot")] as const;
+      return sync(request.c, volumeSnapshots.get(...key), { etag: volumeSnapshots.etag(...key) });
+    },
+  );
+
+  for (const method of ["put", "patch"] as const) {
+    route(
+      app,
+      { method, path: snapshotPath, summary: "Change a snapshot", tag, body: storageVolumeSnapshotPutSchema },
+      (request) => {
+        const key = [...keyed(request), request.param("snapshot")] as const;
+        checkEtag(request.c, volumeSnapshots.etag(...key));
+        volumeSnapshots.update(...key, request.body);
+        return done(request.c);
+      },
+    );
+  }
+
+  route(
+    app,
+    {
+      method: "post",
+      path: snapshotPath,
+      summary: "Rename a snapshot",
+      tag,
+      body: z.object({ name: z.string() }).loose().meta({ id: "StorageVolumeSnapshotPost" }),
+    },
+    (request) =>
+      background(request.c, volumeSnapshots.rename(...keyed(request), request.param("snapshot"), request.body.name)),
+  );
+
+  route(
+    app,
+    { method: "delete", path: snapshotPath, summary: "Delete a snapshot", tag },
+    (request) => background(request.c, volumeSnapshots.delete(...keyed(request), request.param("snapshot"))),
+  );
+}
+
+function keyOf(request: RouteRequest<unknown>): [pool: string, type: string, name: string] {
+  return [request.param("pool"), request.param("type"), request.param("name")];
+}
+
+function needCustom(type: string, name: string): string {
+  if (type === "custom") return name;
+  const known = (volumeTypes as readonly string[]).includes(type);
+  throw new LidoError(
+    "bad_request",
+    known
+      ? `Storage volume "${name}" of type "${type}" belongs to an ${type === "image" ? "image" : "instance"}`
+      : `Invalid storage volume type "${type}"`,
+  );
+}
+
+/** LXD's filter language in its simplest and only common form: `key=value` or `key eq value`, joined by `and` or commas.
+ * @throws {LidoError} bad_request for anything else. */
+function filterBy<T extends object>(items: T[], filter: string | undefined): T[] {
+  if (!filter) return items;
+  const clauses = filter.split(/\s+and\s+|,/).map((clause) => {
+    const match = /^\s*([\w.]+)\s*(?:=|\s(?:eq)\s)\s*"?([^"]*?)"?\s*$/.exec(clause);
+    if (!match) throw new LidoError("bad_request", `Invalid filter ${JSON.stringify(clause)}: key=value is allowed`);
+    return { path: match[1]!.split("."), value: match[2]! };
+  });
+  return items.filter((item) =>
+    clauses.every(({ path, value }) => {
+      const [first, ...rest] = path;
+      const field = (item as Record<string, unknown>)[first!];
+      const found = rest.length === 0 ? field : (field as Record<string, unknown> | undefined)?.[rest.join(".")];
+      return String(found ?? "") === value;
+    })
+  );
+}

@@ -1,0 +1,84 @@
+import { LidoError } from "../../api/errors.ts";
+import { parseSizeBytes } from "../../api/size.ts";
+import type { Config } from "../../api/types.ts";
+import type { ConfigKey, DriverKind } from "../../drivers/storage/driver.ts";
+import { anyText, boolean, commonVolumeKeys, isTrue } from "../../drivers/storage/keys.ts";
+
+/** Keys of custom volumes that the server gives meaning to. */
+const serverVolumeKeys: Readonly<Record<string, ConfigKey>> = {
+  "security.shifted": {
+    check: boolean,
+    default: "false",
+    help: "Idmapped mounts: any number of containers with any maps",
+  },
+  "security.unmapped": { check: boolean, default: "false", help: "No id map at all" },
+  "snapshots.expiry": { check: anyText, help: "Lifetime of snapshots, such as 1d 3H" },
+  "snapshots.expiry.manual": { check: anyText, help: "Lifetime of snapshots made by hand" },
+  "snapshots.pattern": { check: anyText, default: "snap%d", help: "Name of snapshots" },
+  "snapshots.schedule": { check: anyText, help: "Cron expression, or @daily and the like" },
+};
+
+function volumeKeys(kind: DriverKind): Readonly<Record<string, ConfigKey>> {
+  return { ...commonVolumeKeys, ...serverVolumeKeys, ...kind.volumeKeys };
+}
+
+const isFree = (key: string) => key.startsWith("user.") || key.startsWith("volatile.");
+
+/** @throws {LidoError} bad_request with LXD's texts. */
+export function checkPoolConfig(kind: DriverKind, config: Config): void {
+  const forVolumes = volumeKeys(kind);
+  for (const [name, value] of Object.entries(config)) {
+    if (isFree(name)) continue;
+    const key = name.startsWith("volume.") ? own(forVolumes, name.slice("volume.".length)) : own(kind.poolKeys, name);
+    if (!key) throw new LidoError("bad_request", `Invalid option "${name}"`);
+    const reason = value === "" ? undefined : key.check(value);
+    if (reason) throw new LidoError("bad_request", `Invalid value for option "${name}": ${reason}`);
+  }
+}
+
+/** @param name As on disk, for the text. @throws {LidoError} bad_request with LXD's texts. */
+export function checkVolumeConfig(kind: DriverKind, name: string, config: Config): void {
+  const keys = volumeKeys(kind);
+  for (const [option, value] of Object.entries(config)) {
+    if (isFree(option)) continue;
+    const key = own(keys, option);
+    if (!key) throw new LidoError("bad_request", `Invalid option for volume "${name}" option "${option}"`);
+    const reason = value === "" ? undefined : key.check(value);
+    if (reason) {
+      const text = option === "size" ? `Invalid value: ${value}` : reason;
+      throw new LidoError("bad_request", `Invalid value for volume "${name}" option "${option}": ${text}`);
+    }
+  }
+  if (isTrue(config["security.shifted"]) && isTrue(config["security.unmapped"])) {
+    throw new LidoError("bad_request", "security.unmapped and security.shifted are mutually exclusive");
+  }
+}
+
+/** What cannot change after the making. @throws {LidoError} bad_request. */
+export function checkVolumeChange(kind: DriverKind, before: Config, after: Config): void {
+  for (const [option, key] of Object.entries(volumeKeys(kind))) {
+    if (key.fixed && (before[option] ?? "") !== (after[option] ?? "")) {
+      throw new LidoError("bad_request", `Option "${option}" cannot be changed after the volume was made`);
+    }
+  }
+}
+
+/** A new volume's settings: its own, and the pool's `volume.*` for the rest. */
+export function withPoolDefaults(kind: DriverKind, pool: Config, config: Config): Config {
+  const result = { ...config };
+  for (const option of Object.keys(volumeKeys(kind))) {
+    const inherited = pool[`volume.${option}`];
+    if (result[option] === undefined && inherited) result[option] = inherited;
+  }
+  return Object.fromEntries(Object.entries(result).filter(([, value]) => value !== ""));
+}
+
+/** @returns The bytes of `size`; undefined when there is no limit. */
+export function sizeOf(config: Config): bigint | undefined {
+  const bytes = config.size ? parseSizeBytes(config.size) : undefined;
+  return bytes === 0n ? undefined : bytes;
+}
+
+function own(keys: Readonly<Record<string, ConfigKey>>, name: string): ConfigKey | undefined {
+  return Object.hasOwn(keys, name) ? keys[name] : undefined;
+}

@@ -1,0 +1,301 @@
+import { join } from "node:path";
+import { LidoError, messageOf } from "../../api/errors.ts";
+import { parseSizeBytes } from "../../api/size.ts";
+import type { Config, ResourcesStoragePool, StoragePool, StoragePoolsPost } from "../../api/types.ts";
+import type { Host } from "../../drivers/host/host.ts";
+import type { Driver, DriverKind, Pool } from "../../drivers/storage/driver.ts";
+import { driverKinds } from "../../drivers/storage/registry.ts";
+import type { Events } from "../events/events.ts";
+import type { Journal } from "../journal/journal.ts";
+import type { Database, Row } from "../state/database.ts";
+import { checkPoolConfig } from "./config.ts";
+import { Locks } from "./locks.ts";
+import { checkName } from "./names.ts";
+import { readUsage, type Usage } from "./usage.ts";
+
+/** A pool that was not there is tried again this often. */
+const retryEveryMs = 60_000;
+
+export interface PoolsOptions {
+  readonly database: Database;
+  readonly journal: Journal;
+  readonly events: Events;
+  readonly host: Host;
+  readonly log: { warn(context: object, message: string): void };
+  readonly paths: { readonly storagePools: string; readonly disks: string };
+}
+
+interface PoolIntent {
+  readonly name: string;
+  readonly driver: string;
+  readonly config: Config;
+}
+
+export interface SupportedDriver {
+  readonly Name: string;
+  readonly Version: string;
+  readonly Remote: boolean;
+}
+
+/** The storage pools: their rows, and the drivers of those that are open. */
+export class Pools {
+  readonly #options: PoolsOptions;
+  readonly #drivers = new Map<string, Driver>();
+  /** Why a pool is not open. */
+  readonly #unavailable = new Map<string, string>();
+  readonly #locks = new Locks();
+  readonly #creating: ReturnType<Journal["kind"]>;
+  readonly #deleting: ReturnType<Journal["kind"]>;
+  #retry: NodeJS.Timeout | undefined;
+  #supported: Promise<SupportedDriver[]> | undefined;
+
+  constructor(options: PoolsOptions) {
+    this.#options = options;
+    const takeAway = async ({ name, driver, config }: PoolIntent) => {
+      this.#drivers.delete(name);
+      await this.kind(driver).destroy(options.host, this.#poolOf(name, config));
+      options.database.run("DELETE FROM storage_pools WHERE name = ?", name);
+    };
+    this.#creating = options.journal.kind<PoolIntent>("pool.create", takeAway) as ReturnType<Journal["kind"]>;
+    this.#deleting = options.journal.kind<PoolIntent>("pool.delete", takeAway) as ReturnType<Journal["kind"]>;
+  }
+
+  /** Opens every pool. One that cannot be opened does not stop the others; it is tried again. */
+  async start(): Promise<void> {
+    await this.#openAll();
+    this.#retry = setInterval(() => {
+      if (this.#unavailable.size > 0) this.#openAll().catch(() => {});
+    }, retryEveryMs);
+    this.#retry.unref();
+  }
+
+  /** Pools stay mounted: containers go on without the daemon. */
+  close(): void {
+    clearInterval(this.#retry);
+  }
+
+  list(): StoragePool[] {
+    const usage = readUsage(this.#options.database);
+    return this.#options.database.all("SELECT * FROM storage_pools ORDER BY name").map((row) => this.#view(row, usage));
+  }
+
+  names(): string[] {
+    return this.#options.database.all("SELECT name FROM storage_pools ORDER BY name").map((row) => String(row.name));
+  }
+
+  /** @throws {LidoError} not_found. */
+  get(name: string): StoragePool {
+    return this.#view(this.#row(name), readUsage(this.#options.database));
+  }
+
+  /** @returns What an ETag of the pool is made of. */
+  etag(name: string): unknown {
+    const { driver, description, config } = this.#row(name);
+    return [name, driver, description, config];
+  }
+
+  /** @returns The row's id. @throws {LidoError} not_found. */
+  id(name: string): number {
+    return Number(this.#row(name).id);
+  }
+
+  config(name: string): Config {
+    return JSON.parse(String(this.#row(name).config));
+  }
+
+  kindOf(name: string): DriverKind {
+    return this.kind(String(this.#row(name).driver));
+  }
+
+  /** @throws {LidoError} bad_request for a driver that does not exist. */
+  kind(driver: string): DriverKind {
+    const kind = driverKinds.get(driver);
+    if (!kind) throw new LidoError("bad_request", "Unknown driver");
+    return kind;
+  }
+
+  /** @throws {LidoError} not_found, or unavailable with the reason. */
+  driver(name: string): Driver {
+    const driver = this.#drivers.get(name);
+    if (driver) return driver;
+    this.#row(name);
+    throw new LidoError(
+      "unavailable",
+      `Storage pool "${name}" is unavailable: ${this.#unavailable.get(name) ?? "not opened yet"}`,
+    );
+  }
+
+  async create(post: StoragePoolsPost): Promise<void> {
+    const { name, description } = post;
+    checkName("Storage pool", name);
+    const kind = this.kind(post.driver);
+    checkPoolConfig(kind, post.config);
+    const config = Object.fromEntries(Object.entries(post.config).filter(([, value]) => value !== ""));
+    await this.#locks.hold([name], async () => {
+      const { database, host, events } = this.#options;
+      if (database.get("SELECT id FROM storage_pools WHERE name = ?", name)) {
+        throw new LidoError("conflict", "The storage pool already exists: The record already exists");
+      }
+      const probed = await kind.probe(host);
+      if ("missing" in probed) {
+        throw new LidoError("bad_request", `Cannot use driver "${kind.name}": ${probed.missing}`);
+      }
+      const planned = await kind.plan(host, this.#poolOf(name, config));
+      this.#refuseSharedSource(planned.source);
+      await using intent = this.#creating({ name, driver: kind.name, config: planned });
+      const driver = await kind.create(host, this.#poolOf(name, planned));
+      intent.commit(() =>
+        database.run(
+          "INSERT INTO storage_pools (name, driver, description, state, config) VALUES (?, ?, ?, 'Created', ?)",
+          name,
+          kind.name,
+          description,
+          JSON.stringify(planned),
+        )
+      );
+      this.#drivers.set(name, driver);
+      this.#supported = undefined;
+      events.lifecycle("storage-pool-created", `/1.0/storage-pools/${name}`, { driver: kind.name });
+    });
+  }
+
+  /** @param isPatch Whether keys that are not given stay. */
+  async update(name: string, put: { description?: string; config: Config }, isPatch: boolean): Promise<void> {
+    await this.#locks.hold([name], async () => {
+      const row = this.#row(name);
+      const kind = this.kind(String(row.driver));
+      const before: Config = JSON.parse(String(row.config));
+      const given = isPatch ? { ...before, ...put.config } : put.config;
+      const config = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== ""));
+      // LXD's client leaves out what it does not show; what was fixed at the making stays.
+      for (const [key, { fixed }] of Object.entries(kind.poolKeys)) {
+        if (!fixed || before[key] === undefined) continue;
+        if (config[key] !== undefined && config[key] !== before[key]) {
+          const text = key === "source"
+            ? "Pool source cannot be changed when not in pending state"
+            : `Option "${key}" cannot be changed`;
+          throw new LidoError("bad_request", text);
+        }
+        config[key] = before[key];
+      }
+      checkPoolConfig(kind, config);
+      if (before.size !== undefined) config.size ??= before.size;
+      await this.#resize(name, before.size, config.size);
+      this.#options.database.run(
+        "UPDATE storage_pools SET description = ?, config = ? WHERE name = ?",
+        put.description ?? String(row.description),
+        JSON.stringify(config),
+        name,
+      );
+      this.#options.events.lifecycle("storage-pool-updated", `/1.0/storage-pools/${name}`);
+    });
+  }
+
+  async delete(name: string): Promise<void> {
+    await this.#locks.hold([name], async () => {
+      const row = this.#row(name);
+      const { database, host, events } = this.#options;
+      // Images are copies of ours; all else is somebody's.
+      const users = readUsage(database).ofPool(name).filter((url) => !url.startsWith("/1.0/images/"));
+      if (users.length > 0) throw new LidoError("bad_request", "The storage pool is currently in use");
+      const config: Config = JSON.parse(String(row.config));
+      const kind = this.kind(String(row.driver));
+      await using intent = this.#deleting({ name, driver: kind.name, config });
+      this.#drivers.delete(name);
+      await kind.destroy(host, this.#poolOf(name, config));
+      intent.commit(() =>
+        database.transaction(() => {
+          database.run("DELETE FROM storage_volumes WHERE pool_id = ?", row.id!);
+          database.run("DELETE FROM storage_pools WHERE id = ?", row.id!);
+        })
+      );
+      this.#unavailable.delete(name);
+      events.lifecycle("storage-pool-deleted", `/1.0/storage-pools/${name}`);
+    });
+  }
+
+  async resources(name: string): Promise<ResourcesStoragePool> {
+    const { space, inodes } = await this.driver(name).resources();
+    return {
+      space: { used: Number(space.used), total: Number(space.total) },
+      inodes: { used: Number(inodes.used), total: Number(inodes.total) },
+    };
+  }
+
+  /** The drivers that work on this host. Looked at once, and again after a pool was made. */
+  supported(): Promise<SupportedDriver[]> {
+    return this.#supported ??= Promise.all(
+      [...driverKinds.values()].map(async (kind) => ({ kind, probed: await kind.probe(this.#options.host) })),
+    ).then((all) =>
+      all.flatMap(({ kind, probed }) =>
+        "version" in probed ? [{ Name: kind.name, Version: probed.version, Remote: false }] : []
+      )
+    );
+  }
+
+  /** Names of the drivers that pools are on. */
+  usedDrivers(): string[] {
+    return this.#options.database.all("SELECT DISTINCT driver FROM storage_pools ORDER BY driver").map((row) =>
+      String(row.driver)
+    );
+  }
+
+  async #resize(name: string, before: string | undefined, after: string | undefined): Promise<void> {
+    if (before === after || after === undefined) return;
+    const driver = this.driver(name);
+    if (!driver.facets.resize) throw new LidoError("bad_request", `Cannot change "size": ${driver.absent.resize}`);
+    await driver.facets.resize.grow(parseSizeBytes(after)!);
+  }
+
+  #refuseSharedSource(source: string | undefined): void {
+    for (const row of this.#options.database.all("SELECT name, config FROM storage_pools")) {
+      if (source !== undefined && JSON.parse(String(row.config)).source === source) {
+        throw new LidoError("bad_request", `Source "${source}" is in use by storage pool "${row.name}"`);
+      }
+    }
+  }
+
+  async #openAll(): Promise<void> {
+    const rows = this.#options.database.all("SELECT name, driver, config FROM storage_pools").filter((row) =>
+      !this.#drivers.has(String(row.name))
+    );
+    await Promise.all(rows.map((row) => this.#locks.hold([String(row.name)], () => this.#open(row))));
+  }
+
+  async #open(row: Row): Promise<void> {
+    const name = String(row.name);
+    if (this.#drivers.has(name)) return;
+    try {
+      const pool = this.#poolOf(name, JSON.parse(String(row.config)));
+      this.#drivers.set(name, await this.kind(String(row.driver)).open(this.#options.host, pool));
+      this.#unavailable.delete(name);
+    } catch (error) {
+      this.#unavailable.set(name, messageOf(error));
+      this.#options.log.warn({ pool: name, error: messageOf(error) }, "cannot open a storage pool");
+    }
+  }
+
+  #poolOf(name: string, config: Config): Pool {
+    const { storagePools, disks } = this.#options.paths;
+    return { name, config, root: join(storagePools, name), diskFile: join(disks, `${name}.img`) };
+  }
+
+  #row(name: string): Row {
+    const row = this.#options.database.get("SELECT * FROM storage_pools WHERE name = ?", name);
+    if (!row) throw new LidoError("not_found", "Storage pool not found");
+    return row;
+  }
+
+  #view(row: Row, usage: Usage): StoragePool {
+    const name = String(row.name);
+    return {
+      config: JSON.parse(String(row.config)),
+      description: String(row.description),
+      name,
+      driver: String(row.driver),
+      used_by: usage.ofPool(name),
+      status: this.#drivers.has(name) ? "Created" : "Unavailable",
+      locations: ["none"],
+    };
+  }
+}

@@ -1,0 +1,96 @@
+import { LidoError } from "../../api/errors.ts";
+import type { Config, StorageVolume, StorageVolumeSnapshot } from "../../api/types.ts";
+import type { Volume, VolumeType } from "../../drivers/storage/driver.ts";
+import type { Database, Row } from "../state/database.ts";
+import type { Usage } from "./usage.ts";
+
+/** Rows of volumes and their snapshots. */
+
+const select =
+  `SELECT storage_volumes.*, storage_pools.name AS pool FROM storage_volumes JOIN storage_pools ON storage_pools.id = pool_id`;
+
+export function volumeRow(database: Database, pool: string, type: string, name: string): Row | undefined {
+  return database.get(
+    `${select} WHERE storage_pools.name = ? AND type = ? AND storage_volumes.name = ?`,
+    pool,
+    type,
+    name,
+  );
+}
+
+/** @throws {LidoError} not_found with LXD's text. */
+export function needVolumeRow(database: Database, pool: string, type: string, name: string): Row {
+  const row = volumeRow(database, pool, type, name);
+  if (!row) throw new LidoError("not_found", "Storage pool volume not found");
+  return row;
+}
+
+export function volumeRows(database: Database, pool: string, type?: string): Row[] {
+  const of = type === undefined ? "" : " AND type = ?";
+  const order = " ORDER BY type, storage_volumes.name";
+  return database.all(
+    `${select} WHERE storage_pools.name = ?${of}${order}`,
+    pool,
+    ...(type === undefined ? [] : [type]),
+  );
+}
+
+export function insertVolume(
+  database: Database,
+  row: { poolId: number; type: VolumeType; name: string; description?: string; config: Config },
+): number {
+  return database.run(
+    "INSERT INTO storage_volumes (pool_id, type, name, description, created_at, config) VALUES (?, ?, ?, ?, ?, ?)",
+    row.poolId,
+    row.type,
+    row.name,
+    row.description ?? "",
+    new Date().toISOString(),
+    JSON.stringify(row.config),
+  ).id;
+}
+
+export function deleteVolumeRow(database: Database, pool: string, type: string, name: string): void {
+  database.run(
+    "DELETE FROM storage_volumes WHERE type = ? AND name = ? AND pool_id = (SELECT id FROM storage_pools WHERE name = ?)",
+    type,
+    name,
+    pool,
+  );
+}
+
+/** A custom volume's name on disk has its project before it. */
+export function onDisk(type: VolumeType, name: string): Volume {
+  return { type, name: type === "custom" ? `default_${name}` : name };
+}
+
+export function fromDisk(volume: Volume): string {
+  return volume.type === "custom" ? volume.name.replace(/^default_/, "") : volume.name;
+}
+
+export function viewVolume(row: Row, usage: Usage): StorageVolume {
+  const type = String(row.type) as StorageVolume["type"], name = String(row.name), pool = String(row.pool);
+  const owner = type === "image" ? [`/1.0/images/${name}`] : [`/1.0/instances/${name}`];
+  return {
+    config: JSON.parse(String(row.config)),
+    description: String(row.description),
+    name,
+    type,
+    used_by: type === "custom" ? usage.ofVolume(pool, name) : owner,
+    location: "none",
+    content_type: "filesystem",
+    project: String(row.project),
+    created_at: String(row.created_at),
+  };
+}
+
+export function viewSnapshot(row: Row): StorageVolumeSnapshot {
+  return {
+    name: String(row.name),
+    config: JSON.parse(String(row.config)),
+    content_type: "filesystem",
+    description: String(row.description),
+    created_at: String(row.created_at),
+    expires_at: row.expires_at === null ? null : String(row.expires_at),
+  };
+}

@@ -1,0 +1,216 @@
+import { LidoError } from "../../api/errors.ts";
+import type { StorageVolumeSnapshot } from "../../api/types.ts";
+import type { Volume } from "../../drivers/storage/driver.ts";
+import type { Journal } from "../journal/journal.ts";
+import type { Operation } from "../operations/operations.ts";
+import type { Row } from "../state/database.ts";
+import { checkName } from "./names.ts";
+import { onDisk, viewSnapshot } from "./rows.ts";
+import { lockName, url, type Volumes, type VolumesOptions } from "./volumes.ts";
+
+interface SnapshotIntent {
+  readonly pool: string;
+  /** On disk. */
+  readonly name: string;
+  readonly snapshot: string;
+}
+
+interface SnapshotRenameIntent extends SnapshotIntent {
+  readonly to: string;
+}
+
+/** Snapshots of custom volumes. */
+export class VolumeSnapshots {
+  readonly #options: VolumesOptions;
+  readonly #volumes: Volumes;
+  readonly #creating: ReturnType<Journal["kind"]>;
+  readonly #deleting: ReturnType<Journal["kind"]>;
+  readonly #renaming: ReturnType<Journal["kind"]>;
+
+  constructor(options: VolumesOptions, volumes: Volumes) {
+    this.#options = options;
+    this.#volumes = volumes;
+    const takeAway = async ({ pool, name, snapshot }: SnapshotIntent) => {
+      if (!options.pools.names().includes(pool)) return;
+      await options.pools.driver(pool).facets.snapshot?.delete({ type: "custom", name, snapshot });
+      options.database.run(
+        `DELETE FROM storage_volume_snapshots WHERE name = ? AND volume_id IN (
+           SELECT storage_volumes.id FROM storage_volumes JOIN storage_pools ON storage_pools.id = pool_id
+           WHERE storage_pools.name = ? AND type = 'custom' AND storage_volumes.name = ?)`,
+        snapshot,
+        pool,
+        name.replace(/^default_/, ""),
+      );
+    };
+    this.#creating = options.journal.kind<SnapshotIntent>("volume-snapshot.create", takeAway) as ReturnType<
+      Journal["kind"]
+    >;
+    this.#deleting = options.journal.kind<SnapshotIntent>("volume-snapshot.delete", takeAway) as ReturnType<
+      Journal["kind"]
+    >;
+    this.#renaming = options.journal.kind<SnapshotRenameIntent>(
+      "volume-snapshot.rename",
+      async ({ pool, name, snapshot, to }) => {
+        const facet = options.pools.driver(pool).facets.snapshot;
+        // Back to the old name, which the row still has.
+        if (facet && (await facet.list({ type: "custom", name })).includes(to)) {
+          await facet.rename({
+            type: "custom",
+            name,
+            snapshot: to,
+          }, snapshot);
+        }
+      },
+    ) as ReturnType<Journal["kind"]>;
+  }
+
+  list(pool: string, volume: string): StorageVolumeSnapshot[] {
+    return this.#volumes.snapshotRows(Number(this.#volumes.row(pool, "custom", volume).id)).map(viewSnapshot);
+  }
+
+  get(pool: string, volume: string, snapshot: string): StorageVolumeSnapshot {
+    return viewSnapshot(this.#row(pool, volume, snapshot));
+  }
+
+  etag(pool: string, volume: string, snapshot: string): unknown {
+    const { description, expires_at } = this.#row(pool, volume, snapshot);
+    return [snapshot, description, expires_at];
+  }
+
+  create(pool: string, volume: string, post: { name: string; expires_at?: string | null | undefined }): Operation {
+    const row = this.#volumes.row(pool, "custom", volume);
+    const name = post.name || this.#nextName(row);
+    checkName("Storage volume snapshot", name);
+    if (this.#find(Number(row.id), name)) throw new LidoError("conflict", `Snapshot "${name}" already in use`);
+    const facet = this.#facet(pool);
+    const expiresAt = post.expires_at ? checkTime(post.expires_at) : null;
+    const target = { ...onDisk("custom", volume), snapshot: name };
+    return this.#start("Creating volume snapshot", pool, volume, async (signal) => {
+      if (this.#find(Number(row.id), name)) throw new LidoError("conflict", `Snapshot "${name}" already in use`);
+      await using open = this.#creating({ pool, name: target.name, snapshot: name });
+      await facet.create(target, { signal });
+      open.commit(() =>
+        this.#options.database.run(
+          "INSERT INTO storage_volume_snapshots (volume_id, name, created_at, expires_at, config) VALUES (?, ?, ?, ?, ?)",
+          row.id!,
+          name,
+          new Date().toISOString(),
+          expiresAt,
+          row.config!,
+        )
+      );
+      this.#options.events.lifecycle(
+        "storage-volume-snapshot-created",
+        `${url(pool, "custom", volume)}/snapshots/${name}`,
+      );
+    });
+  }
+
+  delete(pool: string, volume: string, snapshot: string): Operation {
+    this.#row(pool, volume, snapshot);
+    const target = { ...onDisk("custom", volume), snapshot };
+    return this.#start("Deleting volume snapshot", pool, volume, async () => {
+      const row = this.#row(pool, volume, snapshot);
+      await using open = this.#deleting({ pool, name: target.name, snapshot });
+      await this.#facet(pool).delete(target);
+      open.commit(() => this.#options.database.run("DELETE FROM storage_volume_snapshots WHERE id = ?", row.id!));
+      this.#options.events.lifecycle(
+        "storage-volume-snapshot-deleted",
+        `${url(pool, "custom", volume)}/snapshots/${snapshot}`,
+      );
+    });
+  }
+
+  rename(pool: string, volume: string, snapshot: string, to: string): Operation {
+    const row = this.#row(pool, volume, snapshot);
+    checkName("Storage volume snapshot", to);
+    if (this.#find(Number(row.volume_id), to)) throw new LidoError("conflict", `Snapshot "${to}" already in use`);
+    const target = { ...onDisk("custom", volume), snapshot };
+    return this.#start("Renaming volume snapshot", pool, volume, async () => {
+      await using open = this.#renaming({ pool, name: target.name, snapshot, to });
+      await this.#facet(pool).rename(target, to);
+      open.commit(() =>
+        this.#options.database.run("UPDATE storage_volume_snapshots SET name = ? WHERE id = ?", to, row.id!)
+      );
+      this.#options.events.lifecycle(
+        "storage-volume-snapshot-renamed",
+        `${url(pool, "custom", volume)}/snapshots/${to}`,
+      );
+    });
+  }
+
+  update(
+    pool: string,
+    volume: string,
+    snapshot: string,
+    put: { description?: string; expires_at?: string | null | undefined },
+  ): void {
+    const row = this.#row(pool, volume, snapshot);
+    this.#options.database.run(
+      "UPDATE storage_volume_snapshots SET description = ?, expires_at = ? WHERE id = ?",
+      put.description ?? String(row.description),
+      put.expires_at === undefined ? row.expires_at! : put.expires_at ? checkTime(put.expires_at) : null,
+      row.id!,
+    );
+  }
+
+  /** Makes the volume what it was. @throws {LidoError} When a running instance has it. */
+  async restore(pool: string, volume: string, snapshot: string): Promise<void> {
+    const row = this.#volumes.row(pool, "custom", volume);
+    if (!this.#find(Number(row.id), snapshot)) throw new LidoError("not_found", "Storage volume snapshot not found");
+    if (this.#options.users(pool, volume).some(({ isRunning }) => isRunning)) {
+      throw new LidoError("bad_request", "Cannot restore custom volume used by running instances");
+    }
+    const target: Volume = { ...this.#volumes.volume(row), snapshot };
+    await this.#volumes.locks.hold([lockName(pool, target)], () => this.#facet(pool).restore(target));
+    this.#options.events.lifecycle("storage-volume-restored", url(pool, "custom", volume), { snapshot });
+  }
+
+  #start(description: string, pool: string, volume: string, run: (signal: AbortSignal) => Promise<void>): Operation {
+    return this.#options.operations.start({
+      description,
+      resources: { storage_volumes: [url(pool, "custom", volume)] },
+      run: ({ signal }) => this.#volumes.locks.hold([lockName(pool, onDisk("custom", volume))], () => run(signal)),
+    });
+  }
+
+  #facet(pool: string) {
+    const driver = this.#options.pools.driver(pool);
+    if (!driver.facets.snapshot) throw new LidoError("bad_request", `Cannot make snapshots: ${driver.absent.snapshot}`);
+    return driver.facets.snapshot;
+  }
+
+  #find(volumeId: number, name: string): Row | undefined {
+    return this.#options.database.get(
+      "SELECT * FROM storage_volume_snapshots WHERE volume_id = ? AND name = ?",
+      volumeId,
+      name,
+    );
+  }
+
+  #row(pool: string, volume: string, snapshot: string): Row {
+    const row = this.#find(Number(this.#volumes.row(pool, "custom", volume).id), snapshot);
+    if (!row) throw new LidoError("not_found", "Storage volume snapshot not found");
+    return row;
+  }
+
+  /** By `snapshots.pattern`: "%d" is the first number from 0 on that is free behind the highest one used. */
+  #nextName(row: Row): string {
+    const pattern = JSON.parse(String(row.config))["snapshots.pattern"] || "snap%d";
+    if (!pattern.includes("%d")) return pattern;
+    const [before, after] = pattern.split("%d", 2) as [string, string];
+    const numbers = this.#volumes.snapshotRows(Number(row.id)).flatMap(({ name }) => {
+      const text = String(name);
+      const middle = text.slice(before.length, text.length - after.length);
+      return text.startsWith(before) && text.endsWith(after) && /^\d+$/.test(middle) ? [Number(middle)] : [];
+    });
+    return `${before}${Math.max(-1, ...numbers) + 1}${after}`;
+  }
+}
+
+function checkTime(text: string): string | null {
+  const time = new Date(text);
+  if (Number.isNaN(time.getTime())) throw new LidoError("bad_request", `Invalid time "${text}": ISO 8601 is allowed`);
+  // Go's zero time means never.
+  return time.getUTCFullYear() < 1970 ? null : time.toISOString();
+}

@@ -1,0 +1,432 @@
+import { LidoError } from "../../api/errors.ts";
+import type { Config, StorageVolume, StorageVolumePut, StorageVolumesPost } from "../../api/types.ts";
+import type { Host } from "../../drivers/host/host.ts";
+import type { CreateOptions, Driver, Volume, VolumeType } from "../../drivers/storage/driver.ts";
+import type { Events } from "../events/events.ts";
+import type { Journal } from "../journal/journal.ts";
+import type { Operation, Operations } from "../operations/operations.ts";
+import type { Database, Row } from "../state/database.ts";
+import { checkVolumeChange, checkVolumeConfig, sizeOf, withPoolDefaults } from "./config.ts";
+import { Locks } from "./locks.ts";
+import { checkName } from "./names.ts";
+import { copyVolume, planCopy } from "./planner.ts";
+import type { Pools } from "./pools.ts";
+import {
+  deleteVolumeRow,
+  fromDisk,
+  insertVolume,
+  needVolumeRow,
+  onDisk,
+  viewVolume,
+  volumeRow,
+  volumeRows,
+} from "./rows.ts";
+import { readUsage } from "./usage.ts";
+
+export interface VolumesOptions {
+  readonly database: Database;
+  readonly journal: Journal;
+  readonly events: Events;
+  readonly operations: Operations;
+  readonly host: Host;
+  readonly pools: Pools;
+  /** Which instances have a custom volume; from the instance service, which is built later. */
+  readonly users: (pool: string, volume: string) => { name: string; isRunning: boolean }[];
+}
+
+interface VolumeIntent {
+  readonly pool: string;
+  readonly type: VolumeType;
+  /** On disk. */
+  readonly name: string;
+}
+
+interface RenameIntent extends VolumeIntent {
+  readonly to: string;
+}
+
+export const volumeTypes: readonly VolumeType[] = ["container", "custom", "image"];
+
+/** The volumes of every pool: the API's verbs on custom ones, and the making of those that belong to instances and images. */
+export class Volumes {
+  readonly #options: VolumesOptions;
+  /** By `pool/type/name on disk`. Shared with the snapshots of the volumes. */
+  readonly locks = new Locks();
+  readonly #creating: ReturnType<Journal["kind"]>;
+  readonly #deleting: ReturnType<Journal["kind"]>;
+  readonly #renaming: ReturnType<Journal["kind"]>;
+
+  constructor(options: VolumesOptions) {
+    this.#options = options;
+    const { journal } = options;
+    const takeAway = async (intent: VolumeIntent) => {
+      await this.#deleteAll(intent.pool, { type: intent.type, name: intent.name });
+    };
+    this.#creating = journal.kind<VolumeIntent>("volume.create", takeAway) as ReturnType<Journal["kind"]>;
+    this.#deleting = journal.kind<VolumeIntent>("volume.delete", takeAway) as ReturnType<Journal["kind"]>;
+    this.#renaming = journal.kind<RenameIntent>("volume.rename", async ({ pool, type, name, to }) => {
+      // Back to the old name: the row still has it.
+      const driver = this.#driver(pool);
+      if (driver) await driver.rename({ type, name: to }, name);
+    }) as ReturnType<Journal["kind"]>;
+  }
+
+  list(pool: string, type?: string): StorageVolume[] {
+    this.#options.pools.id(pool);
+    if (type !== undefined) checkType(type);
+    const usage = readUsage(this.#options.database);
+    return volumeRows(this.#options.database, pool, type).map((row) => viewVolume(row, usage));
+  }
+
+  get(pool: string, type: string, name: string): StorageVolume {
+    return viewVolume(this.row(pool, type, name), readUsage(this.#options.database));
+  }
+
+  /** @throws {LidoError} not_found. */
+  row(pool: string, type: string, name: string): Row {
+    this.#options.pools.id(pool);
+    checkType(type);
+    return needVolumeRow(this.#options.database, pool, type, name);
+  }
+
+  etag(pool: string, type: string, name: string): unknown {
+    const { description, config } = this.row(pool, type, name);
+    return [name, type, description, config];
+  }
+
+  /** A volume of the row, with its settings, for a driver. */
+  volume(row: Row): Volume {
+    return { ...onDisk(String(row.type) as VolumeType, String(row.name)), config: JSON.parse(String(row.config)) };
+  }
+
+  /** Makes an empty custom volume. */
+  async create(pool: string, post: StorageVolumesPost): Promise<void> {
+    const { name, description } = post;
+    const config = this.#checkNew(pool, post);
+    await this.#make(pool, { ...onDisk("custom", name), config }, { description, config }, async (driver, volume) => {
+      await driver.create(volume, createOptions(driver, name, config));
+    });
+    this.#options.events.lifecycle("storage-volume-created", url(pool, "custom", name), { type: "custom" });
+  }
+
+  /** Makes a custom volume from another one; snapshots come along unless `volume_only`. */
+  copy(pool: string, post: StorageVolumesPost): Operation {
+    const { source, name, description } = post;
+    const sourcePool = source.pool || pool;
+    const sourceRow = this.row(sourcePool, "custom", source.name);
+    const sourceConfig: Config = JSON.parse(String(sourceRow.config));
+    const kept = Object.fromEntries(
+      Object.entries(sourceConfig).filter(([key]) => !key.startsWith("volatile.idmap.next")),
+    );
+    const config = this.#checkNew(pool, { ...post, config: { ...kept, ...post.config } });
+    return this.#options.operations.start({
+      description: "Copying storage volume",
+      resources: { storage_volumes: [url(sourcePool, "custom", source.name)] },
+      cancel: () => {},
+      run: async (operation) => {
+        await this.#make(
+          pool,
+          { ...onDisk("custom", name), config },
+          { description: description || String(sourceRow.description), config },
+          async (driver, volume) => {
+            const from = { driver: this.#options.pools.driver(sourcePool), volume: this.volume(sourceRow) };
+            const plan = planCopy(from, { driver, volume });
+            operation.update({ method: plan.method, reason: plan.reason });
+            const snapshots = source.volume_only ? [] : this.snapshotRows(Number(sourceRow.id));
+            const sizeBytes = sizeOf(config);
+            await copyVolume(this.#options.host, from, { driver, volume }, plan, {
+              snapshots: snapshots.map((row) => String(row.name)),
+              signal: operation.signal,
+              ...(sizeBytes === undefined ? {} : { sizeBytes }),
+            });
+            return (id) => this.#insertSnapshots(id, snapshots);
+          },
+          [`${sourcePool}/custom/${onDisk("custom", source.name).name}`],
+        );
+        this.#options.events.lifecycle("storage-volume-created", url(pool, "custom", name), { type: "custom" });
+      },
+    });
+  }
+
+  async update(
+    pool: string,
+    type: string,
+    name: string,
+    put: Partial<StorageVolumePut>,
+    isPatch: boolean,
+  ): Promise<void> {
+    const row = this.row(pool, type, name);
+    const volume = this.volume(row);
+    await this.locks.hold([lockName(pool, volume)], async () => {
+      const kind = this.#options.pools.kindOf(pool);
+      const before: Config = JSON.parse(String(this.row(pool, type, name).config));
+      const given = isPatch ? { ...before, ...put.config } : put.config ?? {};
+      const config = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== ""));
+      for (const [key, value] of Object.entries(before)) if (key.startsWith("volatile.")) config[key] ??= value;
+      checkVolumeConfig(kind, volume.name, config);
+      checkVolumeChange(kind, before, config);
+      if (
+        before["security.shifted"] !== config["security.shifted"] ||
+        before["security.unmapped"] !== config["security.unmapped"]
+      ) {
+        if (this.#options.users(pool, name).some(({ isRunning }) => isRunning)) {
+          throw new LidoError("bad_request", "Cannot modify shifting with running instances using the volume");
+        }
+      }
+      if (sizeOf(before) !== sizeOf(config)) {
+        const driver = this.#options.pools.driver(pool);
+        await needQuota(driver, name).set({ ...volume, config }, sizeOf(config));
+      }
+      this.#options.database.run(
+        "UPDATE storage_volumes SET description = ?, config = ? WHERE id = ?",
+        put.description ?? String(row.description),
+        JSON.stringify(config),
+        row.id!,
+      );
+      this.#options.events.lifecycle("storage-volume-updated", url(pool, type, name), { type });
+    });
+  }
+
+  async rename(pool: string, name: string, to: string): Promise<void> {
+    checkName("Storage volume", to);
+    const from = onDisk("custom", name), target = onDisk("custom", to);
+    await this.locks.hold([lockName(pool, from), lockName(pool, target)], async () => {
+      const row = this.row(pool, "custom", name);
+      if (volumeRow(this.#options.database, pool, "custom", to)) {
+        throw new LidoError("conflict", "Volume by that name already exists");
+      }
+      this.#refuseUsed(pool, name, "Volume is still in use");
+      const driver = this.#options.pools.driver(pool);
+      const intent: RenameIntent = { pool, type: "custom", name: from.name, to: target.name };
+      await using open = this.#renaming(intent);
+      await driver.rename(from, target.name);
+      open.commit(() => this.#options.database.run("UPDATE storage_volumes SET name = ? WHERE id = ?", to, row.id!));
+      this.#options.events.lifecycle("storage-volume-renamed", url(pool, "custom", to), { old_name: name });
+    });
+  }
+
+  async delete(pool: string, type: string, name: string): Promise<void> {
+    this.row(pool, type, name);
+    if (type !== "custom") {
+      throw new LidoError("bad_request", `Storage volumes of type "${type}" cannot be deleted with the storage API`);
+    }
+    this.#refuseUsed(pool, name, "The storage volume is still in use");
+    await this.deleteFor(pool, onDisk("custom", name));
+    this.#options.events.lifecycle("storage-volume-deleted", url(pool, type, name), { type });
+  }
+
+  /** Moves a volume to another pool: the copy is complete before the source goes, and a kill between the two leaves one of them. */
+  move(pool: string, name: string, toPool: string, to: string): Operation {
+    const row = this.row(pool, "custom", name);
+    this.#refuseUsed(pool, name, "Volume is still in use");
+    const post: StorageVolumesPost = {
+      name: to,
+      type: "custom",
+      content_type: "filesystem",
+      description: String(row.description),
+      config: JSON.parse(String(row.config)),
+      source: { type: "copy", name, pool, project: "", volume_only: false, refresh: false },
+    };
+    const copy = this.copy(toPool, post);
+    return this.#options.operations.start({
+      description: "Moving storage volume",
+      resources: { storage_volumes: [url(pool, "custom", name)] },
+      cancel: () => copy.cancel(),
+      run: async () => {
+        await copy.finished;
+        const { status_code, err } = copy.view();
+        if (status_code !== 200) throw new LidoError("internal", err);
+        await this.deleteFor(pool, onDisk("custom", name));
+      },
+    });
+  }
+
+  /** What a volume takes up. `estimated` when no quota counts it and its tree had to be walked. */
+  async state(
+    pool: string,
+    type: string,
+    name: string,
+  ): Promise<{ usage: { used: number; total: number; estimated?: boolean } }> {
+    const volume = this.volume(this.row(pool, type, name));
+    const driver = this.#options.pools.driver(pool);
+    const { quota } = driver.facets;
+    if (quota) {
+      try {
+        const [used, limit] = await Promise.all([quota.usedBytes(volume), quota.get(volume)]);
+        return { usage: { used: Number(used), total: Number(limit ?? 0n) } };
+      } catch (error) {
+        if (!(error instanceof LidoError && error.code === "not_implemented")) throw error;
+      }
+    }
+    await driver.mount(volume);
+    const { stdout } = await this.#options.host.run(["du", "-sx", "--block-size=1", "--", driver.path(volume)], {
+      okCodes: [0, 1],
+    });
+    return { usage: { used: Number(stdout.split("\t")[0]), total: 0, estimated: true } };
+  }
+
+  /** Makes a volume and its row for an instance or an image, all or nothing; as a copy of `from` (of the same pool) if given. */
+  async createFor(
+    pool: string,
+    volume: Volume,
+    options: { from?: Volume; config: Config; sizeBytes?: bigint; signal?: AbortSignal },
+  ): Promise<void> {
+    const { from, config, sizeBytes, signal } = options;
+    const kind = this.#options.pools.kindOf(pool);
+    const effective = withPoolDefaults(kind, onlyFor(this.#options.pools.config(pool), volume.type), config);
+    const limit = sizeBytes ?? sizeOf(effective);
+    await this.#make(pool, { ...volume, config: effective }, { config }, async (driver, target) => {
+      if (limit !== undefined) needQuota(driver, volume.name);
+      const copy = { ...(limit === undefined ? {} : { sizeBytes: limit }), ...(signal ? { signal } : {}) };
+      if (!from) return await driver.create(target, copy);
+      const source = { driver, volume: from }, place = { driver, volume: target };
+      await copyVolume(this.#options.host, source, place, planCopy(source, place), copy);
+    });
+  }
+
+  /** Takes a volume, its snapshots and its row away, however much of it there is. */
+  async deleteFor(pool: string, volume: Volume): Promise<void> {
+    await this.locks.hold([lockName(pool, volume)], async () => {
+      const intent: VolumeIntent = { pool, type: volume.type, name: volume.name };
+      await using open = this.#deleting(intent);
+      await this.#options.pools.driver(pool).delete(volume);
+      open.commit(() => deleteVolumeRow(this.#options.database, pool, volume.type, fromDisk(volume)));
+    });
+  }
+
+  snapshotRows(volumeId: number): Row[] {
+    return this.#options.database.all(
+      "SELECT * FROM storage_volume_snapshots WHERE volume_id = ? ORDER BY id",
+      volumeId,
+    );
+  }
+
+  /** @param fill Makes the volume on disk. @returns Optionally what is to be written with the row. */
+  async #make(
+    pool: string,
+    volume: Volume,
+    row: { description?: string; config: Config },
+    fill: (driver: Driver, volume: Volume) => Promise<((id: number) => void) | void>,
+    alsoHeld: readonly string[] = [],
+  ): Promise<void> {
+    const name = fromDisk(volume);
+    await this.locks.hold([lockName(pool, volume), ...alsoHeld], async () => {
+      const { database, pools } = this.#options;
+      const poolId = pools.id(pool);
+      const driver = pools.driver(pool);
+      if (volumeRow(database, pool, volume.type, name)) {
+        throw new LidoError("conflict", "Volume by that name already exists");
+      }
+      if (await driver.exists(volume)) {
+        throw new LidoError(
+          "conflict",
+          `Volume "${name}" exists on storage pool "${pool}" but is not known; see "lido admin recover"`,
+        );
+      }
+      const intent: VolumeIntent = { pool, type: volume.type, name: volume.name };
+      await using open = this.#creating(intent);
+      const finish = await fill(driver, volume);
+      open.commit(() => {
+        const id = insertVolume(database, { poolId, type: volume.type, name, ...row });
+        finish?.(id);
+      });
+    });
+  }
+
+  #checkNew(pool: string, post: StorageVolumesPost): Config {
+    const { pools } = this.#options;
+    pools.id(pool);
+    checkName("Storage volume", post.name);
+    if (post.type !== "custom") {
+      throw new LidoError(
+        "bad_request",
+        `Storage volumes of type "${post.type}" cannot be created with the storage API`,
+      );
+    }
+    if (post.content_type !== "filesystem") {
+      throw new LidoError(
+        "bad_request",
+        `Invalid content type "${post.content_type}": only "filesystem" is allowed, containers cannot use others`,
+      );
+    }
+    const kind = pools.kindOf(pool);
+    const config = withPoolDefaults(kind, pools.config(pool), post.config);
+    checkVolumeConfig(kind, onDisk("custom", post.name).name, config);
+    if (volumeRow(this.#options.database, pool, "custom", post.name)) {
+      throw new LidoError("conflict", "Volume by that name already exists");
+    }
+    if (sizeOf(config) !== undefined) needQuota(pools.driver(pool), post.name);
+    return config;
+  }
+
+  #insertSnapshots(volumeId: number, snapshots: readonly Row[]): void {
+    for (const row of snapshots) {
+      this.#options.database.run(
+        "INSERT INTO storage_volume_snapshots (volume_id, name, description, created_at, expires_at, config) VALUES (?, ?, ?, ?, ?, ?)",
+        volumeId,
+        row.name!,
+        row.description!,
+        row.created_at!,
+        row.expires_at!,
+        row.config!,
+      );
+    }
+  }
+
+  #refuseUsed(pool: string, name: string, text: string): void {
+    if (readUsage(this.#options.database).ofVolume(pool, name).length > 0) throw new LidoError("bad_request", text);
+  }
+
+  #driver(pool: string): Driver | undefined {
+    // The pool may be gone with all that was in it.
+    if (!this.#options.pools.names().includes(pool)) return undefined;
+    return this.#options.pools.driver(pool);
+  }
+
+  async #deleteAll(pool: string, volume: Volume): Promise<void> {
+    await this.#driver(pool)?.delete(volume);
+    deleteVolumeRow(this.#options.database, pool, volume.type, fromDisk(volume));
+  }
+}
+
+export function lockName(pool: string, volume: Volume): string {
+  return `${pool}/${volume.type}/${volume.name}`;
+}
+
+export function url(pool: string, type: string, name: string): string {
+  return `/1.0/storage-pools/${pool}/volumes/${type}/${name}`;
+}
+
+/** The pool's defaults that hold for a type: owners, schedules and sharing are for custom volumes. */
+function onlyFor(pool: Config, type: VolumeType): Config {
+  if (type === "custom") return pool;
+  return Object.fromEntries(
+    Object.entries(pool).filter(([key]) =>
+      !/^volume\.(initial|security|snapshots)\./.test(key) && (type !== "image" || key !== "volume.size")
+    ),
+  );
+}
+
+/** @throws {LidoError} bad_request with the reason when the pool cannot limit a volume: a limit is never silently left out. */
+function needQuota(driver: Driver, name: string) {
+  const { quota } = driver.facets;
+  if (!quota) throw new LidoError("bad_request", `Cannot limit the size of volume "${name}": ${driver.absent.quota}`);
+  return quota;
+}
+
+function createOptions(driver: Driver, name: string, config: Config): CreateOptions {
+  const sizeBytes = sizeOf(config);
+  if (sizeBytes !== undefined) needQuota(driver, name);
+  return {
+    ...(sizeBytes === undefined ? {} : { sizeBytes }),
+    uid: Number(config["initial.uid"] ?? 0),
+    gid: Number(config["initial.gid"] ?? 0),
+    mode: parseInt(config["initial.mode"] ?? "0711", 8),
+  };
+}
+
+function checkType(type: string): void {
+  if (!(volumeTypes as readonly string[]).includes(type)) {
+    throw new LidoError("bad_request", `Invalid storage volume type "${type}": ${volumeTypes.join(", ")} are allowed`);
+  }
+}
