@@ -33,7 +33,13 @@ export class Disks {
     }
   }
 
-  /** @param map The container's map, absent when privileged. @returns undefined for a source that is missing and need not be there.
+  /** Runs `work` while nobody else changes the volumes of these disks: their owners, their settings, whether they are there. */
+  hold<T>(disks: readonly Disk[], work: () => Promise<T>): Promise<T> {
+    const names = disks.flatMap(({ volume }) => volume ? [`${volume.pool}/custom/default_${volume.name}`] : []);
+    return this.#services.volumes.locks.hold(names, work);
+  }
+
+  /** The caller holds the disk's volume. @param map The container's map, absent when privileged. @returns undefined for a source that is missing and need not be there.
    * @throws {LidoError} `Failed to start device "x": …`. */
   async prepare(instance: string, disk: Disk, map: IdMap | undefined): Promise<MountSpec | undefined> {
     try {

@@ -78,10 +78,13 @@ export class Lifecycle {
     await this.#rootfs.applyTemplates(this.#records.get(name), "start");
     revert.defer(() => this.#disks.releaseAll(name));
     const mounts: MountSpec[] = [];
-    for (const disk of disksOf(devices)) {
-      const mount = await this.#disks.prepare(name, disk, map);
-      if (mount) mounts.push(mount);
-    }
+    const disks = disksOf(devices);
+    await this.#disks.hold(disks, async () => {
+      for (const disk of disks) {
+        const mount = await this.#disks.prepare(name, disk, map);
+        if (mount) mounts.push(mount);
+      }
+    });
     await runtime.start(await this.#specification(record, config, { rootfs, shifted, map, mounts }));
     revert.move();
     this.#records.update(name, {

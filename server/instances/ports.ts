@@ -21,6 +21,8 @@ export interface VolumesPort {
     volume: Volume,
     options: { from?: Volume; config: Config; sizeBytes?: bigint; signal?: AbortSignal },
   ): Promise<void>;
+  /** One change at a time for each volume, by `<pool>/<type>/<name on disk>`. */
+  readonly locks: { hold<T>(names: readonly string[], work: () => Promise<T>): Promise<T> };
   /** Takes a volume, its snapshots and its row away, however much of it there is. */
   deleteFor(pool: string, volume: Volume): Promise<void>;
 }

@@ -31,8 +31,6 @@ export class Sharing {
   readonly #services: InstanceServices;
   readonly #records: InstanceRecords;
   readonly #openShift: (payload: ShiftIntent) => ReturnType<ReturnType<InstanceServices["journal"]["kind"]>>;
-  /** Volumes whose owners are looked at or changed right now. */
-  readonly #busy = new Map<string, Promise<void>>();
 
   constructor(services: InstanceServices, records: InstanceRecords) {
     this.#services = services;
@@ -57,32 +55,30 @@ export class Sharing {
     return volume;
   }
 
-  /** Makes a volume's owners fit a container that is about to mount it.
+  /** Makes a volume's owners fit a container that is about to mount it; the caller holds the volume's lock.
    * @param map The container's map; absent when it is privileged.
    * @returns Whether it must be mounted with the container's map. @throws {LidoError} bad_request with LXD's texts. */
   async prepare(instance: string, pool: string, name: string, map: IdMap | undefined): Promise<{ shifted: boolean }> {
-    return await this.#exclusive(`${pool}/${name}`, async () => {
-      const volume = this.get(pool, name);
-      if (isTrue(volume.config["security.unmapped"])) return { shifted: false };
-      const isShifted = isTrue(volume.config["security.shifted"]);
-      if (isShifted && map && !this.#services.pools.driver(pool).idmappedMounts) {
-        throw new LidoError("bad_request", "Required idmapping abilities not available");
+    const volume = this.get(pool, name);
+    if (isTrue(volume.config["security.unmapped"])) return { shifted: false };
+    const isShifted = isTrue(volume.config["security.shifted"]);
+    if (isShifted && map && !this.#services.pools.driver(pool).idmappedMounts) {
+      throw new LidoError("bad_request", "Required idmapping abilities not available");
+    }
+    const next = isShifted ? undefined : map;
+    const last = parseIdmap(volume.config["volatile.idmap.last"]);
+    if (!sameIdmap(last, next)) {
+      try {
+        this.#checkUsers(instance, pool, name, next);
+        await this.#remap(volume, pool, name, formatIdmap(last), formatIdmap(next));
+      } catch (error) {
+        throw prefixed(
+          `Failed mounting volume: Failed shifting storage volume "${name}" of type "custom" on storage pool "${pool}": `,
+          error,
+        );
       }
-      const next = isShifted ? undefined : map;
-      const last = parseIdmap(volume.config["volatile.idmap.last"]);
-      if (!sameIdmap(last, next)) {
-        try {
-          this.#checkUsers(instance, pool, name, next);
-          await this.#remap(volume, pool, name, formatIdmap(last), formatIdmap(next));
-        } catch (error) {
-          throw prefixed(
-            `Failed mounting volume: Failed shifting storage volume "${name}" of type "custom" on storage pool "${pool}": `,
-            error,
-          );
-        }
-      } else if (volume.config["volatile.idmap.last"] === undefined) this.#setMap(volume.id, formatIdmap(next));
-      return { shifted: isShifted && map !== undefined };
-    });
+    } else if (volume.config["volatile.idmap.last"] === undefined) this.#setMap(volume.id, formatIdmap(next));
+    return { shifted: isShifted && map !== undefined };
   }
 
   /** The instances that have the volume among their devices, running or not. */
@@ -151,18 +147,6 @@ export class Sharing {
       const config = { ...JSON.parse(String(row.config)), ...changes };
       this.#services.database.run("UPDATE storage_volumes SET config = ? WHERE id = ?", JSON.stringify(config), id);
     });
-  }
-
-  async #exclusive<T>(key: string, work: () => Promise<T>): Promise<T> {
-    while (this.#busy.has(key)) await this.#busy.get(key);
-    const { promise, resolve } = Promise.withResolvers<void>();
-    this.#busy.set(key, promise);
-    try {
-      return await work();
-    } finally {
-      this.#busy.delete(key);
-      resolve();
-    }
   }
 }
 

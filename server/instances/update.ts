@@ -153,24 +153,26 @@ export class Updates {
     if (running!.status === "frozen") throw new LidoError("bad_request", "Instance is frozen");
     const targets = [...new Set([...removed, ...added].map((disk) => disk.target))];
     const map = parseIdmap(before.config["volatile.idmap.current"]);
-    await using intent = this.#openHotplug({ name: before.name, targets });
-    const undo = new AsyncDisposableStack();
-    try {
-      // Children first, so that nothing is mounted below what goes.
-      for (const disk of removed.toReversed()) {
-        await this.#detach(before.name, disk);
-        undo.defer(() => this.#attach(before.name, disk, map));
+    await this.#disks.hold([...removed, ...added], async () => {
+      await using intent = this.#openHotplug({ name: before.name, targets });
+      const undo = new AsyncDisposableStack();
+      try {
+        // Children first, so that nothing is mounted below what goes.
+        for (const disk of removed.toReversed()) {
+          await this.#detach(before.name, disk);
+          undo.defer(() => this.#attach(before.name, disk, map));
+        }
+        for (const disk of added) {
+          await this.#attach(before.name, disk, map);
+          undo.defer(() => this.#services.runtime.detach(before.name, disk.target, { lazy: true }));
+        }
+        intent.commit(record);
+      } catch (error) {
+        await undo.disposeAsync();
+        intent.commit(() => {});
+        throw error;
       }
-      for (const disk of added) {
-        await this.#attach(before.name, disk, map);
-        undo.defer(() => this.#services.runtime.detach(before.name, disk.target, { lazy: true }));
-      }
-      intent.commit(record);
-    } catch (error) {
-      await undo.disposeAsync();
-      intent.commit(() => {});
-      throw error;
-    }
+    });
     this.#mounted.set(before.name, expanded.devices);
     for (const disk of removed) await this.#disks.release(disk);
   }
@@ -204,11 +206,14 @@ export class Updates {
         this.#services.log.info({ instance: name, target, reason: messageOf(error) }, "nothing to detach")
       );
     }
-    for (const disk of disksOf(devices).filter((each) => targets.includes(each.target))) {
-      // Only what was mounted before: a disk that cannot be mounted any more must not keep the rest from being settled.
-      const isKept = sameDevice((this.#mounted.get(name) ?? devices)[disk.device], devices[disk.device]);
-      if (isKept) await this.#attach(name, disk, parseIdmap(config["volatile.idmap.current"]));
-    }
+    // Only what was mounted before.
+    const before = this.#mounted.get(name) ?? devices;
+    const kept = disksOf(devices).filter((disk) =>
+      targets.includes(disk.target) && sameDevice(before[disk.device], devices[disk.device])
+    );
+    await this.#disks.hold(kept, async () => {
+      for (const disk of kept) await this.#attach(name, disk, parseIdmap(config["volatile.idmap.current"]));
+    });
   }
 
   /** Applies a changed size of the root disk, at once. */

@@ -9,6 +9,7 @@ import { Instances } from "../../server/instances/instances.ts";
 import type { InstanceServices } from "../../server/instances/ports.ts";
 import { Journal } from "../../server/journal/journal.ts";
 import { type Operation, Operations } from "../../server/operations/operations.ts";
+import { Locks } from "../../server/storage/locks.ts";
 import { Database } from "../../server/state/database.ts";
 import { FakeRuntime } from "../support/fake_runtime.ts";
 
@@ -76,6 +77,7 @@ export async function makeWorld(options: { root?: string; runtime?: FakeRuntime 
       },
     },
     volumes: {
+      locks: new Locks(),
       createFor: async (_pool, volume) => {
         await mkdir(join(pathOf(volume), "rootfs", "etc"), { recursive: true });
         await mkdir(join(pathOf(volume), "templates"));
