@@ -1,28 +1,85 @@
-/** Websockets to the daemon by `ws` (on Bun that name is its native client). Loaded only by verbs that need one. */
-import { WebSocket } from "ws";
+/** Websockets to the daemon. Bun's own WebSocket speaks to a unix socket, can be paused, and costs a start 17 ms less
+ * than `ws` there (measured with the four that exec needs); everywhere else it is `ws`. */
 import type { Endpoint } from "./endpoint.ts";
-import { ConnectionError, reasonOf } from "./errors.ts";
+import { ConnectionError } from "./errors.ts";
 
-/** Opens a websocket.
- * @param prepare Called before the connection is made: what arrives together with the handshake must find its listener.
+export interface MessageSocket {
+  readonly isOpen: boolean;
+  /** Bytes given to `send` that have not left yet. */
+  readonly bufferedBytes: number;
+  readonly isPaused: boolean;
+  /** A text goes as a text message, bytes as a binary one. The bytes are copied or sent before it returns. */
+  send(data: string | Uint8Array): void;
+  pause(): void;
+  resume(): void;
+  /** Closes at once, without a word. */
+  terminate(): void;
+}
+
+export interface Listener {
+  message?(data: string | Uint8Array): void;
+  /** Called once, also when the socket could never be opened. */
+  close?(): void;
+}
+
+/** What Bun's WebSocket has over the standard's. */
+interface BunWebSocket extends Omit<WebSocket, "binaryType"> {
+  binaryType: "nodebuffer";
+  readonly isPaused: boolean;
+  pause(): void;
+  resume(): void;
+  terminate(): void;
+}
+
+/** Opens a websocket. The listener is in place before the connection is made: a message may come with the handshake.
+ * @param opening Called with the socket at once, for those who may have to end it before it is open.
  * @throws {ConnectionError} If it is refused or the daemon is not there. */
-export function openWebSocket(endpoint: Endpoint, path: string, prepare: (socket: WebSocket) => void): Promise<WebSocket> {
-  const socket = endpoint.kind === "unix"
-    ? new WebSocket(`ws+unix:${endpoint.socket}:${path}`, { perMessageDeflate: false })
-    : new WebSocket(`${endpoint.url.replace(/^http/, "ws")}${path}`, {
-      perMessageDeflate: false,
-      cert: endpoint.certificate,
-      key: endpoint.key,
-      ...(endpoint.serverCertificate === undefined
-        ? {}
-        : { ca: endpoint.serverCertificate, checkServerIdentity: () => true }),
-    });
-  socket.binaryType = "nodebuffer";
-  prepare(socket);
+export async function openWebSocket(
+  endpoint: Endpoint,
+  path: string,
+  listener: Listener,
+  opening: (socket: MessageSocket) => void = () => {},
+): Promise<MessageSocket> {
+  if (endpoint.kind === "unix" && process.versions.bun !== undefined) {
+    return await openNative(endpoint.socket, path, listener, opening);
+  }
+  return await (await import("./websocket_ws.ts")).openByWs(endpoint, path, listener, opening);
+}
+
+function openNative(
+  socketPath: string,
+  path: string,
+  listener: Listener,
+  opening: (socket: MessageSocket) => void,
+): Promise<MessageSocket> {
+  const native = new WebSocket(`ws+unix://${socketPath}:${path}`) as unknown as BunWebSocket;
+  native.binaryType = "nodebuffer";
+  const socket: MessageSocket = {
+    get isOpen() {
+      return native.readyState === 1;
+    },
+    get bufferedBytes() {
+      return native.bufferedAmount;
+    },
+    get isPaused() {
+      return native.isPaused;
+    },
+    send: (data) => native.send(data as string),
+    pause: () => native.pause(),
+    resume: () => native.resume(),
+    terminate: () => native.terminate(),
+  };
+  native.onmessage = (event) => listener.message?.(event.data as string | Uint8Array);
+  opening(socket);
   return new Promise((resolve, reject) => {
-    const fail = (error: unknown) => reject(new ConnectionError(`Cannot open a websocket: ${reasonOf(error)}`));
-    socket.once("open", () => resolve(socket));
-    socket.once("close", () => fail(new Error("closed by the daemon")));
-    socket.on("error", fail);
+    native.onopen = () => resolve(socket);
+    native.onerror = (event) => {
+      const message = (event as unknown as { message?: string }).message ?? "refused by the daemon";
+      reject(new ConnectionError(`Cannot open a websocket to the daemon: ${message}`));
+    };
+    native.onclose = () => {
+      reject(new ConnectionError("Cannot open a websocket to the daemon: it was closed"));
+      listener.close?.();
+    };
   });
 }

@@ -4,9 +4,9 @@
  * The wire: each stream is a websocket of binary messages; an empty text message on it means end of data. The control
  * websocket takes JSON. The daemon kills the command when the control websocket goes away. */
 import type { Operation } from "../../api/types.ts";
-import type { WebSocket } from "ws";
 import { type Client, url } from "../client/client.ts";
 import { ApiError, ConnectionError } from "../client/errors.ts";
+import { type Listener, type MessageSocket, openWebSocket } from "../client/websocket.ts";
 
 export interface ExecRequest {
   command: string[];
@@ -43,8 +43,8 @@ export class ExecSession {
   /** Resolves when the command has ended and all of its output was taken.
    * @throws {ConnectionError} If the connection was lost before. */
   readonly ended: Promise<ExecEnd>;
-  #sockets = new Map<string, WebSocket>();
-  #control: WebSocket | undefined;
+  #sockets = new Map<string, MessageSocket>();
+  #control: MessageSocket | undefined;
   #controlWaiting: string[] | undefined = [];
   #inputEnded = false;
   #opened: Promise<void>;
@@ -62,14 +62,13 @@ export class ExecSession {
     finished.catch(() => {});
     const outputs: Promise<void>[] = [];
     this.#opened = this.#open(client, fds, (fd) => {
-      if (fd === "control") return () => {};
-      const sink = fd === "2" ? sinks.stderr : fd === "1" || fds["1"] === undefined ? sinks.stdout : undefined;
-      if (sink === undefined) return (socket) => socket.on("message", () => {});
-      return (socket) => {
-        const taken = takeOutput(socket, sink);
-        taken.catch((error) => lost.reject(error));
-        outputs.push(taken);
-      };
+      // Interactive sessions have no stream 1: what the terminal shows comes back on 0.
+      const sink = fd === "2" ? sinks.stderr : fd === "1" || fd === "0" && fds["1"] === undefined ? sinks.stdout : undefined;
+      if (sink === undefined) return new Output();
+      const output = new Output(sink);
+      output.taken.catch((error) => lost.reject(error));
+      outputs.push(output.taken);
+      return output;
     });
     this.#opened.catch(() => {});
     this.ended = Promise.race([this.#finish(finished, outputs), failure]);
@@ -86,34 +85,29 @@ export class ExecSession {
     sinks: Record<Stream, Sink>,
   ): Promise<ExecSession> {
     const { extra, ...body } = request;
-    const [envelope] = await Promise.all([
-      client.request("POST", url`/1.0/instances/${instance}/exec`, {
-        ...body,
-        "wait-for-websocket": true,
-        "record-output": false,
-        ...extra,
-      }),
-      // Loaded while the daemon works.
-      import("../client/websocket.ts"),
-    ]);
+    const envelope = await client.request("POST", url`/1.0/instances/${instance}/exec`, {
+      ...body,
+      "wait-for-websocket": true,
+      "record-output": false,
+      ...extra,
+    });
     return new ExecSession(client, envelope.metadata as Operation, sinks);
   }
 
-  async #open(client: Client, fds: Record<string, string>, prepare: (fd: string) => (socket: WebSocket) => void) {
-    const { openWebSocket } = await import("../client/websocket.ts");
-    await Promise.all(
-      Object.entries(fds).sort(([left]) => left === "control" ? -1 : 1).map(async ([fd, secret]) => {
-        const path = url`/1.0/operations/${this.operation.id}/websocket?secret=${secret}`;
-        const socket = await openWebSocket(client.endpoint, path, (opening) => {
-          this.#sockets.set(fd, opening);
-          prepare(fd)(opening);
-        });
-        if (fd !== "control") return;
-        this.#control = socket;
-        for (const message of this.#controlWaiting ?? []) socket.send(message);
-        this.#controlWaiting = undefined;
-      }),
-    );
+  async #open(client: Client, fds: Record<string, string>, listen: (fd: string) => Output): Promise<void> {
+    const names = Object.keys(fds).sort((left) => left === "control" ? -1 : 1);
+    await Promise.all(names.map(async (fd) => {
+      const path = url`/1.0/operations/${this.operation.id}/websocket?secret=${fds[fd] ?? ""}`;
+      const listener = listen(fd);
+      const socket = await openWebSocket(client.endpoint, path, listener, (opening) => {
+        listener.socket = opening;
+        this.#sockets.set(fd, opening);
+      });
+      if (fd !== "control") return;
+      this.#control = socket;
+      for (const message of this.#controlWaiting ?? []) socket.send(message);
+      this.#controlWaiting = undefined;
+    }));
   }
 
   async #finish(finished: Promise<Operation>, outputs: Promise<void>[]): Promise<ExecEnd> {
@@ -146,9 +140,9 @@ export class ExecSession {
   async write(chunk: Uint8Array): Promise<void> {
     await this.#opened;
     const socket = this.#sockets.get("0");
-    if (socket === undefined || socket.readyState !== socket.OPEN || this.#inputEnded) return;
+    if (socket === undefined || !socket.isOpen || this.#inputEnded) return;
     socket.send(chunk);
-    while (socket.bufferedAmount > inputBufferedBytesMax && socket.readyState === socket.OPEN) await after(1);
+    while (socket.bufferedBytes > inputBufferedBytesMax && socket.isOpen) await after(1);
   }
 
   /** Tells the command, once, that there is no more input. */
@@ -158,13 +152,13 @@ export class ExecSession {
     if (this.#inputEnded) return;
     this.#inputEnded = true;
     const socket = this.#sockets.get("0");
-    if (socket?.readyState === socket?.OPEN) socket?.send("");
+    if (socket?.isOpen) socket.send("");
   }
 
   #sendControl(message: object): void {
     const text = JSON.stringify(message);
     if (this.#controlWaiting !== undefined) this.#controlWaiting.push(text);
-    else if (this.#control?.readyState === this.#control?.OPEN) this.#control?.send(text);
+    else if (this.#control?.isOpen) this.#control.send(text);
   }
 
   /** Tells the command's terminal its size in columns and rows. */
@@ -187,48 +181,57 @@ function after(delayMs: number): Promise<undefined> {
   return new Promise((resolve) => setTimeout(resolve, delayMs, undefined));
 }
 
-/** Hands a websocket's binary messages to a sink, in order, and pauses the websocket while too much waits.
- * Resolves at the end of the data. */
-function takeOutput(socket: WebSocket, sink: Sink): Promise<void> {
-  const waiting: Uint8Array[] = [];
-  let waitingBytes = 0;
-  let ended = false;
-  let busy = false;
-  return new Promise((resolve, reject) => {
-    const pump = async () => {
-      if (busy) return;
-      busy = true;
-      try {
-        while (waiting.length > 0) {
-          const chunk = waiting.length === 1 ? waiting[0] as Uint8Array : Buffer.concat(waiting);
-          waiting.length = 0;
-          waitingBytes = 0;
-          if (socket.isPaused) socket.resume();
-          await sink(chunk);
-        }
-      } catch (error) {
-        reject(error);
-        return;
+/** Hands a websocket's binary messages to a sink, in order, and pauses the websocket while too much waits. */
+class Output implements Listener {
+  socket: MessageSocket | undefined;
+  /** Resolves at the end of the data, when the sink has all of it; rejects with the sink's error. */
+  readonly taken: Promise<void>;
+  #settle: { resolve(): void; reject(error: unknown): void } = { resolve: () => {}, reject: () => {} };
+  #sink: Sink | undefined;
+  #waiting: Uint8Array[] = [];
+  #waitingBytes = 0;
+  #isEnded = false;
+  #isBusy = false;
+
+  /** @param sink Absent: what comes is not wanted. */
+  constructor(sink?: Sink) {
+    this.#sink = sink;
+    this.taken = new Promise((resolve, reject) => this.#settle = { resolve, reject });
+  }
+
+  message(data: string | Uint8Array): void {
+    if (this.#isEnded || this.#sink === undefined) return;
+    if (typeof data === "string") {
+      if (data === "") this.#isEnded = true;
+    } else if (data.length > 0) {
+      this.#waiting.push(data);
+      this.#waitingBytes += data.length;
+      if (this.#waitingBytes > outputBufferedBytesMax) this.socket?.pause();
+    }
+    void this.#pump();
+  }
+
+  close(): void {
+    this.#isEnded = true;
+    void this.#pump();
+  }
+
+  async #pump(): Promise<void> {
+    if (this.#isBusy) return;
+    this.#isBusy = true;
+    try {
+      while (this.#waiting.length > 0) {
+        const chunk = this.#waiting.length === 1 ? this.#waiting[0] as Uint8Array : Buffer.concat(this.#waiting);
+        this.#waiting = [];
+        this.#waitingBytes = 0;
+        if (this.socket?.isPaused) this.socket.resume();
+        await this.#sink?.(chunk);
       }
-      busy = false;
-      if (ended) resolve();
-    };
-    socket.on("message", (data: Uint8Array, isBinary: boolean) => {
-      if (ended) return;
-      if (!isBinary) {
-        if (data.length === 0) ended = true;
-      } else if (data.length > 0) {
-        waiting.push(data);
-        waitingBytes += data.length;
-        if (waitingBytes > outputBufferedBytesMax && busy) socket.pause();
-      }
-      void pump();
-    });
-    const finish = () => {
-      ended = true;
-      void pump();
-    };
-    socket.on("close", finish);
-    socket.on("error", finish);
-  });
+    } catch (error) {
+      this.#settle.reject(error);
+      return;
+    }
+    this.#isBusy = false;
+    if (this.#isEnded) this.#settle.resolve();
+  }
 }

@@ -158,7 +158,7 @@ function answer(c: HonoContext, status: number, metadata: unknown, headers: Reco
 function reply(
   c: HonoContext,
   status: number,
-  body: { metadata: unknown },
+  body: Record<string, unknown>,
   headers: Record<string, string> = {},
 ): Response {
   const native = c.req.header("accept")?.includes(superjsonType) ?? false;

@@ -284,6 +284,19 @@ export class Volumes {
     });
   }
 
+  /** Makes an empty volume for an image, and its row once `fill` has filled it. */
+  async createFilled(pool: string, volume: Volume, fill: (path: string) => Promise<void>): Promise<void> {
+    await this.#make(pool, volume, { config: {} }, async (driver, target) => {
+      await driver.create(target);
+      await fill(driver.path(target));
+    });
+  }
+
+  /** @returns Whether the volume is known. */
+  find(pool: string, volume: Volume): boolean {
+    return volumeRow(this.#options.database, pool, volume.type, fromDisk(volume)) !== undefined;
+  }
+
   /** Takes a volume, its snapshots and its row away, however much of it there is. */
   async deleteFor(pool: string, volume: Volume): Promise<void> {
     await this.locks.hold([lockName(pool, volume)], async () => {

@@ -1,0 +1,59 @@
+/** Websockets by `ws`, for runtimes other than Bun and for remotes. */
+import { type RawData, WebSocket } from "ws";
+import type { Endpoint } from "./endpoint.ts";
+import { ConnectionError, reasonOf } from "./errors.ts";
+import type { Listener, MessageSocket } from "./websocket.ts";
+
+function connect(endpoint: Endpoint, path: string): WebSocket {
+  if (endpoint.kind === "unix") {
+    return new WebSocket(`ws+unix:${endpoint.socket}:${path}`, { perMessageDeflate: false });
+  }
+  const pinned = endpoint.serverCertificate;
+  return new WebSocket(`${endpoint.url.replace(/^http/, "ws").replace(/\/$/, "")}${path}`, {
+    perMessageDeflate: false,
+    cert: endpoint.certificate,
+    key: endpoint.key,
+    // Pinned by its content, not by a name.
+    ...(pinned === undefined ? {} : { ca: pinned, checkServerIdentity: () => true }),
+  });
+}
+
+/** As `openWebSocket`. */
+export function openByWs(
+  endpoint: Endpoint,
+  path: string,
+  listener: Listener,
+  opening: (socket: MessageSocket) => void,
+): Promise<MessageSocket> {
+  const raw = connect(endpoint, path);
+  raw.binaryType = "nodebuffer";
+  const socket: MessageSocket = {
+    get isOpen() {
+      return raw.readyState === WebSocket.OPEN;
+    },
+    get bufferedBytes() {
+      return raw.bufferedAmount;
+    },
+    get isPaused() {
+      return raw.isPaused;
+    },
+    send: (data) => raw.send(data),
+    pause: () => raw.pause(),
+    resume: () => raw.resume(),
+    terminate: () => raw.terminate(),
+  };
+  raw.on("message", (data: RawData, isBinary) => {
+    listener.message?.(isBinary ? data as Uint8Array : data.toString());
+  });
+  opening(socket);
+  return new Promise((resolve, reject) => {
+    raw.once("open", () => resolve(socket));
+    raw.on("error", (error) => {
+      reject(new ConnectionError(`Cannot open a websocket to the daemon: ${reasonOf(error)}`));
+    });
+    raw.once("close", () => {
+      reject(new ConnectionError("Cannot open a websocket to the daemon: it was closed"));
+      listener.close?.();
+    });
+  });
+}

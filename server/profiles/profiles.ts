@@ -1,0 +1,170 @@
+import { LidoError } from "../../api/errors.ts";
+import type { Profile, ProfilePut, ProfilesPost } from "../../api/types.ts";
+import type { Events } from "../events/events.ts";
+import { checkProfileConfig } from "../instances/config_keys.ts";
+import { checkDevices } from "../instances/devices.ts";
+import type { Database, Row } from "../state/database.ts";
+
+export interface ProfilesOptions {
+  readonly database: Database;
+  readonly events: Events;
+  /** Applies a profile's new settings to the instances that have it; the instance service is built later. */
+  readonly changed: (profile: string) => Promise<void>;
+}
+
+/** Settings and devices that instances share. */
+export class Profiles {
+  readonly #options: ProfilesOptions;
+
+  constructor(options: ProfilesOptions) {
+    this.#options = options;
+  }
+
+  names(): string[] {
+    return this.#options.database.all("SELECT name FROM profiles ORDER BY name").map((row) => String(row.name));
+  }
+
+  list(): Profile[] {
+    const users = this.#users();
+    return this.#options.database.all("SELECT * FROM profiles ORDER BY name").map((row) => view(row, users));
+  }
+
+  /** @throws {LidoError} not_found. */
+  get(name: string): Profile {
+    return view(this.#row(name), this.#users());
+  }
+
+  etag(name: string): unknown {
+    const { description, config, devices } = this.#row(name);
+    return [description, config, devices];
+  }
+
+  create(post: ProfilesPost): void {
+    checkProfileName(post.name);
+    this.#check(post);
+    if (this.#find(post.name)) {
+      throw new LidoError("conflict", `Error inserting "${post.name}" into database: The profile already exists`);
+    }
+    this.#options.database.run(
+      "INSERT INTO profiles (name, description, config, devices) VALUES (?, ?, ?, ?)",
+      post.name,
+      post.description,
+      JSON.stringify(post.config),
+      JSON.stringify(post.devices),
+    );
+    this.#options.events.lifecycle("profile-created", `/1.0/profiles/${post.name}`);
+  }
+
+  /** Changes a profile and the instances that have it. When one of these cannot follow, the profile stays as it was.
+   * @param isPatch Whether what is not given stays. */
+  async update(name: string, put: ProfilePut, isPatch: boolean): Promise<void> {
+    const row = this.#row(name);
+    const before = {
+      description: String(row.description),
+      config: JSON.parse(String(row.config)),
+      devices: JSON.parse(String(row.devices)),
+    };
+    const after = isPatch
+      ? {
+        description: put.description || before.description,
+        config: { ...before.config, ...put.config },
+        devices: { ...before.devices, ...put.devices },
+      }
+      : put;
+    this.#check(after);
+    this.#write(name, after);
+    try {
+      await this.#options.changed(name);
+    } catch (error) {
+      this.#write(name, before);
+      await this.#options.changed(name);
+      throw error;
+    }
+    this.#options.events.lifecycle("profile-updated", `/1.0/profiles/${name}`);
+  }
+
+  rename(name: string, to: string): void {
+    this.#row(name);
+    if (name === "default") throw new LidoError("forbidden", "The 'default' profile cannot be renamed");
+    checkProfileName(to);
+    if (this.#find(to)) throw new LidoError("conflict", `Profile "${to}" already exists`);
+    const { database, events } = this.#options;
+    database.transaction(() => {
+      database.run("UPDATE profiles SET name = ? WHERE name = ?", to, name);
+      for (const row of database.all("SELECT id, profiles FROM instances")) {
+        const profiles: string[] = JSON.parse(String(row.profiles));
+        if (!profiles.includes(name)) continue;
+        const renamed = profiles.map((profile) => profile === name ? to : profile);
+        database.run("UPDATE instances SET profiles = ? WHERE id = ?", JSON.stringify(renamed), row.id!);
+      }
+    });
+    events.lifecycle("profile-renamed", `/1.0/profiles/${to}`, { old_name: name });
+  }
+
+  delete(name: string): void {
+    const profile = this.get(name);
+    if (name === "default") throw new LidoError("forbidden", "The 'default' profile cannot be deleted");
+    if (profile.used_by.length > 0) throw new LidoError("bad_request", "Profile is currently in use");
+    this.#options.database.run("DELETE FROM profiles WHERE name = ?", name);
+    this.#options.events.lifecycle("profile-deleted", `/1.0/profiles/${name}`);
+  }
+
+  #write(name: string, put: ProfilePut): void {
+    this.#options.database.run(
+      "UPDATE profiles SET description = ?, config = ?, devices = ? WHERE name = ?",
+      put.description,
+      JSON.stringify(put.config),
+      JSON.stringify(put.devices),
+      name,
+    );
+  }
+
+  #check({ config, devices }: Pick<ProfilePut, "config" | "devices">): void {
+    checkProfileConfig(config);
+    checkDevices(devices);
+  }
+
+  #find(name: string): Row | undefined {
+    return this.#options.database.get("SELECT * FROM profiles WHERE name = ?", name);
+  }
+
+  #row(name: string): Row {
+    const row = this.#find(name);
+    if (!row) throw new LidoError("not_found", "Profile not found");
+    return row;
+  }
+
+  /** Profile → URLs of the instances that have it. */
+  #users(): Map<string, string[]> {
+    const users = new Map<string, string[]>();
+    for (const row of this.#options.database.all("SELECT name, profiles FROM instances ORDER BY name")) {
+      for (const profile of JSON.parse(String(row.profiles)) as string[]) {
+        const urls = users.get(profile) ?? [];
+        if (urls.length === 0) users.set(profile, urls);
+        urls.push(`/1.0/instances/${row.name}`);
+      }
+    }
+    return users;
+  }
+}
+
+function view(row: Row, users: Map<string, string[]>): Profile {
+  return {
+    config: JSON.parse(String(row.config)),
+    description: String(row.description),
+    devices: JSON.parse(String(row.devices)),
+    name: String(row.name),
+    used_by: users.get(String(row.name)) ?? [],
+  };
+}
+
+function checkProfileName(name: string): void {
+  if (name === "") throw new LidoError("bad_request", "No name provided");
+  if (name.includes("/")) throw new LidoError("bad_request", "Profile names may not contain slashes");
+  if (name === "." || name === ".." || !/^[\w.@+-]{1,63}$/.test(name)) {
+    throw new LidoError(
+      "bad_request",
+      `Invalid profile name ${JSON.stringify(name)}: up to 63 letters, digits and . _ - + @ are allowed`,
+    );
+  }
+}

@@ -1,0 +1,141 @@
+/** Style that matters is a test: who may import whom, who may start a process, and what the client loads. */
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { dirname, join, normalize } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const root = join(dirname(fileURLToPath(import.meta.url)), "..");
+const rooms = ["api", "cli", "drivers", "server", "examples"];
+const files = [
+  ...rooms.flatMap((room) =>
+    existsSync(join(root, room))
+      ? readdirSync(join(root, room), { recursive: true }).map((name) => join(room, String(name)))
+      : []
+  ),
+  "mod.ts",
+].filter((path) => path.endsWith(".ts") && existsSync(join(root, path)));
+const sources = new Map(files.map((path) => [path, readFileSync(join(root, path), "utf8")]));
+const product = [...sources].filter(([path]) => !path.endsWith("_test.ts"));
+
+interface Import {
+  readonly target: string;
+  readonly isType: boolean;
+  readonly isLazy: boolean;
+}
+
+/** The imports of one file; those of project files by their path from the root. */
+function importsOf(path: string): Import[] {
+  const text = sources.get(path)!;
+  const statics = [...text.matchAll(/^(?:import|export)\b([^;"]*?)\bfrom\s*"([^"]+)"/gm)]
+    .map(([, clause, target]) => ({ target: target!, isType: /^\s*type\b/.test(clause!), isLazy: false }));
+  const bare = [...text.matchAll(/^import\s*"([^"]+)"/gm)]
+    .map(([, target]) => ({ target: target!, isType: false, isLazy: false }));
+  const lazy = [...text.matchAll(/\bimport\(\s*"([^"]+)"/g)]
+    .map(([, target]) => ({ target: target!, isType: false, isLazy: true }));
+  return [...statics, ...bare, ...lazy].map((one) => ({
+    ...one,
+    target: one.target.startsWith(".") ? normalize(join(dirname(path), one.target)) : one.target,
+  }));
+}
+
+const roomOf = (path: string) => path.split("/")[0]!;
+
+Deno.test("imports go one way: api <- drivers <- server, and api <- cli", () => {
+  const allowed: Record<string, string[]> = {
+    api: ["api"],
+    drivers: ["api", "drivers"],
+    server: ["api", "drivers", "server"],
+    cli: ["api", "cli"],
+  };
+  const wrong = product.flatMap(([path]) =>
+    importsOf(path).filter(({ target }) => sources.has(target) && Object.hasOwn(allowed, roomOf(path)))
+      .filter(({ target }) => !allowed[roomOf(path)]!.includes(roomOf(target)))
+      // The command that starts the daemon loads it when it is run, and only then.
+      .filter(({ isLazy }) => !(isLazy && path === "cli/commands/daemon.ts"))
+      .map(({ target }) => `${path} imports ${target}`)
+  );
+  assert.deepEqual(wrong, []);
+});
+
+Deno.test("api imports zod and nothing else", () => {
+  const wrong = product.filter(([path]) => roomOf(path) === "api").flatMap(([path]) =>
+    importsOf(path).filter(({ target }) => roomOf(target) !== "api" && !/^(zod|@hono\/zod-openapi)$/.test(target))
+      .map(({ target }) => `${path} imports ${target}`)
+  );
+  assert.deepEqual(wrong, []);
+});
+
+Deno.test("a client loads neither the server nor a schema before it knows its verb", () => {
+  const seen = new Set<string>();
+  const heavy: string[] = [];
+  const walk = (path: string, way: string): void => {
+    if (seen.has(path)) return;
+    seen.add(path);
+    for (const { target, isType, isLazy } of importsOf(path)) {
+      if (isType || isLazy) continue;
+      if (sources.has(target)) walk(target, `${way} > ${target}`);
+      else if (!target.startsWith("node:")) heavy.push(`${way} loads ${target}`);
+    }
+  };
+  walk("cli/main.ts", "cli/main.ts");
+  assert.ok(seen.size > 3, "the walk found the client's files");
+  assert.deepEqual(heavy, []);
+});
+
+Deno.test("only drivers/host starts processes and calls libc", () => {
+  const forbidden = /node:child_process|Deno\.Command|Bun\.spawn|\bdlopen\(|bun:ffi/;
+  const wrong = product.filter(([path, text]) => !path.startsWith("drivers/host/") && forbidden.test(text));
+  assert.deepEqual(wrong.map(([path]) => path), []);
+});
+
+Deno.test("only drivers/host/libc.ts knows the runtime it is on", () => {
+  const wrong = product.filter(([path, text]) =>
+    path !== "drivers/host/libc.ts" && /(?<![\w.`"])(Deno|Bun)\.\w/.test(text.replace(/^\s*(\/\/|\*|\/\*).*$/gm, ""))
+  );
+  assert.deepEqual(wrong.map(([path]) => path), []);
+});
+
+Deno.test("packages are imported by the names in package.json, files with their extension", () => {
+  const manifest = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
+  const names = Object.keys({ ...manifest.dependencies, ...manifest.devDependencies });
+  const wrong = product.flatMap(([path]) =>
+    importsOf(path)
+      .filter(({ target }) =>
+        !sources.has(target) && !target.startsWith("node:") &&
+        !names.some((name) => target === name || target.startsWith(`${name}/`))
+      )
+      .map(({ target }) => `${path} imports ${target}`)
+  );
+  assert.deepEqual(wrong, []);
+  const loose = Object.entries({ ...manifest.dependencies, ...manifest.devDependencies })
+    .filter(([, version]) => !/^\d/.test(String(version)));
+  assert.deepEqual(loose, [], "versions are exact");
+});
+
+Deno.test("a file is one idea: none has 500 lines", () => {
+  const long = product.map(([path, text]) => [path, text.split("\n").length] as const).filter(([, lines]) =>
+    lines >= 500
+  );
+  assert.deepEqual(long, []);
+});
+
+Deno.test("file names are snake_case", () => {
+  assert.deepEqual(files.filter((path) => !/^[a-z0-9_/]+(\.d)?\.ts$/.test(path)), []);
+});
+
+Deno.test("no loose ends: nothing to do, nothing switched off, nothing of type any", () => {
+  const loose = /\bTODO\b|\bFIXME\b|not implemented|(Deno\.test|\bit|\btest)\.only|: any\b|as any\b|@ts-ignore/;
+  assert.deepEqual([...sources].filter(([, text]) => loose.test(text)).map(([path]) => path), []);
+});
+
+Deno.test("openapi.json is what the routes say", () => {
+  const made = execFileSync(join(root, "node_modules/.bin/deno"), ["run", "-A", "server/openapi.ts"], { cwd: root });
+  const committed = readFileSync(join(root, "openapi.json"), "utf8");
+  assert.ok(made.toString() === committed, "openapi.json has drifted: npm run openapi");
+});
+
+Deno.test("every migration is numbered, without a gap", () => {
+  const names = readdirSync(join(root, "server/state/migrations")).sort();
+  assert.deepEqual(names.map((name) => Number(name.slice(0, 3))), names.map((_, index) => index + 1));
+});

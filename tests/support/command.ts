@@ -1,0 +1,83 @@
+import { spawn } from "node:child_process";
+
+export interface Outcome {
+  /** Exit code; 128+n when signal n ended it. */
+  readonly code: number;
+  readonly out: string;
+  readonly err: string;
+  readonly bytes: Uint8Array;
+  readonly ms: number;
+}
+
+export interface CommandOptions {
+  readonly env?: Record<string, string>;
+  /** What it reads; absent: /dev/null. */
+  readonly input?: string | Uint8Array;
+  readonly cwd?: string;
+  /** It is killed and the promise rejects after this. A test that hangs must fail by name, not by the suite's limit. */
+  readonly timeoutMs?: number;
+}
+
+const signals: Record<string, number> = {
+  SIGHUP: 1,
+  SIGINT: 2,
+  SIGQUIT: 3,
+  SIGABRT: 6,
+  SIGKILL: 9,
+  SIGSEGV: 11,
+  SIGTERM: 15,
+};
+
+/** Runs a command to its end, whatever its exit code.
+ * @throws {Error} If it cannot be started or outlives its limit; the text holds what it printed so far. */
+export function command(argv: readonly string[], options: CommandOptions = {}): Promise<Outcome> {
+  const timeoutMs = options.timeoutMs ?? 60_000;
+  const started = performance.now();
+  return new Promise((resolve, reject) => {
+    const child = spawn(argv[0]!, argv.slice(1), {
+      cwd: options.cwd,
+      env: { ...process.env, ...options.env },
+      stdio: [options.input === undefined ? "ignore" : "pipe", "pipe", "pipe"],
+    });
+    const out: Uint8Array[] = [];
+    const err: Uint8Array[] = [];
+    child.stdout!.on("data", (chunk) => out.push(chunk));
+    child.stderr!.on("data", (chunk) => err.push(chunk));
+    let late = false;
+    const timer = setTimeout(() => {
+      late = true;
+      child.kill("SIGKILL");
+    }, timeoutMs);
+    child.on("error", (error) => {
+      clearTimeout(timer);
+      reject(error);
+    });
+    child.on("close", (code, signal) => {
+      clearTimeout(timer);
+      const bytes = Buffer.concat(out);
+      const outcome = {
+        code: code ?? 128 + (signals[signal ?? ""] ?? 0),
+        out: bytes.length > 1 << 20 ? "" : bytes.toString(),
+        err: Buffer.concat(err).toString(),
+        bytes,
+        ms: performance.now() - started,
+      };
+      if (!late) resolve(outcome);
+      else reject(new Error(`"${argv.join(" ")}" did not end within ${timeoutMs} ms\n${outcome.out}${outcome.err}`));
+    });
+    if (child.stdin) {
+      // A command need not read all that it is given.
+      child.stdin.on("error", () => {});
+      child.stdin.end(options.input);
+    }
+  });
+}
+
+/** As `command()`, and a non-zero exit is a failure of the test. @returns What it printed, without the last newline. */
+export async function succeed(argv: readonly string[], options: CommandOptions = {}): Promise<string> {
+  const outcome = await command(argv, options);
+  if (outcome.code !== 0) {
+    throw new Error(`"${argv.join(" ")}" ended with ${outcome.code}\n${outcome.out}${outcome.err}`);
+  }
+  return outcome.out.replace(/\n$/, "");
+}

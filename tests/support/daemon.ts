@@ -1,0 +1,165 @@
+import assert from "node:assert/strict";
+import { type ChildProcess, spawn } from "node:child_process";
+import { closeSync, mkdtempSync, openSync, readFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { command, type CommandOptions, type Outcome, succeed } from "./command.ts";
+import { describe, findTraces, sweep } from "./traces.ts";
+
+export const projectRoot = join(dirname(fileURLToPath(import.meta.url)), "../..");
+
+/** The shipped executable; $LIDO_BINARY names another, such as an installed one. */
+export const executable = process.env.LIDO_BINARY ?? join(projectRoot, "dist/lido");
+
+/** A daemon of the shipped executable in a directory of its own, and the clients that talk to it. */
+export class Daemon implements AsyncDisposable {
+  readonly directory: string;
+  readonly #argv: readonly string[];
+  #child: ChildProcess | undefined;
+  /** Settles when the daemon process is gone. */
+  #ended: Promise<number> = Promise.resolve(0);
+
+  private constructor(directory: string, argv: readonly string[]) {
+    this.directory = directory;
+    this.#argv = argv;
+  }
+
+  /** Starts one and waits until it serves.
+   * @param options.argv How to start it; the shipped executable when absent. */
+  static async start(options: { argv?: readonly string[]; flags?: readonly string[] } = {}): Promise<Daemon> {
+    const directory = mkdtempSync(join(tmpdir(), "lido-sys-"));
+    const daemon = new Daemon(directory, [...(options.argv ?? [executable]), "daemon", ...(options.flags ?? [])]);
+    try {
+      await daemon.up();
+    } catch (error) {
+      await sweep(directory);
+      throw error;
+    }
+    return daemon;
+  }
+
+  get pid(): number {
+    return this.#child?.pid ?? assert.fail("the daemon does not run");
+  }
+
+  get log(): string {
+    return readFileSync(`${this.directory}.log`, "utf8");
+  }
+
+  get environment(): Record<string, string> {
+    return { LIDO_DIR: this.directory, LXD_DIR: this.directory };
+  }
+
+  /** Starts the daemon (again) and waits until it serves. */
+  async up(): Promise<void> {
+    const log = openSync(`${this.directory}.log`, "a");
+    const child = spawn(this.#argv[0]!, this.#argv.slice(1), {
+      env: { ...process.env, ...this.environment },
+      stdio: ["ignore", log, log],
+    });
+    closeSync(log);
+    this.#child = child;
+    this.#ended = new Promise((resolve) => child.on("exit", (code) => resolve(code ?? 255)));
+    const outcome = await Promise.race([
+      command([executable, "waitready", "--timeout", "30"], { env: this.environment, timeoutMs: 40_000 }),
+      this.#ended.then((code) => ({ code: code || 1 })),
+    ]);
+    if (outcome.code !== 0) throw new Error(`The daemon did not come up:\n${this.log}`);
+  }
+
+  /** Runs the native client to its end, whatever its exit code. */
+  lido(argv: readonly string[], options: CommandOptions = {}): Promise<Outcome> {
+    return command([executable, ...argv], { ...options, env: { ...this.environment, ...options.env } });
+  }
+
+  /** Runs the native client, which must succeed. @returns What it printed, without the last newline. */
+  ok(...argv: string[]): Promise<string> {
+    return succeed([executable, ...argv], { env: this.environment });
+  }
+
+  /** Runs Debian's `lxc`, which must succeed, against this daemon. */
+  lxc(...argv: string[]): Promise<string> {
+    const home = join(this.directory, "../lxc-home");
+    return succeed(["lxc", ...argv], { env: { ...this.environment, HOME: home, LXD_CONF: home } });
+  }
+
+  /** Runs the native client, which must fail with one line "Error: …" and exit code 1.
+   * @param pattern What the line must say. */
+  async fails(argv: readonly string[], pattern: RegExp, options: CommandOptions = {}): Promise<void> {
+    const { code, out, err } = await this.lido(argv, options);
+    const words = `lido ${argv.join(" ")}`;
+    assert.equal(code, 1, `"${words}" ended with ${code}\n${out}${err}`);
+    assert.match(err, /^Error: [^\n]+\n$/, `"${words}" did not print one line "Error: ..." but ${JSON.stringify(err)}`);
+    assert.match(err, pattern);
+  }
+
+  /** Asks the API; the metadata of the answer. */
+  async query(path: string): Promise<unknown> {
+    return JSON.parse(await this.ok("query", path));
+  }
+
+  /** A clean end by SIGTERM; containers go on. @returns The daemon's exit code. */
+  terminate(): Promise<number> {
+    return this.#end("SIGTERM");
+  }
+
+  /** An end without warning. */
+  kill(): Promise<number> {
+    return this.#end("SIGKILL");
+  }
+
+  #end(signal: "SIGTERM" | "SIGKILL"): Promise<number> {
+    this.#child?.kill(signal);
+    this.#child = undefined;
+    return this.#ended;
+  }
+
+  /** A pool of each kind, the image and the default profile's root on the btrfs one. */
+  async furnish(image: string, sizeBtrfs = "1GiB"): Promise<void> {
+    await this.ok("storage", "create", "fast", "btrfs", `size=${sizeBtrfs}`);
+    await this.ok("storage", "create", "plain", "dir");
+    await this.ok("profile", "device", "add", "default", "root", "disk", "path=/", "pool=fast");
+    await this.ok("image", "import", image, "--alias", "bb");
+  }
+
+  /** Takes everything away by the API, as a user would. */
+  async empty(): Promise<void> {
+    const names = async (path: string) =>
+      (await this.query(path) as string[]).map((url) => decodeURIComponent(url.split("?")[0]!.split("/").at(-1)!));
+    for (const name of await names("/1.0/instances")) await this.ok("delete", "-f", name);
+    for (const name of await names("/1.0/images")) await this.ok("image", "delete", name);
+    const profile = await this.query("/1.0/profiles/default") as { devices: Record<string, unknown> };
+    for (const device of Object.keys(profile.devices)) await this.ok("profile", "device", "remove", "default", device);
+    for (const pool of await names("/1.0/storage-pools")) {
+      for (const name of await names(`/1.0/storage-pools/${pool}/volumes/custom`)) {
+        await this.ok("storage", "volume", "delete", pool, name);
+      }
+      await this.ok("storage", "delete", pool);
+    }
+  }
+
+  /** Lines for what there is of it on the host, the daemon itself apart. */
+  traces(): string[] {
+    const found = findTraces(this.directory);
+    return describe({ ...found, processes: found.processes.filter(({ pid }) => pid !== this.#child?.pid) });
+  }
+
+  /** Takes it down and asserts that nothing is left; sweeps by force what is, so that one failure stays one. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    try {
+      if (this.#child === undefined || this.#child.exitCode !== null) await this.up();
+      await this.empty();
+      await this.ok("shutdown");
+      await this.#ended;
+      this.#child = undefined;
+      assert.deepEqual(this.traces(), [], "left behind");
+    } catch (error) {
+      console.error(`The daemon's log ends with:\n${this.log.split("\n").slice(-25).join("\n")}`);
+      throw error;
+    } finally {
+      await sweep(this.directory);
+      await command(["rm", "-f", `${this.directory}.log`]);
+    }
+  }
+}

@@ -1,0 +1,71 @@
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { projectRoot } from "./daemon.ts";
+import { succeed } from "./command.ts";
+
+/** The busybox image that the quickstart uses too. @returns Its path. */
+export async function busyboxImage(): Promise<string> {
+  const file = join(projectRoot, "dist/busybox.tar.xz");
+  await succeed(["bash", join(projectRoot, "scripts/make_image.sh"), file]);
+  return file;
+}
+
+/** One entry of a tarball that no `tar` would write. */
+export interface Entry {
+  readonly name: string;
+  /** "0" file, "2" symlink, "3" character device, "5" directory; "0" when absent. */
+  readonly type?: string;
+  readonly content?: string;
+  readonly target?: string;
+  readonly mode?: number;
+}
+
+const metadata = "architecture: x86_64\ncreation_date: 1700000000\nproperties:\n  os: hostile\n";
+
+function header(entry: Entry, sizeBytes: number): Uint8Array {
+  const block = Buffer.alloc(512);
+  const octal = (value: number, width: number) => value.toString(8).padStart(width - 1, "0") + "\0";
+  block.write(entry.name, 0, 100);
+  block.write(octal(entry.mode ?? 0o755, 8), 100);
+  block.write(octal(0, 8), 108);
+  block.write(octal(0, 8), 116);
+  block.write(octal(sizeBytes, 12), 124);
+  block.write(octal(1_700_000_000, 12), 136);
+  block.write("        ", 148);
+  block.write(entry.type ?? "0", 156);
+  block.write(entry.target ?? "", 157, 100);
+  block.write("ustar\x0000", 257);
+  block.write(octal(1, 8), 329); // a device of this major and minor is /dev/mem
+  block.write(octal(1, 8), 337);
+  block.write(octal(block.reduce((sum, byte) => sum + byte, 0), 7) + " ", 148);
+  return block;
+}
+
+/** Writes an image with metadata.yaml, an empty rootfs and `entries`, exactly as named. @returns Its path, in a directory
+ * of its own below the temporary directory, which `Symbol.dispose` takes away. */
+export function craftedImage(entries: readonly Entry[]): { path: string } & Disposable {
+  const all: Entry[] = [
+    { name: "metadata.yaml", content: metadata, mode: 0o644 },
+    { name: "rootfs/", type: "5" },
+    ...entries,
+  ];
+  const blocks = all.flatMap((entry) => {
+    const content = Buffer.from(entry.content ?? "");
+    const padding = Buffer.alloc((512 - content.length % 512) % 512);
+    return [header(entry, content.length), content, padding];
+  });
+  const directory = mkdtempSync(join(tmpdir(), "lido-image-"));
+  const path = join(directory, "image.tar");
+  writeFileSync(path, Buffer.concat([...blocks, Buffer.alloc(1024)]));
+  return { path, [Symbol.dispose]: () => rmSync(directory, { recursive: true, force: true }) };
+}
+
+/** The first `fraction` of a file, as a broken download leaves it. */
+export function truncated(source: string, fraction: number): { path: string } & Disposable {
+  const directory = mkdtempSync(join(tmpdir(), "lido-image-"));
+  const path = join(directory, "image.tar.xz");
+  const bytes = readFileSync(source);
+  writeFileSync(path, bytes.subarray(0, Math.floor(bytes.length * fraction)));
+  return { path, [Symbol.dispose]: () => rmSync(directory, { recursive: true, force: true }) };
+}
