@@ -314,6 +314,12 @@ export const instanceExecPostSchema = z.object({
   user: z.number().int().min(0).max(4294967294).default(0),
   group: z.number().int().min(0).max(4294967294).default(0),
   cwd: z.string().default(""),
+  // Beyond LXD: a user of the container's own /etc/passwd, with its home, shell and groups.
+  "user-name": z.string().default(""),
+  login: z.boolean().default(false),
+  /** `group` counts although the user is given by name. */
+  "group-set": z.boolean().default(false),
+  "wait-output": z.boolean().default(false),
 }).loose().meta({ id: "InstanceExecPost" });
 export type InstanceExecPost = z.infer<typeof instanceExecPostSchema>;
 

@@ -6,7 +6,8 @@ import { check, cString, cStringArray, errno, libc, SystemCallError } from "./li
 const O_RDWR = 2, O_NOCTTY = 0x100, O_CLOEXEC = 0x80000, O_NONBLOCK = 0x800;
 const F_SETFL = 4, F_GETFL = 3, F_SETPIPE_SZ = 1031, F_GETPIPE_SZ = 1032;
 const POSIX_SPAWN_SETSIGDEF = 0x04, POSIX_SPAWN_SETSIGMASK = 0x08, POSIX_SPAWN_SETSID = 0x80;
-const TIOCSWINSZ = 0x5414;
+const TIOCSWINSZ = 0x5414, TCGETS = 0x5401;
+const ICANON = 2, VEOF = 4;
 const WNOHANG = 1;
 const POLLIN = 1, POLLHUP = 16;
 const EAGAIN = 11, EINTR = 4, ECHILD = 10, EIO = 5, ESRCH = 3;
@@ -141,9 +142,26 @@ export function setWindowSize(fd: number, size: { width: number; height: number 
   check("set the window size", libc.ioctl(fd, TIOCSWINSZ, new Uint8Array(window.buffer)));
 }
 
+/** @param fd Master of a pty. @returns The character that ends input for who reads the other end, or undefined when that one reads raw.
+ * @see termios(3), tty_ioctl(4) */
+export function endOfInputCharacter(fd: number): number | undefined {
+  // The kernel's struct termios: four 32-bit flags, the line discipline, 19 characters.
+  const settings = new Uint8Array(64);
+  check("read terminal settings", libc.ioctl(fd, TCGETS, settings));
+  const isLineMode = (new DataView(settings.buffer).getUint32(12, true) & ICANON) !== 0;
+  const character = settings[17 + VEOF]!;
+  return isLineMode && character !== 0 ? character : undefined;
+}
+
 export function setNonBlocking(fd: number): void {
   const flags = check("read fd flags", libc.fcntl(fd, F_GETFL, 0));
   check("set fd flags", libc.fcntl(fd, F_SETFL, flags | O_NONBLOCK));
+}
+
+/** @returns Another descriptor of the same open file. */
+export function duplicateFd(fd: number): number {
+  const F_DUPFD_CLOEXEC = 1030;
+  return check("duplicate a descriptor", libc.fcntl(fd, F_DUPFD_CLOEXEC, 0));
 }
 
 export function closeFd(fd: number): void {

@@ -1,0 +1,143 @@
+import { mkdirSync } from "node:fs";
+import { type FileHandle, open } from "node:fs/promises";
+import { join } from "node:path";
+import { messageOf } from "../../api/errors.ts";
+import type { InstanceExecPost } from "../../api/types.ts";
+import type { Poller } from "../../drivers/host/poll.ts";
+import { type CommandSpec, LaunchError, type Runtime } from "../../drivers/runtime/runtime.ts";
+import type { Events } from "../events/events.ts";
+import type { ExecTarget } from "../instances/instances.ts";
+import type { Operation, Operations } from "../operations/operations.ts";
+import { Command } from "./command.ts";
+import type { Sink } from "./output.ts";
+import { commandSpec } from "./request.ts";
+import { Session } from "./session.ts";
+import { FileSink, nowhere } from "./sinks.ts";
+
+export interface ExecServices {
+  readonly runtime: Runtime;
+  readonly poller: Poller;
+  readonly operations: Operations;
+  readonly events: Events;
+  /** @throws {LidoError} not_found; bad_request when it does not run. */
+  readonly target: (name: string) => ExecTarget;
+  /** `$LIDO_DIR/logs`; what is recorded goes to the instance's directory below. */
+  readonly logs: string;
+}
+
+/** Commands in running containers. */
+export class ExecService {
+  readonly #services: ExecServices;
+
+  constructor(services: ExecServices) {
+    this.#services = services;
+  }
+
+  /** @throws {LidoError} not_found; bad_request for a request or a container in which nothing can be run. */
+  start(name: string, post: InstanceExecPost): Operation {
+    const spec = commandSpec(this.#services.target(name), post);
+    return post["wait-for-websocket"] ? this.#connected(name, post, spec) : this.#unattended(name, post, spec);
+  }
+
+  #connected(name: string, post: InstanceExecPost, spec: CommandSpec): Operation {
+    const session = new Session(post.interactive);
+    const { command, interactive } = post;
+    return this.#services.operations.start({
+      ...described(name),
+      class: "websocket",
+      metadata: { command, environment: spec.environment, fds: session.fds, interactive },
+      connect: (secret) => session.connect(secret),
+      cancel: () => session.abandon(),
+      run: (operation) =>
+        finish(operation, () => session.run((stdout, stderr) => this.#launch(name, post, spec, stdout, stderr))),
+    });
+  }
+
+  #unattended(name: string, post: InstanceExecPost, spec: CommandSpec): Operation {
+    let running: Command | undefined;
+    return this.#services.operations.start({
+      ...described(name),
+      metadata: { command: post.command, environment: spec.environment, interactive: false },
+      cancel: () => running?.abandon(),
+      run: (operation) =>
+        finish(operation, async () => {
+          await using record = post["record-output"]
+            ? await Record.open(this.#services.logs, name, operation.id)
+            : undefined;
+          const [stdout = nowhere, stderr = nowhere] = record?.sinks ?? [];
+          running = await this.#launch(name, { ...post, interactive: false }, spec, stdout, stderr);
+          if (operation.signal.aborted) running.abandon();
+          running.input.end();
+          const code = await running.ended;
+          if (record) operation.update({ output: record.urls });
+          return code;
+        }),
+    });
+  }
+
+  async #launch(
+    name: string,
+    post: InstanceExecPost,
+    spec: CommandSpec,
+    stdout: Sink,
+    stderr: Sink,
+  ): Promise<Command> {
+    const { runtime, poller, events } = this.#services;
+    const command = await Command.start(poller, {
+      launch: (stdio) => runtime.exec(name, spec, stdio),
+      ...(post.interactive ? { terminal: { width: post.width, height: post.height } } : {}),
+      stdout,
+      stderr,
+      waitOutput: post["wait-output"],
+    });
+    events.lifecycle("instance-exec", `/1.0/instances/${encodeURIComponent(name)}`, { command: spec.argv });
+    return command;
+  }
+}
+
+function described(name: string) {
+  const part = encodeURIComponent(name);
+  return {
+    description: "Executing command",
+    resources: { containers: [`/1.0/containers/${part}`], instances: [`/1.0/instances/${part}`] },
+  };
+}
+
+/** Puts the exit code into the operation. A command that ended is a success whatever its code; one that could not be started is none. */
+async function finish(operation: Operation, run: () => Promise<number>): Promise<void> {
+  try {
+    operation.update({ return: await run() });
+  } catch (error) {
+    if (error instanceof LaunchError) operation.update({ return: error.exitCode });
+    throw error;
+  }
+}
+
+/** The files of a command whose output is recorded. */
+class Record implements AsyncDisposable {
+  readonly sinks: readonly [FileSink, FileSink];
+  readonly urls: { 1: string; 2: string };
+  readonly #files: readonly [FileHandle, FileHandle];
+
+  private constructor(files: readonly [FileHandle, FileHandle], urls: { 1: string; 2: string }) {
+    this.#files = files;
+    this.sinks = [new FileSink(files[0]), new FileSink(files[1])];
+    this.urls = urls;
+  }
+
+  static async open(logs: string, name: string, id: string): Promise<Record> {
+    const directory = join(logs, name);
+    mkdirSync(directory, { recursive: true, mode: 0o700 });
+    const base = `exec_${id}`;
+    const stdout = await open(join(directory, `${base}.stdout`), "wx", 0o600);
+    const stderr = await open(join(directory, `${base}.stderr`), "wx", 0o600);
+    const url = (stream: string) => `/1.0/instances/${encodeURIComponent(name)}/logs/${base}.${stream}`;
+    return new Record([stdout, stderr], { 1: url("stdout"), 2: url("stderr") });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all(this.#files.map((file) => file.close()));
+    const error = this.sinks.find((sink) => sink.error !== undefined)?.error;
+    if (error !== undefined) throw new Error(`Failed to record the output: ${messageOf(error)}`);
+  }
+}
