@@ -1,1 +1,43 @@
-import type { Verb } from "../verb.ts"; export const verbs: Verb[] = [];
+import { UsageError } from "../client/errors.ts";
+import { verb } from "../verb.ts";
+
+const levels = ["trace", "debug", "info", "warn", "error", "fatal"];
+
+/** @throws {UsageError} When /etc/group has none of that name. */
+async function groupId(name: string): Promise<number> {
+  const { readFileSync } = await import("node:fs");
+  for (const line of readFileSync("/etc/group", "utf8").split("\n")) {
+    const [group, , id] = line.split(":");
+    if (group === name) return Number(id);
+  }
+  throw new UsageError(`Group "${name}" not found in /etc/group`);
+}
+
+export const verbs = [verb({
+  words: "daemon",
+  args: [],
+  flags: {
+    group: { value: "name", summary: "Group whose members may use the socket, which gives them root's power" },
+    logLevel: { value: "level", initial: "info", summary: levels.join(", ") },
+  },
+  summary: "Run the daemon",
+  details: `It serves LXD's API on $LIDO_DIR/unix.socket (LIDO_DIR is /var/lib/lido when unset) and logs JSON to stderr.
+TERM and INT end it cleanly; containers go on and are found again by the next daemon.
+`,
+  async run(_io, _args, flags) {
+    if (!levels.includes(flags.logLevel)) {
+      throw new UsageError(`Invalid log level "${flags.logLevel}": ${levels.join(", ")} are allowed`);
+    }
+    const { resolve } = await import("node:path");
+    const { startDaemon } = await import("../../server/main.ts");
+    const group = flags.group === undefined ? undefined : await groupId(flags.group);
+    const daemon = await startDaemon({
+      directory: resolve(process.env.LIDO_DIR || "/var/lib/lido"),
+      logLevel: flags.logLevel,
+      ...(group === undefined ? {} : { group }),
+    });
+    for (const signal of ["SIGTERM", "SIGINT"] as const) process.on(signal, () => void daemon.close());
+    process.on("SIGHUP", () => {}); // a terminal that closes is no reason to end
+    await daemon.ended;
+  },
+})];

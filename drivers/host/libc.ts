@@ -23,6 +23,7 @@ const table = {
   fchownat: "ipuui:i",
   fcntl: "iii:i",
   fdopendir: "i:P",
+  flock: "ii:i",
   fsync: "i:i",
   ftruncate: "il:i",
   getdents64: "ipL:l",

@@ -1,0 +1,167 @@
+/** Builds the daemon: every service in the order of what needs what. */
+import { chmodSync, mkdirSync, rmSync } from "node:fs";
+import { pino } from "pino";
+import { LidoError } from "../api/errors.ts";
+import { version } from "../api/version.ts";
+import { PidLock } from "../drivers/host/pid_lock.ts";
+import { Poller } from "../drivers/host/poll.ts";
+import { createHost } from "../drivers/host/real.ts";
+import { CrunRuntime } from "../drivers/runtime/crun.ts";
+import { type Context, pathsIn } from "./context.ts";
+import { Events } from "./events/events.ts";
+import { ExecService } from "./exec/exec.ts";
+import { HttpServer } from "./http/server.ts";
+import { Images } from "./images/images.ts";
+import { hostServices } from "./instances/host_services.ts";
+import { Instances } from "./instances/instances.ts";
+import { Journal } from "./journal/journal.ts";
+import { Operations } from "./operations/operations.ts";
+import { Profiles } from "./profiles/profiles.ts";
+import { makeApp, makeUpgrade } from "./routes/app.ts";
+import { Database } from "./state/database.ts";
+import { Settings } from "./state/settings.ts";
+import { Pools } from "./storage/pools.ts";
+import { VolumeSnapshots } from "./storage/snapshots.ts";
+import { Volumes } from "./storage/volumes.ts";
+
+/** How long a clean end waits for operations that cannot be cancelled. What is cut off after it is the journal's. */
+const closeDeadlineMs = 30_000;
+/** As bytes of a path in sockaddr_un. @see unix(7) */
+const socketPathMaxBytes = 107;
+
+export interface DaemonOptions {
+  /** `$LIDO_DIR`, absolute. */
+  readonly directory: string;
+  /** Id of the group whose members may use the socket; root's when absent. */
+  readonly group?: number;
+  readonly logLevel?: string;
+}
+
+export interface Daemon {
+  readonly context: Context;
+  /** Settles when the daemon has ended, by `close` or because a client asked for it. */
+  readonly ended: Promise<void>;
+  /** Ends it cleanly; containers go on. */
+  close(): Promise<void>;
+}
+
+/** Starts a daemon that serves before this resolves.
+ * @throws {LidoError} When another one has the directory, or this process is not root. */
+export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
+  if (process.getuid?.() !== 0) throw new LidoError("forbidden", "The daemon must be run as root");
+  const paths = pathsIn(options.directory);
+  if (Buffer.byteLength(paths.socket) > socketPathMaxBytes) {
+    throw new LidoError(
+      "bad_request",
+      `The path "${paths.socket}" is longer than a socket's may be: ${socketPathMaxBytes} bytes`,
+    );
+  }
+  const log = pino({ level: options.logLevel ?? "info", base: null }, pino.destination({ fd: 2, sync: true }));
+  // A container's root, who is nobody here, must be able to pass through to its own files.
+  for (const path of [paths.root, paths.storagePools]) makeDirectory(path, 0o711);
+  for (const path of [paths.disks, paths.images, paths.backups, paths.logs]) makeDirectory(path, 0o700);
+  const lock = PidLock.take(paths.lock);
+  if ("heldBy" in lock) {
+    throw new LidoError("conflict", `A daemon with pid ${lock.heldBy} is already running in "${paths.root}"`);
+  }
+
+  await using undo = new AsyncDisposableStack();
+  undo.defer(() => lock[Symbol.dispose]());
+  const database = new Database(paths.database);
+  undo.defer(() => database.close());
+  const poller = new Poller();
+  undo.defer(() => poller.close());
+  const runtime = new CrunRuntime({ root: paths.run, poller, log });
+  undo.defer(() => runtime.close());
+  for (const problem of await runtime.check()) log.warn(`containers cannot run on this host: ${problem}`);
+
+  const host = createHost();
+  const journal = new Journal(database, log);
+  const events = new Events();
+  const operations = new Operations(events);
+  const settings = new Settings(database);
+  const pools = new Pools({ database, journal, events, host, log, paths });
+  // Instances need volumes, and volumes ask which instances use them: the one knot.
+  const users = (pool: string, volume: string) => instances.usersOfVolume(pool, volume);
+  const volumeOptions = { database, journal, events, operations, host, pools, users };
+  const volumes = new Volumes(volumeOptions);
+  const volumeSnapshots = new VolumeSnapshots(volumeOptions, volumes);
+  const images = new Images({ database, journal, events, operations, host, volumes, directory: paths.images });
+  const profiles = new Profiles({ database, events, changed: (name) => instances.profileChanged(name) });
+  const instances: Instances = new Instances({
+    database,
+    journal,
+    events,
+    operations,
+    runtime,
+    pools,
+    volumes,
+    images,
+    ...hostServices,
+    log,
+    logs: paths.logs,
+  });
+  const exec = new ExecService({
+    runtime,
+    poller,
+    operations,
+    events,
+    target: (name) => instances.execTarget(name),
+    logs: paths.logs,
+  });
+
+  await pools.start();
+  undo.defer(() => pools.close());
+  const { open, unsettled } = await journal.recover();
+  if (open > 0) log.warn({ open, unsettled }, "settled what an earlier daemon was in the middle of");
+  await images.start();
+  await instances.start();
+
+  const ended = Promise.withResolvers<void>();
+  let closing: Promise<void> | undefined;
+  const close = () => closing ??= end();
+  const context: Context = {
+    paths,
+    log,
+    database,
+    journal,
+    events,
+    operations,
+    settings,
+    host,
+    runtime,
+    pools,
+    volumes,
+    volumeSnapshots,
+    images,
+    profiles,
+    instances,
+    exec,
+    shutdown: () => void close(),
+  };
+  const app = makeApp(context);
+  const server = new HttpServer({ fetch: (request) => app.fetch(request), upgrade: makeUpgrade(context), log });
+  const rest = undo.move();
+  const end = async () => {
+    log.info("ending");
+    const late = Promise.withResolvers<void>();
+    const timer = setTimeout(late.resolve, closeDeadlineMs);
+    try {
+      await Promise.race([operations.close().then(() => instances.close()), late.promise]);
+      await server.close();
+      rmSync(paths.socket, { force: true });
+      await rest.disposeAsync();
+    } finally {
+      clearTimeout(timer);
+      ended.resolve();
+    }
+  };
+  await server.listenUnix(paths.socket, options.group);
+  log.info({ version, socket: paths.socket, pid: process.pid }, "ready");
+  return { context, ended: ended.promise, close };
+}
+
+function makeDirectory(path: string, mode: number): void {
+  mkdirSync(path, { recursive: true });
+  chmodSync(path, mode);
+}
