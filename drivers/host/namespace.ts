@@ -1,4 +1,6 @@
+import { readFileSync } from "node:fs";
 import { check, cString, libc } from "./libc.ts";
+import { parseMountInfo } from "./mounts.ts";
 
 const CLONE_FS = 0x200, CLONE_NEWNS = 0x20000;
 const MS_REC = 0x4000, MS_SLAVE = 1 << 19, MNT_DETACH = 2;
@@ -12,14 +14,15 @@ export class MountNamespace {
   readonly #host: number;
   readonly #own: number;
 
-  /** @param hidden Paths whose mounts are not to be seen in it. */
+  /** @param hidden Paths whose mounts are not to be seen in it: those at them and below them. A mount that was copied into it would keep
+   * its device busy after the host unmounted it. */
   constructor(hidden: readonly string[]) {
     check("unshare(CLONE_FS)", libc.unshare(CLONE_FS));
     this.#host = openNamespace();
     check("unshare(CLONE_NEWNS)", libc.unshare(CLONE_NEWNS));
     try {
       check("make / a slave mount", libc.mount(cString("none"), cString("/"), null, MS_REC | MS_SLAVE, null));
-      for (const path of hidden) check(`hide ${path}`, libc.umount2(cString(path), MNT_DETACH));
+      for (const path of mountsAtOrBelow(hidden)) check(`hide ${path}`, libc.umount2(cString(path), MNT_DETACH));
       this.#own = openNamespace();
     } finally {
       check("return to the host's mount namespace", libc.setns(this.#host, CLONE_NEWNS));
@@ -42,6 +45,12 @@ export class MountNamespace {
     libc.close(this.#own);
     libc.close(this.#host);
   }
+}
+
+/** The innermost first. */
+function mountsAtOrBelow(paths: readonly string[]): string[] {
+  const targets = parseMountInfo(readFileSync("/proc/thread-self/mountinfo", "utf8")).map(({ target }) => target);
+  return targets.filter((target) => paths.some((path) => target === path || target.startsWith(`${path}/`))).reverse();
 }
 
 function openNamespace(): number {

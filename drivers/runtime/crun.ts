@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import { chmodSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { LidoError } from "../../api/errors.ts";
 import { cloneMountIn, userNamespace } from "../host/idmap.ts";
 import { check, cString, libc } from "../host/libc.ts";
@@ -54,6 +54,11 @@ interface Container {
   readonly ended: Promise<void>;
 }
 
+interface ClonedMount {
+  readonly tree: number;
+  readonly isDirectory: boolean;
+}
+
 /** What is kept beside a container for the next daemon: enough to know the process again and not to mistake another for it. */
 interface Kept {
   readonly pid: number;
@@ -91,7 +96,11 @@ export class CrunRuntime implements Runtime {
     makeDirectory(this.#root, 0o711);
     makeDirectory(join(this.#root, ".crun"), 0o700);
     becomeSubreaper();
-    this.#namespace = new MountNamespace(this.#layout === "hybrid" ? ["/sys/fs/cgroup/unified"] : []);
+    // The pools, below our parent, may be unmounted while we run; crun refuses a hybrid cgroup tree.
+    this.#namespace = new MountNamespace([
+      dirname(options.root),
+      ...(this.#layout === "hybrid" ? ["/sys/fs/cgroup/unified"] : []),
+    ]);
     this.#hotPlug = new HotPlug(this.#namespace);
   }
 
@@ -105,16 +114,18 @@ export class CrunRuntime implements Runtime {
     this.#clean(spec.name); // what an earlier life may have left
     makeDirectory(directory, 0o711);
     makeDirectory(join(directory, "rootfs"), 0o711);
-    const namespace = spec.idmap && await userNamespace(spec.idmap);
     const log = join(directory, "crun.log"), pidFile = join(directory, "pid");
+    let cloned: ClonedMount[] = [];
     try {
+      cloned = await this.#cloneAll(spec);
       const pid = this.#namespace.enter(() => {
-        const mounts = this.#mountAll(spec, directory, namespace);
+        const mounts = this.#place(spec, directory, cloned);
         const config = ociConfig({ ...spec, mounts }, {
           rootfs: join(directory, "rootfs"),
           cgroupsPath: `${this.#cgroups}/${spec.name}`,
           unified: this.#layout === "unified",
         });
+        closeAll(cloned.splice(0)); // held open they would keep the mounts busy
         writeFileSync(join(directory, "config.json"), JSON.stringify(config), { mode: 0o600 });
         return this.#spawn(["run", "--detach", "--bundle", directory, "--pid-file", pidFile, spec.name], {
           log,
@@ -126,6 +137,7 @@ export class CrunRuntime implements Runtime {
       if (code !== 0) throw new LidoError("internal", `Failed to start "${spec.name}": ${crunMessage(log)}`);
       return this.#watch(spec.name, this.#keep(spec, Number(readFileSync(pidFile, "utf8"))));
     } catch (error) {
+      closeAll(cloned);
       this.#clean(spec.name);
       throw error;
     }
@@ -234,23 +246,38 @@ export class CrunRuntime implements Runtime {
     return container;
   }
 
-  /** Mounts the root, the shifted volumes and parts of volumes in our namespace, where crun will find them. @returns The mounts with their sources there. */
-  #mountAll(spec: ContainerSpec, directory: string, namespace: number | undefined): MountSpec[] {
-    mountTree(spec.rootfs, join(directory, "rootfs"), {
-      namespace: spec.rootfsShifted ? namespace : undefined,
-      recursive: true,
-    });
+  /** Detached copies of the root and of every mount, made where the pools are mounted: in the host's namespace, which ours need not follow. */
+  async #cloneAll(spec: ContainerSpec): Promise<ClonedMount[]> {
+    const namespace = spec.idmap && await userNamespace(spec.idmap);
+    const cloned: ClonedMount[] = [];
+    const clone = (source: string, isDirectory: boolean, shifted: boolean, recursive: boolean) => {
+      const tree = cloneMountIn(source, { namespace: shifted ? namespace : undefined, recursive });
+      cloned.push({ tree, isDirectory });
+    };
+    try {
+      clone(spec.rootfs, true, spec.rootfsShifted, true);
+      for (const mount of spec.mounts) {
+        withSource(mount, (source, isDirectory) => {
+          clone(source, isDirectory, mount.shifted ?? false, mount.recursive ?? true);
+        });
+      }
+      return cloned;
+    } catch (error) {
+      closeAll(cloned);
+      throw error;
+    }
+  }
+
+  /** Puts them in our namespace, where crun will find them. @returns The mounts with their sources there. */
+  #place(spec: ContainerSpec, directory: string, [root, ...rest]: readonly ClonedMount[]): MountSpec[] {
+    moveMount(root!.tree, join(directory, "rootfs"));
     return spec.mounts.map((mount, index) => {
-      const idmapped = mount.shifted && namespace !== undefined;
-      if (!idmapped && !mount.subPath) return mount;
-      const place = join(directory, `device-${index}`);
-      withSource(mount, (source, isDirectory) => {
-        if (isDirectory) makeDirectory(place, 0o711);
-        else writeFileSync(place, "");
-        const options = { namespace: idmapped ? namespace : undefined, recursive: mount.recursive ?? true };
-        mountTree(source, place, options);
-      });
-      return { ...mount, source: place };
+      const { tree, isDirectory } = rest[index]!;
+      const source = join(directory, `device-${index}`);
+      if (isDirectory) makeDirectory(source, 0o711);
+      else writeFileSync(source, "");
+      moveMount(tree, source);
+      return { ...mount, source };
     });
   }
 
@@ -361,18 +388,8 @@ function makeDirectory(path: string, mode: number): void {
   chmodSync(path, mode);
 }
 
-function mountTree(
-  source: string,
-  target: string,
-  options: { namespace: number | undefined; recursive: boolean },
-): void {
-  const tree = cloneMountIn(source, options);
-  try {
-    moveMount(tree, target);
-  } finally {
-    // Held open it would keep the mount busy.
-    closeFd(tree);
-  }
+function closeAll(mounts: readonly ClonedMount[]): void {
+  for (const { tree } of mounts) closeFd(tree);
 }
 
 /** With a pid namespace nothing outlives its init, but a start that failed half-way may have left a process in the cgroup. */
