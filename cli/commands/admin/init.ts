@@ -1,0 +1,188 @@
+import type { Config, Devices, Profile, Server, StoragePool } from "../../../api/types.ts";
+import { url } from "../../client/client.ts";
+import { UsageError } from "../../client/errors.ts";
+import type { Io } from "../../verb.ts";
+import type { PoolAnswers } from "./questions.ts";
+
+interface InitFlags {
+  minimal: boolean;
+  auto: boolean;
+  preseed: boolean;
+  dump: boolean;
+  storageBackend: string | undefined;
+  storageCreateDevice: string | undefined;
+  storageCreateLoop: string | undefined;
+  storagePool: string | undefined;
+}
+
+/** What is to be there; LXD's preseed. */
+interface Settings {
+  config?: Config;
+  storage_pools?: { name: string; driver: string; description?: string; config?: Config }[];
+  profiles?: { name: string; description?: string; config?: Config; devices?: Devices }[];
+}
+
+/** The best first. */
+export const backends = ["zfs", "btrfs", "lvm", "dir"] as const;
+/** lvm is offered, but never chosen for somebody: its pools are fixed in size. */
+const preferred = ["zfs", "btrfs", "dir"];
+
+/** @throws {UsageError} For flags that do not go together. */
+export async function init(io: Io, flags: InitFlags): Promise<void> {
+  checkFlags(flags);
+  if (flags.dump) return await dump(io);
+  if (flags.preseed) return await apply(io, await readPreseed());
+  const server = await io.client.get<Server>("/1.0");
+  const available = backends.filter((name) =>
+    server.environment.storage_supported_drivers.some((driver) => driver.Name === name)
+  );
+  if (flags.minimal || flags.auto) return await apply(io, await unattended(io, flags, available));
+  const { ask } = await import("./questions.ts");
+  const { Prompter } = await import("./prompter.ts");
+  using prompter = new Prompter();
+  const pools = await io.client.get<StoragePool[]>("/1.0/storage-pools?recursion=1");
+  const answers = await ask(prompter, available, preferredOf(available), pools.map(({ name }) => name));
+  const settings = answers.pool === undefined ? {} : await withRoot(io, answers.pool);
+  if (answers.print) await printYaml(io, settings);
+  await apply(io, settings);
+}
+
+function checkFlags(flags: InitFlags): void {
+  const modes = (["minimal", "auto", "preseed", "dump"] as const).filter((name) => flags[name]);
+  if (modes.length > 1) throw new UsageError(`Can't use --${modes[0]} and --${modes[1]} together`);
+  const details = [flags.storageBackend, flags.storageCreateDevice, flags.storageCreateLoop, flags.storagePool];
+  if (!flags.auto && details.some((value) => value !== undefined)) {
+    throw new UsageError("Storage flags are only allowed with --auto");
+  }
+  if (flags.storageCreateDevice !== undefined && flags.storageCreateLoop !== undefined) {
+    throw new UsageError("Only one of --storage-create-device or --storage-create-loop can be specified");
+  }
+  if (flags.storageBackend === "dir" && details.slice(1).some((value) => value !== undefined)) {
+    throw new UsageError(
+      "None of --storage-pool, --storage-create-device or --storage-create-loop may be used with the 'dir' backend",
+    );
+  }
+  if (flags.storageCreateLoop !== undefined && !/^[1-9]\d{0,6}$/.test(flags.storageCreateLoop)) {
+    throw new UsageError(`Invalid size "${flags.storageCreateLoop}": must be a number of GiB`);
+  }
+}
+
+function preferredOf(available: readonly string[]): string {
+  return preferred.find((name) => available.includes(name)) ?? "dir";
+}
+
+/** A daemon that has its pool keeps it: running it twice changes nothing. */
+async function unattended(io: Io, flags: InitFlags, available: readonly string[]): Promise<Settings> {
+  const driver = flags.storageBackend ?? preferredOf(available);
+  if (!available.includes(driver as typeof backends[number])) {
+    throw new UsageError(
+      `The requested backend '${driver}' isn't available on your system (missing tools): ${available.join(", ")} are`,
+    );
+  }
+  const pools = await io.client.get<StoragePool[]>("/1.0/storage-pools?recursion=1");
+  if (pools.length > 0) return await withRoot(io, undefined, pools[0]!.name);
+  const config: Config = {
+    ...(flags.storageCreateLoop === undefined ? {} : { size: `${flags.storageCreateLoop}GiB` }),
+    ...(flags.storageCreateDevice === undefined ? {} : { source: flags.storageCreateDevice }),
+    ...(flags.storagePool === undefined ? {} : poolSource(driver, flags)),
+  };
+  return await withRoot(io, { name: "default", driver, config });
+}
+
+function poolSource(driver: string, flags: InitFlags): Config {
+  const key = { zfs: "zfs.pool_name", lvm: "lvm.vg_name" }[driver];
+  const name = flags.storagePool!;
+  return key !== undefined && (flags.storageCreateDevice ?? flags.storageCreateLoop) !== undefined
+    ? { [key]: name }
+    : { source: name };
+}
+
+/** The pool, and a root disk on it for the default profile unless it has one. */
+async function withRoot(io: Io, pool: PoolAnswers | undefined, existing?: string): Promise<Settings> {
+  const profile = await io.client.get<Profile>("/1.0/profiles/default");
+  const hasRoot = Object.values(profile.devices).some((device) => device.type === "disk" && device.path === "/");
+  const name = pool?.name ?? existing!;
+  return {
+    ...(pool ? { storage_pools: [pool] } : {}),
+    ...(hasRoot ? {} : { profiles: [{ name: "default", devices: { root: { type: "disk", path: "/", pool: name } } }] }),
+  };
+}
+
+/** Makes what is missing and changes what is there. What this made is taken away again when a later part fails. */
+async function apply({ client }: Io, settings: Settings): Promise<void> {
+  const made: string[] = [];
+  try {
+    if (settings.config) await client.change("PATCH", "/1.0", { config: settings.config });
+    const pools = await client.get<StoragePool[]>("/1.0/storage-pools?recursion=1");
+    for (const pool of settings.storage_pools ?? []) {
+      const existing = pools.find(({ name }) => name === pool.name);
+      if (!existing) {
+        await client.change("POST", "/1.0/storage-pools", pool);
+        made.push(url`/1.0/storage-pools/${pool.name}`);
+      } else if (existing.driver !== pool.driver) {
+        throw new UsageError(`Storage pool "${pool.name}" is of type "${existing.driver}" instead of "${pool.driver}"`);
+      } else {
+        const { description = existing.description, config = {} } = pool;
+        await client.change("PATCH", url`/1.0/storage-pools/${pool.name}`, { description, config });
+      }
+    }
+    const profiles = await client.get<Profile[]>("/1.0/profiles?recursion=1");
+    for (const profile of settings.profiles ?? []) {
+      const existing = profiles.find(({ name }) => name === profile.name);
+      if (existing) {
+        await client.change("PUT", url`/1.0/profiles/${profile.name}`, {
+          description: profile.description ?? existing.description,
+          config: { ...existing.config, ...profile.config },
+          devices: { ...existing.devices, ...profile.devices },
+        });
+      } else {
+        await client.change("POST", "/1.0/profiles", profile);
+        made.push(url`/1.0/profiles/${profile.name}`);
+      }
+    }
+  } catch (error) {
+    for (const path of made.reverse()) await client.change("DELETE", path).catch(() => {});
+    throw error;
+  }
+}
+
+async function dump(io: Io): Promise<void> {
+  const pools = await io.client.get<StoragePool[]>("/1.0/storage-pools?recursion=1");
+  const profiles = await io.client.get<Profile[]>("/1.0/profiles?recursion=1");
+  const server = await io.client.get<Server>("/1.0");
+  await printYaml(io, {
+    config: server.config as Config,
+    storage_pools: pools.map(({ name, driver, description, config }) => ({ name, driver, description, config })),
+    profiles: profiles.map(({ name, description, config, devices }) => ({ name, description, config, devices })),
+  });
+}
+
+async function printYaml(io: Io, value: object): Promise<void> {
+  const { stringify } = await import("yaml");
+  io.out(stringify(value, { aliasDuplicateObjects: false }));
+}
+
+async function readPreseed(): Promise<Settings> {
+  const { readDescriptor } = await import("../../exec/descriptors.ts");
+  const chunks: Uint8Array[] = [];
+  for await (const chunk of readDescriptor(0)) chunks.push(chunk.slice());
+  const { parse } = await import("yaml");
+  const known = ["config", "storage_pools", "profiles"];
+  let value: unknown;
+  try {
+    value = parse(Buffer.concat(chunks).toString());
+  } catch (error) {
+    throw new UsageError(`Failed to parse the preseed: ${(error as Error).message.split("\n")[0]}`);
+  }
+  if (typeof value !== "object" || value === null || Array.isArray(value)) {
+    throw new UsageError(`Failed to parse the preseed: a map with ${known.join(", ")} is allowed`);
+  }
+  for (const [key, part] of Object.entries(value)) {
+    // LXD's own files name networks and projects, mostly empty.
+    const isEmpty = part === null || (Array.isArray(part) && part.length === 0);
+    if (!known.includes(key) && !isEmpty) {
+      throw new UsageError(`Invalid key "${key}" in the preseed: ${known.join(", ")} are allowed`);
+    }
+  }
+  return Object.fromEntries(Object.entries(value).filter(([, part]) => part !== null)) as Settings;
+}

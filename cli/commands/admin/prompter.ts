@@ -1,0 +1,47 @@
+import { createInterface, type Interface } from "node:readline/promises";
+import { UsageError } from "../../client/errors.ts";
+
+/** Questions on the terminal, or answers from a pipe. */
+export class Prompter implements Disposable {
+  readonly #interface: Interface;
+  readonly #lines: AsyncIterator<string>;
+
+  constructor() {
+    this.#interface = createInterface({ input: process.stdin, terminal: false });
+    this.#lines = this.#interface[Symbol.asyncIterator]();
+  }
+
+  /** Asks until the answer will do. @param check Says what is wrong with it. @throws {UsageError} At the end of input. */
+  async text(question: string, initial: string, check: (answer: string) => string | undefined): Promise<string> {
+    while (true) {
+      process.stdout.write(`${question}${initial === "" ? "" : ` [default=${initial}]`}: `);
+      const { value, done } = await this.#lines.next();
+      if (done) throw new UsageError("The input ended before all was answered");
+      const answer = value.trim() === "" ? initial : value.trim();
+      const wrong = check(answer);
+      if (wrong === undefined) return answer;
+      process.stdout.write(`Invalid input: ${wrong}\n\n`);
+    }
+  }
+
+  async choice(question: string, options: readonly string[], initial: string): Promise<string> {
+    return await this.text(
+      `${question} (${options.join(", ")})`,
+      initial,
+      (answer) => options.includes(answer) ? undefined : `"${answer}" is none of ${options.join(", ")}`,
+    );
+  }
+
+  async yes(question: string, initial: boolean): Promise<boolean> {
+    const answer = await this.text(
+      `${question} (yes/no)`,
+      initial ? "yes" : "no",
+      (text) => /^(y|yes|n|no)$/i.test(text) ? undefined : `"${text}" is neither yes nor no`,
+    );
+    return /^y/i.test(answer);
+  }
+
+  [Symbol.dispose](): void {
+    this.#interface.close();
+  }
+}
