@@ -1,0 +1,140 @@
+/** A command in an instance, by web streams: the same in Deno, Node and Bun. */
+import type { Client } from "../client/client.ts";
+import { ConnectionError } from "../client/errors.ts";
+import { type ExecRequest, ExecSession, type Sink } from "../exec/session.ts";
+
+export interface ExecOptions {
+  readonly environment?: Readonly<Record<string, string>>;
+  /** Absolute path in the instance; the user's home when absent. One that does not exist is an error. */
+  readonly cwd?: string;
+  /** A numeric id, or a name of the instance's own /etc/passwd. */
+  readonly user?: number | string;
+  readonly group?: number;
+  /** Gives the command a terminal of this size, in characters; all its output then comes on `stdout`. */
+  readonly terminal?: { readonly width: number; readonly height: number };
+  /** Output ends when nobody in the instance holds it any more, as ssh does; else it ends with the command. */
+  readonly waitOutput?: boolean;
+}
+
+export interface ExecStatus {
+  /** The command's exit code; 128+n when signal n ended it, 127 when it was not found, 126 when it could not be executed. */
+  readonly code: number;
+  readonly success: boolean;
+}
+
+export class ExecProcess {
+  readonly stdin: WritableStream<Uint8Array>;
+  /** Is to be read, or cancelled: a command whose output nobody takes stands still once the buffers are full. */
+  readonly stdout: ReadableStream<Uint8Array>;
+  readonly stderr: ReadableStream<Uint8Array>;
+  /** Resolves when the command has ended and its output was taken.
+   * @throws {ConnectionError} When the daemon was lost before. @throws {Error} When the command could not be run. */
+  readonly status: Promise<ExecStatus>;
+  readonly #session: ExecSession;
+
+  private constructor(session: ExecSession, stdout: Outlet, stderr: Outlet) {
+    this.#session = session;
+    this.stdout = stdout.stream;
+    this.stderr = stderr.stream;
+    this.stdin = new WritableStream({
+      write: (chunk) => session.write(chunk.slice()),
+      close: () => session.endInput(),
+      abort: () => session.endInput(),
+    });
+    this.status = this.#wait([stdout, stderr]);
+    this.status.catch(() => {});
+  }
+
+  /** @throws {ApiError} When the daemon refuses. @throws {ConnectionError} When it is not there. */
+  static async start(
+    client: Client,
+    instance: string,
+    command: readonly string[],
+    options: ExecOptions,
+  ): Promise<ExecProcess> {
+    const { user = 0 } = options;
+    const request: ExecRequest = {
+      command: [...command],
+      interactive: options.terminal !== undefined,
+      environment: { ...options.environment },
+      width: options.terminal?.width ?? 0,
+      height: options.terminal?.height ?? 0,
+      user: typeof user === "number" ? user : 0,
+      group: options.group ?? 0,
+      cwd: options.cwd ?? "",
+      extra: {
+        ...(typeof user === "string" ? { "user-name": user, "group-set": options.group !== undefined } : {}),
+        ...(options.waitOutput ? { "wait-output": true } : {}),
+      },
+    };
+    const stdout = new Outlet(), stderr = new Outlet();
+    const session = await ExecSession.start(client, instance, request, { stdout: stdout.sink, stderr: stderr.sink });
+    return new ExecProcess(session, stdout, stderr);
+  }
+
+  /** Sends a signal by number, 1 to 64; SIGTERM when absent. */
+  kill(signal = 15): void {
+    this.#session.signal(signal);
+  }
+
+  /** In characters, 1 to 65535. */
+  resize(width: number, height: number): void {
+    this.#session.resize(width, height);
+  }
+
+  /** Lets go of the command at once; the daemon kills it. */
+  [Symbol.dispose](): void {
+    this.#session.close();
+  }
+
+  async #wait(outlets: readonly Outlet[]): Promise<ExecStatus> {
+    try {
+      const { status, error } = await this.#session.ended;
+      if (error !== "" && status === undefined) throw new Error(error);
+      if (status === undefined) throw new ConnectionError("Lost the command: its exit code is unknown");
+      for (const outlet of outlets) outlet.end();
+      return { code: status, success: status === 0 };
+    } catch (error) {
+      for (const outlet of outlets) outlet.fail(error);
+      throw error;
+    }
+  }
+}
+
+/** A sink whose data comes out of a stream; it takes more when the stream's reader did. */
+class Outlet {
+  readonly stream: ReadableStream<Uint8Array>;
+  readonly sink: Sink;
+  #controller!: ReadableStreamDefaultController<Uint8Array>;
+  #wanted: (() => void) | undefined;
+  #isOver = false;
+
+  constructor() {
+    this.stream = new ReadableStream({
+      start: (controller) => {
+        this.#controller = controller;
+      },
+      pull: () => this.#wanted?.(),
+      cancel: () => {
+        this.#isOver = true;
+        this.#wanted?.();
+      },
+    });
+    this.sink = (chunk) => {
+      if (this.#isOver) return;
+      this.#controller.enqueue(chunk);
+      if ((this.#controller.desiredSize ?? 1) > 0) return;
+      return new Promise((resolve) => this.#wanted = resolve);
+    };
+  }
+
+  end(): void {
+    if (!this.#isOver) this.#controller.close();
+    this.#isOver = true;
+  }
+
+  fail(error: unknown): void {
+    if (!this.#isOver) this.#controller.error(error);
+    this.#isOver = true;
+  }
+}
