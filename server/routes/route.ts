@@ -3,7 +3,7 @@ import { createHash, timingSafeEqual } from "node:crypto";
 import { OpenAPIHono } from "@hono/zod-openapi";
 import type { Context as HonoContext } from "hono";
 import superjson from "superjson";
-import type { z } from "zod";
+import { z } from "zod";
 import { LidoError } from "../../api/errors.ts";
 import { describeError } from "../http/errors.ts";
 import type { Operation } from "../operations/operations.ts";
@@ -193,12 +193,16 @@ export function sameSecret(one: string, other: string): boolean {
 
 function document(app: OpenAPIHono, options: RouteOptions<z.ZodType | undefined>): void {
   const { method, path, summary, tag, body, returns } = options;
+  const names = [...path.matchAll(/\{(\w+)\}/g)].map(([, name]) => name!);
   app.openAPIRegistry.registerPath({
     method,
     path,
     summary,
     tags: [tag],
-    request: body ? { body: { required: true, content: { "application/json": { schema: body } } } } : {},
+    request: {
+      ...(names.length > 0 ? { params: z.object(Object.fromEntries(names.map((name) => [name, z.string()]))) } : {}),
+      ...(body ? { body: { required: true, content: { "application/json": { schema: body } } } } : {}),
+    },
     responses: {
       200: { description: "Done", ...(returns ? { content: { "application/json": { schema: returns } } } : {}) },
       default: { description: "An operation (202), or an error" },
