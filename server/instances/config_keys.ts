@@ -32,7 +32,7 @@ const uint32: Check = (value) => {
     ? undefined
     : `Invalid value for uint32 "${value}": strconv.ParseUint: parsing "${value}": value out of range`;
 };
-const any: Check = () => undefined;
+const anything: Check = () => undefined;
 const uuid: Check = (value) => /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(value) ? undefined : "Invalid UUID";
 
 const memory: Check = (value) => {
@@ -56,21 +56,21 @@ const keys: Readonly<Record<string, Check>> = {
   "limits.cpu": cpus,
   "limits.memory": memory,
   "limits.processes": integer,
-  "raw.idmap": any,
+  "raw.idmap": anything,
   "security.idmap.base": uint32,
   "security.idmap.isolated": boolean,
   "security.idmap.size": isolatedSize,
   "security.privileged": boolean,
   "security.protection.delete": boolean,
   "security.protection.shift": boolean,
-  "volatile.apply_template": any,
-  "volatile.base_image": any,
+  "volatile.apply_template": anything,
+  "volatile.base_image": anything,
   "volatile.cloud-init.instance-id": uuid,
-  "volatile.idmap.base": any,
-  "volatile.idmap.current": any,
-  "volatile.idmap.next": any,
-  "volatile.last_state.idmap": any,
-  "volatile.last_state.power": any,
+  "volatile.idmap.base": anything,
+  "volatile.idmap.current": anything,
+  "volatile.idmap.next": anything,
+  "volatile.last_state.idmap": anything,
+  "volatile.last_state.power": anything,
   "volatile.uuid": uuid,
 };
 const prefixes: readonly string[] = ["user.", "image.", "environment."];
