@@ -4,6 +4,7 @@ import { readFile, writeFile } from "node:fs/promises";
 import type { IdMap, IdRange } from "../runtime/runtime.ts";
 import { check, cString, libc, SystemCallError } from "./libc.ts";
 
+const MS_PRIVATE = 1n << 18n;
 const OPEN_TREE_CLONE = 1, AT_FDCWD = -100, AT_EMPTY_PATH = 0x1000, AT_RECURSIVE = 0x8000, O_CLOEXEC = 0x80000;
 const MOUNT_ATTR_IDMAP = 0x100000n, MOUNT_ATTR_RDONLY = 1n;
 
@@ -90,7 +91,13 @@ export async function cloneMount(path: string, options: CloneMountOptions = {}):
 /** `cloneMount` once the namespace is there: synchronous, so that it may run while the thread is in another mount namespace. */
 export function cloneMountIn(
   path: string,
-  options: { namespace?: number | undefined; recursive?: boolean; readonly?: boolean },
+  options: {
+    namespace?: number | undefined;
+    recursive?: boolean;
+    readonly?: boolean;
+    /** What is mounted on one side is seen on the other, as the source's own propagation says; else neither hears of the other. */
+    propagates?: boolean;
+  },
 ): number {
   const recursive = options.recursive ? AT_RECURSIVE : 0;
   const tree = check(
@@ -98,19 +105,17 @@ export function cloneMountIn(
     libc.open_tree(AT_FDCWD, cString(path), OPEN_TREE_CLONE | O_CLOEXEC | recursive),
   );
   try {
-    if (options.namespace !== undefined || options.readonly) {
-      const attributes = new BigUint64Array([
-        (options.namespace === undefined ? 0n : MOUNT_ATTR_IDMAP) | (options.readonly ? MOUNT_ATTR_RDONLY : 0n),
-        0n,
-        0n,
-        BigInt(options.namespace ?? 0),
-      ]);
-      const bytes = new Uint8Array(attributes.buffer);
-      check(
-        `mount_setattr ${path}`,
-        libc.mount_setattr(tree, cString(""), AT_EMPTY_PATH | recursive, bytes, bytes.length),
-      );
-    }
+    const attributes = new BigUint64Array([
+      (options.namespace === undefined ? 0n : MOUNT_ATTR_IDMAP) | (options.readonly ? MOUNT_ATTR_RDONLY : 0n),
+      0n,
+      options.propagates ? 0n : MS_PRIVATE,
+      BigInt(options.namespace ?? 0),
+    ]);
+    const bytes = new Uint8Array(attributes.buffer);
+    check(
+      `mount_setattr ${path}`,
+      libc.mount_setattr(tree, cString(""), AT_EMPTY_PATH | recursive, bytes, bytes.length),
+    );
     return tree;
   } catch (error) {
     libc.close(tree);

@@ -76,7 +76,7 @@ export class CrunRuntime implements Runtime {
   readonly #log: RuntimeLog;
   readonly #layout: CgroupLayout;
   readonly #namespace: MountNamespace;
-  readonly #hotPlug: HotPlug;
+  readonly #hotPlug = new HotPlug();
   /** Top of our cgroups; two daemons may have containers of one name. */
   readonly #cgroups: string;
   readonly #containers = new Map<string, Container>();
@@ -101,7 +101,6 @@ export class CrunRuntime implements Runtime {
       dirname(options.root),
       ...(this.#layout === "hybrid" ? ["/sys/fs/cgroup/unified"] : []),
     ]);
-    this.#hotPlug = new HotPlug(this.#namespace);
   }
 
   check(): Promise<string[]> {
@@ -250,16 +249,18 @@ export class CrunRuntime implements Runtime {
   async #cloneAll(spec: ContainerSpec): Promise<ClonedMount[]> {
     const namespace = spec.idmap && await userNamespace(spec.idmap);
     const cloned: ClonedMount[] = [];
-    const clone = (source: string, isDirectory: boolean, shifted: boolean, recursive: boolean) => {
-      const tree = cloneMountIn(source, { namespace: shifted ? namespace : undefined, recursive });
+    const clone = (mount: Partial<MountSpec>, source: string, isDirectory: boolean) => {
+      const tree = cloneMountIn(source, {
+        namespace: mount.shifted ? namespace : undefined,
+        recursive: mount.recursive ?? true,
+        propagates: mount.propagation !== undefined,
+      });
       cloned.push({ tree, isDirectory });
     };
     try {
-      clone(spec.rootfs, true, spec.rootfsShifted, true);
+      clone({ shifted: spec.rootfsShifted }, spec.rootfs, true);
       for (const mount of spec.mounts) {
-        withSource(mount, (source, isDirectory) => {
-          clone(source, isDirectory, mount.shifted ?? false, mount.recursive ?? true);
-        });
+        withSource(mount, (source, isDirectory) => clone(mount, source, isDirectory));
       }
       return cloned;
     } catch (error) {

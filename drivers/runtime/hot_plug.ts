@@ -2,7 +2,6 @@ import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { LidoError } from "../../api/errors.ts";
 import { cloneMountIn, userNamespace } from "../host/idmap.ts";
 import { HotPlugThread } from "../host/hot_plug.ts";
-import type { MountNamespace } from "../host/namespace.ts";
 import { closeFd } from "../host/process.ts";
 import { withSource } from "./mount_source.ts";
 import type { IdMap, MountSpec } from "./runtime.ts";
@@ -10,25 +9,19 @@ import type { IdMap, MountSpec } from "./runtime.ts";
 /** Mounts come and go in the namespace of a container that runs. The work inside is done by a thread of its own (`drivers/host/hot_plug.ts`):
  * the container may have put a filesystem in the way that never answers. */
 export class HotPlug {
-  readonly #namespace: MountNamespace;
   readonly #thread = new HotPlugThread();
-
-  constructor(namespace: MountNamespace) {
-    this.#namespace = namespace;
-  }
 
   async attach(pid: number, mount: MountSpec, idmap: IdMap | undefined): Promise<void> {
     const userNs = mount.shifted && idmap ? await userNamespace(idmap) : undefined;
-    const { tree, isDirectory } = this.#namespace.enter(() =>
-      withSource(mount, (path, isDirectory) => ({
-        isDirectory,
-        tree: cloneMountIn(path, {
-          namespace: userNs,
-          recursive: mount.recursive ?? false,
-          readonly: mount.readonly ?? false,
-        }),
-      }))
-    );
+    const { tree, isDirectory } = withSource(mount, (path, isDirectory) => ({
+      isDirectory,
+      tree: cloneMountIn(path, {
+        namespace: userNs,
+        recursive: mount.recursive ?? false,
+        readonly: mount.readonly ?? false,
+        propagates: mount.propagation !== undefined,
+      }),
+    }));
     try {
       const owner = { uid: rootOf(idmap?.uid), gid: rootOf(idmap?.gid) };
       const failure = await this.#thread.attach({ pid, tree, target: mount.target, isDirectory, ...owner });

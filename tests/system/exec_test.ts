@@ -1,0 +1,141 @@
+/** `lido exec` and the terminal, in real containers. */
+import assert from "node:assert/strict";
+import { createHash, randomBytes } from "node:crypto";
+import { type IPty, spawn as spawnPty } from "@lydell/node-pty";
+import { Daemon, executable } from "../support/daemon.ts";
+import { busyboxImage } from "../support/image.ts";
+
+/** A terminal in which a client runs: what it shows is read until it matches. */
+class Terminal {
+  readonly #pty: IPty;
+  #shown = "";
+  #look = () => {};
+  readonly ended: Promise<number>;
+
+  constructor(argv: readonly string[], env: Record<string, string>) {
+    this.#pty = spawnPty(argv[0]!, argv.slice(1), { cols: 91, rows: 33, env: { ...process.env, ...env } });
+    this.#pty.onData((data) => {
+      this.#shown += data;
+      this.#look();
+    });
+    this.ended = new Promise((resolve) => this.#pty.onExit(({ exitCode }) => resolve(exitCode)));
+  }
+
+  type(text: string): void {
+    this.#pty.write(text);
+  }
+
+  resize(columns: number, rows: number): void {
+    this.#pty.resize(columns, rows);
+  }
+
+  /** Resolves when `pattern` is shown after what was seen before. @throws {Error} With what is shown, after 10 s. */
+  sees(pattern: RegExp): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const late = setTimeout(
+        () => reject(new Error(`${pattern} is not shown, but ${JSON.stringify(this.#shown)}`)),
+        10_000,
+      );
+      this.#look = () => {
+        const found = pattern.exec(this.#shown);
+        if (!found) return;
+        clearTimeout(late);
+        this.#look = () => {};
+        this.#shown = this.#shown.slice(found.index + found[0].length);
+        resolve();
+      };
+      this.#look();
+    });
+  }
+}
+
+const digest = (bytes: Uint8Array) => createHash("sha256").update(bytes).digest("hex");
+
+Deno.test({
+  name: "exec in a real container",
+  // node-pty keeps its own threads and handles.
+  sanitizeOps: false,
+  sanitizeResources: false,
+  fn: async (t) => {
+    await using daemon = await Daemon.start();
+    await daemon.furnish(await busyboxImage());
+    await daemon.ok("launch", "bb", "c1");
+    const exec = (argv: readonly string[], input?: Uint8Array | string) =>
+      daemon.lido(["exec", "c1", "--", ...argv], input === undefined ? {} : { input });
+
+    await t.step("exit codes and signals", async () => {
+      assert.equal((await exec(["true"])).code, 0);
+      assert.equal((await exec(["sh", "-c", "exit 42"])).code, 42);
+      assert.equal((await exec(["sh", "-c", "exit 255"])).code, 255);
+      assert.equal((await exec(["sh", "-c", "kill -9 $$"])).code, 137);
+      assert.equal((await exec(["sh", "-c", "kill -15 $$"])).code, 143);
+      const missing = await exec(["nosuch"]);
+      assert.deepEqual([missing.code, missing.err], [127, "Error: Command not found\n"]);
+      const plain = await exec(["/etc/passwd"]);
+      assert.deepEqual([plain.code, plain.err], [126, "Error: Command not executable\n"]);
+    });
+
+    await t.step("100 MB through stdout, and through stdin and back", async () => {
+      const made = await exec(["sh", "-c", "head -c 100000000 /dev/urandom | tee /root/data; exit 5"]);
+      assert.deepEqual([made.code, made.bytes.length], [5, 100_000_000]);
+      const sum = await exec(["sha256sum", "/root/data"]);
+      assert.equal(sum.out.split(" ")[0], digest(made.bytes));
+      const back = await exec(["cat"], made.bytes);
+      assert.deepEqual([back.code, digest(back.bytes)], [0, digest(made.bytes)]);
+    });
+
+    await t.step("stdin's end reaches the command, once, and output comes after it", async () => {
+      const counted = await exec(["sh", "-c", "wc -c; echo done"], randomBytes(300_000));
+      assert.deepEqual([counted.out, counted.code], ["300000\ndone\n", 0]);
+      const empty = await exec(["cat"], "");
+      assert.deepEqual([empty.out, empty.code], ["", 0]);
+    });
+
+    await t.step(
+      "a background process does not keep exec from returning, and loses nothing of the command's",
+      async () => {
+        const started = await exec(["sh", "-c", "sleep 1000 & head -c 200000 /dev/zero; exit 3"]);
+        assert.deepEqual([started.bytes.length, started.code], [200_000, 3]);
+        assert.ok(started.ms < 10_000, `took ${started.ms} ms`);
+        await exec(["killall", "sleep"]);
+      },
+    );
+
+    await t.step(
+      "a shell on a terminal: echo, window size, Ctrl-C, exit code, and the terminal as it was",
+      async () => {
+        const terminal = new Terminal(["/bin/sh"], { ...daemon.environment, PS1: "outer> " });
+        await terminal.sees(/outer> $/);
+        terminal.type("stty -g > $LIDO_DIR/before; stty -g\n");
+        await terminal.sees(/outer> $/);
+        terminal.type(`${executable} exec c1 --env PS1='inner> ' -- sh\n`);
+        await terminal.sees(/inner> $/);
+        terminal.type("tty; stty size\n");
+        await terminal.sees(/\/dev\/pts\/\d+\r\n33 91\r\ninner> $/);
+        terminal.resize(120, 44);
+        terminal.type("sleep 0.2; stty size\n");
+        await terminal.sees(/44 120\r\ninner> $/);
+        terminal.type("sleep 1000\n");
+        await terminal.sees(/sleep 1000\r\n/);
+        terminal.type("\x03");
+        await terminal.sees(/\^C\r\ninner> $/);
+        terminal.type("exit 7\n");
+        await terminal.sees(/outer> $/);
+        terminal.type('echo "rc=$?"; test "$(stty -g)" = "$(cat $LIDO_DIR/before)" && echo as before\n');
+        await terminal.sees(/rc=7\r\nas before\r\n/);
+        terminal.type("exit\n");
+        assert.equal(await terminal.ended, 0);
+      },
+    );
+
+    await t.step("who runs it, where, and with which environment", async () => {
+      const run = async (...argv: string[]) => (await daemon.lido(["exec", "c1", ...argv])).out;
+      assert.equal(await run("--", "sh", "-c", "echo $HOME $USER $LANG; pwd"), "/root root C.UTF-8\n/root\n");
+      assert.equal(await run("--user", "1000", "--cwd", "/tmp", "--", "sh", "-c", "id -u; pwd"), "1000\n/tmp\n");
+      assert.equal(await run("--user", "user", "--", "sh", "-c", "id -un; echo $HOME"), "user\n/home/user\n");
+      assert.equal(await run("--env", "A=b c", "--", "sh", "-c", "echo $A"), "b c\n");
+      await daemon.fails(["exec", "c1", "--user", "nobody", "--", "true"], /User "nobody" not found/);
+      await daemon.fails(["exec", "nosuch", "--", "true"], /Instance not found/);
+    });
+  },
+});
