@@ -16,16 +16,26 @@ const ptyCapacityBytes = 68 * 1024;
 /** Chunks are cut from it one after the other, so that small outputs need no buffer each and nothing is copied. */
 let slab = new Uint8Array(0);
 
+/** @returns What there is to read, undefined at the end. */
+function readChunk(fd: number, bytesMax: number): Uint8Array | typeof again | undefined {
+  if (slab.length < readBytesMax) slab = new Uint8Array(4 * readBytesMax);
+  const count = readFd(fd, slab.subarray(0, Math.min(readBytesMax, bytesMax)));
+  if (count === again) return again;
+  if (count === 0) return undefined;
+  const chunk = slab.subarray(0, count);
+  slab = slab.subarray(count);
+  return chunk;
+}
+
 /** Reads a pipe or pty as fast as its sink takes it. */
 export class OutputPump {
   readonly #fd: number;
   readonly #watch: Watch;
   readonly #sink: Sink;
   readonly #finished = Promise.withResolvers<void>();
-  #isWaiting = false;
-  #isDone = false;
-  /** Bytes that may still be the command's own; undefined while it lives. */
-  #budget: number | undefined;
+  /** Until it resolves, the sink wants nothing. */
+  #room: Promise<void> | undefined;
+  #isClosed = false;
 
   /** @param fd Read end; it belongs to the pump, which closes it. */
   constructor(poller: Poller, fd: number, sink: Sink) {
@@ -41,19 +51,36 @@ export class OutputPump {
     return this.#finished.promise;
   }
 
-  /** The command is dead: what it wrote is in the kernel's buffer now, which holds so many bytes. Reads no more than these, whoever else writes. */
+  /** The command is dead: what it wrote is in the kernel's buffer at this moment, which has an end. It is read at once, whoever else writes and
+   * however slow the sink is: a holder that goes on writing cannot keep up with reads that wait for nothing. */
   drain(): void {
-    if (this.#isDone || this.#budget !== undefined) return;
-    this.#budget = pipeCapacity(this.#fd) ?? ptyCapacityBytes;
-    if (!this.#isWaiting) this.#read();
+    if (this.#isClosed) return;
+    const last: Uint8Array[] = [];
+    for (let budget = pipeCapacity(this.#fd) ?? ptyCapacityBytes; budget > 0;) {
+      const chunk = readChunk(this.#fd, budget);
+      if (chunk === undefined || chunk === again) break;
+      last.push(chunk);
+      budget -= chunk.length;
+    }
+    this.#release();
+    void this.#deliver(last);
   }
 
   /** Reads no more; who writes gets SIGPIPE (a pipe) or SIGHUP (a terminal). */
   close(): void {
-    if (this.#isDone) return;
-    this.#isDone = true;
+    if (!this.#isClosed) this.#release();
+    this.#finished.resolve();
+  }
+
+  #release(): void {
+    this.#isClosed = true;
     this.#watch.close();
     closeFd(this.#fd);
+  }
+
+  async #deliver(chunks: readonly Uint8Array[]): Promise<void> {
+    await this.#room;
+    for (const chunk of chunks) await this.#sink.write(chunk);
     this.#finished.resolve();
   }
 
@@ -62,37 +89,19 @@ export class OutputPump {
   }
 
   #read(): void {
-    for (let moved = 0; moved < turnBytes && !this.#isDone;) {
-      if (slab.length < readBytesMax) slab = new Uint8Array(4 * readBytesMax);
-      const count = readFd(this.#fd, slab.subarray(0, Math.min(readBytesMax, this.#budget ?? readBytesMax)));
-      if (count === again) {
-        if (this.#budget !== undefined) this.close();
-        else this.#arm();
-        return;
-      }
-      if (count === 0) return this.close();
-      const chunk = slab.subarray(0, count);
-      slab = slab.subarray(count);
-      moved += count;
-      if (this.#budget !== undefined) this.#budget -= count;
-      const room = this.#sink.write(chunk);
-      if (room) {
-        this.#isWaiting = true;
-        void room.then(() => {
-          this.#isWaiting = false;
-          this.#goOn();
-        });
-        return;
-      }
-      if (this.#budget === 0) return this.close();
+    for (let moved = 0; moved < turnBytes;) {
+      const chunk = readChunk(this.#fd, readBytesMax);
+      if (chunk === undefined) return this.close();
+      if (chunk === again) break;
+      moved += chunk.length;
+      this.#room = this.#sink.write(chunk);
+      if (this.#room) return void this.#room.then(() => this.#resume());
     }
-    this.#goOn();
+    this.#arm();
   }
 
-  #goOn(): void {
-    if (this.#isDone) return;
-    if (this.#budget === 0) this.close();
-    else if (this.#budget !== undefined) this.#read();
-    else this.#arm();
+  #resume(): void {
+    this.#room = undefined;
+    if (!this.#isClosed) this.#arm();
   }
 }

@@ -1,0 +1,203 @@
+/** One run over lido by its own client, lido by the real `lxc`, and every peer that is there; medians, and their ratio to LXD's. */
+import { spawn } from "node:child_process";
+import { readFileSync } from "node:fs";
+import process from "node:process";
+import { command, succeed } from "../support/command.ts";
+import { Daemon, executable } from "../support/daemon.ts";
+import { busyboxImage } from "../support/image.ts";
+
+interface Target {
+  readonly name: string;
+  readonly client: string;
+  readonly environment: Record<string, string>;
+  readonly pid: number;
+}
+
+interface Case {
+  readonly name: string;
+  readonly section: string;
+  /** Shell words with $C for the client; `before` and `after` are not timed. */
+  readonly run: string;
+  readonly before?: string;
+  readonly after?: string;
+  /** Bytes that are moved: the result is MB/s, and more is better. */
+  readonly bytes?: number;
+  readonly rounds?: number;
+}
+
+const rounds = Number(process.env.N ?? 10);
+const bytes = Number(process.env.MIB ?? 1024) * 1048576;
+
+const perPool = (pool: string): Case[] => [
+  {
+    section: "volume",
+    name: `volume create (${pool})`,
+    run: `$C storage volume create p-${pool} v`,
+    after: `$C storage volume delete p-${pool} v`,
+  },
+  {
+    section: "volume",
+    name: `volume delete (${pool})`,
+    before: `$C storage volume create p-${pool} v`,
+    run: `$C storage volume delete p-${pool} v`,
+  },
+  {
+    section: "instance",
+    name: `init (${pool})`,
+    run: `$C init bb bench1 -s p-${pool}`,
+    after: "$C delete -f bench1",
+  },
+  {
+    section: "instance",
+    name: `start (${pool})`,
+    before: `$C init bb bench1 -s p-${pool}`,
+    run: "$C start bench1",
+    after: "$C delete -f bench1",
+  },
+  {
+    section: "instance",
+    name: `stop -f (${pool})`,
+    before: `$C launch bb bench1 -s p-${pool}`,
+    run: "$C stop -f bench1",
+    after: "$C delete -f bench1",
+  },
+  {
+    section: "instance",
+    name: `delete (${pool})`,
+    before: `$C init bb bench1 -s p-${pool}`,
+    run: "$C delete bench1",
+  },
+];
+
+const cases: readonly Case[] = [
+  { section: "client", name: "version", run: "$C version" },
+  { section: "client", name: "list", run: "$C list" },
+  { section: "client", name: "storage list", run: "$C storage list" },
+  { section: "exec", name: "exec -- true", run: "$C exec bench0 -- true", rounds: 3 * rounds },
+  { section: "exec", name: "exec -- true on a pty", run: "script -qec '$C exec bench0 -- true' /dev/null" },
+  {
+    section: "exec",
+    name: "20 exec at once",
+    run: "for k in $(seq 20); do timeout -s KILL 20 $C exec bench0 -- true & done; wait",
+  },
+  {
+    section: "exec",
+    name: "exec with a background holder",
+    run: "timeout -s KILL 20 $C exec bench0 -- sh -c 'sleep 3 &'",
+    rounds: 3,
+  },
+  ...perPool("dir"),
+  ...perPool("btrfs"),
+  {
+    section: "throughput",
+    name: "exec, container to client",
+    run: `$C exec bench0 -- head -c ${bytes} /dev/zero </dev/null | cat >/dev/null`,
+    bytes,
+    rounds: 3,
+  },
+  {
+    section: "throughput",
+    name: "exec, client to container",
+    run: `head -c ${bytes} /dev/zero | $C exec bench0 -- sh -c 'cat >/dev/null'`,
+    bytes,
+    rounds: 3,
+  },
+];
+
+function shell(target: Target, text: string): Promise<number> {
+  const child = spawn("bash", ["-c", text.replaceAll("$C", target.client)], {
+    env: { ...process.env, ...target.environment },
+    stdio: ["ignore", "ignore", "ignore"],
+  });
+  return new Promise((resolve, reject) => {
+    child.on("error", reject);
+    child.on("exit", (code) => resolve(code ?? 255));
+  });
+}
+
+/** @returns The median, in ms or MB/s; undefined when it failed. */
+async function measure(target: Target, one: Case): Promise<number | undefined> {
+  const values: number[] = [];
+  const count = one.rounds ?? rounds;
+  for (let round = -1; round < count; round++) {
+    if (one.before) await shell(target, one.before);
+    const started = performance.now();
+    const code = await shell(target, one.run);
+    const ms = performance.now() - started;
+    if (one.after) await shell(target, one.after);
+    if (code !== 0) return undefined;
+    if (round >= 0) values.push(one.bytes ? one.bytes / 1e3 / ms : ms); // the first warms up
+  }
+  values.sort((a, b) => a - b);
+  return values[Math.floor(values.length / 2)];
+}
+
+function residentMiB(pid: number): number {
+  return Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, "utf8"))![1]) / 1024;
+}
+
+async function peers(): Promise<Target[]> {
+  const found: Target[] = [];
+  for (const [name, client] of [["LXD", "lxc"], ["INCUS", "incus"]] as const) {
+    const directory = process.env[`${name}_PEER_DIR`];
+    if (!directory) continue;
+    const environment = { [`${name}_DIR`]: directory };
+    const version = await command([client, "query", "/1.0"], { env: environment });
+    if (version.code !== 0) throw new Error(`There is no ${name} in ${directory}: ${version.err}`);
+    const pid = JSON.parse(version.out).environment.server_pid as number;
+    found.push({ name: name.toLowerCase(), client, environment, pid });
+  }
+  return found;
+}
+
+const sections = process.argv.slice(2);
+const chosen = cases.filter(({ section }) => sections.length === 0 || sections.includes(section));
+if (chosen.length === 0) {
+  console.error(`Error: Unknown section "${sections[0]}": ${[...new Set(cases.map((one) => one.section))].join(", ")}`);
+  process.exit(1);
+}
+{
+  const others = await peers();
+  await using daemon = await Daemon.start();
+  const started = residentMiB(daemon.pid);
+  await daemon.ok("storage", "create", "p-btrfs", "btrfs", "size=4GiB");
+  await daemon.ok("storage", "create", "p-dir", "dir");
+  await daemon.ok("profile", "device", "add", "default", "root", "disk", "path=/", "pool=p-dir");
+  await daemon.ok("image", "import", await busyboxImage(), "--alias", "bb");
+  const environment = { ...daemon.environment, HOME: daemon.directory };
+  const targets: Target[] = [
+    { name: "lido", client: executable, environment, pid: daemon.pid },
+    { name: "lxc on lido", client: "lxc", environment, pid: daemon.pid },
+    ...others,
+  ];
+  for (const target of [targets[0]!, ...others]) {
+    await shell(target, "$C delete -f bench0");
+    await shell(target, "$C launch bb bench0 -s p-dir");
+  }
+  const width = 34;
+  const base = others[0];
+  const heads = targets.flatMap(({ name }) => name === base?.name || !base ? [name] : [name, "ratio"]);
+  console.log("".padEnd(width) + heads.map((head) => head.padStart(12)).join(""));
+  const row = (name: string, values: readonly (number | undefined)[], unit: string) => {
+    const reference = values[targets.findIndex((target) => target === base)];
+    const cells = values.flatMap((value, index) => {
+      const text = value === undefined ? "failed" : value.toFixed(1);
+      if (!base || targets[index] === base) return [text];
+      return [text, value === undefined || reference === undefined ? "" : (value / reference).toFixed(2)];
+    });
+    console.log(name.padEnd(width) + cells.map((cell) => cell.padStart(12)).join("") + `  ${unit}`);
+  };
+  for (const one of chosen) {
+    const values: (number | undefined)[] = [];
+    for (const target of targets) values.push(await measure(target, one));
+    row(one.name, values, one.bytes ? "MB/s, more is better" : "ms");
+  }
+  row("daemon's memory", targets.map(({ pid }) => residentMiB(pid)), "MiB");
+  console.log(
+    `\nlido's daemon had ${
+      started.toFixed(1)
+    } MiB at its start. Medians of ${rounds} rounds, 3 times as many for exec.`,
+  );
+  for (const target of others) await shell(target, "$C delete -f bench0");
+  await succeed([executable, "delete", "-f", "bench0"], { env: daemon.environment });
+}

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Measures lido, and beside it in the same run the peers that are there.
+#   run.sh [SECTION...]      client exec volume instance throughput; all when none is named
+# Environment: N rounds (10); LXD_PEER_DIR, INCUS_PEER_DIR the directory of a running peer with the image `bb` and the
+# pools p-dir and p-btrfs; MIB amount for throughput (1024).
+set -euo pipefail
+. "$(dirname "$0")/../../scripts/say.sh"
+[ "$(id -u)" = 0 ] || die "Containers and mounts need root: run this as root"
+bash "$root/scripts/setup.sh" test
+bash "$root/scripts/build.sh"
+bash "$root/scripts/make_image.sh"
+cd "$root"
+exec "$deno" run -A --no-check tests/bench/bench.ts "$@"

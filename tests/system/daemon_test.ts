@@ -1,0 +1,114 @@
+/** The daemon's life: one for a directory, ended cleanly or not, its containers found again. */
+import assert from "node:assert/strict";
+import { existsSync, mkdtempSync, rmSync, statSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { command } from "../support/command.ts";
+import { Daemon, executable } from "../support/daemon.ts";
+import { busyboxImage } from "../support/image.ts";
+
+Deno.test("a daemon's socket, its second, its end and its next", async (t) => {
+  await using daemon = await Daemon.start();
+  const socket = join(daemon.directory, "unix.socket");
+
+  await t.step("the socket is root's, 0660", () => {
+    const { mode, uid, gid } = statSync(socket);
+    assert.deepEqual([mode & 0o777, uid, gid], [0o660, 0, 0]);
+  });
+
+  await t.step("a second daemon is refused with the pid of the first, which goes on", async () => {
+    await daemon.fails(
+      ["daemon"],
+      new RegExp(`A daemon with pid ${daemon.pid} is already running in "${daemon.directory}"`),
+    );
+    await daemon.ok("list");
+  });
+
+  await daemon.furnish(await busyboxImage());
+  await daemon.ok("launch", "bb", "c1");
+  await daemon.ok("launch", "bb", "c2", "-s", "plain");
+  await daemon.ok("storage", "volume", "create", "fast", "data");
+  await daemon.ok("storage", "volume", "attach", "fast", "data", "c1", "/mnt/data");
+  await daemon.ok("exec", "c1", "--", "sh", "-c", "echo kept > /mnt/data/f");
+  const pidOf = async (name: string) => (await daemon.query(`/1.0/instances/${name}/state`) as { pid: number }).pid;
+
+  for (const [how, end] of [["SIGTERM", () => daemon.terminate()], ["SIGKILL", () => daemon.kill()]] as const) {
+    await t.step(`containers go on after ${how} and are found again`, async () => {
+      const pids = [await pidOf("c1"), await pidOf("c2")];
+      const code = await end();
+      assert.equal(code, how === "SIGTERM" ? 0 : 255);
+      assert.equal(existsSync(socket), how === "SIGKILL");
+      for (const pid of pids) assert.ok(existsSync(`/proc/${pid}`), `container process ${pid} is gone`);
+      await daemon.up();
+      assert.deepEqual([await pidOf("c1"), await pidOf("c2")], pids);
+      assert.equal(await daemon.ok("exec", "c1", "--", "cat", "/mnt/data/f"), "kept");
+    });
+  }
+
+  await t.step("a container that ended while there was no daemon is known to be stopped", async () => {
+    const pid = await pidOf("c2");
+    await daemon.terminate();
+    process.kill(pid, "SIGKILL");
+    await daemon.up();
+    assert.equal(await daemon.ok("list", "-f", "csv", "-c", "ns"), "c1,RUNNING\nc2,STOPPED");
+    await daemon.ok("start", "c2");
+  });
+
+  await t.step("shutdown ends it, and the socket is gone", async () => {
+    await daemon.ok("shutdown");
+    assert.equal(existsSync(socket), false);
+    await daemon.up();
+  });
+
+  await t.step("admin init --minimal on a daemon that has its pool changes nothing", async () => {
+    const before = await daemon.query("/1.0/storage-pools?recursion=1");
+    await daemon.ok("admin", "init", "--minimal");
+    assert.deepEqual(await daemon.query("/1.0/storage-pools?recursion=1"), before);
+  });
+});
+
+Deno.test("admin init --minimal makes the default pool and the default profile's root disk", async () => {
+  await using daemon = await Daemon.start();
+  await daemon.ok("admin", "init", "--minimal");
+  const [pool] = await daemon.query("/1.0/storage-pools?recursion=1") as { name: string; driver: string }[];
+  assert.deepEqual([pool?.name, pool?.driver], ["default", "btrfs"]);
+  const profile = await daemon.query("/1.0/profiles/default") as { devices: unknown };
+  assert.deepEqual(profile.devices, { root: { path: "/", pool: "default", type: "disk" } });
+});
+
+Deno.test("without a daemon the client names the socket and how to start one", async () => {
+  const directory = mkdtempSync(join(tmpdir(), "lido-none-"));
+  try {
+    const options = { env: { LIDO_DIR: directory } };
+    for (const argv of [["list"], ["exec", "c1", "--", "true"], ["storage", "list"]]) {
+      const { code, err } = await command([executable, ...argv], options);
+      const expected = `Error: Cannot connect to the lido daemon at "${directory}/unix.socket": ` +
+        `no such file or directory; start it with "lido daemon"\n`;
+      assert.deepEqual([code, err], [1, expected]);
+    }
+    const waited = await command([executable, "waitready", "--timeout", "1"], options);
+    assert.equal(waited.code, 1);
+    assert.match(waited.err, /^Error: The daemon is not ready after 1 s: Cannot connect [^\n]+\n$/);
+  } finally {
+    rmSync(directory, { recursive: true });
+  }
+});
+
+Deno.test("a daemon refuses a host or a directory it cannot serve", async () => {
+  const directory = mkdtempSync(join(tmpdir(), "lido-bad-"));
+  try {
+    const run = (argv: readonly string[], lido: string) => command(argv, { env: { LIDO_DIR: lido } });
+    const user = await run(["setpriv", "--reuid=65534", "--clear-groups", executable, "daemon"], directory);
+    assert.deepEqual([user.code, user.err], [1, "Error: The daemon must be run as root\n"]);
+    const long = join(directory, "d".repeat(120));
+    const far = await run([executable, "daemon"], long);
+    assert.equal(far.code, 1);
+    assert.match(far.err, /^Error: The path "[^"]+" is longer than a socket's may be: 107 bytes\n$/);
+    const group = await run([executable, "daemon", "--group", "nosuch"], directory);
+    assert.deepEqual([group.code, group.err], [1, 'Error: Group "nosuch" not found in /etc/group\n']);
+    const level = await run([executable, "daemon", "--log-level", "loud"], directory);
+    assert.match(level.err, /^Error: Invalid log level "loud": trace, debug, info, warn, error, fatal are allowed\n$/);
+  } finally {
+    rmSync(directory, { recursive: true });
+  }
+});
