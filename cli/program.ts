@@ -40,7 +40,11 @@ export interface Outcome {
 
 /** Reads a command line with commander.
  * @throws {UsageError} If it is wrong, with commander's reason. */
-export function readWithCommander(verbs: readonly Verb[], words: readonly string[], top?: Map<string, string>): Outcome {
+export function readWithCommander(
+  verbs: readonly Verb[],
+  words: readonly string[],
+  top?: Map<string, string>,
+): Outcome {
   const outcome: Outcome = {};
   let help = "";
   let failure = "";
@@ -81,7 +85,9 @@ export function readWithCommander(verbs: readonly Verb[], words: readonly string
       for (const [key, flag] of Object.entries(verb.flags)) {
         flags[key] = options[key] ?? (flag.value === undefined ? false : undefined);
       }
-      const args = given.slice(0, verb.args.length).flat().filter((value): value is string => typeof value === "string");
+      const args = given.slice(0, verb.args.length).flat().filter((value): value is string =>
+        typeof value === "string"
+      );
       outcome.parsed = { verb, args, flags };
     });
   }

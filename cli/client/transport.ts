@@ -31,7 +31,13 @@ function fetchOverSocket(socket: string): Transport {
   return async (request) => {
     try {
       // `unix` and `timeout` are Bun's own additions: the socket, and no limit of five minutes on a long wait.
-      const init = { method: request.method, headers: request.headers, body: request.body, unix: socket, timeout: false };
+      const init = {
+        method: request.method,
+        headers: request.headers,
+        body: request.body,
+        unix: socket,
+        timeout: false,
+      };
       const response = await fetch(`http://lido${request.path}`, init as RequestInit);
       const text = await response.text();
       return { status: response.status, header: (name) => response.headers.get(name) ?? undefined, text };

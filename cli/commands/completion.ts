@@ -1,1 +1,2 @@
-import type { Verb } from "../verb.ts"; export const verbs: Verb[] = [];
+import type { Verb } from "../verb.ts";
+export const verbs: Verb[] = [];

@@ -2,7 +2,7 @@
 import type { Client } from "../client/client.ts";
 import { isTerminal } from "../terminal/is_terminal.ts";
 import { readDescriptor, writeDescriptor } from "./descriptors.ts";
-import { ExecSession, type ExecEnd, type ExecRequest } from "./session.ts";
+import { type ExecEnd, type ExecRequest, ExecSession } from "./session.ts";
 import { SignalForwarder, sigpipe } from "./signals.ts";
 
 /** Exit code of a client whose reader went away: 128 + SIGPIPE. */

@@ -63,7 +63,11 @@ export class ExecSession {
     const outputs: Promise<void>[] = [];
     this.#opened = this.#open(client, fds, (fd) => {
       // Interactive sessions have no stream 1: what the terminal shows comes back on 0.
-      const sink = fd === "2" ? sinks.stderr : fd === "1" || fd === "0" && fds["1"] === undefined ? sinks.stdout : undefined;
+      const sink = fd === "2"
+        ? sinks.stderr
+        : fd === "1" || fd === "0" && fds["1"] === undefined
+        ? sinks.stdout
+        : undefined;
       if (sink === undefined) return new Output();
       const output = new Output(sink);
       output.taken.catch((error) => lost.reject(error));

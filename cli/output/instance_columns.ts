@@ -105,7 +105,8 @@ export function instanceColumns(layout: string): Column[] {
 function keyFits(short: string, key: string): boolean {
   const shortParts = short.split(".");
   const parts = key.split(".");
-  return shortParts.length === parts.length && shortParts.every((part, index) => parts[index]?.startsWith(part) ?? false);
+  return shortParts.length === parts.length &&
+    shortParts.every((part, index) => parts[index]?.startsWith(part) ?? false);
 }
 
 function anchored(pattern: string, text: string): boolean {

@@ -1,6 +1,5 @@
 /** Key order of lxc's output: the fields of a thing in the order of LXD's structures, maps of settings sorted. */
 
-
 const orders = {
   storagePool: ["config", "description", "name", "driver", "used_by", "status", "locations"],
   storageVolume: [
@@ -86,7 +85,15 @@ const orders = {
 export type Kind = keyof typeof orders;
 
 /** Fields whose value is a map of settings and is sorted by key. */
-const maps = new Set(["config", "devices", "expanded_config", "expanded_devices", "properties", "metadata", "resources"]);
+const maps = new Set([
+  "config",
+  "devices",
+  "expanded_config",
+  "expanded_devices",
+  "properties",
+  "metadata",
+  "resources",
+]);
 
 function sorted(value: unknown): unknown {
   if (value === null || typeof value !== "object" || Array.isArray(value)) return value;

@@ -53,7 +53,6 @@ export function compact(headers: readonly string[], rows: readonly (readonly str
 
 /** Comma separated values without a header, quoted as Go's encoding/csv does. */
 export function csv(rows: readonly (readonly string[])[]): string {
-  const quote = (cell: string) =>
-    /^\\\.$|^[ \t]|[",\r\n]/.test(cell) ? `"${cell.replaceAll('"', '""')}"` : cell;
+  const quote = (cell: string) => /^\\\.$|^[ \t]|[",\r\n]/.test(cell) ? `"${cell.replaceAll('"', '""')}"` : cell;
   return rows.map((row) => `${row.map(quote).join(",")}\n`).join("");
 }

@@ -9,8 +9,11 @@ const notPlain = /^[-?:](?:\s|$)|^[,[\]{}#&*!|>'"%@`]|: |:$| #|^\s|\s$|^---|^\.\
 
 function scalar(value: string, indent: string): string {
   if (value === "" || ambiguous.test(value)) return JSON.stringify(value);
-  // deno-lint-ignore no-control-regex
-  if (/[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff]/.test(value) || /^\n*$|^ |\n /.test(value) && value.includes("\n")) {
+  if (
+    // deno-lint-ignore no-control-regex
+    /[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff]/.test(value) ||
+    /^\n*$|^ |\n /.test(value) && value.includes("\n")
+  ) {
     return JSON.stringify(value);
   }
   if (value.includes("\n")) {

@@ -1,0 +1,102 @@
+import type { StorageVolume } from "../../api/types.ts";
+import { url } from "../client/client.ts";
+import { UsageError } from "../client/errors.ts";
+import { type Io, type Verb, verb } from "../verb.ts";
+import { volumeParts, volumePath } from "./storage_volume.ts";
+
+/** `pool/volume` or `pool/volume/snapshot`. @throws {UsageError} */
+function placeOf(text: string): { pool: string; volume: string } {
+  const slash = text.indexOf("/");
+  if (slash <= 0 || slash === text.length - 1) {
+    throw new UsageError(`Invalid volume "${text}": as POOL/VOLUME it is allowed`);
+  }
+  return { pool: text.slice(0, slash), volume: text.slice(slash + 1) };
+}
+
+async function copy(
+  io: Io,
+  from: { pool: string; volume: string },
+  to: { pool: string; volume: string },
+  options: { volumeOnly: boolean; refresh: boolean },
+): Promise<void> {
+  const source = await io.client.get<StorageVolume>(volumePath(from.pool, from.volume));
+  await io.client.change("POST", url`/1.0/storage-pools/${to.pool}/volumes/custom`, {
+    name: to.volume,
+    type: "custom",
+    content_type: source.content_type,
+    description: source.description,
+    config: source.config,
+    source: {
+      type: "copy",
+      name: from.volume,
+      pool: from.pool,
+      volume_only: options.volumeOnly,
+      refresh: options.refresh,
+    },
+  });
+}
+
+export const verbs: Verb[] = [
+  verb({
+    words: "storage volume snapshot",
+    args: ["pool", "volume", "snapshot?"],
+    flags: {
+      noExpiry: { summary: "Ignore any configured auto-expiry for the storage volume" },
+      reuse: { summary: "If the snapshot name already exists, delete and create a new one" },
+    },
+    summary: "Snapshot a storage volume",
+    async run(io, [pool = "", volume = "", name = ""], flags) {
+      const { type, name: owner } = volumeParts(volume);
+      if (type !== "custom") throw new UsageError('Only "custom" volumes can be snapshotted');
+      if (flags.reuse && name !== "") {
+        const taken = await io.client.get<string[]>(`${volumePath(pool, owner)}/snapshots`);
+        if (taken.some((path) => decodeURIComponent(path.split("/").at(-1)!) === name)) {
+          await io.client.change("DELETE", volumePath(pool, `${owner}/${name}`));
+        }
+      }
+      // Go's zero time is "never"; without it the volume's own snapshots.expiry counts.
+      const expiry = flags.noExpiry ? { expires_at: "0001-01-01T00:00:00Z" } : {};
+      await io.client.change("POST", `${volumePath(pool, owner)}/snapshots`, { name, ...expiry });
+    },
+  }),
+  verb({
+    words: "storage volume restore",
+    args: ["pool", "volume", "snapshot"],
+    flags: {},
+    summary: "Restore a storage volume to a snapshot",
+    async run(io, [pool = "", volume = "", snapshot = ""]) {
+      const path = volumePath(pool, volume);
+      const { value, etag } = await io.client.getTagged<StorageVolume>(path);
+      const { config, description } = value;
+      const body = { config, description, restore: snapshot };
+      await io.client.change("PUT", path, body, etag === undefined ? {} : { etag });
+    },
+  }),
+  verb({
+    words: "storage volume copy",
+    aliases: ["storage volume cp"],
+    args: ["pool/volume", "pool/volume"],
+    flags: {
+      volumeOnly: { summary: "Copy the volume without its snapshots" },
+      refresh: { summary: "Bring an existing copy up to date" },
+    },
+    summary: "Copy a storage volume, within a pool or to another one",
+    async run(io, [from = "", to = ""], flags) {
+      await copy(io, placeOf(from), placeOf(to), flags);
+      if (!io.quiet) io.out("Storage volume copied successfully!\n");
+    },
+  }),
+  verb({
+    words: "storage volume move",
+    aliases: ["storage volume mv"],
+    args: ["pool/volume", "pool/volume"],
+    flags: {},
+    summary: "Move a storage volume to another pool, or rename it",
+    async run(io, [from = "", to = ""]) {
+      const source = placeOf(from), target = placeOf(to);
+      const body = { name: target.volume, ...(source.pool === target.pool ? {} : { pool: target.pool }) };
+      await io.client.change("POST", volumePath(source.pool, source.volume), body);
+      if (!io.quiet) io.out("Storage volume moved successfully!\n");
+    },
+  }),
+];

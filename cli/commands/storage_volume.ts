@@ -1,0 +1,251 @@
+import type { Config, Instance, Profile, StorageVolume } from "../../api/types.ts";
+import { url } from "../client/client.ts";
+import { UsageError } from "../client/errors.ts";
+import { addDevice, removeDevices } from "../device_verbs.ts";
+import { render } from "../output/render.ts";
+import { binarySize } from "../output/units.ts";
+import { type Configurable, settingsOf, settingVerbs } from "../settings.ts";
+import { type Io, type Verb, verb } from "../verb.ts";
+import { instances } from "./config.ts";
+import { profiles } from "./profile.ts";
+
+/** `name`, or `type/name`. */
+export function volumeParts(volume: string): { type: string; name: string } {
+  const [first = "", ...rest] = volume.split("/");
+  const isTyped = rest.length > 0 && ["custom", "container", "image", "virtual-machine"].includes(first);
+  return isTyped ? { type: first, name: rest.join("/") } : { type: "custom", name: volume };
+}
+
+/** With a snapshot when `volume` is `name/snapshot`. */
+export function volumePath(pool: string, volume: string): string {
+  const { type, name } = volumeParts(volume);
+  const [owner = "", snapshot] = name.split("/");
+  const path = url`/1.0/storage-pools/${pool}/volumes/${type}/${owner}`;
+  return snapshot === undefined ? path : `${path}${url`/snapshots/${snapshot}`}`;
+}
+
+const volumes: Configurable = {
+  words: "storage volume",
+  args: ["pool", "volume"],
+  noun: "storage volume",
+  kind: "storageVolume",
+  writable: ["config", "description"],
+  path: ([pool = "", volume = ""]) => volumePath(pool, volume),
+};
+
+const titles: Readonly<Record<string, string>> = {
+  c: "CONTENT-TYPE",
+  d: "DESCRIPTION",
+  e: "PROJECT",
+  L: "LOCATION",
+  n: "NAME",
+  t: "TYPE",
+  u: "USED BY",
+  U: "USAGE",
+};
+
+/** @throws {UsageError} For a letter that stands for nothing. */
+function columnsOf(text: string, isClustered: boolean): string[] {
+  return text.replaceAll(",", "").split("").map((letter) => {
+    if (!(letter in titles)) throw new UsageError(`Unknown column shorthand char '${letter}' in '${text}'`);
+    return letter;
+  }).filter((letter) => isClustered || letter !== "L");
+}
+
+async function cellOf(io: Io, pool: string, volume: StorageVolume, letter: string): Promise<string> {
+  switch (letter) {
+    case "c":
+      return volume.content_type;
+    case "d":
+      return volume.description;
+    case "e":
+      return volume.project;
+    case "n":
+      return volume.name;
+    case "t":
+      return volume.name.includes("/") ? `${volume.type} (snapshot)` : volume.type;
+    case "u":
+      return String(volume.used_by.length);
+    default: {
+      if (volume.name.includes("/")) return "";
+      const state = await io.client.get<{ usage: { used: number } | null }>(
+        `${volumePath(pool, `${volume.type}/${volume.name}`)}/state`,
+      ).catch(() => undefined);
+      return state?.usage ? binarySize(state.usage.used) : "";
+    }
+  }
+}
+
+/** Filters are `key=value` on fields and settings, or the beginning of a name. */
+function matches(volume: StorageVolume, filters: readonly string[]): boolean {
+  return filters.every((filter) => {
+    const [, key, value] = /^([\w.-]+)=(.*)$/.exec(filter) ?? [];
+    if (key === undefined) return volume.name.startsWith(filter);
+    const fields = volume as unknown as Record<string, unknown>;
+    return String(fields[key] ?? volume.config[key] ?? "") === value;
+  });
+}
+
+interface Attachment {
+  readonly device: string;
+  readonly path: string | undefined;
+}
+
+/** lxc's rule: with one word more it is the path, and the device has the volume's name; with two it is device and path. */
+function attachmentOf(volume: string, rest: readonly string[]): Attachment {
+  if (rest.length === 0) return { device: volume, path: undefined };
+  if (rest.length === 1) {
+    return rest[0]!.startsWith("/") ? { device: volume, path: rest[0] } : { device: rest[0]!, path: undefined };
+  }
+  return { device: rest[0]!, path: rest[1] };
+}
+
+async function attach(io: Io, owner: Configurable, words: readonly string[]): Promise<void> {
+  const [pool = "", volume = "", target = "", ...rest] = words;
+  const { type, name } = volumeParts(volume);
+  if (type !== "custom") throw new UsageError('Only "custom" volumes can be attached to instances');
+  const { device, path } = attachmentOf(name, rest);
+  const { content_type: content } = await io.client.get<StorageVolume>(volumePath(pool, name));
+  if (content === "filesystem" && path === undefined) {
+    throw new UsageError("Missing path: where the volume is to be mounted, as in /mnt");
+  }
+  const config: Config = { type: "disk", pool, source: name, ...(path === undefined ? {} : { path }) };
+  await addDevice(io, owner, [target], device, config);
+}
+
+async function detach(io: Io, owner: Configurable, words: readonly string[]): Promise<void> {
+  const [pool = "", volume = "", target = "", device] = words;
+  const { name } = volumeParts(volume);
+  const { devices } = await io.client.get<Instance | Profile>(owner.path([target]));
+  const isIt = ([, one]: [string, Config]) => one.type === "disk" && one.pool === pool && one.source === name;
+  const found = Object.entries(devices).filter(isIt).map(([key]) => key);
+  if (device !== undefined) {
+    if (!devices[device]) throw new UsageError("The specified device doesn't exist");
+    if (!found.includes(device)) throw new UsageError(`Device "${device}" is not volume "${name}" of pool "${pool}"`);
+    return await removeDevices(io, owner, [target], [device]);
+  }
+  if (found.length === 0) throw new UsageError("No device found for this storage volume");
+  if (found.length > 1) throw new UsageError("More than one device matches, specify the device name");
+  await removeDevices(io, owner, [target], found);
+}
+
+const args = {
+  attach: ["pool", "volume", "instance", "device?", "path?"],
+  detach: ["pool", "volume", "instance", "device?"],
+};
+const ofProfile = (names: readonly string[]) => names.map((name) => name === "instance" ? "profile" : name);
+
+export const verbs: Verb[] = [
+  ...settingVerbs(volumes),
+  verb({
+    words: "storage volume create",
+    args: ["pool", "volume", "key=value..."],
+    flags: { type: { value: "type", initial: "filesystem", summary: "Content type, filesystem" } },
+    summary: "Create a custom storage volume",
+    async run(io, [pool = "", name = "", ...settings], flags) {
+      const body = { name, type: "custom", content_type: flags.type, config: settingsOf(settings) };
+      await io.client.change("POST", url`/1.0/storage-pools/${pool}/volumes/custom`, body);
+      if (!io.quiet) io.out(`Storage volume ${name} created\n`);
+    },
+  }),
+  verb({
+    words: "storage volume list",
+    aliases: ["storage volume ls"],
+    args: ["pool", "filter..."],
+    flags: {
+      format: { short: "f", value: "format", initial: "table", summary: "csv, json, table, yaml or compact" },
+      columns: { short: "c", value: "columns", initial: "etndcuL", summary: "Columns" },
+    },
+    summary: "List the volumes of a storage pool",
+    details: `Columns:
+  c Content type   d Description   e Project   n Name
+  t Type           u Used by       U Usage on disk
+`,
+    async run(io, [pool = "", ...filters], flags) {
+      const all = await io.client.get<StorageVolume[]>(`${url`/1.0/storage-pools/${pool}/volumes`}?recursion=1`);
+      const raw = all.filter((volume) => matches(volume, filters));
+      raw.sort((left, right) => left.type + left.name < right.type + right.name ? -1 : 1);
+      // The project is only shown when there can be another one.
+      const columns = columnsOf(flags.columns === "etndcuL" ? "tndcu" : flags.columns, false);
+      const rows = await Promise.all(
+        raw.map((volume) => Promise.all(columns.map((letter) => cellOf(io, pool, volume, letter)))),
+      );
+      const headers = columns.map((letter) => titles[letter]!);
+      io.out(await render(flags.format, { headers, rows, raw, kind: "storageVolume" }));
+    },
+  }),
+  verb({
+    words: "storage volume info",
+    args: ["pool", "volume"],
+    flags: {},
+    summary: "Show the state of a storage volume",
+    async run(io, [pool = "", volume = ""]) {
+      const path = volumePath(pool, volume);
+      const found = await io.client.get<StorageVolume>(path);
+      const { usage } = await io.client.get<{ usage: { used: number; total: number } | null }>(`${path}/state`);
+      const lines = [
+        `Name: ${found.name}`,
+        `Description: ${found.description}`,
+        `Type: ${found.type}`,
+        `Content type: ${found.content_type}`,
+        ...(usage ? [`Usage: ${binarySize(usage.used)}`] : []),
+        ...(usage && usage.total > 0 ? [`Total: ${binarySize(usage.total)}`] : []),
+      ];
+      io.out(`${lines.join("\n")}\n`);
+    },
+  }),
+  verb({
+    words: "storage volume delete",
+    aliases: ["storage volume rm"],
+    args: ["pool", "volume"],
+    flags: {},
+    summary: "Delete a storage volume, or a snapshot of one",
+    async run(io, [pool = "", volume = ""]) {
+      await io.client.change("DELETE", volumePath(pool, volume));
+      if (!io.quiet) io.out(`Storage volume ${volume} deleted\n`);
+    },
+  }),
+  verb({
+    words: "storage volume rename",
+    args: ["pool", "volume", "new name"],
+    flags: {},
+    summary: "Rename a storage volume, or a snapshot of one",
+    async run(io, [pool = "", volume = "", to = ""]) {
+      // A snapshot's new name may be given with its volume, as its old one is.
+      const name = volume.includes("/") ? to.split("/").at(-1)! : to;
+      await io.client.change("POST", volumePath(pool, volume), { name });
+      if (!io.quiet) io.out(`Renamed storage volume from "${volume}" to "${to}"\n`);
+    },
+  }),
+  verb({
+    words: "storage volume attach",
+    args: args.attach,
+    flags: {},
+    summary: "Attach a storage volume to an instance",
+    details: `The device gets the volume's name unless another is given before the path.
+Example: lido storage volume attach fast data c1 /mnt/data
+`,
+    run: (io, words) => attach(io, instances, words),
+  }),
+  verb({
+    words: "storage volume attach-profile",
+    args: ofProfile(args.attach),
+    flags: {},
+    summary: "Attach a storage volume to a profile",
+    run: (io, words) => attach(io, profiles, words),
+  }),
+  verb({
+    words: "storage volume detach",
+    args: args.detach,
+    flags: {},
+    summary: "Detach a storage volume from an instance",
+    run: (io, words) => detach(io, instances, words),
+  }),
+  verb({
+    words: "storage volume detach-profile",
+    args: ofProfile(args.detach),
+    flags: {},
+    summary: "Detach a storage volume from a profile",
+    run: (io, words) => detach(io, profiles, words),
+  }),
+];

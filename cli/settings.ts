@@ -1,0 +1,152 @@
+/** `key=value` words, and the verbs every thing with a configuration has: show, get, set, unset, edit. */
+import type { Config, Devices } from "../api/types.ts";
+import { UsageError } from "./client/errors.ts";
+import { type Kind, ordered } from "./output/order.ts";
+import { type Io, type Verb, verb } from "./verb.ts";
+
+/** @throws {UsageError} For a word without "=", named. */
+export function settingsOf(words: readonly string[]): Config {
+  return Object.fromEntries(words.map((word) => {
+    const equals = word.indexOf("=");
+    if (equals <= 0) throw new UsageError(`Bad key=value pair: "${word}"`);
+    return [word.slice(0, equals), word.slice(equals + 1)];
+  }));
+}
+
+/** As lxc: `key=value...`, or `key value` of old; a lone `-` as value is read from stdin. */
+async function settingsOrPair(words: readonly string[]): Promise<Config> {
+  if (words.length === 2 && !words[0]!.includes("=")) {
+    return { [words[0]!]: words[1] === "-" ? (await readInput()).trimEnd() : words[1]! };
+  }
+  return settingsOf(words);
+}
+
+export async function readInput(): Promise<string> {
+  const { readDescriptor } = await import("./exec/descriptors.ts");
+  const chunks: Uint8Array[] = [];
+  for await (const chunk of readDescriptor(0)) chunks.push(chunk.slice());
+  return Buffer.concat(chunks).toString("utf8");
+}
+
+/** @returns The map that is on stdin as YAML. @throws {UsageError} If it is no YAML, or no map. */
+export async function readYaml(): Promise<Record<string, unknown>> {
+  const { isTerminal } = await import("./terminal/is_terminal.ts");
+  if (await isTerminal(0)) {
+    throw new UsageError('Nothing to read: give the YAML on stdin, as in "show ... | sed ... | edit ..."');
+  }
+  const text = await readInput();
+  const { parse } = await import("yaml");
+  let value: unknown;
+  try {
+    value = parse(text);
+  } catch (error) {
+    throw new UsageError(`Config parsing error: ${(error as Error).message.split("\n")[0]}`);
+  }
+  if (typeof value !== "object" || value === null || Array.isArray(value)) {
+    throw new UsageError("Config parsing error: a YAML map is allowed");
+  }
+  return value as Record<string, unknown>;
+}
+
+export async function showYaml(io: Io, kind: Kind, thing: object): Promise<void> {
+  const { yaml } = await import("./output/yaml.ts");
+  io.out(yaml(ordered(kind, thing)));
+}
+
+interface Thing {
+  readonly config: Config;
+  readonly devices?: Devices;
+}
+
+export interface Configurable {
+  /** As in `storage volume`. */
+  readonly words: string;
+  readonly args: readonly string[];
+  /** For the help, e.g. "storage pool". */
+  readonly noun: string;
+  readonly kind: Kind;
+  /** The fields a PUT takes. */
+  readonly writable: readonly string[];
+  readonly path: (args: readonly string[]) => string;
+  /** Fields that `show` leaves out, as lxc. */
+  readonly hidden?: readonly string[];
+}
+
+/** Changes the thing as it was read: its ETag keeps two changes at once from undoing one another. */
+export async function change(
+  { client }: Io,
+  what: Configurable,
+  args: readonly string[],
+  alter: (thing: Thing) => Record<string, unknown>,
+): Promise<void> {
+  const path = what.path(args);
+  const { value, etag } = await client.getTagged<Thing>(path);
+  const body = { ...pick(value, what.writable), ...alter(value) };
+  await client.change("PUT", path, body, etag === undefined ? {} : { etag });
+}
+
+export function pick(thing: object, keys: readonly string[]): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(thing).filter(([key]) => keys.includes(key)));
+}
+
+export function settingVerbs(what: Configurable): Verb[] {
+  const { words, args, noun, kind } = what;
+  const count = args.length;
+  return [
+    verb({
+      words: `${words} show`,
+      args,
+      flags: {},
+      summary: `Show the configuration of a ${noun}`,
+      async run(io, given) {
+        const thing = await io.client.get<Record<string, unknown>>(what.path(given));
+        await showYaml(io, kind, pick(thing, Object.keys(thing).filter((key) => !what.hidden?.includes(key))));
+      },
+    }),
+    verb({
+      words: `${words} get`,
+      args: [...args, "key"],
+      flags: {},
+      summary: `Get a configuration key of a ${noun}`,
+      async run(io, given) {
+        const { config } = await io.client.get<Thing>(what.path(given));
+        const value = config[given[count]!];
+        io.out(`${value ?? ""}\n`);
+      },
+    }),
+    verb({
+      words: `${words} set`,
+      args: [...args, "key=value+"],
+      flags: {},
+      summary: `Set configuration keys of a ${noun}`,
+      async run(io, given) {
+        const settings = await settingsOrPair(given.slice(count));
+        await change(io, what, given, ({ config }) => ({ config: { ...config, ...settings } }));
+      },
+    }),
+    verb({
+      words: `${words} unset`,
+      args: [...args, "key"],
+      flags: {},
+      summary: `Unset a configuration key of a ${noun}`,
+      async run(io, given) {
+        const key = given[count]!;
+        await change(io, what, given, ({ config }) => {
+          if (!(key in config)) throw new UsageError(`Can't unset key "${key}", it's not currently set`);
+          return { config: Object.fromEntries(Object.entries(config).filter(([name]) => name !== key)) };
+        });
+      },
+    }),
+    verb({
+      words: `${words} edit`,
+      args,
+      flags: {},
+      summary: `Replace the configuration of a ${noun} by YAML from stdin`,
+      async run(io, given) {
+        const { etag } = await io.client.getTagged(what.path(given));
+        const body = pick(await readYaml(), what.writable);
+        await io.client.change("PUT", what.path(given), body, etag === undefined ? {} : { etag });
+      },
+    }),
+  ];
+}
