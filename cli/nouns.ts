@@ -14,7 +14,6 @@ export const nouns: Readonly<Record<string, Noun>> = {
   daemon: { summary: "Run the daemon", load: () => import("./commands/daemon.ts") },
   delete: { summary: "Delete instances and snapshots", load: () => import("./commands/instance.ts") },
   exec: { summary: "Execute commands in instances", load: () => import("./commands/exec.ts") },
-  file: { summary: "Manage files in instances", load: () => import("./commands/file.ts") },
   image: { summary: "Manage images", load: () => import("./commands/image.ts") },
   info: { summary: "Show instance or server information", load: () => import("./commands/info.ts") },
   init: { summary: "Create instances from images", load: () => import("./commands/launch.ts") },

@@ -114,5 +114,4 @@ const groupSummaries: Record<string, string> = {
   "config device": "Manage the devices of an instance",
   "operation": "List, show and cancel background operations",
   "admin": "Set up and look after the daemon",
-  "file": "Manage files in instances",
 };

@@ -1,2 +1,123 @@
-import type { Verb } from "../verb.ts";
-export const verbs: Verb[] = [];
+import type { Instance } from "../../api/types.ts";
+import { url } from "../client/client.ts";
+import { UsageError } from "../client/errors.ts";
+import { type Io, type Verb, verb } from "../verb.ts";
+
+type Action = "start" | "stop" | "restart" | "freeze" | "unfreeze";
+
+/** Does the same to several instances at once. @throws {Error} That names each that failed, with its reason. */
+export async function each(
+  names: readonly string[],
+  what: string,
+  work: (name: string) => Promise<void>,
+): Promise<void> {
+  const outcomes = await Promise.allSettled(names.map(work));
+  const failures = outcomes.flatMap((outcome, index) =>
+    outcome.status === "rejected" ? [{ name: names[index]!, error: outcome.reason as Error }] : []
+  );
+  if (failures.length === 0) return;
+  if (names.length === 1) throw failures[0]!.error;
+  const reasons = failures.map(({ name, error }) => `${name}: ${error.message}`).join("; ");
+  throw new Error(`Some instances failed to ${what}: ${reasons}`);
+}
+
+async function chosen(io: Io, names: readonly string[], isAll: boolean, action: Action): Promise<string[]> {
+  if (isAll && names.length > 0) throw new UsageError("Both --all and instance name given");
+  if (!isAll && names.length === 0) throw new UsageError("Must supply instance name for: lido " + action);
+  if (!isAll) return [...names];
+  const instances = await io.client.get<Instance[]>("/1.0/instances?recursion=1");
+  const isDue = { start: /Stopped/, stop: /Running|Frozen/, restart: /Running/, freeze: /Running/, unfreeze: /Frozen/ };
+  return instances.filter(({ status }) => isDue[action].test(status)).map(({ name }) => name);
+}
+
+export async function setState(
+  io: Io,
+  name: string,
+  action: Action,
+  options: { force?: boolean; timeout?: number } = {},
+): Promise<void> {
+  const { force = false, timeout = -1 } = options;
+  await io.client.change("PUT", url`/1.0/instances/${name}/state`, { action, force, timeout });
+}
+
+function secondsOf(text: string): number {
+  if (!/^-?\d{1,7}$/.test(text)) throw new UsageError(`Invalid timeout "${text}": must be a number of seconds`);
+  return Number(text);
+}
+
+const all = { summary: "Run against all instances" };
+const force = { short: "f", summary: "Kill it: its processes get no chance to end" };
+const timeout = { value: "seconds", initial: "-1", summary: "Time to wait for the instance before killing it" };
+
+export const verbs: Verb[] = [
+  verb({
+    words: "start",
+    args: ["instance..."],
+    flags: { all },
+    summary: "Start instances",
+    async run(io, names, flags) {
+      await each(await chosen(io, names, flags.all, "start"), "start", async (name) => {
+        // A paused one goes on.
+        const { status } = await io.client.get<Instance>(url`/1.0/instances/${name}`);
+        await setState(io, name, status === "Frozen" ? "unfreeze" : "start");
+      });
+    },
+  }),
+  verb({
+    words: "stop",
+    args: ["instance..."],
+    flags: { all, force, timeout },
+    summary: "Stop instances",
+    async run(io, names, flags) {
+      const options = { force: flags.force, timeout: secondsOf(flags.timeout) };
+      await each(await chosen(io, names, flags.all, "stop"), "stop", (name) => setState(io, name, "stop", options));
+    },
+  }),
+  verb({
+    words: "restart",
+    args: ["instance..."],
+    flags: { all, force, timeout },
+    summary: "Restart instances",
+    async run(io, names, flags) {
+      const options = { force: flags.force, timeout: secondsOf(flags.timeout) };
+      const due = await chosen(io, names, flags.all, "restart");
+      await each(due, "restart", (name) => setState(io, name, "restart", options));
+    },
+  }),
+  verb({
+    words: "pause",
+    aliases: ["freeze"],
+    args: ["instance..."],
+    flags: { all },
+    summary: "Freeze instances",
+    async run(io, names, flags) {
+      await each(await chosen(io, names, flags.all, "freeze"), "pause", (name) => setState(io, name, "freeze"));
+    },
+  }),
+  verb({
+    words: "delete",
+    aliases: ["rm"],
+    args: ["instance+"],
+    flags: { force: { short: "f", summary: "Delete running instances too" } },
+    summary: "Delete instances and snapshots",
+    async run(io, names, flags) {
+      await each(names, "delete", async (name) => {
+        const [owner = "", snapshot] = name.split("/");
+        const path = url`/1.0/instances/${owner}`;
+        if (snapshot !== undefined) {
+          await io.client.change("DELETE", `${path}${url`/snapshots/${snapshot}`}`);
+          return;
+        }
+        const { status, ephemeral } = await io.client.get<Instance>(path);
+        if (status !== "Stopped") {
+          if (!flags.force) {
+            throw new UsageError("The instance is currently running, stop it first or pass --force");
+          }
+          await setState(io, name, "stop", { force: true });
+          if (ephemeral) return;
+        }
+        await io.client.change("DELETE", path);
+      });
+    },
+  }),
+];

@@ -1,2 +1,0 @@
-import type { Verb } from "../verb.ts";
-export const verbs: Verb[] = [];
