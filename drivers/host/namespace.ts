@@ -15,14 +15,17 @@ export class MountNamespace {
   readonly #own: number;
 
   /** @param hidden Paths whose mounts are not to be seen in it: those at them and below them. A mount that was copied into it would keep
-   * its device busy after the host unmounted it. */
-  constructor(hidden: readonly string[]) {
+   * its device busy after the host unmounted it.
+   * @param stage A directory of the host that is an empty tmpfs in it, which anybody may pass through: a container's root, who is nobody on the host,
+   * gets to its mounts there, wherever the daemon's own directory is. */
+  constructor(hidden: readonly string[], stage: string) {
     check("unshare(CLONE_FS)", libc.unshare(CLONE_FS));
     this.#host = openNamespace();
     check("unshare(CLONE_NEWNS)", libc.unshare(CLONE_NEWNS));
     try {
       check("make / a slave mount", libc.mount(cString("none"), cString("/"), null, MS_REC | MS_SLAVE, null));
       for (const path of mountsAtOrBelow(hidden)) check(`hide ${path}`, libc.umount2(cString(path), MNT_DETACH));
+      check(`mount ${stage}`, libc.mount(cString("none"), cString(stage), cString("tmpfs"), 0, cString("mode=0711")));
       this.#own = openNamespace();
     } finally {
       check("return to the host's mount namespace", libc.setns(this.#host, CLONE_NEWNS));

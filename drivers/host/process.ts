@@ -80,18 +80,19 @@ export function isChild(pid: number): boolean {
   return Number(libc.waitid(P_PID, pid, information, WEXITED | WNOHANG | WNOWAIT)) === 0 || errno() !== ECHILD;
 }
 
-/** Reaps children that ended and that nobody waits for: what a child of ours left to us as the subreaper. Other code of this process waits for its
- * own children, so only those that `isOrphan` knows are taken. A zombie in a container's pid namespace would keep the container from ending. */
-export function reapOrphans(isOrphan: (pid: number, command: string) => boolean): void {
-  // Orphans come to the thread group's leader. @see proc_tid_children(5)
+/** @returns The children of this process, each with the name of what it runs (15 bytes of it), whether they live or are to be reaped.
+ * @see proc_tid_children(5), proc_pid_stat(5) */
+export function listChildren(): { readonly pid: number; readonly command: string }[] {
+  // Orphans come to the thread group's leader.
   const children = readFileSync(`/proc/${process.pid}/task/${process.pid}/children`, "utf8").split(" ").filter(Boolean);
-  for (const pid of children.map(Number)) {
+  return children.map(Number).flatMap((pid) => {
     try {
       const text = readFileSync(`/proc/${pid}/stat`, "utf8");
-      const end = text.lastIndexOf(")");
-      if (text[end + 2] === "Z" && isOrphan(pid, text.slice(text.indexOf("(") + 1, end))) waitPid(pid);
-    } catch { /* reaped by its own parent code meanwhile */ }
-  }
+      return [{ pid, command: text.slice(text.indexOf("(") + 1, text.lastIndexOf(")")) }];
+    } catch {
+      return []; // reaped by its own parent code meanwhile
+    }
+  });
 }
 
 export function openPidfd(pid: number): number {

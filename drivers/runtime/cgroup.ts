@@ -34,9 +34,10 @@ export class Cgroup {
     else writeFileSync(join(root, "freezer", this.#path, "freezer.state"), frozen ? "FROZEN" : "THAWED");
   }
 
+  /** Whether it was asked to be. Whether every process stands still is another thing: one that waits for its vfork(2) child never does. */
   isFrozen(): boolean {
-    if (this.#isUnified) return /^frozen 1$/m.test(read(join(root, this.#path, "cgroup.events")));
-    return read(join(root, "freezer", this.#path, "freezer.state")).trim() === "FROZEN";
+    if (this.#isUnified) return read(join(root, this.#path, "cgroup.freeze")).trim() === "1";
+    return read(join(root, "freezer", this.#path, "freezer.self_freezing")).trim() === "1";
   }
 
   /** Pids of every process in it and below. */

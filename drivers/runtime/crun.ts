@@ -6,16 +6,7 @@ import { cloneMountIn, userNamespace } from "../host/idmap.ts";
 import { check, cString, libc } from "../host/libc.ts";
 import { dropMount, MountNamespace, moveMount } from "../host/namespace.ts";
 import type { Poller } from "../host/poll.ts";
-import {
-  becomeSubreaper,
-  closeFd,
-  isChild,
-  openPidfd,
-  reapOrphans,
-  sendSignal,
-  spawnProcess,
-  waitPid,
-} from "../host/process.ts";
+import { becomeSubreaper, closeFd, isChild, openPidfd, sendSignal, spawnProcess, waitPid } from "../host/process.ts";
 import { ociConfig } from "./bundle.ts";
 import { Cgroup, type CgroupLayout, cgroupLayout, removeEmptyParent } from "./cgroup.ts";
 import { childEndWithin } from "./child.ts";
@@ -23,6 +14,7 @@ import { type CrunCommand, enterContainer } from "./exec.ts";
 import { checkHost } from "./host_check.ts";
 import { HotPlug } from "./hot_plug.ts";
 import { withSource } from "./mount_source.ts";
+import { Orphans } from "./orphans.ts";
 import type {
   CommandSpec,
   CommandStdio,
@@ -34,6 +26,8 @@ import type {
   Runtime,
 } from "./runtime.ts";
 
+/** Where containers' mounts are in our namespace; the host's own directory there is not touched. */
+const stage = "/mnt";
 const crunPath = "/usr/bin/crun";
 /** crun itself; a container's init goes on without limit. */
 const crunTimeoutMs = 60_000;
@@ -81,8 +75,7 @@ export class CrunRuntime implements Runtime {
   readonly #cgroups: string;
   readonly #containers = new Map<string, Container>();
   readonly #listeners: ((name: string, status: { code?: number; signal?: number }) => void)[] = [];
-  /** crun processes that somebody waits for. */
-  readonly #awaited = new Set<number>();
+  readonly #orphans: Orphans;
   #closed = false;
 
   /** @param options.root `$LIDO_DIR/run`, absolute. */
@@ -90,17 +83,17 @@ export class CrunRuntime implements Runtime {
     this.#root = options.root;
     this.#poller = options.poller;
     this.#log = options.log;
+    this.#orphans = new Orphans(options.poller);
     this.#layout = cgroupLayout();
     this.#cgroups = `/lido-${createHash("sha256").update(options.root).digest("hex").slice(0, 8)}`;
-    // A container's root, who is nobody here, must be able to pass through to its own root filesystem.
-    makeDirectory(this.#root, 0o711);
+    makeDirectory(this.#root, 0o700);
     makeDirectory(join(this.#root, ".crun"), 0o700);
     becomeSubreaper();
     // The pools, below our parent, may be unmounted while we run; crun refuses a hybrid cgroup tree.
     this.#namespace = new MountNamespace([
       dirname(options.root),
       ...(this.#layout === "hybrid" ? ["/sys/fs/cgroup/unified"] : []),
-    ]);
+    ], stage);
   }
 
   check(): Promise<string[]> {
@@ -111,16 +104,15 @@ export class CrunRuntime implements Runtime {
     if (this.#containers.has(spec.name)) throw new LidoError("bad_request", "The instance is already running");
     const directory = this.#directory(spec.name);
     this.#clean(spec.name); // what an earlier life may have left
-    makeDirectory(directory, 0o711);
-    makeDirectory(join(directory, "rootfs"), 0o711);
+    makeDirectory(directory, 0o700);
     const log = join(directory, "crun.log"), pidFile = join(directory, "pid");
     let cloned: ClonedMount[] = [];
     try {
       cloned = await this.#cloneAll(spec);
       const pid = this.#namespace.enter(() => {
-        const mounts = this.#place(spec, directory, cloned);
+        const mounts = this.#place(spec, cloned);
         const config = ociConfig({ ...spec, mounts }, {
-          rootfs: join(directory, "rootfs"),
+          rootfs: join(stage, spec.name, "rootfs"),
           cgroupsPath: `${this.#cgroups}/${spec.name}`,
           unified: this.#layout === "unified",
         });
@@ -132,7 +124,7 @@ export class CrunRuntime implements Runtime {
         });
       });
       const code = await this.#crunEnd(pid, crunTimeoutMs);
-      this.#reapOrphans();
+      this.#orphans.reap();
       if (code !== 0) throw new LidoError("internal", `Failed to start "${spec.name}": ${crunMessage(log)}`);
       return this.#watch(spec.name, this.#keep(spec, Number(readFileSync(pidFile, "utf8"))));
     } catch (error) {
@@ -201,9 +193,10 @@ export class CrunRuntime implements Runtime {
       spawn: (argv, log, fds) => this.#namespace.enter(() => this.#spawn(argv, { log, fds })),
       ended: async (pid, timeoutMs) => {
         const code = await this.#crunEnd(pid, timeoutMs);
-        if (code !== 0) this.#reapOrphans();
+        if (code !== 0) this.#orphans.reap();
         return code;
       },
+      started: (pid) => this.#orphans.addCommand(pid),
       message: crunMessage,
     };
     return enterContainer(crun, this.#poller, this.#directory(name), name, command, stdio, idmap === undefined);
@@ -270,7 +263,10 @@ export class CrunRuntime implements Runtime {
   }
 
   /** Puts them in our namespace, where crun will find them. @returns The mounts with their sources there. */
-  #place(spec: ContainerSpec, directory: string, [root, ...rest]: readonly ClonedMount[]): MountSpec[] {
+  #place(spec: ContainerSpec, [root, ...rest]: readonly ClonedMount[]): MountSpec[] {
+    const directory = join(stage, spec.name);
+    makeDirectory(directory, 0o711);
+    makeDirectory(join(directory, "rootfs"), 0o711);
     moveMount(root!.tree, join(directory, "rootfs"));
     return spec.mounts.map((mount, index) => {
       const { tree, isDirectory } = rest[index]!;
@@ -286,13 +282,8 @@ export class CrunRuntime implements Runtime {
     try {
       return (await childEndWithin(this.#poller, pid, timeoutMs)).code;
     } finally {
-      this.#awaited.delete(pid);
+      this.#orphans.removeAwaited(pid);
     }
-  }
-
-  /** crun leaves its helper, and the process that was to become a command it could not start, to us. */
-  #reapOrphans(): void {
-    reapOrphans((pid, command) => command === "crun" && !this.#awaited.has(pid));
   }
 
   /** crun must be started inside the namespace. Its own messages go to `log`; its stdio becomes the container's. */
@@ -324,7 +315,7 @@ export class CrunRuntime implements Runtime {
         environment: { PATH: "/usr/sbin:/usr/bin:/sbin:/bin" },
         stdio: { stdin, stdout: options.fds?.stdout ?? output, stderr: options.fds?.stderr ?? output },
       });
-      this.#awaited.add(pid);
+      this.#orphans.addAwaited(pid);
       return pid;
     } finally {
       for (const fd of opened) closeFd(fd);
@@ -368,9 +359,9 @@ export class CrunRuntime implements Runtime {
     const directory = this.#directory(name);
     try {
       this.#namespace.enter(() => {
-        for (const entry of readdirSyncOr(directory)) {
-          if (entry === "rootfs" || entry.startsWith("device-")) dropMount(join(directory, entry));
-        }
+        const placed = join(stage, name);
+        for (const entry of readdirSyncOr(placed)) dropMount(join(placed, entry));
+        rmSync(placed, { recursive: true, force: true });
       });
       const cgroup = this.#cgroup(name);
       killAll(cgroup);

@@ -13,6 +13,8 @@ export interface CrunCommand {
   spawn(argv: readonly string[], log: string, fds?: { stdin: number; stdout: number; stderr: number }): number;
   /** Waits for crun and reaps it. @returns Its exit code. */
   ended(pid: number, timeoutMs: number): Promise<number | undefined>;
+  /** Told of the command, which is the caller's to reap. */
+  started(pid: number): void;
   message(log: string): string;
 }
 
@@ -43,6 +45,7 @@ export async function enterContainer(
     const pid = crun.spawn([...argv, ...tty, name], files.log, stdio.kind === "pipes" ? stdio : undefined);
     if (await crun.ended(pid, launchTimeoutMs) !== 0) throw launchError(crun.message(files.log), command);
     const child = Number(readFileSync(files.pid, "utf8"));
+    crun.started(child);
     return { pid: child, pidfd: openPidfd(child), ...(console ? { pty: await console.receive() } : {}) };
   } finally {
     console?.close();

@@ -19,6 +19,8 @@ export interface ServerOptions {
 
 /** A header or a request that takes longer is dropped; the body of an upload has no limit in time but must keep moving. */
 const headersTimeoutMs = 10_000;
+/** How long a client may take to read its last bytes when the daemon ends. */
+const lastBytesMs = 1_000;
 const websocketMessageMaxBytes = 1 << 20;
 
 /** HTTP and websockets on a unix socket: node:net accepts, node:http and `ws` talk, Hono answers. */
@@ -64,10 +66,14 @@ export class HttpServer {
 
   /** Takes no more connections and ends those there are. */
   async close(): Promise<void> {
-    await Promise.all(this.#listeners.map((listener) => new Promise((resolve) => listener.close(resolve))));
-    for (const socket of this.#websockets.clients) socket.terminate();
-    for (const socket of this.#connections) socket.destroy();
+    // A listener is closed when its last connection is: so these go before that is waited for.
+    const closed = this.#listeners.map((listener) => new Promise((resolve) => listener.close(resolve)));
+    for (const socket of this.#websockets.clients) socket.close(1001);
+    for (const socket of this.#connections) socket.destroySoon();
     this.#http.close();
+    const slow = setTimeout(() => this.#connections.forEach((socket) => socket.destroy()), lastBytesMs);
+    await Promise.all(closed);
+    clearTimeout(slow);
   }
 
   #upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {

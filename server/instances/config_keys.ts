@@ -79,7 +79,8 @@ const prefixes: readonly string[] = ["user.", "image.", "environment."];
  * @throws {LidoError} bad_request with LXD's text, without the operation's prefix. */
 export function checkInstanceConfig(config: Config): void {
   for (const [key, value] of Object.entries(config)) {
-    const check = keys[key] ?? (prefixes.some((prefix) => key.startsWith(prefix) && key !== prefix) ? anything : undefined);
+    const check = keys[key] ??
+      (prefixes.some((prefix) => key.startsWith(prefix) && key !== prefix) ? anything : undefined);
     if (!check) throw new LidoError("bad_request", `Unknown configuration key: ${key}`);
     if (value === "") continue;
     const reason = check(value);

@@ -1,0 +1,54 @@
+import type { Poller } from "../host/poll.ts";
+import { closeFd, isChild, listChildren, openPidfd, waitPid } from "../host/process.ts";
+
+/** What crun leaves to us, its subreaper: its helper, and the process that was to become a command it could not start. Nobody else waits for
+ * them, and a zombie in a container's pid namespace keeps the container from ending. */
+export class Orphans {
+  readonly #poller: Poller;
+  /** crun processes that somebody waits for. */
+  readonly #awaited = new Set<number>();
+  /** Commands that crun started, whose caller reaps them; one may be called "crun" too. */
+  readonly #commands = new Set<number>();
+  readonly #watched = new Set<number>();
+
+  constructor(poller: Poller) {
+    this.#poller = poller;
+  }
+
+  addAwaited(pid: number): void {
+    this.#awaited.add(pid);
+  }
+
+  removeAwaited(pid: number): void {
+    this.#awaited.delete(pid);
+  }
+
+  addCommand(pid: number): void {
+    for (const known of this.#commands) if (!isChild(known)) this.#commands.delete(known);
+    this.#commands.add(pid);
+  }
+
+  /** To be called when a crun has ended: what it left is our child by then, though it may not be dead yet. Each is reaped when it is. */
+  reap(): void {
+    for (const { pid, command } of listChildren()) {
+      if (command === "crun" && !this.#isKnown(pid) && !this.#watched.has(pid)) this.#reapAtDeath(pid);
+    }
+  }
+
+  #reapAtDeath(pid: number): void {
+    this.#watched.add(pid);
+    const pidfd = openPidfd(pid);
+    const watch = this.#poller.watch(pidfd);
+    watch.arm("in", () => {
+      watch.close();
+      closeFd(pidfd);
+      this.#watched.delete(pid);
+      // It may have become a command meanwhile.
+      if (!this.#isKnown(pid) && isChild(pid)) waitPid(pid);
+    });
+  }
+
+  #isKnown(pid: number): boolean {
+    return this.#awaited.has(pid) || this.#commands.has(pid);
+  }
+}
