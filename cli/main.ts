@@ -73,7 +73,9 @@ export async function main(argv: readonly string[], io: Partial<Io> = {}): Promi
     }
     return (await outcome.verb.run(world, outcome.args, outcome.flags as never)) ?? 0;
   } catch (error) {
-    world.err(`Error: ${error instanceof Error ? error.message || error.name : String(error)}\n`);
+    // One line, so that scripts can read it; what a tool of the host said may have several.
+    const text = error instanceof Error ? error.message || error.name : String(error);
+    world.err(`Error: ${text.trim().replaceAll(/\s*\n\s*/g, "; ")}\n`);
     return 1;
   }
 }

@@ -1,5 +1,5 @@
 /** The client's terminal: raw mode and its size. Loaded only by interactive verbs. */
-import { ReadStream, WriteStream } from "node:tty";
+import { WriteStream } from "node:tty";
 
 export interface WindowSize {
   width: number;
@@ -22,19 +22,22 @@ export function windowSize(): WindowSize {
 
 /** Raw mode on stdin until disposed of; the terminal is given back on an uncaught error and at exit too. */
 export class RawMode {
-  #stream: ReadStream | undefined;
-  #restore = () => this[Symbol.dispose]();
+  #giveBack: (() => void) | undefined;
+  readonly #restore = () => this[Symbol.dispose]();
 
-  constructor() {
-    this.#stream = new ReadStream(0);
-    this.#stream.setRawMode(true);
+  private constructor(giveBack: () => void) {
+    this.#giveBack = giveBack;
     process.on("exit", this.#restore);
   }
 
+  static async enter(): Promise<RawMode> {
+    const { makeRaw } = await import("../../drivers/host/terminal.ts");
+    return new RawMode(makeRaw(0));
+  }
+
   [Symbol.dispose](): void {
-    const stream = this.#stream;
-    this.#stream = undefined;
     process.off("exit", this.#restore);
-    stream?.setRawMode(false);
+    this.#giveBack?.();
+    this.#giveBack = undefined;
   }
 }

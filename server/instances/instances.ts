@@ -274,14 +274,11 @@ export class Instances {
         using _lock = await this.#locks.wait(record.name, "update");
         await this.#updates.follow(record.name);
       } catch (error) {
-        failures.push(` - Project: default, Instance: ${record.name}: ${messageOf(error)}\n`);
+        failures.push(`${record.name}: ${messageOf(error)}`);
       }
     }
     if (failures.length > 0) {
-      throw new LidoError(
-        "bad_request",
-        `The following instances failed to update (profile change still saved):\n${failures.join("")}`,
-      );
+      throw new LidoError("bad_request", `The following instances failed to update: ${failures.join("; ")}`);
     }
   }
 

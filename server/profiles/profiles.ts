@@ -1,5 +1,5 @@
 import { LidoError } from "../../api/errors.ts";
-import type { Profile, ProfilePut, ProfilesPost } from "../../api/types.ts";
+import type { Devices, Profile, ProfilePut, ProfilesPost } from "../../api/types.ts";
 import type { Events } from "../events/events.ts";
 import { checkProfileConfig } from "../instances/config_keys.ts";
 import { checkDevices } from "../instances/devices.ts";
@@ -10,6 +10,10 @@ export interface ProfilesOptions {
   readonly events: Events;
   /** Applies a profile's new settings to the instances that have it; the instance service is built later. */
   readonly changed: (profile: string) => Promise<void>;
+}
+
+function rootPool(devices: Devices): string | undefined {
+  return Object.values(devices).find((device) => device.type === "disk" && device.path === "/")?.pool;
 }
 
 /** Settings and devices that instances share. */
@@ -72,6 +76,7 @@ export class Profiles {
       }
       : put;
     this.#check(after);
+    if (rootPool(after.devices) !== rootPool(before.devices)) this.#checkRootUsers(name);
     this.#write(name, after);
     try {
       await this.#options.changed(name);
@@ -122,6 +127,24 @@ export class Profiles {
   #check({ config, devices }: Pick<ProfilePut, "config" | "devices">): void {
     checkProfileConfig(config);
     checkDevices(devices);
+  }
+
+  /** An instance stays on its pool. @throws {LidoError} When one gets its root disk from this profile. */
+  #checkRootUsers(name: string): void {
+    const { database } = this.#options;
+    const roots = new Map(
+      database.all("SELECT name, devices FROM profiles").map((row) => [
+        String(row.name),
+        rootPool(JSON.parse(String(row.devices))),
+      ]),
+    );
+    for (const row of database.all("SELECT profiles, devices FROM instances")) {
+      if (rootPool(JSON.parse(String(row.devices))) !== undefined) continue;
+      const profiles: string[] = JSON.parse(String(row.profiles));
+      if (profiles.findLast((profile) => roots.get(profile) !== undefined) === name) {
+        throw new LidoError("bad_request", "At least one instance relies on this profile's root disk device");
+      }
+    }
   }
 
   #find(name: string): Row | undefined {

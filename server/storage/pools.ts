@@ -110,7 +110,10 @@ export class Pools {
   /** @throws {LidoError} bad_request for a driver that does not exist. */
   kind(driver: string): DriverKind {
     const kind = driverKinds.get(driver);
-    if (!kind) throw new LidoError("bad_request", "Unknown driver");
+    if (!kind) {
+      const names = [...driverKinds.keys()].sort().join(", ");
+      throw new LidoError("bad_request", `Unknown driver "${driver}": ${names} are allowed`);
+    }
     return kind;
   }
 

@@ -110,7 +110,8 @@ export class Daemon implements AsyncDisposable {
   }
 
   #end(signal: "SIGTERM" | "SIGKILL"): Promise<number> {
-    this.#child?.kill(signal);
+    // Not by the child's own kill(): Deno then says that the signal ended it, whatever it did.
+    if (this.#child?.pid !== undefined) process.kill(this.#child.pid, signal);
     this.#child = undefined;
     return this.#ended;
   }

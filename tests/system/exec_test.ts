@@ -15,7 +15,8 @@ class Terminal {
   constructor(argv: readonly string[], env: Record<string, string>) {
     this.#pty = spawnPty(argv[0]!, argv.slice(1), { cols: 91, rows: 33, env: { ...process.env, ...env } });
     this.#pty.onData((data) => {
-      this.#shown += data;
+      // busybox's shell asks where the cursor is before each line; a terminal that does not answer may stay silent.
+      this.#shown += data.replaceAll("\x1b[6n", "");
       this.#look();
     });
     this.ended = new Promise((resolve) => this.#pty.onExit(({ exitCode }) => resolve(exitCode)));
