@@ -80,7 +80,7 @@ export async function runSession(
   signals.attach(session);
   const running = session;
   if (terminal !== undefined) {
-    if (stdinIsTerminal) cleanup.use(await terminal.RawMode.enter());
+    if (stdinIsTerminal) cleanup.use(new terminal.RawMode());
     const resize = () => {
       const { width, height } = terminal.windowSize();
       if (width > 0) running.resize(width, height);

@@ -1,5 +1,5 @@
 /** The client's terminal: raw mode and its size. Loaded only by interactive verbs. */
-import { WriteStream } from "node:tty";
+const { makeRaw, windowSizeOf } = await import("../../drivers/host/terminal.ts");
 
 export interface WindowSize {
   width: number;
@@ -8,31 +8,17 @@ export interface WindowSize {
 
 /** Size of the first of stdout, stdin and stderr that is a terminal; zeroes when none is. */
 export function windowSize(): WindowSize {
-  for (const fd of [1, 0, 2]) {
-    try {
-      const stream = new WriteStream(fd);
-      const [width, height] = stream.getWindowSize();
-      if (width > 0 && height > 0) return { width, height };
-    } catch {
-      // Not a terminal: the next one may be.
-    }
-  }
-  return { width: 0, height: 0 };
+  const sizes = [1, 0, 2].map(windowSizeOf);
+  return sizes.find((size) => size !== undefined && size.width > 0 && size.height > 0) ?? { width: 0, height: 0 };
 }
 
 /** Raw mode on stdin until disposed of; the terminal is given back on an uncaught error and at exit too. */
 export class RawMode {
-  #giveBack: (() => void) | undefined;
+  #giveBack: (() => void) | undefined = makeRaw(0);
   readonly #restore = () => this[Symbol.dispose]();
 
-  private constructor(giveBack: () => void) {
-    this.#giveBack = giveBack;
+  constructor() {
     process.on("exit", this.#restore);
-  }
-
-  static async enter(): Promise<RawMode> {
-    const { makeRaw } = await import("../../drivers/host/terminal.ts");
-    return new RawMode(makeRaw(0));
   }
 
   [Symbol.dispose](): void {

@@ -1,6 +1,6 @@
 import { check, libc } from "./libc.ts";
 
-const TCGETS = 0x5401, TCSETSW = 0x5403;
+const TCGETS = 0x5401, TCSETSW = 0x5403, TIOCGWINSZ = 0x5413;
 const IGNBRK = 1, BRKINT = 2, PARMRK = 8, ISTRIP = 0x20, INLCR = 0x40, IGNCR = 0x80, ICRNL = 0x100, IXON = 0x400;
 const OPOST = 1;
 const ISIG = 1, ICANON = 2, ECHO = 8, ECHONL = 0x40, IEXTEN = 0x8000;
@@ -26,4 +26,11 @@ export function makeRaw(fd: number): () => void {
   check("set terminal settings", libc.ioctl(fd, TCSETSW, raw));
   // A terminal that is gone needs nothing back.
   return () => void libc.ioctl(fd, TCSETSW, before);
+}
+
+/** @returns In characters; undefined when `fd` is no terminal. @see TIOCGWINSZ(2const) */
+export function windowSizeOf(fd: number): { width: number; height: number } | undefined {
+  const size = new Uint16Array(4);
+  if (libc.ioctl(fd, TIOCGWINSZ, new Uint8Array(size.buffer)) !== 0) return undefined;
+  return { width: size[1]!, height: size[0]! };
 }

@@ -292,7 +292,7 @@ Deno.test("a change of a profile reaches running instances, and those that canno
   save({ root, v: volume("gone", "/v") });
   await assert.rejects(
     world.instances.profileChanged("default"),
-    /failed to update \(profile change still saved\):\n - Project: default, Instance: c1: Failed to start device "v": /,
+    /The following instances failed to update: c1: Failed to start device "v": /,
   );
 });
 

@@ -46,6 +46,8 @@ Deno.test("a daemon's socket, its second, its end and its next", async (t) => {
   }
 
   await t.step("a container that ended while there was no daemon is known to be stopped", async () => {
+    // Else it would be started again, as after a boot.
+    await daemon.ok("config", "set", "c2", "boot.autostart=false");
     const pid = await pidOf("c2");
     await daemon.terminate();
     process.kill(pid, "SIGKILL");
