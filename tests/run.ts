@@ -4,7 +4,7 @@ import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } f
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
-import { describe, findTraces, lidoCgroups, sweep } from "./support/traces.ts";
+import { describe, emptyCgroups, findTraces, sweep } from "./support/traces.ts";
 
 interface Suite {
   readonly name: string;
@@ -120,7 +120,7 @@ async function leaks(work: string, cgroupsBefore: readonly string[]): Promise<st
   const daemons = readdirSync(work).map((name) => join(work, name));
   const left = [
     ...describe(findTraces(work, daemons)),
-    ...lidoCgroups().filter((path) => !cgroupsBefore.includes(path)).map((path) => `cgroup ${path}`),
+    ...emptyCgroups().filter((path) => !cgroupsBefore.includes(path)).map((path) => `cgroup ${path}`),
     ...daemons.map((path) => `directory ${path}`),
   ];
   for (const path of daemons) await sweep(path);
@@ -154,7 +154,7 @@ async function main(words: readonly string[]): Promise<number> {
         continue;
       }
       mkdirSync(work, { recursive: true });
-      const cgroupsBefore = lidoCgroups();
+      const cgroupsBefore = emptyCgroups();
       const started = performance.now();
       const result = await runSuite(suite, directory);
       const left = await leaks(work, cgroupsBefore);

@@ -31,8 +31,20 @@ function entries(path: string): string[] {
   }
 }
 
-/** Every cgroup of lido's runtime on this host, as a path of its directory. */
-export function lidoCgroups(): string[] {
+function hasProcesses(cgroup: string): boolean {
+  return lines(join(cgroup, "cgroup.procs")).length > 0 ||
+    readdirSync(cgroup, { withFileTypes: true }).some((one) =>
+      one.isDirectory() && hasProcesses(join(cgroup, one.name))
+    );
+}
+
+/** The cgroups of lido's runtime on this host in which nothing runs, as paths of their directories: what a daemon that is gone left. One with
+ * processes is another daemon's, or is found by them. */
+export function emptyCgroups(): string[] {
+  return lidoCgroups().filter((path) => !hasProcesses(path));
+}
+
+function lidoCgroups(): string[] {
   const trees = [cgroupRoot, ...entries(cgroupRoot).map((name) => join(cgroupRoot, name))];
   const found = trees.flatMap((tree) =>
     entries(tree).filter((name) => /^lido-[0-9a-f]{8}$/.test(name)).map((name) => join(tree, name))
