@@ -20,6 +20,8 @@ export interface SpawnOptions {
   readonly environment: Readonly<Record<string, string>>;
   readonly stdio: { readonly stdin: number; readonly stdout: number; readonly stderr: number };
   readonly cwd?: string;
+  /** Given to the process as its descriptor 3. */
+  readonly extra?: number;
   /** Path of a terminal to open as stdin, stdout and stderr; it becomes the controlling one. */
   readonly terminal?: string;
 }
@@ -45,6 +47,7 @@ export function spawnProcess(options: SpawnOptions): number {
     libc.posix_spawn_file_actions_adddup2(actions, stdio.stdout, 1);
     libc.posix_spawn_file_actions_adddup2(actions, stdio.stderr, 2);
   }
+  if (options.extra !== undefined) libc.posix_spawn_file_actions_adddup2(actions, options.extra, 3);
   if (cwd !== undefined) libc.posix_spawn_file_actions_addchdir_np(actions, cString(cwd));
   libc.posix_spawnattr_setsigmask(attributes, emptySignals);
   libc.posix_spawnattr_setsigdefault(attributes, allSignals);

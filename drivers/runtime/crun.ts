@@ -6,10 +6,19 @@ import { cloneMountIn, userNamespace } from "../host/idmap.ts";
 import { check, cString, libc } from "../host/libc.ts";
 import { dropMount, MountNamespace, moveMount } from "../host/namespace.ts";
 import type { Poller } from "../host/poll.ts";
-import { becomeSubreaper, closeFd, isChild, openPidfd, sendSignal, spawnProcess, waitPid } from "../host/process.ts";
+import {
+  becomeSubreaper,
+  closeFd,
+  isChild,
+  makePipe,
+  openPidfd,
+  sendSignal,
+  spawnProcess,
+  waitPid,
+} from "../host/process.ts";
 import { ociConfig } from "./bundle.ts";
 import { Cgroup, type CgroupLayout, cgroupLayout, removeEmptyParent } from "./cgroup.ts";
-import { childEndWithin } from "./child.ts";
+import { childEndWithin, readable } from "./child.ts";
 import { type CrunCommand, enterContainer } from "./exec.ts";
 import { checkHost } from "./host_check.ts";
 import { HotPlug } from "./hot_plug.ts";
@@ -107,6 +116,9 @@ export class CrunRuntime implements Runtime {
     makeDirectory(directory, 0o700);
     const log = join(directory, "crun.log"), pidFile = join(directory, "pid");
     let cloned: ClonedMount[] = [];
+    // crun and its children hold the other end; the container's init lets go of it when it executes its own program. Only then can
+    // crun 1.8 enter the container. @see https://github.com/containers/crun/issues/1264
+    const held: { read: number; write: number } = makePipe();
     try {
       cloned = await this.#cloneAll(spec);
       const pid = this.#namespace.enter(() => {
@@ -121,16 +133,23 @@ export class CrunRuntime implements Runtime {
         return this.#spawn(["run", "--detach", "--bundle", directory, "--pid-file", pidFile, spec.name], {
           log,
           output: spec.consoleLog,
+          extra: held.write,
         });
       });
+      closeFd(held.write);
+      held.write = -1;
       const code = await this.#crunEnd(pid, crunTimeoutMs);
       this.#orphans.reap();
       if (code !== 0) throw new LidoError("internal", `Failed to start "${spec.name}": ${crunMessage(log)}`);
+      await readable(this.#poller, held.read, crunTimeoutMs, `the start of "${spec.name}"`);
       return this.#watch(spec.name, this.#keep(spec, Number(readFileSync(pidFile, "utf8"))));
     } catch (error) {
       closeAll(cloned);
       this.#clean(spec.name);
       throw error;
+    } finally {
+      closeFd(held.read);
+      if (held.write >= 0) closeFd(held.write);
     }
   }
 
@@ -219,6 +238,7 @@ export class CrunRuntime implements Runtime {
 
   async close(): Promise<void> {
     this.#closed = true;
+    this.#orphans.close();
     await this.#hotPlug.close();
     removeEmptyParent(this.#cgroups, this.#layout);
     this.#namespace.close();
@@ -289,7 +309,12 @@ export class CrunRuntime implements Runtime {
   /** crun must be started inside the namespace. Its own messages go to `log`; its stdio becomes the container's. */
   #spawn(
     argv: readonly string[],
-    options: { log: string; output?: string; fds?: { stdin: number; stdout: number; stderr: number } },
+    options: {
+      log: string;
+      output?: string;
+      extra?: number;
+      fds?: { stdin: number; stdout: number; stderr: number };
+    },
   ): number {
     const opened: number[] = [];
     const open = (path: string, flags: number) => {
@@ -314,6 +339,7 @@ export class CrunRuntime implements Runtime {
         ],
         environment: { PATH: "/usr/sbin:/usr/bin:/sbin:/bin" },
         stdio: { stdin, stdout: options.fds?.stdout ?? output, stderr: options.fds?.stderr ?? output },
+        ...(options.extra === undefined ? {} : { extra: options.extra }),
       });
       this.#orphans.addAwaited(pid);
       return pid;

@@ -131,7 +131,8 @@ Deno.test("exec tells exit codes, signals, and commands that cannot be started",
 
 Deno.test("exec gives a terminal of the container's own, with the size that was asked for", () =>
   withContainer(async ({ runtime, poller }) => {
-    const argv = ["sh", "-c", "tty; stty size"];
+    // crun sets the size when the command may run already: it is told by SIGWINCH, as of any other change.
+    const argv = ["sh", "-c", "tty; until stty size 2>/dev/null; do :; done"];
     const command = await runtime.exec("c1", { argv, environment, cwd: "/", uid: 0, gid: 0 }, {
       kind: "pty",
       width: 91,

@@ -1,4 +1,4 @@
-import type { Poller } from "../host/poll.ts";
+import type { Poller, Watch } from "../host/poll.ts";
 import { closeFd, isChild, listChildren, openPidfd, waitPid } from "../host/process.ts";
 
 /** What crun leaves to us, its subreaper: its helper, and the process that was to become a command it could not start. Nobody else waits for
@@ -9,7 +9,7 @@ export class Orphans {
   readonly #awaited = new Set<number>();
   /** Commands that crun started, whose caller reaps them; one may be called "crun" too. */
   readonly #commands = new Set<number>();
-  readonly #watched = new Set<number>();
+  readonly #watched = new Map<number, { readonly watch: Watch; readonly pidfd: number }>();
 
   constructor(poller: Poller) {
     this.#poller = poller;
@@ -36,16 +36,26 @@ export class Orphans {
   }
 
   #reapAtDeath(pid: number): void {
-    this.#watched.add(pid);
     const pidfd = openPidfd(pid);
     const watch = this.#poller.watch(pidfd);
+    this.#watched.set(pid, { watch, pidfd });
     watch.arm("in", () => {
-      watch.close();
-      closeFd(pidfd);
-      this.#watched.delete(pid);
+      this.#forget(pid);
       // It may have become a command meanwhile.
       if (!this.#isKnown(pid) && isChild(pid)) waitPid(pid);
     });
+  }
+
+  /** Watches no more. */
+  close(): void {
+    for (const pid of [...this.#watched.keys()]) this.#forget(pid);
+  }
+
+  #forget(pid: number): void {
+    const { watch, pidfd } = this.#watched.get(pid)!;
+    watch.close();
+    closeFd(pidfd);
+    this.#watched.delete(pid);
   }
 
   #isKnown(pid: number): boolean {
