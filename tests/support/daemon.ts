@@ -80,7 +80,7 @@ export class Daemon implements AsyncDisposable {
 
   /** Runs Debian's `lxc`, which must succeed, against this daemon. */
   lxc(...argv: string[]): Promise<string> {
-    const home = join(this.directory, "../lxc-home");
+    const home = `${this.directory}.lxc`;
     return succeed(["lxc", ...argv], { env: { ...this.environment, HOME: home, LXD_CONF: home } });
   }
 
@@ -160,7 +160,7 @@ export class Daemon implements AsyncDisposable {
       throw error;
     } finally {
       await sweep(this.directory);
-      await command(["rm", "-f", `${this.directory}.log`]);
+      await command(["rm", "-rf", `${this.directory}.log`, `${this.directory}.lxc`]);
     }
   }
 }
