@@ -113,10 +113,10 @@ export class Instances {
     return await this.#full(this.get(name));
   }
 
-  /** What an instance's ETag is made of, as LXD's: its settings and not its state. */
+  /** What an instance's ETag is made of: its settings and not its state; with its description, which LXD forgets. */
   etag(name: string): unknown {
-    const { architecture, config, devices, ephemeral, profiles } = this.#records.get(name);
-    return [architecture, config, devices, ephemeral, profiles];
+    const { architecture, config, description, devices, ephemeral, profiles } = this.#records.get(name);
+    return [architecture, config, description, devices, ephemeral, profiles];
   }
 
   async state(name: string): Promise<InstanceState> {
