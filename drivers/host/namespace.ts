@@ -3,7 +3,7 @@ import { check, cString, libc } from "./libc.ts";
 import { parseMountInfo } from "./mounts.ts";
 
 const CLONE_FS = 0x200, CLONE_NEWNS = 0x20000;
-const MS_REC = 0x4000, MS_SLAVE = 1 << 19, MNT_DETACH = 2;
+const MS_RDONLY = 1, MS_REMOUNT = 0x20, MS_BIND = 0x1000, MS_REC = 0x4000, MS_SLAVE = 1 << 19, MNT_DETACH = 2;
 const O_CLOEXEC = 0x80000;
 const MOVE_MOUNT_F_EMPTY_PATH = 4, AT_FDCWD = -100;
 
@@ -17,8 +17,9 @@ export class MountNamespace {
   /** @param hidden Paths whose mounts are not to be seen in it: those at them and below them. A mount that was copied into it would keep
    * its device busy after the host unmounted it.
    * @param stage A directory of the host that is an empty tmpfs in it, which anybody may pass through: a container's root, who is nobody on the host,
-   * gets to its mounts there, wherever the daemon's own directory is. */
-  constructor(hidden: readonly string[], stage: string) {
+   * gets to its mounts there, wherever the daemon's own directory is.
+   * @param readonly A file that nobody may write to through it. */
+  constructor(hidden: readonly string[], stage: string, readonly?: string) {
     check("unshare(CLONE_FS)", libc.unshare(CLONE_FS));
     this.#host = openNamespace();
     check("unshare(CLONE_NEWNS)", libc.unshare(CLONE_NEWNS));
@@ -26,6 +27,7 @@ export class MountNamespace {
       check("make / a slave mount", libc.mount(cString("none"), cString("/"), null, MS_REC | MS_SLAVE, null));
       for (const path of mountsAtOrBelow(hidden)) check(`hide ${path}`, libc.umount2(cString(path), MNT_DETACH));
       check(`mount ${stage}`, libc.mount(cString("none"), cString(stage), cString("tmpfs"), 0, cString("mode=0711")));
+      if (readonly !== undefined) bindReadonly(readonly);
       this.#own = openNamespace();
     } finally {
       check("return to the host's mount namespace", libc.setns(this.#host, CLONE_NEWNS));
@@ -48,6 +50,12 @@ export class MountNamespace {
     libc.close(this.#own);
     libc.close(this.#host);
   }
+}
+
+function bindReadonly(path: string): void {
+  const file = cString(path);
+  check(`bind ${path}`, libc.mount(file, file, null, MS_BIND, null));
+  check(`make ${path} read-only`, libc.mount(cString("none"), file, null, MS_BIND | MS_REMOUNT | MS_RDONLY, null));
 }
 
 /** The innermost first. */

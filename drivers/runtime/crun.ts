@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { chmodSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { LidoError } from "../../api/errors.ts";
 import { cloneMountIn, userNamespace } from "../host/idmap.ts";
@@ -98,11 +98,13 @@ export class CrunRuntime implements Runtime {
     makeDirectory(this.#root, 0o700);
     makeDirectory(join(this.#root, ".crun"), 0o700);
     becomeSubreaper();
-    // The pools, below our parent, may be unmounted while we run; crun refuses a hybrid cgroup tree.
-    this.#namespace = new MountNamespace([
-      dirname(options.root),
-      ...(this.#layout === "hybrid" ? ["/sys/fs/cgroup/unified"] : []),
-    ], stage);
+    // The pools, below our parent, may be unmounted while we run; crun refuses a hybrid cgroup tree. A crun that can be written to, by a container
+    // through /proc/self/exe, starts itself anew from a mount of its own, each time (CVE-2019-5736): half of its time.
+    this.#namespace = new MountNamespace(
+      [dirname(options.root), ...(this.#layout === "hybrid" ? ["/sys/fs/cgroup/unified"] : [])],
+      stage,
+      existsSync(crunPath) ? crunPath : undefined,
+    );
   }
 
   check(): Promise<string[]> {
