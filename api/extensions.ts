@@ -37,4 +37,6 @@ export const extensions: readonly string[] = [
   "resources_v2",
   "instance_all_projects",
   "storage_volumes_all_projects",
+  // Our own.
+  "exec_sessions",
 ];

@@ -320,6 +320,10 @@ export const instanceExecPostSchema = z.object({
   /** `group` counts although the user is given by name. */
   "group-set": z.boolean().default(false),
   "wait-output": z.boolean().default(false),
+  /** The command goes on without its client, which can come back to it. */
+  detachable: z.boolean().default(false),
+  /** The command may start while its client still connects. */
+  eager: z.boolean().default(false),
 }).loose().meta({ id: "InstanceExecPost" });
 export type InstanceExecPost = z.infer<typeof instanceExecPostSchema>;
 
@@ -330,7 +334,24 @@ export const execControlSchema = z.union([
     args: z.object({ width: z.string().regex(/^\d{1,5}$/), height: z.string().regex(/^\d{1,5}$/) }),
   }).loose(),
   z.object({ command: z.literal("signal"), signal: z.number().int().min(1).max(64) }).loose(),
+  z.object({ command: z.literal("detach") }).loose(),
 ]).meta({ id: "ExecControl" });
+
+/** A command that was started detachable. */
+export const execSessionSchema = z.object({
+  id: z.string(),
+  instance: z.string(),
+  command: z.array(z.string()),
+  interactive: z.boolean(),
+  /** Ended: its output and exit code wait for a client. Lost: the daemon stopped while it ran, which ended it. */
+  status: z.enum(["Running", "Ended", "Lost"]),
+  attached: z.boolean(),
+  /** The exit code, null while it runs and when nobody knows it. */
+  return: z.number().int().nullable(),
+  created_at: z.string(),
+  ended_at: z.string().nullable(),
+}).meta({ id: "ExecSession" });
+export type ExecSession = z.infer<typeof execSessionSchema>;
 
 // Server
 

@@ -4,6 +4,7 @@ import type { Host } from "../drivers/host/host.ts";
 import type { Runtime } from "../drivers/runtime/runtime.ts";
 import type { Events } from "./events/events.ts";
 import type { ExecService } from "./exec/exec.ts";
+import type { ExecSessions } from "./exec/sessions.ts";
 import type { Images } from "./images/images.ts";
 import type { Instances } from "./instances/instances.ts";
 import type { Journal } from "./journal/journal.ts";
@@ -62,6 +63,7 @@ export interface Context {
   readonly profiles: Profiles;
   readonly instances: Instances;
   readonly exec: ExecService;
+  readonly execSessions: ExecSessions;
   /** Ends the daemon as SIGTERM does. */
   readonly shutdown: () => void;
 }

@@ -10,6 +10,7 @@ import { CrunRuntime } from "../drivers/runtime/crun.ts";
 import { type Context, pathsIn } from "./context.ts";
 import { Events } from "./events/events.ts";
 import { ExecService } from "./exec/exec.ts";
+import { ExecSessions } from "./exec/sessions.ts";
 import { HttpServer } from "./http/server.ts";
 import { Images } from "./images/images.ts";
 import { hostServices } from "./instances/host_services.ts";
@@ -101,11 +102,13 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     log,
     logs: paths.logs,
   });
+  const execSessions = new ExecSessions(database);
   const exec = new ExecService({
     runtime,
     poller,
     operations,
     events,
+    sessions: execSessions,
     target: (name) => instances.execTarget(name),
     logs: paths.logs,
   });
@@ -137,6 +140,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     profiles,
     instances,
     exec,
+    execSessions,
     shutdown: () => void close(),
   };
   const app = makeApp(context);
@@ -147,7 +151,10 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     const late = Promise.withResolvers<void>();
     const timer = setTimeout(late.resolve, closeDeadlineMs);
     try {
-      await Promise.race([operations.close().then(() => instances.close()), late.promise]);
+      await Promise.race([
+        execSessions.close().then(() => operations.close()).then(() => instances.close()),
+        late.promise,
+      ]);
       await server.close();
       rmSync(paths.socket, { force: true });
       await rest.disposeAsync();

@@ -74,8 +74,9 @@ function openNative(
   return new Promise((resolve, reject) => {
     native.onopen = () => resolve(socket);
     native.onerror = (event) => {
-      const message = (event as unknown as { message?: string }).message ?? "refused by the daemon";
-      reject(new ConnectionError(`Cannot open a websocket to the daemon: ${message}`));
+      // Bun's message begins with the address, and with it the secret.
+      const message = (event as unknown as { message?: string }).message?.split(" failed: ").at(-1);
+      reject(new ConnectionError(`Cannot open a websocket to the daemon: ${message ?? "it was refused"}`));
     };
     native.onclose = () => {
       reject(new ConnectionError("Cannot open a websocket to the daemon: it was closed"));

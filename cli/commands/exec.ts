@@ -59,23 +59,32 @@ export const verbs = [verb({
     waitOutput: { summary: "Wait until every process that holds stdout or stderr is gone, as ssh does" },
     detach: { summary: "Leave the command running and print the id of its session" },
     detachable: { summary: "Keep the command running if this client goes away" },
-    attach: { value: "session", summary: "Come back to a session" },
+    attach: { value: "session", summary: "Come back to a session; what it printed last is shown again" },
     list: { summary: "List the sessions that can be attached to" },
+    format: { short: "f", value: "format", initial: "table", summary: "Of --list: csv, json, table, yaml or compact" },
   },
   summary: "Execute commands in instances",
   details: `The command is executed directly, without a shell: for shell patterns run one, as in
   lido exec c1 -- sh -c "cd /tmp && pwd"
 
 Interactive mode is taken when stdin and stdout are both terminals.
+A session that was started with --detach or --detachable is left by Ctrl-a q, or by closing
+the terminal, and come back to with --attach:
+  lido exec --detach c1 -- make world
+  lido exec --list
+  lido exec --attach 8c1f0a2b3d4e
 The exit code is the command's; 128+n if signal n ended it, 255 if the connection was lost.
 `,
   async run(io, [instance, ...command], flags) {
     const interactive = interactiveMode(flags);
-    const complain = (message: string) => io.err(`Error: ${message}\n`);
-    if (flags.list || flags.attach !== undefined) {
+    if (flags.list || flags.attach !== undefined || flags.detach) {
       const sessions = await import("../exec/detached.ts");
-      if (flags.list) return await sessions.listSessions(io, instance);
-      return await sessions.attachSession(io, flags.attach ?? "", flags.disableStdin);
+      sessions.checkFlags(flags);
+      if (flags.list) return await sessions.listSessions(io, flags.format, instance);
+      if (flags.attach !== undefined) {
+        if (instance !== undefined) throw new UsageError("--attach takes no instance: the session knows its own");
+        return await (await import("../exec/run.ts")).runAttach(io.client, flags.attach, flags.disableStdin, io.err);
+      }
     }
     if (instance === undefined || (command.length === 0 && !flags.login)) {
       throw new UsageError("Invalid number of arguments: lido exec <instance> [flags] [--] <command line>");
@@ -95,8 +104,11 @@ The exit code is the command's; 128+n if signal n ended it, 255 if the connectio
       extra,
     };
     if (byName && flags.group !== undefined) extra["group-set"] = true;
-    if (flags.detach) return await (await import("../exec/detached.ts")).startDetached(io, instance, request);
+    if (flags.detach) {
+      const { startDetached } = await import("../exec/detached.ts");
+      return await startDetached(io, instance, { ...request, interactive: interactive ?? false });
+    }
     const { runExec } = await import("../exec/run.ts");
-    return await runExec(io.client, instance, { interactive, noStdin: flags.disableStdin, request }, complain);
+    return await runExec(io.client, instance, { interactive, noStdin: flags.disableStdin, request }, io.err);
   },
 })];

@@ -2,8 +2,9 @@
 import type { Client } from "../client/client.ts";
 import { isTerminal } from "../terminal/is_terminal.ts";
 import { readDescriptor, writeDescriptor } from "./descriptors.ts";
-import { type ExecEnd, type ExecRequest, ExecSession } from "./session.ts";
-import { SignalForwarder, sigpipe } from "./signals.ts";
+import type { DetachKey } from "./detach_key.ts";
+import { type ExecEnd, type ExecRequest, ExecSession, type Sink, type Stream } from "./session.ts";
+import { sigkill, SignalForwarder, sigpipe } from "./signals.ts";
 
 /** Exit code of a client whose reader went away: 128 + SIGPIPE. */
 const brokenPipe = 128 + sigpipe;
@@ -11,6 +12,8 @@ const brokenPipe = 128 + sigpipe;
 const terminated = 143;
 /** Exit code when the connection was lost and nobody knows what became of the command. */
 const connectionLost = 255;
+/** Exit code of a client whose terminal was closed while its command goes on: 128 + SIGHUP. */
+const hungUp = 129;
 
 export interface RunOptions {
   /** Undefined: interactive when stdin and stdout are terminals. */
@@ -19,42 +22,62 @@ export interface RunOptions {
   request: Omit<ExecRequest, "interactive" | "width" | "height">;
 }
 
-/** Starts the session; the argument tells it whether it is interactive and where its output goes. */
-export type Start = (
-  shape: { interactive: boolean; width: number; height: number },
-  sinks: { stdout(chunk: Uint8Array): Promise<void>; stderr(chunk: Uint8Array): Promise<void> },
-) => Promise<ExecSession>;
+type Sinks = Record<Stream, Sink>;
+/** Prints on stderr. */
+type Say = (text: string) => void;
 
-/** Runs a command and returns the client's exit code.
- * @param complain Prints an error message. */
+/** Runs a command and returns the client's exit code. */
 export async function runExec(
   client: Client,
   instance: string,
   options: RunOptions,
-  complain: (message: string) => void,
+  say: Say,
 ): Promise<number> {
-  return await runSession(
-    options.interactive,
-    options.noStdin,
-    (shape, sinks) => ExecSession.start(client, instance, { ...options.request, ...shape }, sinks),
-    complain,
+  const stdinIsTerminal = !options.noStdin && await isTerminal(0);
+  const interactive = options.interactive ?? (stdinIsTerminal && await isTerminal(1));
+  const size = interactive ? (await loadTerminal()).windowSize() : { width: 0, height: 0 };
+  const isDetachable = options.request.extra?.detachable === true;
+  return await converse(
+    { stdinIsTerminal, stdin: options.noStdin ? "empty" : "ours", isDetachable },
+    (sinks) => ExecSession.start(client, instance, { ...options.request, interactive, ...size }, sinks),
+    say,
   );
 }
 
-/** As `runExec`, for any way of getting a session. */
-export async function runSession(
-  wanted: boolean | undefined,
-  noStdin: boolean,
-  start: Start,
-  complain: (message: string) => void,
-): Promise<number> {
+/** Comes back to a session.
+ * @param noStdin Leaves the command's stdin as it is. @returns The client's exit code. */
+export async function runAttach(client: Client, id: string, noStdin: boolean, say: Say): Promise<number> {
   const stdinIsTerminal = !noStdin && await isTerminal(0);
-  const interactive = wanted ?? (stdinIsTerminal && await isTerminal(1));
-  const terminal = interactive ? await import("../terminal/raw.ts") : undefined;
+  return await converse(
+    { stdinIsTerminal, stdin: noStdin ? "none" : "ours", isDetachable: true },
+    (sinks) => ExecSession.attach(client, id, sinks),
+    say,
+  );
+}
 
+interface Ends {
+  stdinIsTerminal: boolean;
+  /** What the command's stdin gets: what we read, an end at once, or nothing. */
+  stdin: "ours" | "empty" | "none";
+  isDetachable: boolean;
+}
+
+const loadTerminal = () => import("../terminal/raw.ts");
+
+/** Between our descriptors and a session, until one of them ends. */
+async function converse(
+  { stdinIsTerminal, stdin, isDetachable }: Ends,
+  start: (sinks: Sinks) => Promise<ExecSession>,
+  say: Say,
+): Promise<number> {
+  const complain = (message: string) => say(`Error: ${message}\n`);
   let session: ExecSession | undefined;
   const giveUp = Promise.withResolvers<number>();
-  using signals = new SignalForwarder(() => giveUp.resolve(terminated));
+  using signals = new SignalForwarder({
+    giveUp: () => giveUp.resolve(terminated),
+    // A terminal that is closed, or a connection that broke, is no reason to end what was meant to outlive them.
+    ...(isDetachable ? { hangUp: () => giveUp.resolve(hungUp) } : {}),
+  });
   const sink = (fd: number) => async (chunk: Uint8Array) => {
     try {
       await writeDescriptor(fd, chunk);
@@ -63,23 +86,22 @@ export async function runSession(
       // Nobody reads what goes to stderr any more: that is no reason to stop.
       if (fd === 2) return;
       if (code !== "EPIPE") complain(`Cannot write to stdout: ${(error as Error).message}`);
-      session?.signal(sigpipe);
+      if (!isDetachable) session?.signal(sigpipe);
       giveUp.resolve(code === "EPIPE" ? brokenPipe : 1);
       // Never resolves: the stream is not read any further.
       await new Promise<never>(() => {});
     }
   };
-  const size = terminal?.windowSize() ?? { width: 0, height: 0 };
   using cleanup = new DisposableStack();
   try {
-    session = await start({ interactive, ...size }, { stdout: sink(1), stderr: sink(2) });
+    session = await start({ stdout: sink(1), stderr: sink(2) });
   } catch (error) {
     complain((error as Error).message);
     return 1;
   }
-  signals.attach(session);
   const running = session;
-  if (terminal !== undefined) {
+  if (running.isInteractive) {
+    const terminal = await loadTerminal();
     if (stdinIsTerminal) cleanup.use(new terminal.RawMode());
     const resize = () => {
       const { width, height } = terminal.windowSize();
@@ -87,29 +109,54 @@ export async function runSession(
     };
     process.on("SIGWINCH", resize);
     cleanup.defer(() => process.off("SIGWINCH", resize));
+    if (isDetachable) {
+      resize(); // the session may have had another size
+      say("To detach from the session, press: <ctrl>+a q\r\n");
+    }
   }
-  void sendInput(running, noStdin).catch((error) => complain(`Cannot read stdin: ${(error as Error).message}`));
+  signals.attach(running);
+  const key = isDetachable && running.isInteractive ? new (await import("./detach_key.ts")).DetachKey() : undefined;
+  void sendInput(running, stdin, key)
+    .catch((error) => complain(`Cannot read stdin: ${(error as Error).message}`));
   let outcome: ExecEnd | number;
   try {
     outcome = await Promise.race([running.ended, giveUp.promise]);
   } catch (error) {
     cleanup.dispose();
-    complain((error as Error).message);
+    const again = running.id === undefined ? "" : `; its command goes on: lido exec --attach ${running.id}`;
+    complain((error as Error).message + again);
     return connectionLost;
   }
   if (typeof outcome === "number") {
+    if (outcome === terminated) running.signal(sigkill); // closing is enough for one that is not detachable
     running.close();
     return outcome;
   }
   cleanup.dispose();
+  if (outcome.detached) {
+    say(`Detached from session ${running.id}; come back with: lido exec --attach ${running.id}\n`);
+    return 0;
+  }
   if (outcome.error !== "") complain(outcome.error);
   return outcome.status ?? (outcome.error === "" ? connectionLost : 1);
 }
 
-async function sendInput(session: ExecSession, noStdin: boolean): Promise<void> {
+/** @param key Looked for in what is typed. */
+async function sendInput(session: ExecSession, stdin: Ends["stdin"], key: DetachKey | undefined): Promise<void> {
+  if (stdin === "none") return;
   try {
-    if (!noStdin) { for await (const chunk of readDescriptor(0)) await session.write(chunk.slice()); }
-  } finally {
-    await session.endInput().catch(() => {});
+    if (stdin === "ours") {
+      for await (const chunk of readDescriptor(0)) {
+        const { rest, isPressed } = key?.feed(chunk) ?? { rest: chunk, isPressed: false };
+        if (rest.length > 0) await session.write(rest.slice());
+        if (!isPressed) continue;
+        session.detach();
+        return;
+      }
+    }
+    await session.endInput();
+  } catch (error) {
+    await session.endInput();
+    throw error;
   }
 }

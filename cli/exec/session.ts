@@ -36,6 +36,8 @@ export interface ExecEnd {
   status: number | undefined;
   /** The daemon's words when the command could not be run. */
   error: string;
+  /** The command goes on: the client let go of its session, or the daemon took it. */
+  detached: boolean;
 }
 
 export class ExecSession {
@@ -48,11 +50,13 @@ export class ExecSession {
   #controlWaiting: string[] | undefined = [];
   #inputEnded = false;
   #opened: Promise<void>;
+  #id: string | undefined;
 
   /** @param operation As the daemon answered the request to exec.
    * @param sinks Where output goes; an interactive session has all of it on `stdout`. */
   constructor(client: Client, operation: Operation, sinks: Record<Stream, Sink>) {
     this.operation = operation;
+    this.#id = sessionId(operation);
     const fds = (operation.metadata?.fds ?? {}) as Record<string, string>;
     const lost: { reject(error: unknown): void } = { reject: () => {} };
     const failure = new Promise<never>((_, reject) => lost.reject = reject);
@@ -93,9 +97,27 @@ export class ExecSession {
       ...body,
       "wait-for-websocket": true,
       "record-output": false,
+      // The command starts while our websockets are still on their way.
+      eager: true,
       ...extra,
     });
     return new ExecSession(client, envelope.metadata as Operation, sinks);
+  }
+
+  /** Comes back to a detachable session.
+   * @throws {ApiError} If there is none. */
+  static async attach(client: Client, id: string, sinks: Record<Stream, Sink>): Promise<ExecSession> {
+    const envelope = await client.request("POST", url`/1.0/exec-sessions/${id}/attach`);
+    return new ExecSession(client, envelope.metadata as Operation, sinks);
+  }
+
+  get isInteractive(): boolean {
+    return this.operation.metadata?.interactive === true;
+  }
+
+  /** What to come back with; undefined when the session is not detachable, or the daemon did not say it yet. */
+  get id(): string | undefined {
+    return this.#id;
   }
 
   async #open(client: Client, fds: Record<string, string>, listen: (fd: string) => Output): Promise<void> {
@@ -124,7 +146,12 @@ export class ExecSession {
       });
       const operation = await finished;
       const status = operation.metadata?.return;
-      end = { status: typeof status === "number" ? status : undefined, error: operation.err };
+      this.#id = sessionId(operation) ?? this.#id;
+      end = {
+        status: typeof status === "number" ? status : undefined,
+        error: operation.err,
+        detached: operation.metadata?.detached === true,
+      };
       if (operation.status_code === 401 && end.error === "") end.error = "The command was cancelled";
       if (end.error === "") await this.#opened;
     } catch (error) {
@@ -142,7 +169,7 @@ export class ExecSession {
 
   /** Passes input on; resolves when more may be given. */
   async write(chunk: Uint8Array): Promise<void> {
-    await this.#opened;
+    if (!await this.#isOpen()) return;
     const socket = this.#sockets.get("0");
     if (socket === undefined || !socket.isOpen || this.#inputEnded) return;
     socket.send(chunk);
@@ -151,12 +178,15 @@ export class ExecSession {
 
   /** Tells the command, once, that there is no more input. */
   async endInput(): Promise<void> {
-    if (this.#inputEnded) return;
-    await this.#opened;
-    if (this.#inputEnded) return;
+    if (!await this.#isOpen() || this.#inputEnded) return;
     this.#inputEnded = true;
     const socket = this.#sockets.get("0");
     if (socket?.isOpen) socket.send("");
+  }
+
+  /** A session that could not be opened takes no input; the reason is told by `ended`. */
+  async #isOpen(): Promise<boolean> {
+    return await this.#opened.then(() => true, () => false);
   }
 
   #sendControl(message: object): void {
@@ -175,10 +205,19 @@ export class ExecSession {
     this.#sendControl({ command: "signal", signal });
   }
 
+  /** Lets go of a detachable session; `ended` tells when the daemon has. */
+  detach(): void {
+    this.#sendControl({ command: "detach" });
+  }
+
   /** Lets go of the session. A command that still runs is killed by the daemon, unless it is detachable. */
   close(): void {
     for (const socket of this.#sockets.values()) socket.terminate();
   }
+}
+
+function sessionId({ metadata }: Operation): string | undefined {
+  return typeof metadata?.session === "string" ? metadata.session : undefined;
 }
 
 function after(delayMs: number): Promise<undefined> {

@@ -13,27 +13,34 @@ const numbers = {
   SIGTSTP: 20,
 } as const;
 type Name = keyof typeof numbers;
-export const sigpipe = 13;
+export const sigpipe = 13, sigkill = 9;
 
 /** A second TERM within this time ends the client, whatever the command does, in milliseconds. */
 const secondTermMs = 1000;
 
-/** Forwards signals from now on, also those that come before the session has begun.
- * @param give Called for the second TERM within a second. */
+export interface SignalHandlers {
+  /** For the second TERM within a second. */
+  giveUp(): void;
+  /** Instead of passing HUP on. */
+  hangUp?(): void;
+}
+
+/** Forwards signals from now on, also those that come before the session has begun. */
 export class SignalForwarder {
   #session: ExecSession | undefined;
   #waiting: number[] = [];
   #lastTermMs = -Infinity;
   #handlers = new Map<NodeJS.Signals, () => void>();
 
-  constructor(give: () => void) {
+  constructor(handlers: SignalHandlers) {
     for (const name of Object.keys(numbers) as Name[]) {
       const handler = () => {
         if (name === "SIGTERM") {
           const nowMs = performance.now();
-          if (nowMs - this.#lastTermMs < secondTermMs) return give();
+          if (nowMs - this.#lastTermMs < secondTermMs) return handlers.giveUp();
           this.#lastTermMs = nowMs;
         }
+        if (name === "SIGHUP" && handlers.hangUp) return handlers.hangUp();
         this.#send(numbers[name]);
         // Ctrl-Z stops the command and then the client, as the shell expects; `fg` wakes both.
         if (name === "SIGTSTP") setTimeout(() => process.kill(process.pid, "SIGSTOP"), 20);

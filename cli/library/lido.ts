@@ -3,6 +3,7 @@ import type {
   Config,
   Devices,
   Event,
+  ExecSession,
   Image,
   Instance,
   InstanceState,
@@ -98,6 +99,16 @@ export class Lido implements AsyncDisposable {
   /** An instance by its name; nothing is asked of the daemon yet. */
   instance(name: string): InstanceHandle {
     return new InstanceHandle(this.client, name);
+  }
+
+  /** Detachable commands, also those that ended and were not asked for yet. */
+  sessions(): Promise<ExecSession[]> {
+    return this.client.get("/1.0/exec-sessions?recursion=1");
+  }
+
+  /** Comes back to a detachable command; the last MiB of its output comes first. */
+  attach(session: string): Promise<ExecProcess> {
+    return ExecProcess.attach(this.client, session);
   }
 
   /** What happens from now on. */

@@ -1,7 +1,7 @@
 /** A command in an instance, by web streams: the same in Deno, Node and Bun. */
 import type { Client } from "../client/client.ts";
 import { ConnectionError } from "../client/errors.ts";
-import { type ExecRequest, ExecSession, type Sink } from "../exec/session.ts";
+import { type ExecRequest, ExecSession, type Sink, type Stream } from "../exec/session.ts";
 
 export interface ExecOptions {
   readonly environment?: Readonly<Record<string, string>>;
@@ -14,6 +14,8 @@ export interface ExecOptions {
   readonly terminal?: { readonly width: number; readonly height: number };
   /** Output ends when nobody in the instance holds it any more, as ssh does; else it ends with the command. */
   readonly waitOutput?: boolean;
+  /** The command goes on when this program lets go of it or ends; `Lido.attach` comes back to it. */
+  readonly detachable?: boolean;
 }
 
 export interface ExecStatus {
@@ -65,11 +67,20 @@ export class ExecProcess {
       extra: {
         ...(typeof user === "string" ? { "user-name": user, "group-set": options.group !== undefined } : {}),
         ...(options.waitOutput ? { "wait-output": true } : {}),
+        ...(options.detachable ? { detachable: true } : {}),
       },
     };
+    return await ExecProcess.#of((sinks) => ExecSession.start(client, instance, request, sinks));
+  }
+
+  /** Comes back to a session. @throws {ApiError} When there is none. */
+  static attach(client: Client, id: string): Promise<ExecProcess> {
+    return ExecProcess.#of((sinks) => ExecSession.attach(client, id, sinks));
+  }
+
+  static async #of(start: (sinks: Record<Stream, Sink>) => Promise<ExecSession>): Promise<ExecProcess> {
     const stdout = new Outlet(), stderr = new Outlet();
-    const session = await ExecSession.start(client, instance, request, { stdout: stdout.sink, stderr: stderr.sink });
-    return new ExecProcess(session, stdout, stderr);
+    return new ExecProcess(await start({ stdout: stdout.sink, stderr: stderr.sink }), stdout, stderr);
   }
 
   /** Sends a signal by number, 1 to 64; SIGTERM when absent. */
@@ -82,14 +93,23 @@ export class ExecProcess {
     this.#session.resize(width, height);
   }
 
-  /** Lets go of the command at once; the daemon kills it. */
+  /** Lets go of a detachable command, which goes on; `status` then rejects. @returns The id of its session. */
+  async detach(): Promise<string> {
+    this.#session.detach();
+    const { detached } = await this.#session.ended;
+    if (!detached || this.#session.id === undefined) throw new Error("The command ended before it was detached from");
+    return this.#session.id;
+  }
+
+  /** Lets go of the command at once; the daemon kills it when it is not detachable. */
   [Symbol.dispose](): void {
     this.#session.close();
   }
 
   async #wait(outlets: readonly Outlet[]): Promise<ExecStatus> {
     try {
-      const { status, error } = await this.#session.ended;
+      const { status, error, detached } = await this.#session.ended;
+      if (detached) throw new Error(`Detached from session ${this.#session.id}`);
       if (error !== "" && status === undefined) throw new Error(error);
       if (status === undefined) throw new ConnectionError("Lost the command: its exit code is unknown");
       for (const outlet of outlets) outlet.end();

@@ -57,6 +57,17 @@ const orders = {
     "state",
     "snapshots",
   ],
+  execSession: [
+    "id",
+    "instance",
+    "command",
+    "interactive",
+    "status",
+    "attached",
+    "return",
+    "created_at",
+    "ended_at",
+  ],
   operation: [
     "id",
     "class",

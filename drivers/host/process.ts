@@ -98,6 +98,18 @@ export function listChildren(): { readonly pid: number; readonly command: string
   });
 }
 
+/** @returns When a process was started, in ticks since boot, or undefined when there is none: a pid may be used again, this with it may not.
+ * @see proc_pid_stat(5); the second field may hold anything, so it is read from behind the last parenthesis. */
+export function startTicks(pid: number): string | undefined {
+  try {
+    const text = readFileSync(`/proc/${pid}/stat`, "utf8");
+    const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
+    return fields[0] === "Z" ? undefined : fields[19];
+  } catch {
+    return undefined;
+  }
+}
+
 export function openPidfd(pid: number): number {
   return check(`open process ${pid}`, libc.pidfd_open(pid, 0));
 }

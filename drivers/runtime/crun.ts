@@ -14,12 +14,13 @@ import {
   openPidfd,
   sendSignal,
   spawnProcess,
+  startTicks,
   waitPid,
 } from "../host/process.ts";
 import { ociConfig } from "./bundle.ts";
 import { Cgroup, type CgroupLayout, cgroupLayout, removeEmptyParent } from "./cgroup.ts";
 import { childEndWithin, readable } from "./child.ts";
-import { type CrunCommand, enterContainer } from "./exec.ts";
+import { type CrunCommand, enterContainer, leftCommands } from "./exec.ts";
 import { checkHost } from "./host_check.ts";
 import { HotPlug } from "./hot_plug.ts";
 import { withSource } from "./mount_source.ts";
@@ -198,8 +199,12 @@ export class CrunRuntime implements Runtime {
     for (const name of readdirSync(this.#root)) {
       if (name.startsWith(".") || this.#containers.has(name)) continue;
       const kept = readKept(this.#directory(name));
-      if (kept && startTicks(kept.pid) === kept.startTicks) adopted.push(this.#watch(name, kept));
-      else this.#clean(name);
+      if (kept && startTicks(kept.pid) === kept.startTicks) {
+        killEach(leftCommands(this.#directory(name), this.#cgroup(name).processes()));
+        adopted.push(this.#watch(name, kept));
+      } else {
+        this.#clean(name);
+      }
     }
     return Promise.resolve(adopted);
   }
@@ -218,6 +223,7 @@ export class CrunRuntime implements Runtime {
         return code;
       },
       started: (pid) => this.#orphans.addCommand(pid),
+      reaped: (pid) => this.#orphans.removeCommand(pid),
       message: crunMessage,
     };
     return enterContainer(crun, this.#poller, this.#directory(name), name, command, stdio, idmap === undefined);
@@ -392,7 +398,8 @@ export class CrunRuntime implements Runtime {
         rmSync(placed, { recursive: true, force: true });
       });
       const cgroup = this.#cgroup(name);
-      killAll(cgroup);
+      // With a pid namespace nothing outlives its init, but a start that failed half-way may have left a process.
+      killEach(cgroup.processes());
       cgroup.remove();
     } catch (error) {
       this.#log.warn({ container: name, error: String(error) }, "could not take everything of a container away");
@@ -412,9 +419,8 @@ function closeAll(mounts: readonly ClonedMount[]): void {
   for (const { tree } of mounts) closeFd(tree);
 }
 
-/** With a pid namespace nothing outlives its init, but a start that failed half-way may have left a process in the cgroup. */
-function killAll(cgroup: Cgroup): void {
-  for (const pid of cgroup.processes()) {
+function killEach(pids: readonly number[]): void {
+  for (const pid of pids) {
     const pidfd = openPidfd(pid);
     sendSignal(pidfd, SIGKILL);
     closeFd(pidfd);
@@ -437,17 +443,6 @@ function crunMessage(log: string): string {
 function readKept(directory: string): Kept | undefined {
   try {
     return JSON.parse(readFileSync(join(directory, "state.json"), "utf8"));
-  } catch {
-    return undefined;
-  }
-}
-
-/** @see proc_pid_stat(5); the second field may hold anything, so it is read from behind the last parenthesis. */
-function startTicks(pid: number): string | undefined {
-  try {
-    const text = readFileSync(`/proc/${pid}/stat`, "utf8");
-    const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
-    return fields[0] === "Z" ? undefined : fields[19];
   } catch {
     return undefined;
   }

@@ -1,9 +1,9 @@
-import { readFileSync, rmSync, writeFileSync } from "node:fs";
+import { readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { LidoError } from "../../api/errors.ts";
 import { acceptUnix, listenUnix, receiveFd } from "../host/fd_passing.ts";
 import type { Poller } from "../host/poll.ts";
-import { closeFd, openPidfd } from "../host/process.ts";
+import { closeFd, openPidfd, startTicks } from "../host/process.ts";
 import { ociProcess } from "./bundle.ts";
 import { readable } from "./child.ts";
 import { type CommandSpec, type CommandStdio, type LaunchedCommand, LaunchError } from "./runtime.ts";
@@ -13,8 +13,9 @@ export interface CrunCommand {
   spawn(argv: readonly string[], log: string, fds?: { stdin: number; stdout: number; stderr: number }): number;
   /** Waits for crun and reaps it. @returns Its exit code. */
   ended(pid: number, timeoutMs: number): Promise<number | undefined>;
-  /** Told of the command, which is the caller's to reap. */
+  /** Told of the command, which is the caller's to reap, and that it was. */
   started(pid: number): void;
+  reaped(pid: number): void;
   message(log: string): string;
 }
 
@@ -45,12 +46,40 @@ export async function enterContainer(
     const pid = crun.spawn([...argv, ...tty, name], files.log, stdio.kind === "pipes" ? stdio : undefined);
     if (await crun.ended(pid, launchTimeoutMs) !== 0) throw launchError(crun.message(files.log), command);
     const child = Number(readFileSync(files.pid, "utf8"));
+    writeFileSync(files.pid, `${child} ${startTicks(child) ?? ""}`); // for `leftCommands`
     crun.started(child);
-    return { pid: child, pidfd: openPidfd(child), ...(console ? { pty: await console.receive() } : {}) };
+    const reaped = () => {
+      crun.reaped(child);
+      rmSync(files.pid, { force: true });
+    };
+    return { pid: child, pidfd: openPidfd(child), ...(console ? { pty: await console.receive() } : {}), reaped };
+  } catch (error) {
+    rmSync(files.pid, { force: true });
+    throw error;
   } finally {
     console?.close();
-    for (const file of Object.values(files)) rmSync(file, { force: true });
+    for (const file of [files.spec, files.log]) rmSync(file, { force: true });
   }
+}
+
+const pidFile = /^exec-\d+\.pid$/;
+
+/** The commands that an earlier daemon left running in a container: nobody reads them, hears them or waits for them any more.
+ * @param directory As given to `enterContainer`. @param members The container's processes. @returns Those to be killed. */
+export function leftCommands(directory: string, members: readonly number[]): number[] {
+  const inside = new Set(members);
+  const left: number[] = [];
+  for (const name of readdirSync(directory)) {
+    if (!name.startsWith("exec-")) continue;
+    const path = join(directory, name);
+    if (pidFile.test(name)) {
+      const [pid, ticks] = readFileSync(path, "utf8").split(" ");
+      // The number may be another process's by now. Without ticks the daemon was killed within a moment of crun's writing it.
+      if (inside.has(Number(pid)) && (ticks === undefined || startTicks(Number(pid)) === ticks)) left.push(Number(pid));
+    }
+    rmSync(path, { force: true });
+  }
+  return left;
 }
 
 /** Where crun sends the master of the container's own pty. The connection waits in the socket's queue until crun is done. */

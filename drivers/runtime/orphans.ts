@@ -24,8 +24,11 @@ export class Orphans {
   }
 
   addCommand(pid: number): void {
-    for (const known of this.#commands) if (!isChild(known)) this.#commands.delete(known);
     this.#commands.add(pid);
+  }
+
+  removeCommand(pid: number): void {
+    this.#commands.delete(pid);
   }
 
   /** To be called when a crun has ended: what it left is our child by then, though it may not be dead yet. Each is reaped when it is. */

@@ -74,6 +74,8 @@ export interface LaunchedCommand {
   readonly pidfd: number;
   /** Master of the pty, when one was asked for. */
   readonly pty?: number;
+  /** To be called when it was reaped: what was kept to know it by is of no use any more. */
+  readonly reaped?: () => void;
 }
 
 /** The command could not be started: 127 when it is missing, 126 when it cannot be executed, as a shell says it. */

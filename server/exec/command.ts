@@ -132,7 +132,7 @@ export class Command {
   }
 
   #death(poller: Poller): Promise<ExitStatus> {
-    const { pid, pidfd } = this.#launched;
+    const { pid, pidfd, reaped } = this.#launched;
     const watch = poller.watch(pidfd);
     return new Promise((resolve, reject) => {
       watch.arm("in", () => {
@@ -144,6 +144,7 @@ export class Command {
         } catch (error) {
           reject(error);
         }
+        reaped?.();
       });
     });
   }

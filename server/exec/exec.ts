@@ -1,7 +1,7 @@
 import { mkdirSync } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
 import { join } from "node:path";
-import { messageOf } from "../../api/errors.ts";
+import { LidoError, messageOf } from "../../api/errors.ts";
 import type { InstanceExecPost } from "../../api/types.ts";
 import type { Poller } from "../../drivers/host/poll.ts";
 import { type CommandSpec, LaunchError, type Runtime } from "../../drivers/runtime/runtime.ts";
@@ -11,7 +11,10 @@ import type { Operation, Operations } from "../operations/operations.ts";
 import { Command } from "./command.ts";
 import type { Sink } from "./output.ts";
 import { commandSpec } from "./request.ts";
+import { ClientSockets } from "./client_sockets.ts";
+import type { DetachableSession } from "./detachable.ts";
 import { Session } from "./session.ts";
+import type { ExecSessions } from "./sessions.ts";
 import { FileSink, nowhere } from "./sinks.ts";
 
 export interface ExecServices {
@@ -19,6 +22,7 @@ export interface ExecServices {
   readonly poller: Poller;
   readonly operations: Operations;
   readonly events: Events;
+  readonly sessions: ExecSessions;
   /** @throws {LidoError} not_found; bad_request when it does not run. */
   readonly target: (name: string) => ExecTarget;
   /** `$LIDO_DIR/logs`; what is recorded goes to the instance's directory below. */
@@ -36,11 +40,32 @@ export class ExecService {
   /** @throws {LidoError} not_found; bad_request for a request or a container in which nothing can be run. */
   start(name: string, post: InstanceExecPost): Operation {
     const spec = commandSpec(this.#services.target(name), post);
+    if (post.detachable) {
+      return post["wait-for-websocket"] ? this.#detachable(name, post, spec) : this.#detached(name, post, spec);
+    }
     return post["wait-for-websocket"] ? this.#connected(name, post, spec) : this.#unattended(name, post, spec);
   }
 
+  /** Comes back to a session. @throws {LidoError} not_found; bad_request for one that ended with an earlier daemon. */
+  attach(id: string): Operation {
+    const session = this.#services.sessions.get(id);
+    const sockets = new ClientSockets(session.isInteractive);
+    const metadata = { command: session.argv, fds: sockets.fds, interactive: session.isInteractive, session: id };
+    return this.#services.operations.start({
+      ...described(session.instance),
+      class: "websocket",
+      metadata,
+      connect: (secret) => sockets.connect(secret),
+      cancel: () => {
+        sockets.cancel(new LidoError("bad_request", "The operation was cancelled"));
+        session.detach();
+      },
+      run: (operation) => this.#attached(operation, session, sockets),
+    });
+  }
+
   #connected(name: string, post: InstanceExecPost, spec: CommandSpec): Operation {
-    const session = new Session(post.interactive);
+    const session = new Session(post);
     const { command, interactive } = post;
     return this.#services.operations.start({
       ...described(name),
@@ -51,6 +76,70 @@ export class ExecService {
       run: (operation) =>
         finish(operation, () => session.run((stdout, stderr) => this.#launch(name, post, spec, stdout, stderr))),
     });
+  }
+
+  /** A command that can be detached from, with its first client. */
+  #detachable(name: string, post: InstanceExecPost, spec: CommandSpec): Operation {
+    const { command, interactive } = post;
+    const sockets = new ClientSockets(interactive);
+    let session: DetachableSession | undefined;
+    return this.#services.operations.start({
+      ...described(name),
+      class: "websocket",
+      metadata: { command, environment: spec.environment, fds: sockets.fds, interactive },
+      connect: (secret) => sockets.connect(secret),
+      cancel: () => {
+        sockets.cancel(new LidoError("bad_request", "The command was cancelled"));
+        session?.kill();
+      },
+      run: async (operation) => {
+        try {
+          session = await this.#startSession(operation, name, post, spec);
+        } catch (error) {
+          await sockets.end();
+          throw error;
+        }
+        if (operation.signal.aborted) session.kill();
+        await this.#attached(operation, session, sockets);
+      },
+    });
+  }
+
+  /** One that starts without a client. Without a terminal it gets no input: nobody could tell a command that waits for it from one that works. */
+  #detached(name: string, post: InstanceExecPost, spec: CommandSpec): Operation {
+    return this.#services.operations.start({
+      ...described(name),
+      metadata: { command: post.command, environment: spec.environment, interactive: post.interactive },
+      run: async (operation) => {
+        const session = await this.#startSession(operation, name, post, spec);
+        if (!post.interactive) session.endInput();
+      },
+    });
+  }
+
+  #startSession(
+    operation: Operation,
+    name: string,
+    post: InstanceExecPost,
+    spec: CommandSpec,
+  ): Promise<DetachableSession> {
+    return withExitCode(operation, async () => {
+      const { interactive } = post;
+      const session = await this.#services.sessions.start(
+        { instance: name, argv: spec.argv, interactive },
+        (stdout, stderr) => this.#launch(name, post, spec, stdout, stderr),
+      );
+      operation.update({ session: session.id });
+      return session;
+    });
+  }
+
+  /** A client's time with a session. One whose end was told is done with. */
+  async #attached(operation: Operation, session: DetachableSession, sockets: ClientSockets): Promise<void> {
+    const end = await session.attach(sockets);
+    if (end.kind === "detached") return operation.update({ detached: true });
+    operation.update({ return: end.code });
+    this.#services.sessions.forget(session.id);
   }
 
   #unattended(name: string, post: InstanceExecPost, spec: CommandSpec): Operation {
@@ -105,8 +194,13 @@ function described(name: string) {
 
 /** Puts the exit code into the operation. A command that ended is a success whatever its code; one that could not be started is none. */
 async function finish(operation: Operation, run: () => Promise<number>): Promise<void> {
+  operation.update({ return: await withExitCode(operation, run) });
+}
+
+/** A command that could not be started has an exit code too. */
+async function withExitCode<T>(operation: Operation, run: () => Promise<T>): Promise<T> {
   try {
-    operation.update({ return: await run() });
+    return await run();
   } catch (error) {
     if (error instanceof LaunchError) operation.update({ return: error.exitCode });
     throw error;

@@ -4,7 +4,7 @@ import { existsBeneath } from "../../drivers/host/beneath.ts";
 import type { CommandSpec } from "../../drivers/runtime/runtime.ts";
 import type { ExecTarget } from "../instances/instances.ts";
 import { findAccount } from "./accounts.ts";
-import { isWindowSize } from "./session.ts";
+import { isWindowSize } from "./control.ts";
 
 const path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /** The kernel's limit for one argument or variable. @see execve(2), MAX_ARG_STRLEN */

@@ -7,32 +7,40 @@ const queuedBytesMax = 256 * 1024;
 
 /** Output as binary messages; an empty text message is its end, as LXD's. */
 export class SocketSink implements Sink {
-  readonly #socket: WebSocket;
+  readonly #coming = Promise.withResolvers<void>();
+  #socket: WebSocket | undefined;
   #room: (() => void) | undefined;
 
-  constructor(socket: WebSocket) {
+  /** The client is there; what was written before goes to it now. */
+  connect(socket: WebSocket): void {
     this.#socket = socket;
     socket.once("close", () => this.#room?.());
+    this.#coming.resolve();
   }
 
   write(chunk: Uint8Array): Promise<void> | undefined {
-    if (this.#socket.readyState !== this.#socket.OPEN) return undefined;
-    this.#socket.send(chunk, { binary: true }, () => this.#room?.());
-    if (this.#socket.bufferedAmount <= queuedBytesMax) return undefined;
-    return this.#until(() => this.#socket.bufferedAmount <= queuedBytesMax);
+    const socket = this.#socket;
+    if (!socket) return this.#coming.promise.then(() => this.write(chunk));
+    if (socket.readyState !== socket.OPEN) return undefined;
+    socket.send(chunk, { binary: true }, () => this.#room?.());
+    if (socket.bufferedAmount <= queuedBytesMax) return undefined;
+    return this.#until(socket, () => socket.bufferedAmount <= queuedBytesMax);
   }
 
-  /** Resolves when the client's kernel has all of it, or the client is gone: a socket that is closed before may lose its last bytes. */
-  async end(): Promise<void> {
-    if (this.#socket.readyState !== this.#socket.OPEN) return;
-    this.#socket.send("", { binary: false }, () => this.#room?.());
-    await this.#until(() => this.#socket.bufferedAmount === 0);
+  /** Resolves when the client's kernel has all of it, or the client is gone: a socket that is closed before may lose its last bytes.
+   * @returns Whether the client is there. */
+  async end(): Promise<boolean> {
+    const socket = this.#socket;
+    if (!socket || socket.readyState !== socket.OPEN) return false;
+    socket.send("", { binary: false }, () => this.#room?.());
+    await this.#until(socket, () => socket.bufferedAmount === 0);
+    return socket.readyState === socket.OPEN;
   }
 
-  #until(isEnough: () => boolean): Promise<void> {
+  #until(socket: WebSocket, isEnough: () => boolean): Promise<void> {
     return new Promise((resolve) => {
       this.#room = () => {
-        if (this.#socket.readyState === this.#socket.OPEN && !isEnough()) return;
+        if (socket.readyState === socket.OPEN && !isEnough()) return;
         this.#room = undefined;
         resolve();
       };

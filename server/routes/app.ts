@@ -3,6 +3,7 @@ import { LidoError } from "../../api/errors.ts";
 import type { Context } from "../context.ts";
 import type { UpgradeHandler } from "../http/server.ts";
 import { eventStream } from "./events.ts";
+import { execSessionRoutes } from "./exec_sessions.ts";
 import { imageRoutes } from "./images.ts";
 import { instanceRoutes } from "./instances.ts";
 import { operationRoutes } from "./operations.ts";
@@ -23,6 +24,7 @@ export function makeApp(context: Context): OpenAPIHono {
     imageRoutes,
     profileRoutes,
     instanceRoutes,
+    execSessionRoutes,
   ];
   for (const part of parts) app.route("/", part(context));
   return app;

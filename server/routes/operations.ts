@@ -6,6 +6,8 @@ import type { Context } from "../context.ts";
 import { done, newApp, route, sync } from "./route.ts";
 
 const tag = "operations";
+/** What a timer holds, 2^31 - 1 ms: more is without end. */
+const timeoutMaxSeconds = 2_147_483;
 
 export function operationRoutes({ operations }: Pick<Context, "operations">): OpenAPIHono {
   const app = newApp();
@@ -65,7 +67,7 @@ export function operationRoutes({ operations }: Pick<Context, "operations">): Op
 /** @param seconds Negative: as long as it takes. */
 async function waitFor(finished: Promise<void>, seconds: number, gone: AbortSignal): Promise<void> {
   const over = Promise.withResolvers<void>();
-  const timer = seconds < 0 ? undefined : setTimeout(over.resolve, seconds * 1000);
+  const timer = seconds < 0 || seconds > timeoutMaxSeconds ? undefined : setTimeout(over.resolve, seconds * 1000);
   const leave = () => over.resolve();
   gone.addEventListener("abort", leave);
   try {

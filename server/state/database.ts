@@ -1,8 +1,9 @@
 import { DatabaseSync, type SQLInputValue, type StatementSync } from "node:sqlite";
 import { initial } from "./migrations/001_initial.ts";
+import { execSessions } from "./migrations/002_exec_sessions.ts";
 
 /** Numbered schema changes, applied in order and each in a transaction of its own. Append; never edit one that was released. */
-const migrations: readonly string[] = [initial];
+const migrations: readonly string[] = [initial, execSessions];
 
 export type Row = Record<string, SQLInputValue>;
 

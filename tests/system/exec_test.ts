@@ -1,59 +1,9 @@
 /** `lido exec` and the terminal, in real containers. */
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
-import { type IPty, spawn as spawnPty } from "@lydell/node-pty";
 import { Daemon, executable } from "../support/daemon.ts";
 import { busyboxImage } from "../support/image.ts";
-
-/** A terminal in which a client runs: what it shows is read until it matches. */
-class Terminal {
-  readonly #pty: IPty;
-  #shown = "";
-  #look = () => {};
-  readonly ended: Promise<number>;
-
-  constructor(argv: readonly string[], env: Record<string, string>) {
-    this.#pty = spawnPty(argv[0]!, argv.slice(1), { cols: 91, rows: 33, env: { ...process.env, ...env } });
-    this.#pty.onData((data) => {
-      // busybox's shell asks where the cursor is before each line, and may draw it again.
-      // deno-lint-ignore no-control-regex
-      this.#shown += data.replaceAll(/\x1b\[[0-9;]*[A-Za-z]/g, "");
-      this.#look();
-    });
-    this.ended = new Promise((resolve) => this.#pty.onExit(({ exitCode }) => resolve(exitCode)));
-  }
-
-  type(text: string): void {
-    this.#pty.write(text);
-  }
-
-  resize(columns: number, rows: number): void {
-    this.#pty.resize(columns, rows);
-  }
-
-  [Symbol.dispose](): void {
-    this.#pty.kill("SIGKILL");
-  }
-
-  /** Resolves when `pattern` is shown after what was seen before. @throws {Error} With what is shown, after 10 s. */
-  sees(pattern: RegExp): Promise<void> {
-    return new Promise((resolve, reject) => {
-      const late = setTimeout(
-        () => reject(new Error(`${pattern} is not shown, but ${JSON.stringify(this.#shown)}`)),
-        10_000,
-      );
-      this.#look = () => {
-        const found = pattern.exec(this.#shown);
-        if (!found) return;
-        clearTimeout(late);
-        this.#look = () => {};
-        this.#shown = this.#shown.slice(found.index + found[0].length);
-        resolve();
-      };
-      this.#look();
-    });
-  }
-}
+import { Terminal } from "../support/terminal.ts";
 
 const digest = (bytes: Uint8Array) => createHash("sha256").update(bytes).digest("hex");
 
