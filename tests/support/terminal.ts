@@ -30,8 +30,8 @@ export class Terminal {
     this.#pty.kill("SIGKILL");
   }
 
-  /** Resolves when `pattern` is shown after what was seen before. @throws {Error} With what is shown, after 10 s. */
-  sees(pattern: RegExp): Promise<void> {
+  /** Resolves with the match when `pattern` is shown after what was seen before. @throws {Error} With what is shown, after 10 s. */
+  sees(pattern: RegExp): Promise<RegExpExecArray> {
     return new Promise((resolve, reject) => {
       const late = setTimeout(
         () => reject(new Error(`${pattern} is not shown, but ${JSON.stringify(this.#shown)}`)),
@@ -43,7 +43,7 @@ export class Terminal {
         clearTimeout(late);
         this.#look = () => {};
         this.#shown = this.#shown.slice(found.index + found[0].length);
-        resolve();
+        resolve(found);
       };
       this.#look();
     });

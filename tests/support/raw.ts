@@ -1,0 +1,67 @@
+/** The API without any client of ours between: what a hostile or broken one may send. */
+import { once } from "node:events";
+import { request } from "node:http";
+import { WebSocket } from "ws";
+
+export interface Answer {
+  readonly status: number;
+  // deno-lint-ignore no-explicit-any
+  readonly body: any;
+}
+
+export class RawClient {
+  readonly #socket: string;
+
+  constructor(directory: string) {
+    this.#socket = `${directory}/unix.socket`;
+  }
+
+  /** @param body Text goes as it is, anything else as JSON. */
+  ask(method: string, path: string, body?: unknown): Promise<Answer> {
+    return new Promise((resolve, reject) => {
+      const outgoing = request({ socketPath: this.#socket, method, path, agent: false }, async (incoming) => {
+        const chunks: Uint8Array[] = [];
+        for await (const chunk of incoming) chunks.push(chunk as Uint8Array);
+        const text = Buffer.concat(chunks).toString();
+        resolve({ status: incoming.statusCode ?? 0, body: text === "" ? undefined : JSON.parse(text) });
+      });
+      outgoing.on("error", reject);
+      outgoing.end(body === undefined || typeof body === "string" ? body : JSON.stringify(body));
+    });
+  }
+
+  /** Starts a command whose websockets are the caller's to connect. */
+  async exec(instance: string, command: readonly string[], rest: object = {}): Promise<RawExec> {
+    const post = { command, "wait-for-websocket": true, ...rest };
+    const { status, body } = await this.ask("POST", `/1.0/instances/${instance}/exec`, post);
+    if (status !== 202) throw new Error(`${status}: ${body.error}`);
+    return { id: body.metadata.id, fds: body.metadata.metadata.fds };
+  }
+
+  /** @throws {Error} "Unexpected server response: STATUS" */
+  async socket(id: string, secret: string): Promise<WebSocket> {
+    const socket = new WebSocket(`ws+unix:${this.#socket}:/1.0/operations/${id}/websocket?secret=${secret}`, {
+      perMessageDeflate: false,
+    });
+    await once(socket, "open");
+    return socket;
+  }
+
+  /** All sockets of a command, by name. */
+  async sockets({ id, fds }: RawExec): Promise<Record<string, WebSocket>> {
+    const names = Object.keys(fds);
+    const sockets = await Promise.all(names.map((name) => this.socket(id, fds[name]!)));
+    return Object.fromEntries(names.map((name, index) => [name, sockets[index]!]));
+  }
+
+  /** The operation's end. */
+  // deno-lint-ignore no-explicit-any
+  async wait(id: string): Promise<any> {
+    return (await this.ask("GET", `/1.0/operations/${id}/wait?timeout=30`)).body.metadata;
+  }
+}
+
+export interface RawExec {
+  readonly id: string;
+  readonly fds: Readonly<Record<string, string>>;
+}
