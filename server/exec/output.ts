@@ -7,24 +7,36 @@ export interface Sink {
   write(chunk: Uint8Array): Promise<void> | undefined;
 }
 
-const readBytesMax = 64 * 1024;
-/** What one session may move before others have their turn. */
+/** What one session may move before others have their turn, and the longest message to a client. */
 const turnBytes = 256 * 1024;
 /** A pty holds at most this; it has no F_GETPIPE_SZ. @see tty_buffer.c, n_tty.c: 64 KiB of flip buffers and 4 KiB of line discipline */
 const ptyCapacityBytes = 68 * 1024;
 
 /** Chunks are cut from it one after the other, so that small outputs need no buffer each and nothing is copied. */
 let slab = new Uint8Array(0);
+const slabBytes = 2 * turnBytes;
+/** Less than this at its end is not worth a read. */
+const slabRestBytes = 64 * 1024;
+/** What a terminal gives at a time, whatever there is. @see n_tty.c */
+const terminalReadBytes = 4095;
 
-/** @returns What there is to read, undefined at the end. */
-function readChunk(fd: number, bytesMax: number): Uint8Array | typeof again | undefined {
-  if (slab.length < readBytesMax) slab = new Uint8Array(4 * readBytesMax);
-  const count = readFd(fd, slab.subarray(0, Math.min(readBytesMax, bytesMax)));
-  if (count === again) return again;
-  if (count === 0) return undefined;
-  const chunk = slab.subarray(0, count);
-  slab = slab.subarray(count);
-  return chunk;
+/** Reads until there is no more just now: a read that does not fill its buffer says so, and asking once more would only cost a call, or
+ * race with a writer for a few bytes at a time.
+ * @returns What there was, perhaps nothing, and whether it was the end. */
+function readChunk(fd: number, bytesMax: number): { chunk: Uint8Array; isEnd: boolean } {
+  if (slab.length < slabRestBytes) slab = new Uint8Array(slabBytes);
+  const room = Math.min(slab.length, bytesMax);
+  let bytes = 0, isEnd = false;
+  while (bytes < room) {
+    const count = readFd(fd, slab.subarray(bytes, room));
+    if (count === again) break;
+    bytes += count;
+    isEnd = count === 0;
+    if (isEnd || (bytes < room && count < terminalReadBytes)) break;
+  }
+  const chunk = slab.subarray(0, bytes);
+  slab = slab.subarray(bytes);
+  return { chunk, isEnd };
 }
 
 /** Reads a pipe or pty as fast as its sink takes it. */
@@ -57,9 +69,9 @@ export class OutputPump {
     if (this.#isClosed) return;
     const last: Uint8Array[] = [];
     for (let budget = pipeCapacity(this.#fd) ?? ptyCapacityBytes; budget > 0;) {
-      const chunk = readChunk(this.#fd, budget);
-      if (chunk === undefined || chunk === again) break;
-      last.push(chunk);
+      const { chunk, isEnd } = readChunk(this.#fd, budget);
+      if (chunk.length > 0) last.push(chunk);
+      if (isEnd || chunk.length === 0) break;
       budget -= chunk.length;
     }
     this.#release();
@@ -89,15 +101,13 @@ export class OutputPump {
   }
 
   #read(): void {
-    for (let moved = 0; moved < turnBytes;) {
-      const chunk = readChunk(this.#fd, readBytesMax);
-      if (chunk === undefined) return this.close();
-      if (chunk === again) break;
-      moved += chunk.length;
-      this.#room = this.#sink.write(chunk);
-      if (this.#room) return void this.#room.then(() => this.#resume());
-    }
-    this.#arm();
+    const { chunk, isEnd } = readChunk(this.#fd, turnBytes);
+    if (chunk.length > 0) this.#room = this.#sink.write(chunk);
+    if (isEnd) {
+      this.#release();
+      void this.#deliver([]);
+    } else if (this.#room) void this.#room.then(() => this.#resume());
+    else this.#arm();
   }
 
   #resume(): void {

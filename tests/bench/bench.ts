@@ -1,4 +1,4 @@
-/** One run over lido by its own client, lido by the real `lxc`, and every peer that is there; medians, and their ratio to LXD's. */
+/** One run over lido by its own client, lido by the real `lxc`, and every peer that is there; medians, and lido's ratio to each peer's. */
 import { spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
 import process from "node:process";
@@ -104,8 +104,11 @@ const cases: readonly Case[] = [
   },
 ];
 
+/** A line without quotes, pipes and the like is started as it is: a shell's own start is not to be measured. */
 function shell(target: Target, text: string): Promise<number> {
-  const child = spawn("bash", ["-c", text.replaceAll("$C", target.client)], {
+  const line = text.replaceAll("$C", target.client);
+  const argv = /^[\w ./-]+$/.test(line) ? line.split(" ") : ["bash", "-c", line];
+  const child = spawn(argv[0]!, argv.slice(1), {
     env: { ...process.env, ...target.environment },
     stdio: ["ignore", "ignore", "ignore"],
   });
@@ -115,21 +118,24 @@ function shell(target: Target, text: string): Promise<number> {
   });
 }
 
-/** @returns The median, in ms or MB/s; undefined when it failed. */
-async function measure(target: Target, one: Case): Promise<number | undefined> {
-  const values: number[] = [];
+/** Each round has every target, so that what else the machine does meets all of them.
+ * @returns Their medians, in ms or MB/s; undefined for one that failed. */
+async function measure(targets: readonly Target[], one: Case): Promise<(number | undefined)[]> {
+  const values: (number[] | undefined)[] = targets.map(() => []);
   const count = one.rounds ?? rounds;
   for (let round = -1; round < count; round++) {
-    if (one.before) await shell(target, one.before);
-    const started = performance.now();
-    const code = await shell(target, one.run);
-    const ms = performance.now() - started;
-    if (one.after) await shell(target, one.after);
-    if (code !== 0) return undefined;
-    if (round >= 0) values.push(one.bytes ? one.bytes / 1e3 / ms : ms); // the first warms up
+    for (const [index, target] of targets.entries()) {
+      if (!values[index]) continue;
+      if (one.before) await shell(target, one.before);
+      const started = performance.now();
+      const code = await shell(target, one.run);
+      const ms = performance.now() - started;
+      if (one.after) await shell(target, one.after);
+      if (code !== 0) values[index] = undefined;
+      else if (round >= 0) values[index]?.push(one.bytes ? one.bytes / 1e3 / ms : ms); // the first warms up
+    }
   }
-  values.sort((a, b) => a - b);
-  return values[Math.floor(values.length / 2)];
+  return values.map((all) => all?.sort((left, right) => left - right)[Math.floor(all.length / 2)]);
 }
 
 function residentMiB(pid: number): number {
@@ -175,22 +181,18 @@ if (chosen.length === 0) {
     await shell(target, "$C launch bb bench0 -s p-dir");
   }
   const width = 34;
-  const base = others[0];
-  const heads = targets.flatMap(({ name }) => name === base?.name || !base ? [name] : [name, "ratio"]);
-  console.log("".padEnd(width) + heads.map((head) => head.padStart(12)).join(""));
+  const heads = [...targets.map(({ name }) => name), ...others.map(({ name }) => `lido/${name}`)];
+  console.log("".padEnd(width) + heads.map((head) => head.padStart(13)).join(""));
   const row = (name: string, values: readonly (number | undefined)[], unit: string) => {
-    const reference = values[targets.findIndex((target) => target === base)];
-    const cells = values.flatMap((value, index) => {
-      const text = value === undefined ? "failed" : value.toFixed(1);
-      if (!base || targets[index] === base) return [text];
-      return [text, value === undefined || reference === undefined ? "" : (value / reference).toFixed(2)];
-    });
-    console.log(name.padEnd(width) + cells.map((cell) => cell.padStart(12)).join("") + `  ${unit}`);
+    const ratios = others.map((peer) => (values[0] ?? NaN) / (values[targets.indexOf(peer)] ?? NaN));
+    const cells = [
+      ...values.map((value) => value?.toFixed(1) ?? "failed"),
+      ...ratios.map((ratio) => Number.isNaN(ratio) ? "" : ratio.toFixed(2)),
+    ];
+    console.log(name.padEnd(width) + cells.map((cell) => cell.padStart(13)).join("") + `  ${unit}`);
   };
   for (const one of chosen) {
-    const values: (number | undefined)[] = [];
-    for (const target of targets) values.push(await measure(target, one));
-    row(one.name, values, one.bytes ? "MB/s, more is better" : "ms");
+    row(one.name, await measure(targets, one), one.bytes ? "MB/s, more is better" : "ms");
   }
   row("daemon's memory", targets.map(({ pid }) => residentMiB(pid)), "MiB");
   console.log(

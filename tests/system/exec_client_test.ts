@@ -140,7 +140,9 @@ Deno.test({
         await terminal.sees(/outer> $/);
         terminal.type("before=$(stty -g)\n");
         await terminal.sees(/outer> $/);
-        terminal.type(`sh -c 'echo pid $$; exec $LIDO exec c1 -- sh -c "trap \\"\\" TERM; echo up; exec sleep 1000"'\n`);
+        terminal.type(
+          `sh -c 'echo pid $$; exec $LIDO exec c1 -- sh -c "trap \\"\\" TERM; echo up; exec sleep 1000"'\n`,
+        );
         const [, pid] = await terminal.sees(/\npid (\d+)\r\n/);
         await terminal.sees(/up\r\n/);
         await end(Number(pid));
