@@ -148,7 +148,7 @@ async function sendInput(session: ExecSession, stdin: Ends["stdin"], key: Detach
     if (stdin === "ours") {
       for await (const chunk of readDescriptor(0)) {
         const { rest, isPressed } = key?.feed(chunk) ?? { rest: chunk, isPressed: false };
-        if (rest.length > 0) await session.write(rest.slice());
+        if (rest.length > 0) await session.write(rest);
         if (!isPressed) continue;
         session.detach();
         return;

@@ -167,7 +167,7 @@ export class ExecSession {
     return end;
   }
 
-  /** Passes input on; resolves when more may be given. */
+  /** Passes input on; resolves when more may be given, and the chunk may be used again. */
   async write(chunk: Uint8Array): Promise<void> {
     if (!await this.#isOpen()) return;
     const socket = this.#sockets.get("0");

@@ -39,7 +39,7 @@ export class ExecProcess {
     this.stdout = stdout.stream;
     this.stderr = stderr.stream;
     this.stdin = new WritableStream({
-      write: (chunk) => session.write(chunk.slice()),
+      write: (chunk) => session.write(chunk),
       close: () => session.endInput(),
       abort: () => session.endInput(),
     });
