@@ -39,6 +39,8 @@ fi
 if [ "$goal" = test ]; then
   need mkfs.xfs xfsprogs
   need lxc lxd-client
+  need openssl openssl
+  need ip iproute2
 fi
 
 apt() { DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 -q "$@" >"$log" 2>&1; }

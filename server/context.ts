@@ -3,6 +3,7 @@ import type { Logger } from "pino";
 import type { Host } from "../drivers/host/host.ts";
 import type { Runtime } from "../drivers/runtime/runtime.ts";
 import type { Events } from "./events/events.ts";
+import type { Trust } from "./auth/trust.ts";
 import type { ExecService } from "./exec/exec.ts";
 import type { ExecSessions } from "./exec/sessions.ts";
 import type { Images } from "./images/images.ts";
@@ -62,6 +63,11 @@ export interface Context {
   readonly images: Images;
   readonly profiles: Profiles;
   readonly instances: Instances;
+  readonly trust: Trust;
+  /** Listens at `core.https_address` as it is set now. @throws {LidoError} bad_request when it cannot; nothing is changed then. */
+  readonly listen: () => Promise<void>;
+  /** Where it listens, and the certificate that it shows there; undefined when only the unix socket is served. */
+  readonly https: () => { readonly address: string; readonly certificate: string } | undefined;
   readonly exec: ExecService;
   readonly execSessions: ExecSessions;
   /** Ends the daemon as SIGTERM does. */

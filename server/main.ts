@@ -1,16 +1,19 @@
 /** Builds the daemon: every service in the order of what needs what. */
 import { chmodSync, mkdirSync, rmSync } from "node:fs";
 import { pino } from "pino";
-import { LidoError } from "../api/errors.ts";
+import { LidoError, messageOf } from "../api/errors.ts";
 import { version } from "../api/version.ts";
 import { PidLock } from "../drivers/host/pid_lock.ts";
 import { Poller } from "../drivers/host/poll.ts";
 import { createHost } from "../drivers/host/real.ts";
 import { CrunRuntime } from "../drivers/runtime/crun.ts";
+import { serverCertificate } from "./auth/certificate.ts";
+import { Trust } from "./auth/trust.ts";
 import { type Context, pathsIn } from "./context.ts";
 import { Events } from "./events/events.ts";
 import { ExecService } from "./exec/exec.ts";
 import { ExecSessions } from "./exec/sessions.ts";
+import { parseAddress } from "./http/address.ts";
 import { HttpServer } from "./http/server.ts";
 import { Images } from "./images/images.ts";
 import { hostServices } from "./instances/host_services.ts";
@@ -81,6 +84,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   const events = new Events();
   const operations = new Operations(events);
   const settings = new Settings(database);
+  const trust = new Trust({ database, events, settings });
   const pools = new Pools({ database, journal, events, host, log, paths });
   // Instances need volumes, and volumes ask which instances use them: the one knot.
   const users = (pool: string, volume: string) => instances.usersOfVolume(pool, volume);
@@ -139,12 +143,24 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     images,
     profiles,
     instances,
+    trust,
+    listen: () => listen(),
+    https: () => server.https,
     exec,
     execSessions,
     shutdown: () => void close(),
   };
   const app = makeApp(context);
-  const server = new HttpServer({ fetch: (request) => app.fetch(request), upgrade: makeUpgrade(context), log });
+  const server = new HttpServer({
+    fetch: (request, env) => app.fetch(request, env),
+    upgrade: makeUpgrade(context),
+    log,
+  });
+  const listen = async () => {
+    const address = settings.get("core.https_address");
+    if (address === undefined) return await server.listenTls();
+    await server.listenTls(parseAddress(address), await serverCertificate(paths.root));
+  };
   const rest = undo.move();
   const end = async () => {
     log.info("ending");
@@ -164,6 +180,8 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     }
   };
   await server.listenUnix(paths.socket, options.group);
+  // An address that is gone is no reason not to serve the socket, by which it can be mended.
+  await listen().catch((error) => log.error({ error: messageOf(error) }, "the network is not served"));
   log.info({ version, socket: paths.socket, pid: process.pid }, "ready");
   return { context, ended: ended.promise, close };
 }

@@ -14,7 +14,7 @@ function connect(endpoint: Endpoint, path: string): WebSocket {
     cert: endpoint.certificate,
     key: endpoint.key,
     // Pinned by its content, not by a name.
-    ...(pinned === undefined ? {} : { ca: pinned, checkServerIdentity: () => true }),
+    ...(pinned === undefined ? {} : { ca: pinned, checkServerIdentity: () => undefined as unknown as boolean }),
   });
 }
 

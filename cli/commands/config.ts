@@ -4,6 +4,7 @@ import { UsageError } from "../client/errors.ts";
 import { deviceVerbs } from "../device_verbs.ts";
 import { change, type Configurable, pick, settingsOf, settingVerbs, showYaml } from "../settings.ts";
 import { type Verb, verb } from "../verb.ts";
+import { verbs as trust } from "./config_trust.ts";
 
 export const instances: Configurable = {
   words: "config",
@@ -82,4 +83,5 @@ export const verbs: Verb[] = [
       if (!io.quiet) io.out(`Device ${device} overridden for ${name}\n`);
     },
   }),
+  ...trust,
 ];

@@ -57,6 +57,7 @@ const orders = {
     "state",
     "snapshots",
   ],
+  certificate: ["name", "type", "restricted", "projects", "certificate", "fingerprint"],
   execSession: [
     "id",
     "instance",

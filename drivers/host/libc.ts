@@ -61,6 +61,7 @@ const table = {
   setfsgid: "u:i",
   setfsuid: "u:i",
   setns: "ii:i",
+  setsockopt: "iiipu:i",
   sigemptyset: "p:i",
   sigfillset: "p:i",
   socket: "iii:i",

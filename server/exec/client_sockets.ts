@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
 import type { WebSocket } from "ws";
 import { LidoError } from "../../api/errors.ts";
+import { limitSilence } from "../http/silence.ts";
 import { sameSecret } from "../routes/route.ts";
 import { SocketSink } from "./sinks.ts";
 
@@ -9,6 +10,9 @@ const connectDeadlineMs = 5_000;
 /** As LXD's, so that what stands between keeps the connection. Whether a client is alive is not asked by it: one whose reader stalls answers nothing
  * and must not lose its command; a dead process closes its sockets, and a cut cable is the kernel's to notice (keepalive, http/server.ts). */
 const pingEveryMs = 10_000;
+/** A client must take what its control socket gets, which is little: one that does not acknowledge it is gone.
+ * With the pings between it is known within 20 s. */
+const silenceMaxMs = 8_000;
 const open = 1;
 
 export type Stream = "0" | "1" | "2" | "control";
@@ -116,6 +120,7 @@ export class ClientSockets {
     socket.once("close", () => clearInterval(pings));
     ping();
     this.#sinks.get(name)?.connect(socket);
+    if (name === "control") limitSilence(socket, silenceMaxMs);
     if (this.#listener) this.#listen(name, socket, this.#listener); // a control that comes late
     else socket.pause(); // until there is somebody to give it to
     if (this.#required.every((one) => this.#sockets.has(one))) this.#connected.resolve();

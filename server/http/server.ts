@@ -2,17 +2,22 @@ import { chmodSync, chownSync, rmSync } from "node:fs";
 import http, { type IncomingMessage } from "node:http";
 import net from "node:net";
 import type { Duplex } from "node:stream";
+import tls from "node:tls";
 import { getRequestListener } from "@hono/node-server";
 import type { Logger } from "pino";
 import { type WebSocket, WebSocketServer } from "ws";
-import { messageOf } from "../../api/errors.ts";
+import { LidoError, messageOf } from "../../api/errors.ts";
+import type { KeyPair } from "../auth/certificate.ts";
+import { type Address, showAddress } from "./address.ts";
 import { describeError } from "./errors.ts";
+import { type Peer, peerOf, setPeer } from "./peers.ts";
 
 /** Answers an upgrade: gives back what to do with the socket, or throws the error that the client is to get instead of it. */
-export type UpgradeHandler = (url: URL) => (socket: WebSocket) => void;
+export type UpgradeHandler = (url: URL, peer: Peer) => (socket: WebSocket) => void;
 
 export interface ServerOptions {
-  readonly fetch: (request: Request) => Response | Promise<Response>;
+  /** @param env Has the request as it came, for `peerOfRequest`. */
+  readonly fetch: (request: Request, env: object) => Response | Promise<Response>;
   readonly upgrade: UpgradeHandler;
   readonly log: Logger;
 }
@@ -22,8 +27,10 @@ const headersTimeoutMs = 10_000;
 /** How long a client may take to read its last bytes when the daemon ends. */
 const lastBytesMs = 1_000;
 const websocketMessageMaxBytes = 1 << 20;
+/** After so long a silence the kernel asks a TCP peer, once a second and ten times, whether it is there. */
+const keepAliveMs = 4_000;
 
-/** HTTP and websockets on a unix socket: node:net accepts, node:http and `ws` talk, Hono answers. */
+/** HTTP and websockets on a unix socket and over mutual TLS: node:net and node:tls accept, node:http and `ws` talk, Hono answers. */
 export class HttpServer {
   readonly #options: ServerOptions;
   readonly #http: http.Server;
@@ -32,12 +39,15 @@ export class HttpServer {
     perMessageDeflate: false,
     maxPayload: websocketMessageMaxBytes,
   });
-  readonly #listeners: net.Server[] = [];
+  readonly #listeners = new Set<net.Server>();
+  #https: { readonly listener: net.Server; readonly address: string; readonly certificate: string } | undefined;
   readonly #connections = new Set<net.Socket>();
 
   constructor(options: ServerOptions) {
     this.#options = options;
-    this.#http = http.createServer(getRequestListener(options.fetch, { overrideGlobalObjects: false }));
+    this.#http = http.createServer(
+      getRequestListener((request, env) => options.fetch(request, env), { overrideGlobalObjects: false }),
+    );
     this.#http.headersTimeout = headersTimeoutMs;
     this.#http.requestTimeout = 0;
     this.#http.on("upgrade", (request, socket, head) => this.#upgrade(request, socket, head));
@@ -46,18 +56,54 @@ export class HttpServer {
   /** @param group Whose members may connect; root's when absent. */
   async listenUnix(path: string, group: number | undefined): Promise<void> {
     rmSync(path, { force: true }); // the caller holds the directory's lock: nobody else listens
-    const listener = net.createServer((socket) => this.take(socket));
-    await new Promise<void>((resolve, reject) => {
-      listener.once("error", reject);
-      listener.listen(path, resolve);
-    });
+    const listener = net.createServer((socket) => this.#take(socket, { kind: "local" }));
+    await listening(listener, { path });
     chownSync(path, 0, group ?? 0);
     chmodSync(path, 0o660);
-    this.#listeners.push(listener);
+    this.#listeners.add(listener);
   }
 
-  /** Serves a connection that somebody accepted. */
-  take(socket: net.Socket): void {
+  /** Where it listens for TLS, and the certificate it shows. */
+  get https(): { readonly address: string; readonly certificate: string } | undefined {
+    return this.#https;
+  }
+
+  /** Listens for TLS here and nowhere else; connections that there are go on.
+   * @param address Absent: nowhere. @throws {LidoError} bad_request when it cannot; what was before stays. */
+  async listenTls(address?: Address, keyPair?: KeyPair): Promise<void> {
+    const previous = this.#https;
+    if (address && keyPair) {
+      if (previous?.address === showAddress(address)) return;
+      const listener = tls.createServer({
+        key: keyPair.key,
+        cert: keyPair.certificate,
+        minVersion: "TLSv1.2",
+        requestCert: true,
+        rejectUnauthorized: false, // a certificate is trusted by its fingerprint, not by who signed it
+        handshakeTimeout: headersTimeoutMs,
+      }, (socket) => {
+        socket.setKeepAlive(true, keepAliveMs);
+        const certificate = socket.getPeerCertificate()?.raw as Uint8Array | undefined;
+        this.#take(socket, { kind: "tls", ...(certificate ? { certificate } : {}) });
+      });
+      listener.on("tlsClientError", (error) => this.#options.log.debug({ error: messageOf(error) }, "no TLS"));
+      try {
+        await listening(listener, { host: address.host, port: address.port });
+      } catch (error) {
+        throw new LidoError("bad_request", `Cannot listen on "${showAddress(address)}": ${messageOf(error)}`);
+      }
+      this.#listeners.add(listener);
+      this.#https = { listener, address: showAddress(address), certificate: keyPair.certificate };
+    } else {
+      this.#https = undefined;
+    }
+    if (!previous) return;
+    this.#listeners.delete(previous.listener);
+    previous.listener.close();
+  }
+
+  #take(socket: net.Socket, peer: Peer): void {
+    setPeer(socket, peer);
     this.#connections.add(socket);
     socket.on("close", () => this.#connections.delete(socket));
     socket.on("error", () => {}); // a client that goes away is no news
@@ -67,7 +113,7 @@ export class HttpServer {
   /** Takes no more connections and ends those there are. */
   async close(): Promise<void> {
     // A listener is closed when its last connection is: so these go before that is waited for.
-    const closed = this.#listeners.map((listener) => new Promise((resolve) => listener.close(resolve)));
+    const closed = [...this.#listeners].map((listener) => new Promise((resolve) => listener.close(resolve)));
     for (const socket of this.#websockets.clients) socket.close(1001);
     for (const socket of this.#connections) socket.destroySoon();
     this.#http.close();
@@ -79,7 +125,7 @@ export class HttpServer {
   #upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
     let accept: (socket: WebSocket) => void;
     try {
-      accept = this.#options.upgrade(new URL(request.url ?? "/", "http://lido"));
+      accept = this.#options.upgrade(new URL(request.url ?? "/", "http://lido"), peerOf(socket));
     } catch (error) {
       return refuse(socket, error);
     }
@@ -88,6 +134,13 @@ export class HttpServer {
       accept(websocket);
     });
   }
+}
+
+function listening(listener: net.Server, where: net.ListenOptions): Promise<void> {
+  return new Promise((resolve, reject) => {
+    listener.once("error", reject);
+    listener.listen(where, resolve);
+  });
 }
 
 /** An HTTP answer instead of the upgrade, as every other error. */

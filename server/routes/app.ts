@@ -2,6 +2,8 @@ import type { OpenAPIHono } from "@hono/zod-openapi";
 import { LidoError } from "../../api/errors.ts";
 import type { Context } from "../context.ts";
 import type { UpgradeHandler } from "../http/server.ts";
+import { peerOfRequest } from "../http/peers.ts";
+import { certificateRoutes } from "./certificates.ts";
 import { eventStream } from "./events.ts";
 import { execSessionRoutes } from "./exec_sessions.ts";
 import { imageRoutes } from "./images.ts";
@@ -13,9 +15,18 @@ import { serverRoutes } from "./server.ts";
 import { storagePoolRoutes } from "./storage_pools.ts";
 import { storageVolumeRoutes } from "./storage_volumes.ts";
 
+/** What a client may ask whose certificate nobody trusts. */
+const forStrangers = new Set(["GET /", "GET /1.0", "POST /1.0/certificates"]);
+
 /** The whole API as one Hono app. */
 export function makeApp(context: Context): OpenAPIHono {
   const app = newApp();
+  app.use(async (c, next) => {
+    if (!forStrangers.has(`${c.req.method} ${c.req.path}`) && !context.trust.allows(peerOfRequest(c))) {
+      throw new LidoError("forbidden", "not authorized");
+    }
+    await next();
+  });
   const parts = [
     serverRoutes,
     operationRoutes,
@@ -25,6 +36,7 @@ export function makeApp(context: Context): OpenAPIHono {
     profileRoutes,
     instanceRoutes,
     execSessionRoutes,
+    certificateRoutes,
   ];
   for (const part of parts) app.route("/", part(context));
   return app;
@@ -33,8 +45,13 @@ export function makeApp(context: Context): OpenAPIHono {
 const operationSocket = /^\/1\.0\/operations\/([0-9a-f-]{36})\/websocket$/;
 
 /** The API's websockets. */
-export function makeUpgrade({ events, operations }: Pick<Context, "events" | "operations">): UpgradeHandler {
-  return (url) => {
+export function makeUpgrade(
+  { events, operations, trust }: Pick<Context, "events" | "operations" | "trust">,
+): UpgradeHandler {
+  return (url, peer) => {
+    // An operation's secret was told to its client alone: it is enough, as in LXD, whose clients hand it on for migration.
+    const isTrusted = trust.allows(peer);
+    if (url.pathname === "/1.0/events" && !isTrusted) throw new LidoError("forbidden", "not authorized");
     if (url.pathname === "/1.0/events") return eventStream(events, url.searchParams);
     const id = operationSocket.exec(url.pathname)?.[1];
     if (id === undefined) throw new LidoError("not_found", "not found");

@@ -32,8 +32,6 @@ export interface RouteOptions<Schema extends z.ZodType | undefined> {
   readonly body?: Schema;
   /** What `metadata` of the answer is; absent for an operation or nothing. */
   readonly returns?: z.ZodType;
-  /** Whether a client that showed no known certificate may ask. */
-  readonly public?: boolean;
 }
 
 type BodyOf<Schema> = Schema extends z.ZodType ? z.infer<Schema> : undefined;

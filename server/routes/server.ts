@@ -1,20 +1,25 @@
+import { X509Certificate } from "node:crypto";
 import os from "node:os";
 import { readFileSync } from "node:fs";
 import type { OpenAPIHono } from "@hono/zod-openapi";
 import { z } from "zod";
 import { LidoError } from "../../api/errors.ts";
-import { configSchema, serverSchema } from "../../api/types.ts";
+import { serverSchema } from "../../api/types.ts";
 import { version } from "../../api/version.ts";
 import { extensions } from "../../api/extensions.ts";
 import type { Context } from "../context.ts";
+import { fingerprintOf } from "../auth/certificate.ts";
+import { peerOfRequest } from "../http/peers.ts";
 import { checkEtag, done, newApp, route, sync } from "./route.ts";
 
 const tag = "server";
-const configBody = z.object({ config: configSchema }).loose().meta({ id: "ServerPut" });
+/** Secrets are shown as `true`, and come back so. */
+const settingSchema = z.union([z.string(), z.boolean(), z.number()]).transform(String);
+const configBody = z.object({ config: z.record(z.string(), settingSchema) }).loose().meta({ id: "ServerPut" });
 
 export function serverRoutes(context: Context): OpenAPIHono {
   const app = newApp();
-  const { settings, pools } = context;
+  const { settings, pools, trust } = context;
 
   route(
     app,
@@ -29,23 +34,29 @@ export function serverRoutes(context: Context): OpenAPIHono {
     tag,
     returns: serverSchema,
   }, async ({ c }) => {
+    const isTrusted = trust.allows(peerOfRequest(c));
+    const about = {
+      api_extensions: extensions,
+      api_status: "stable",
+      api_version: "1.0",
+      auth: isTrusted ? "trusted" : "untrusted",
+      public: false,
+      auth_methods: ["tls"],
+    };
+    if (!isTrusted) return sync(c, about);
+    const https = context.https();
     const config = settings.all();
     const shown = { ...config, ...("core.trust_password" in config ? { "core.trust_password": true } : {}) };
     const supported = await pools.supported();
     const used = pools.usedDrivers();
     return sync(c, {
+      ...about,
       config: shown,
-      api_extensions: extensions,
-      api_status: "stable",
-      api_version: "1.0",
-      auth: "trusted",
-      public: false,
-      auth_methods: ["tls"],
       environment: {
-        addresses: [],
+        addresses: https ? [https.address] : [],
         architectures: [machine()],
-        certificate: "",
-        certificate_fingerprint: "",
+        certificate: https?.certificate ?? "",
+        certificate_fingerprint: https ? fingerprintOf(new X509Certificate(https.certificate).raw) : "",
         driver: "crun",
         driver_version: "1",
         firewall: "none",
@@ -74,9 +85,16 @@ export function serverRoutes(context: Context): OpenAPIHono {
     route(
       app,
       { method, path: "/1.0", summary: "Change the server's settings", tag, body: configBody },
-      ({ c, body }) => {
-        checkEtag(c, settings.all());
-        settings.replace(method === "put" ? body.config : { ...settings.all(), ...body.config });
+      async ({ c, body }) => {
+        const previous = settings.all();
+        checkEtag(c, previous);
+        await settings.replace(method === "put" ? body.config : { ...previous, ...body.config });
+        try {
+          await context.listen();
+        } catch (error) {
+          await settings.replace(previous);
+          throw error;
+        }
         return done(c);
       },
     );
@@ -93,7 +111,7 @@ export function serverRoutes(context: Context): OpenAPIHono {
   });
 
   // What LXD has and a host of containers does not need: the honest answer is that there are none.
-  for (const none of ["networks", "network-acls", "warnings", "certificates", "cluster/members"]) {
+  for (const none of ["networks", "network-acls", "warnings", "cluster/members"]) {
     route(app, { method: "get", path: `/1.0/${none}`, summary: "Always empty", tag }, ({ c }) => sync(c, []));
   }
   route(

@@ -1,11 +1,15 @@
 import { LidoError } from "../../api/errors.ts";
 import type { Config } from "../../api/types.ts";
+import { hashPassword } from "../auth/password.ts";
+import { parseAddress } from "../http/address.ts";
 import type { Database } from "./database.ts";
+
+const passwordKey = "core.trust_password";
 
 /** The daemon's own configuration keys. */
 const known: Readonly<Record<string, (value: string) => boolean>> = {
-  "core.https_address": (value) => /^(\[[0-9a-f:]+\]|[\w.-]*)(:\d{1,5})?$/i.test(value),
-  "core.trust_password": () => true,
+  "core.https_address": (value) => parseAddress(value) !== undefined,
+  [passwordKey]: () => true,
   "images.auto_update_interval": (value) => /^\d+$/.test(value),
 };
 
@@ -26,7 +30,7 @@ export class Settings {
   }
 
   /** @throws {LidoError} bad_request for an unknown key or a value it cannot have; nothing is changed then. */
-  replace(config: Config): void {
+  async replace(config: Config): Promise<void> {
     for (const [key, value] of Object.entries(config)) {
       const check = Object.hasOwn(known, key) ? known[key] : undefined;
       if (!key.startsWith("user.") && !check) {
@@ -36,9 +40,13 @@ export class Settings {
         throw new LidoError("bad_request", `Cannot set "${key}" to "${value}": invalid value`);
       }
     }
+    const kept = this.get(passwordKey), password = config[passwordKey] ?? "";
+    // A client that changes something else sends back what it was shown.
+    const isUnchanged = kept !== undefined && (password === kept || password === "true");
+    const stored = isUnchanged ? kept : password && await hashPassword(password);
     this.#database.transaction(() => {
       this.#database.run("DELETE FROM config");
-      for (const [key, value] of Object.entries(config)) {
+      for (const [key, value] of Object.entries({ ...config, [passwordKey]: stored })) {
         if (value !== "") this.#database.run("INSERT INTO config (key, value) VALUES (?, ?)", key, value);
       }
     });

@@ -1,0 +1,74 @@
+import { createHash, X509Certificate } from "node:crypto";
+import { chmodSync, existsSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { hostname } from "node:os";
+import { join } from "node:path";
+import { LidoError } from "../../api/errors.ts";
+
+const validMs = 10 * 365 * 24 * 3600 * 1000;
+
+export interface KeyPair {
+  /** PEM. */
+  readonly certificate: string;
+  readonly key: string;
+}
+
+/** The daemon's own certificate, `server.crt` and `server.key` in its directory as LXD's; made when there is none. */
+export async function serverCertificate(directory: string): Promise<KeyPair> {
+  const paths = { certificate: join(directory, "server.crt"), key: join(directory, "server.key") };
+  if (!existsSync(paths.certificate) || !existsSync(paths.key)) {
+    const made = await makeCertificate();
+    write(paths.key, made.key, 0o600);
+    write(paths.certificate, made.certificate, 0o644);
+  }
+  return { certificate: readFileSync(paths.certificate, "utf8"), key: readFileSync(paths.key, "utf8") };
+}
+
+/** Whole or not at all, also when the daemon is killed. */
+function write(path: string, text: string, mode: number): void {
+  const partial = `${path}.partial`;
+  writeFileSync(partial, text, { mode, flush: true });
+  chmodSync(partial, mode);
+  renameSync(partial, path);
+}
+
+/** Self-signed, ECDSA P-384 as LXD's: who connects pins it. */
+async function makeCertificate(): Promise<KeyPair> {
+  await import("reflect-metadata"); // what x509 stands on wants it first
+  const x509 = await import("@peculiar/x509");
+  const signingAlgorithm = { name: "ECDSA", hash: "SHA-384" };
+  const keys = await crypto.subtle.generateKey({ name: "ECDSA", namedCurve: "P-384" }, true, ["sign", "verify"]);
+  const name = hostname();
+  const certificate = await x509.X509CertificateGenerator.createSelfSigned({
+    name: [{ O: ["lido"] }, { CN: [`root@${name}`] }],
+    notBefore: new Date(),
+    notAfter: new Date(Date.now() + validMs),
+    keys,
+    signingAlgorithm,
+    extensions: [
+      new x509.KeyUsagesExtension(x509.KeyUsageFlags.digitalSignature | x509.KeyUsageFlags.keyEncipherment, true),
+      new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.serverAuth]),
+      new x509.BasicConstraintsExtension(false, undefined, true),
+      new x509.SubjectAlternativeNameExtension([
+        { type: "dns", value: name },
+        { type: "ip", value: "127.0.0.1" },
+        { type: "ip", value: "::1" },
+      ]),
+    ],
+  });
+  const key = await crypto.subtle.exportKey("pkcs8", keys.privateKey);
+  return { certificate: certificate.toString("pem") + "\n", key: x509.PemConverter.encode(key, "PRIVATE KEY") + "\n" };
+}
+
+/** @returns SHA-256 of a certificate's DER, 64 hex digits. */
+export function fingerprintOf(der: Uint8Array): string {
+  return createHash("sha256").update(der).digest("hex");
+}
+
+/** @param text PEM, or DER in base64 as LXD's clients send it. @returns Its DER. @throws {LidoError} bad_request when it is none. */
+export function parseCertificate(text: string): Uint8Array {
+  try {
+    return new X509Certificate(text.includes("-----BEGIN") ? text : Buffer.from(text, "base64")).raw;
+  } catch {
+    throw new LidoError("bad_request", "Invalid certificate material: PEM, or DER in base64, is allowed");
+  }
+}

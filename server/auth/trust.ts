@@ -1,0 +1,116 @@
+import { X509Certificate } from "node:crypto";
+import { LidoError } from "../../api/errors.ts";
+import type { Certificate } from "../../api/types.ts";
+import type { Events } from "../events/events.ts";
+import type { Peer } from "../http/peers.ts";
+import type { Database, Row } from "../state/database.ts";
+import type { Settings } from "../state/settings.ts";
+import { fingerprintOf, parseCertificate } from "./certificate.ts";
+import { isPassword } from "./password.ts";
+
+/** How many passwords are tried at a time: each costs 50 ms of a core. */
+const attemptsMax = 2;
+
+/** The certificates whose owners may do everything. A client is known by its certificate's SHA-256 alone, never by a name in it. */
+export class Trust {
+  readonly #database: Database;
+  readonly #events: Events;
+  readonly #settings: Settings;
+  #attempts = 0;
+
+  constructor(options: { database: Database; events: Events; settings: Settings }) {
+    this.#database = options.database;
+    this.#events = options.events;
+    this.#settings = options.settings;
+  }
+
+  /** Whether a client may do everything. */
+  allows(peer: Peer): boolean {
+    if (peer.kind === "local") return true;
+    if (!peer.certificate) return false;
+    const fingerprint = fingerprintOf(peer.certificate);
+    return this.#database.get("SELECT 1 FROM certificates WHERE fingerprint = ?", fingerprint) !== undefined;
+  }
+
+  list(): Certificate[] {
+    return this.#database.all("SELECT * FROM certificates ORDER BY fingerprint").map(view);
+  }
+
+  /** @param fingerprint Or its beginning, when only one begins so. @throws {LidoError} not_found, bad_request when several do. */
+  get(fingerprint: string): Certificate {
+    if (!/^[0-9a-f]{1,64}$/.test(fingerprint)) throw new LidoError("not_found", "Certificate not found");
+    const found = this.#database.all("SELECT * FROM certificates WHERE fingerprint GLOB ?", `${fingerprint}*`);
+    if (found.length > 1) throw new LidoError("bad_request", "More than one certificate matches");
+    if (!found[0]) throw new LidoError("not_found", "Certificate not found");
+    return view(found[0]);
+  }
+
+  /** @param certificate DER. @throws {LidoError} conflict when it is trusted already. */
+  add(certificate: Uint8Array, name: string): Certificate {
+    const fingerprint = fingerprintOf(certificate);
+    if (this.#database.get("SELECT 1 FROM certificates WHERE fingerprint = ?", fingerprint)) {
+      throw new LidoError("conflict", "Certificate already in trust store");
+    }
+    const pem = new X509Certificate(certificate).toString();
+    this.#database.run(
+      "INSERT INTO certificates (fingerprint, name, type, certificate, created_at) VALUES (?, ?, 'client', ?, ?)",
+      fingerprint,
+      name,
+      pem,
+      new Date().toISOString(),
+    );
+    this.#events.lifecycle("certificate-created", `/1.0/certificates/${fingerprint}`);
+    return this.get(fingerprint);
+  }
+
+  rename(fingerprint: string, name: string): void {
+    const certificate = this.get(fingerprint);
+    this.#database.run("UPDATE certificates SET name = ? WHERE fingerprint = ?", name, certificate.fingerprint);
+    this.#events.lifecycle("certificate-updated", `/1.0/certificates/${certificate.fingerprint}`);
+  }
+
+  remove(fingerprint: string): void {
+    const certificate = this.get(fingerprint);
+    this.#database.run("DELETE FROM certificates WHERE fingerprint = ?", certificate.fingerprint);
+    this.#events.lifecycle("certificate-deleted", `/1.0/certificates/${certificate.fingerprint}`);
+  }
+
+  /** A client asks to be trusted: somebody who is may ask for any certificate, anybody for their own with the trust password.
+   * @throws {LidoError} forbidden, without saying why; bad_request, conflict. */
+  async request(peer: Peer, post: { name: string; certificate: string; password: string }): Promise<Certificate> {
+    const isTrusted = this.allows(peer);
+    if (!isTrusted && !await this.#isPassword(post.password)) throw new LidoError("forbidden", "not authorized");
+    const own = peer.kind === "tls" ? peer.certificate : undefined;
+    const certificate = post.certificate !== "" && isTrusted ? parseCertificate(post.certificate) : own;
+    if (!certificate) throw new LidoError("bad_request", "No client certificate provided");
+    return this.add(certificate, post.name || nameIn(certificate));
+  }
+
+  async #isPassword(password: string): Promise<boolean> {
+    const stored = this.#settings.get("core.trust_password");
+    if (stored === undefined || password === "") return false;
+    if (this.#attempts >= attemptsMax) throw new LidoError("unavailable", "Too many attempts at a time, try again");
+    this.#attempts++;
+    try {
+      return await isPassword(password, stored);
+    } finally {
+      this.#attempts--;
+    }
+  }
+}
+
+function nameIn(certificate: Uint8Array): string {
+  const subject = new X509Certificate(certificate).subject ?? "";
+  return /^CN=(.*)$/m.exec(subject)?.[1] ?? fingerprintOf(certificate).slice(0, 12);
+}
+
+function view(row: Row): Certificate {
+  return {
+    name: String(row.name),
+    type: "client",
+    restricted: false,
+    projects: [],
+    certificate: String(row.certificate),
+    fingerprint: String(row.fingerprint),
+  };
+}
