@@ -1,5 +1,5 @@
 import { constants } from "node:fs";
-import { open, readdir, truncate, unlink } from "node:fs/promises";
+import { open, readdir, unlink } from "node:fs/promises";
 import { join } from "node:path";
 import { Readable } from "node:stream";
 import { LidoError } from "../../api/errors.ts";
@@ -25,7 +25,9 @@ export async function readLog(directory: string, name: string): Promise<Readable
 }
 
 export async function clearLog(directory: string, name: string): Promise<void> {
-  await truncate(join(directory, checkName(name))).catch(notFound);
+  const path = join(directory, checkName(name));
+  const file = await open(path, constants.O_WRONLY | constants.O_NOFOLLOW).catch(notFound);
+  await file.truncate().finally(() => file.close());
 }
 
 export async function removeLog(directory: string, name: string): Promise<void> {

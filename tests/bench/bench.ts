@@ -5,6 +5,7 @@ import process from "node:process";
 import { command, succeed } from "../support/command.ts";
 import { Daemon, executable } from "../support/daemon.ts";
 import { busyboxImage } from "../support/image.ts";
+import { RawClient } from "../support/raw.ts";
 
 interface Target {
   readonly name: string;
@@ -20,13 +21,17 @@ interface Case {
   readonly run: string;
   readonly before?: string;
   readonly after?: string;
+  /** The same by a pipe on the host, with no daemon between: what can be reached. */
+  readonly floor?: string;
   /** Bytes that are moved: the result is MB/s, and more is better. */
   readonly bytes?: number;
   readonly rounds?: number;
 }
 
 const rounds = Number(process.env.N ?? 10);
-const bytes = Number(process.env.MIB ?? 1024) * 1048576;
+const turnRounds = 5;
+const mebibytes = Number(process.env.MIB ?? 1024);
+const bytes = mebibytes * 1048576;
 
 const perPool = (pool: string): Case[] => [
   {
@@ -90,8 +95,17 @@ const cases: readonly Case[] = [
   ...perPool("btrfs"),
   {
     section: "throughput",
-    name: "exec, container to client",
+    name: "exec, container to client, by MiB",
+    run: `$C exec bench0 -- dd if=/dev/zero bs=1M count=${mebibytes} </dev/null 2>/dev/null | cat >/dev/null`,
+    floor: `busybox dd if=/dev/zero bs=1M count=${mebibytes} 2>/dev/null | cat >/dev/null`,
+    bytes,
+    rounds: 5,
+  },
+  {
+    section: "throughput",
+    name: "exec, container to client, by 4 KiB",
     run: `$C exec bench0 -- head -c ${bytes} /dev/zero </dev/null | cat >/dev/null`,
+    floor: `busybox head -c ${bytes} /dev/zero | cat >/dev/null`,
     bytes,
     rounds: 3,
   },
@@ -99,8 +113,9 @@ const cases: readonly Case[] = [
     section: "throughput",
     name: "exec, client to container",
     run: `head -c ${bytes} /dev/zero | $C exec bench0 -- sh -c 'cat >/dev/null'`,
+    floor: `head -c ${bytes} /dev/zero | busybox cat >/dev/null`,
     bytes,
-    rounds: 3,
+    rounds: 5,
   },
 ];
 
@@ -118,21 +133,23 @@ function shell(target: Target, text: string): Promise<number> {
   });
 }
 
-/** Each round has every target, so that what else the machine does meets all of them.
+/** Targets take turns, so that what else the machine does meets all of them, a few rounds at a time: one command after the other, as a script
+ * has it. (The first move of a process between cgroups in a while waits for the kernel, 5 ms and more, whoever makes it.)
  * @returns Their medians, in ms or MB/s; undefined for one that failed. */
 async function measure(targets: readonly Target[], one: Case): Promise<(number | undefined)[]> {
   const values: (number[] | undefined)[] = targets.map(() => []);
   const count = one.rounds ?? rounds;
-  for (let round = -1; round < count; round++) {
+  for (let done = 0; done < count; done += turnRounds) {
     for (const [index, target] of targets.entries()) {
-      if (!values[index]) continue;
-      if (one.before) await shell(target, one.before);
-      const started = performance.now();
-      const code = await shell(target, one.run);
-      const ms = performance.now() - started;
-      if (one.after) await shell(target, one.after);
-      if (code !== 0) values[index] = undefined;
-      else if (round >= 0) values[index]?.push(one.bytes ? one.bytes / 1e3 / ms : ms); // the first warms up
+      for (let round = -1; round < Math.min(turnRounds, count - done) && values[index]; round++) {
+        if (one.before) await shell(target, one.before);
+        const started = performance.now();
+        const code = await shell(target, one.run);
+        const ms = performance.now() - started;
+        if (one.after) await shell(target, one.after);
+        if (code !== 0) values[index] = undefined;
+        else if (round >= 0) values[index]?.push(one.bytes ? one.bytes / 1e3 / ms : ms); // the first warms up
+      }
     }
   }
   return values.map((all) => all?.sort((left, right) => left - right)[Math.floor(all.length / 2)]);
@@ -156,9 +173,32 @@ async function peers(): Promise<Target[]> {
   return found;
 }
 
+/** What sessions cost in which nothing happens. */
+async function idle(daemon: Daemon): Promise<void> {
+  const count = 200;
+  const raw = new RawClient(daemon.directory);
+  const before = residentMiB(daemon.pid);
+  const execs = await Promise.all(Array.from({ length: count }, () => raw.exec("bench0", ["sleep", "1000"])));
+  const sockets = await Promise.all(execs.map((exec) => raw.sockets(exec)));
+  await new Promise((resolve) => setTimeout(resolve, 2_000));
+  const ticks = cpuTicks(daemon.pid);
+  await new Promise((resolve) => setTimeout(resolve, 10_000));
+  const used = (cpuTicks(daemon.pid) - ticks) * 10;
+  const more = residentMiB(daemon.pid) - before;
+  console.log(`${count} sessions open and idle: ${more.toFixed(1)} MiB more, ${used} ms of CPU in 10 s`);
+  for (const own of sockets) for (const socket of Object.values(own)) socket.terminate();
+  await Promise.all(execs.map(({ id }) => raw.wait(id)));
+}
+
+/** User and system time, in ticks of 10 ms. @see proc_pid_stat(5) */
+function cpuTicks(pid: number): number {
+  const fields = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1]!.split(" ");
+  return Number(fields[11]) + Number(fields[12]);
+}
+
 const sections = process.argv.slice(2);
 const chosen = cases.filter(({ section }) => sections.length === 0 || sections.includes(section));
-if (chosen.length === 0) {
+if (chosen.length === 0 && !sections.includes("idle")) {
   console.error(`Error: Unknown section "${sections[0]}": ${[...new Set(cases.map((one) => one.section))].join(", ")}`);
   process.exit(1);
 }
@@ -193,7 +233,11 @@ if (chosen.length === 0) {
   };
   for (const one of chosen) {
     row(one.name, await measure(targets, one), one.bytes ? "MB/s, more is better" : "ms");
+    if (one.floor === undefined) continue;
+    const [floor] = await measure([targets[0]!], { ...one, run: one.floor });
+    console.log(`  a pipe on the host`.padEnd(width) + floor!.toFixed(1).padStart(13));
   }
+  if (sections.length === 0 || sections.includes("idle")) await idle(daemon);
   row("daemon's memory", targets.map(({ pid }) => residentMiB(pid)), "MiB");
   console.log(
     `\nlido's daemon had ${

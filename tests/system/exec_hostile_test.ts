@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync, readFileSync, rmSync, symlinkSync } from "node:fs";
 import { Daemon, executable } from "../support/daemon.ts";
 import { busyboxImage } from "../support/image.ts";
 import { RawClient } from "../support/raw.ts";
@@ -148,6 +148,31 @@ Deno.test("exec with bad input and hostile clients leaves nothing", async (t) =>
     const ended = raw.wait(exec.id);
     assert.equal((await raw.ask("DELETE", `/1.0/operations/${exec.id}`)).status, 200);
     assert.equal((await ended).status, "Cancelled");
+  });
+
+  await t.step("without websockets: recorded to files that are served, and no symlink followed", async () => {
+    const command = ["sh", "-c", "echo out; echo err >&2; cat; exit 300"];
+    const { body } = await post({ command, "record-output": true });
+    const ended = await raw.wait(body.metadata.id);
+    assert.deepEqual([ended.status, ended.metadata.return], ["Success", 44]);
+    const { 1: stdout, 2: stderr } = ended.metadata.output;
+    const read = (path: string) => daemon.ok("query", "--raw", path);
+    assert.deepEqual([await read(stdout), await read(stderr)], ["out", "err"]);
+    const list = (await raw.ask("GET", "/1.0/instances/c1/logs")).body.metadata as string[];
+    assert.ok(list.includes(stdout));
+    const file = `${daemon.directory}/logs/c1/${stdout.split("/").at(-1)}`;
+    rmSync(file);
+    symlinkSync("/etc/passwd", file);
+    const link = await raw.ask("GET", stdout);
+    assert.deepEqual([link.status, link.body.error], [404, "Log file not found"]);
+    assert.equal((await raw.ask("GET", "/1.0/instances/c1/logs/..%2f..%2flido.db")).status, 400);
+    assert.equal((await raw.ask("DELETE", stdout)).status, 200);
+    assert.equal((await raw.ask("DELETE", stderr)).status, 200);
+    assert.match(readFileSync("/etc/passwd", "utf8"), /^root:/);
+    const silent = await raw.wait((await post({ command: ["sh", "-c", "kill -9 $$"] })).body.metadata.id);
+    assert.deepEqual([silent.status, silent.metadata.return], ["Success", 137]);
+    const missing = await raw.wait((await post({ command: ["nosuch"] })).body.metadata.id);
+    assert.deepEqual([missing.status, missing.err, missing.metadata.return], ["Failure", "Command not found", 127]);
   });
 
   await t.step("200 sessions that are opened and never connected, started at once or not", async () => {
