@@ -38,5 +38,6 @@ export const extensions: readonly string[] = [
   "instance_all_projects",
   "storage_volumes_all_projects",
   // Our own.
+  "admin_check",
   "exec_sessions",
 ];

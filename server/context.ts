@@ -4,6 +4,7 @@ import type { Host } from "../drivers/host/host.ts";
 import type { Runtime } from "../drivers/runtime/runtime.ts";
 import type { Events } from "./events/events.ts";
 import type { Trust } from "./auth/trust.ts";
+import type { Check } from "./check/check.ts";
 import type { ExecService } from "./exec/exec.ts";
 import type { ExecSessions } from "./exec/sessions.ts";
 import type { Images } from "./images/images.ts";
@@ -14,6 +15,7 @@ import type { Profiles } from "./profiles/profiles.ts";
 import type { Settings } from "./state/settings.ts";
 import type { Database } from "./state/database.ts";
 import type { Pools } from "./storage/pools.ts";
+import type { VolumeCopies } from "./storage/copies.ts";
 import type { VolumeSnapshots } from "./storage/snapshots.ts";
 import type { Volumes } from "./storage/volumes.ts";
 
@@ -60,10 +62,12 @@ export interface Context {
   readonly pools: Pools;
   readonly volumes: Volumes;
   readonly volumeSnapshots: VolumeSnapshots;
+  readonly volumeCopies: VolumeCopies;
   readonly images: Images;
   readonly profiles: Profiles;
   readonly instances: Instances;
   readonly trust: Trust;
+  readonly check: Check;
   /** Listens at `core.https_address` as it is set now. @throws {LidoError} bad_request when it cannot; nothing is changed then. */
   readonly listen: () => Promise<void>;
   /** Where it listens, and the certificate that it shows there; undefined when only the unix socket is served. */

@@ -5,10 +5,12 @@ import { LidoError, messageOf } from "../api/errors.ts";
 import { version } from "../api/version.ts";
 import { PidLock } from "../drivers/host/pid_lock.ts";
 import { Poller } from "../drivers/host/poll.ts";
+import type { Host } from "../drivers/host/host.ts";
 import { createHost } from "../drivers/host/real.ts";
 import { CrunRuntime } from "../drivers/runtime/crun.ts";
 import { serverCertificate } from "./auth/certificate.ts";
 import { Trust } from "./auth/trust.ts";
+import { Check } from "./check/check.ts";
 import { type Context, pathsIn } from "./context.ts";
 import { Events } from "./events/events.ts";
 import { ExecService } from "./exec/exec.ts";
@@ -24,6 +26,7 @@ import { Profiles } from "./profiles/profiles.ts";
 import { makeApp, makeUpgrade } from "./routes/app.ts";
 import { Database } from "./state/database.ts";
 import { Settings } from "./state/settings.ts";
+import { VolumeCopies } from "./storage/copies.ts";
 import { Pools } from "./storage/pools.ts";
 import { VolumeSnapshots } from "./storage/snapshots.ts";
 import { Volumes } from "./storage/volumes.ts";
@@ -32,6 +35,12 @@ import { Volumes } from "./storage/volumes.ts";
 const closeDeadlineMs = 30_000;
 /** As bytes of a path in sockaddr_un. @see unix(7) */
 const socketPathMaxBytes = 107;
+
+/** What tests put in the place of the host's own. */
+export interface DaemonSeams {
+  readonly host?: Host;
+  readonly observe?: (point: string) => void;
+}
 
 export interface DaemonOptions {
   /** `$LIDO_DIR`, absolute. */
@@ -51,7 +60,7 @@ export interface Daemon {
 
 /** Starts a daemon that serves before this resolves.
  * @throws {LidoError} When another one has the directory, or this process is not root. */
-export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
+export async function startDaemon(options: DaemonOptions, seams: DaemonSeams = {}): Promise<Daemon> {
   if (process.getuid?.() !== 0) throw new LidoError("forbidden", "The daemon must be run as root");
   const paths = pathsIn(options.directory);
   if (Buffer.byteLength(paths.socket) > socketPathMaxBytes) {
@@ -79,8 +88,8 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   undo.defer(() => runtime.close());
   for (const problem of await runtime.check()) log.warn(`containers cannot run on this host: ${problem}`);
 
-  const host = createHost();
-  const journal = new Journal(database, log);
+  const host = seams.host ?? createHost();
+  const journal = new Journal(database, log, seams.observe);
   const events = new Events();
   const operations = new Operations(events);
   const settings = new Settings(database);
@@ -140,6 +149,8 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     pools,
     volumes,
     volumeSnapshots,
+    volumeCopies: new VolumeCopies(volumeOptions, volumes),
+    check: new Check({ database, journal, host, pools, volumes, paths }),
     images,
     profiles,
     instances,

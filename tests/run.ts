@@ -32,7 +32,7 @@ const suites: readonly Suite[] = [
   { name: "property", argv: test("tests/property"), limitS: 300 },
   { name: "system", argv: test("tests/system"), limitS: 600 },
   { name: "soak", argv: test("tests/soak"), limitS: 480 },
-  { name: "crash", argv: test("tests/crash"), limitS: 300 },
+  { name: "crash", argv: test("tests/crash"), limitS: 900 },
 ];
 
 function exists(path: string): boolean {

@@ -1,3 +1,4 @@
+import type { CheckProblem } from "../../api/types.ts";
 import { verb } from "../verb.ts";
 
 export const verbs = [
@@ -17,6 +18,32 @@ export const verbs = [
     summary: "End the daemon; containers go on",
     async run(io, _args, flags) {
       await (await import("./admin/daemon.ts")).shutDown(io, flags.timeout);
+    },
+  }),
+  verb({
+    words: "admin check",
+    args: [],
+    flags: {
+      repair: { summary: "Mend what can be mended without losing data" },
+      format: { short: "f", value: "format", initial: "table", summary: "csv, json, table, yaml or compact" },
+    },
+    summary: "Compare the daemon's database with what is on the host",
+    details: `The exit code is 1 when something is wrong and was not repaired.
+`,
+    async run(io, _args, flags) {
+      const { render } = await import("../output/render.ts");
+      const { metadata } = await io.client.request("POST", "/1.0/check", { repair: flags.repair });
+      const raw = metadata as CheckProblem[];
+      if (raw.length > 0 || flags.format !== "table") {
+        const rows = raw.map((
+          one,
+        ) => [one.subject, one.problem, one.repaired ? "DONE" : one.can_repair ? "YES" : "NO"]);
+        io.out(
+          await render(flags.format, { headers: ["SUBJECT", "PROBLEM", "REPAIR"], rows, raw, kind: "checkProblem" }),
+        );
+      }
+      if (raw.some(({ repaired }) => !repaired)) return 1;
+      if (raw.length === 0 && !io.quiet && flags.format === "table") io.out("Nothing is wrong\n");
     },
   }),
   verb({

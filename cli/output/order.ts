@@ -57,6 +57,7 @@ const orders = {
     "state",
     "snapshots",
   ],
+  checkProblem: ["subject", "problem", "can_repair", "repaired"],
   certificate: ["name", "type", "restricted", "projects", "certificate", "fingerprint"],
   execSession: [
     "id",

@@ -1,4 +1,5 @@
 import { spawn } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { access, constants } from "node:fs/promises";
 import { join } from "node:path";
 import type { Readable } from "node:stream";
@@ -10,6 +11,7 @@ const searchPath = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin"
 /** C locale: messages are parsed. */
 const environment = { PATH: searchPath.join(":"), LC_ALL: "C", HOME: "/root" };
 const defaultTimeoutMs = 600_000;
+const progressEveryMs = 500;
 const outputMaxBytes = 64 * 1024 * 1024;
 
 /** Debian packages of the tools that may be missing. */
@@ -61,11 +63,13 @@ export function run(argv: readonly string[], options: RunOptions = {}): Promise<
       () => end(new CommandError(argv, undefined, "", `still running after ${timeoutMs} ms`)),
       timeoutMs,
     );
+    const sampling = options.progress && sampleWrites(child.pid, options.progress);
     const abort = () => end(signal!.reason);
     signal?.addEventListener("abort", abort, { once: true });
     child.on("error", (error) => failure ??= launchFailure(argv, error));
     child.on("close", (code, killedBy) => {
       clearTimeout(timer);
+      clearInterval(sampling);
       signal?.removeEventListener("abort", abort);
       const stderr = errors();
       if (failure) reject(failure);
@@ -77,6 +81,19 @@ export function run(argv: readonly string[], options: RunOptions = {}): Promise<
     child.stdin?.on("error", () => {});
     child.stdin?.end(stdin);
   });
+}
+
+/** A tool that copies does not say how far it is; the kernel counts for it. @see proc_pid_io(5): wchar, and what copy_file_range(2) moved in it */
+function sampleWrites(pid: number | undefined, progress: (bytes: bigint) => void): NodeJS.Timeout {
+  const timer = setInterval(() => {
+    try {
+      const bytes = /^wchar: (\d+)$/m.exec(readFileSync(`/proc/${pid}/io`, "utf8"))?.[1];
+      if (bytes !== undefined) progress(BigInt(bytes));
+    } catch {
+      clearInterval(timer); // it has ended
+    }
+  }, progressEveryMs);
+  return timer;
 }
 
 /** @see Host.pipe */

@@ -67,6 +67,8 @@ export interface Snapshots {
   rename(volume: Volume, name: string): Promise<void>;
   /** Makes the parent's content that of the snapshot, in place, all or nothing. */
   restore(volume: Volume): Promise<void>;
+  /** Takes away what a killed or failed restore left beside `parent`; nothing there is no error. */
+  afterRestore(parent: Volume): Promise<void>;
   list(parent: Volume): Promise<string[]>;
 }
 
@@ -92,6 +94,9 @@ export interface Send {
 
 /** Grows the pool itself. */
 export interface Resize {
+  /** @throws {LidoError} bad_request when the pool cannot have this size; nothing is changed. */
+  check(sizeBytes: bigint): Promise<void>;
+  /** Idempotent: what a killed one began is finished by another. */
   grow(sizeBytes: bigint): Promise<void>;
 }
 

@@ -47,15 +47,19 @@ export async function removeLoopFile(host: Host, file: string): Promise<void> {
   await rm(file, { force: true });
 }
 
+/** @throws {LidoError} bad_request when the file would shrink. */
+export async function refuseShrink(file: string, sizeBytes: bigint): Promise<void> {
+  const { size } = await stat(file, { bigint: true });
+  if (sizeBytes >= size) return;
+  throw new LidoError(
+    "bad_request",
+    `Cannot shrink the pool: "${file}" has ${size} bytes, ${sizeBytes} were asked for`,
+  );
+}
+
 /** @returns The device, grown. @throws {LidoError} bad_request when the file would shrink. */
 export async function growLoopFile(host: Host, file: string, sizeBytes: bigint): Promise<string> {
-  const { size } = await stat(file, { bigint: true });
-  if (sizeBytes < size) {
-    throw new LidoError(
-      "bad_request",
-      `Cannot shrink the pool: "${file}" has ${size} bytes, ${sizeBytes} were asked for`,
-    );
-  }
+  await refuseShrink(file, sizeBytes);
   const handle = await open(file, "r+");
   try {
     await handle.truncate(Number(sizeBytes));

@@ -6,7 +6,7 @@
  * or wholly done for what takes something away). It is idempotent, trusts nothing but its payload, and serves both the failure inside the process and
  * the start after a crash. */
 
-import type { Database } from "../state/database.ts";
+import type { Database, Row } from "../state/database.ts";
 
 export type Cause = "failed" | "crashed";
 export type Settle<Payload> = (payload: Payload, cause: Cause) => Promise<void>;
@@ -26,10 +26,15 @@ export class Journal {
   readonly #database: Database;
   readonly #log: JournalLog;
   readonly #kinds = new Map<string, Settle<never>>();
+  /** Intents of work that is going on. */
+  readonly #active = new Set<number>();
+  readonly #observe: (point: string) => void;
 
-  constructor(database: Database, log: JournalLog) {
+  /** @param observe Told of each point at which a kill would find the host in another state; for tests. */
+  constructor(database: Database, log: JournalLog, observe: (point: string) => void = () => {}) {
     this.#database = database;
     this.#log = log;
+    this.#observe = observe;
   }
 
   /** Declares a kind of intent. @param settle See the header. @returns A function that opens an intent of this kind. */
@@ -46,27 +51,38 @@ export class Journal {
       JSON.stringify(payload),
       new Date().toISOString(),
     );
+    this.#active.add(id);
+    this.#observe(`${name} opened`);
     let closed = false;
     return {
-      commit: (change) =>
-        this.#database.transaction(() => {
+      commit: (change) => {
+        this.#observe(`${name} to be committed`);
+        const result = this.#database.transaction(() => {
           const result = change();
           this.#close(id);
-          closed = true;
           return result;
-        }),
+        });
+        closed = true;
+        this.#active.delete(id);
+        this.#observe(`${name} committed`);
+        return result;
+      },
       [Symbol.asyncDispose]: async () => {
         if (closed) return;
         closed = true;
+        this.#observe(`${name} to be settled`);
         try {
           await settle(payload, "failed");
           this.#close(id);
+          this.#observe(`${name} settled`);
         } catch (error) {
           // The intent stays open: the next start tries again. The caller sees the error that brought us here, not this one.
           this.#log.warn(
             { intent: name, payload, error: String(error) },
             "could not settle an intent; left for the next start",
           );
+        } finally {
+          this.#active.delete(id);
         }
       },
     };
@@ -79,17 +95,37 @@ export class Journal {
     const unsettled: { kind: string; error: string }[] = [];
     for (const row of rows) {
       const kind = String(row.kind);
-      const settle = this.#kinds.get(kind) as Settle<object> | undefined;
       try {
-        if (!settle) throw new Error("this lido does not know its kind");
-        await settle(JSON.parse(String(row.payload)), "crashed");
-        this.#close(Number(row.id));
+        await this.#settleRow(row);
       } catch (error) {
         unsettled.push({ kind, error: String(error) });
         this.#log.warn({ intent: kind, payload: row.payload, error: String(error) }, "could not settle an intent");
       }
     }
     return { open: rows.length, unsettled };
+  }
+
+  /** Those that nobody is at work on: what a failure could not undo, and an earlier daemon left. */
+  unsettled(): { id: number; kind: string; payload: string }[] {
+    return this.#database.all("SELECT id, kind, payload FROM journal ORDER BY id DESC")
+      .map((row) => ({ id: Number(row.id), kind: String(row.kind), payload: String(row.payload) }))
+      .filter(({ id }) => !this.#active.has(id));
+  }
+
+  /** Tries to settle one of those. @throws What its `settle` throws. */
+  async settle(id: number): Promise<void> {
+    const row = this.#database.get("SELECT id, kind, payload FROM journal WHERE id = ?", id);
+    if (row && !this.#active.has(id)) await this.#settleRow(row);
+  }
+
+  async #settleRow(row: Row): Promise<void> {
+    const kind = String(row.kind);
+    const settle = this.#kinds.get(kind) as Settle<object> | undefined;
+    if (!settle) throw new Error("this lido does not know its kind");
+    this.#observe(`${kind} to be settled`);
+    await settle(JSON.parse(String(row.payload)), "crashed");
+    this.#close(Number(row.id));
+    this.#observe(`${kind} settled`);
   }
 
   #close(id: number): void {

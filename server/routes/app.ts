@@ -3,6 +3,7 @@ import { LidoError } from "../../api/errors.ts";
 import type { Context } from "../context.ts";
 import type { UpgradeHandler } from "../http/server.ts";
 import { peerOfRequest } from "../http/peers.ts";
+import { checkRoutes } from "./check.ts";
 import { certificateRoutes } from "./certificates.ts";
 import { eventStream } from "./events.ts";
 import { execSessionRoutes } from "./exec_sessions.ts";
@@ -37,6 +38,7 @@ export function makeApp(context: Context): OpenAPIHono {
     instanceRoutes,
     execSessionRoutes,
     certificateRoutes,
+    checkRoutes,
   ];
   for (const part of parts) app.route("/", part(context));
   return app;

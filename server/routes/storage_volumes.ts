@@ -21,7 +21,7 @@ const one = `${all}/{type}/{name}`;
 const snapshotsPath = `${one}/snapshots`;
 const snapshotPath = `${snapshotsPath}/{snapshot}`;
 
-type Services = Pick<Context, "volumes" | "volumeSnapshots">;
+type Services = Pick<Context, "volumes" | "volumeSnapshots" | "volumeCopies">;
 
 export function storageVolumeRoutes(context: Services): OpenAPIHono {
   const app = newApp();
@@ -30,7 +30,7 @@ export function storageVolumeRoutes(context: Services): OpenAPIHono {
   return app;
 }
 
-function addVolumes(app: OpenAPIHono, { volumes, volumeSnapshots }: Services): void {
+function addVolumes(app: OpenAPIHono, { volumes, volumeSnapshots, volumeCopies }: Services): void {
   for (const path of [all, `${all}/{type}`]) {
     route(app, {
       method: "get",
@@ -57,7 +57,7 @@ function addVolumes(app: OpenAPIHono, { volumes, volumeSnapshots }: Services): v
     }, async (request) => {
       const { c, body, param } = request;
       const post = { ...body, type: param("type") || body.type };
-      if (post.source.type === "copy" || post.source.name) return background(c, volumes.copy(param("pool"), post));
+      if (post.source.type === "copy" || post.source.name) return background(c, volumeCopies.copy(param("pool"), post));
       if (post.source.type !== "" && post.source.type !== "none") {
         throw new LidoError("bad_request", `Unknown source type "${post.source.type}": "copy" is allowed`);
       }
@@ -102,7 +102,7 @@ function addVolumes(app: OpenAPIHono, { volumes, volumeSnapshots }: Services): v
     const [pool, type, name] = keyOf(request);
     const to = body.name || name;
     if (body.pool && body.pool !== pool) {
-      return background(c, volumes.move(pool, needCustom(type, name), body.pool, to));
+      return background(c, volumeCopies.move(pool, needCustom(type, name), body.pool, to));
     }
     await volumes.rename(pool, needCustom(type, name), to);
     return created(c, `/1.0/storage-pools/${pool}/volumes/${type}/${to}`);

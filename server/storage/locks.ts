@@ -2,6 +2,10 @@
 export class Locks {
   readonly #tails = new Map<string, Promise<unknown>>();
 
+  isHeld(name: string): boolean {
+    return this.#tails.has(name);
+  }
+
   /** Runs `work` when every earlier holder of any of `names` is done. Names are taken in one order, so that two cannot wait for each other. */
   async hold<T>(names: readonly string[], work: () => Promise<T>): Promise<T> {
     const [name, ...rest] = [...new Set(names)].sort();

@@ -1,6 +1,7 @@
+import { Readable } from "node:stream";
 import { LidoError } from "../../api/errors.ts";
 import type { Host } from "../../drivers/host/host.ts";
-import type { CopyOptions, Driver, Volume } from "../../drivers/storage/driver.ts";
+import type { CopyOptions, Driver, Progress, Volume } from "../../drivers/storage/driver.ts";
 
 export interface Place {
   readonly driver: Driver;
@@ -76,7 +77,7 @@ async function copyFiles(
   for (const [index, state] of states.entries()) {
     if (index > 0) await emptyTree(host, target.driver.path(target.volume));
     await state.driver.mount(state.volume);
-    await fillFrom(host, state.driver.path(state.volume), target.driver.path(target.volume), options.signal);
+    await fillFrom(host, state.driver.path(state.volume), target.driver.path(target.volume), options);
     const snapshot = snapshots[index];
     if (snapshot !== undefined) {
       await target.driver.facets.snapshot!.create(at(target, snapshot).volume);
@@ -85,10 +86,15 @@ async function copyFiles(
   }
 }
 
-async function fillFrom(host: Host, source: string, target: string, signal: AbortSignal | undefined): Promise<void> {
+async function fillFrom(host: Host, source: string, target: string, options: CopyOptions): Promise<void> {
+  const { signal, progress } = options;
   // `/.`: the content, with the owner and mode of the top itself.
   const argv = ["cp", "-a", "--reflink=auto", "--sparse=auto", "--", `${source}/.`, target];
-  await host.run(argv, { ...(signal ? { signal } : {}), timeoutMs: copyTimeoutMs });
+  await host.run(argv, {
+    ...(signal ? { signal } : {}),
+    ...(progress ? { progress } : {}),
+    timeoutMs: copyTimeoutMs,
+  });
 }
 
 async function emptyTree(host: Host, path: string): Promise<void> {
@@ -108,9 +114,18 @@ async function sendOne(source: Place, target: Place, options: CopyOptions): Prom
   }
   try {
     const { stream, done } = source.driver.facets.send!.send(moment, options.signal ? { signal: options.signal } : {});
-    await Promise.all([done, target.driver.facets.send!.receive(target.volume, stream, options)]);
+    const counted = options.progress ? Readable.from(count(stream, options.progress)) : stream;
+    await Promise.all([done, target.driver.facets.send!.receive(target.volume, counted, options)]);
   } finally {
     if (!isSnapshot) await snapshots.delete(moment);
+  }
+}
+
+async function* count(stream: Readable, progress: Progress): AsyncGenerator<Uint8Array> {
+  let bytes = 0n;
+  for await (const chunk of stream) {
+    progress(bytes += BigInt((chunk as Uint8Array).length));
+    yield chunk as Uint8Array;
   }
 }
 

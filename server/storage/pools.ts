@@ -31,6 +31,12 @@ interface PoolIntent {
   readonly config: Config;
 }
 
+interface GrowIntent {
+  readonly name: string;
+  /** As the pool's `size`. */
+  readonly size: string;
+}
+
 export interface SupportedDriver {
   readonly Name: string;
   readonly Version: string;
@@ -46,6 +52,7 @@ export class Pools {
   readonly #locks = new Locks();
   readonly #creating: ReturnType<Journal["kind"]>;
   readonly #deleting: ReturnType<Journal["kind"]>;
+  readonly #growing: ReturnType<Journal["kind"]>;
   #retry: NodeJS.Timeout | undefined;
   #supported: Promise<SupportedDriver[]> | undefined;
 
@@ -58,6 +65,12 @@ export class Pools {
     };
     this.#creating = options.journal.kind<PoolIntent>("pool.create", takeAway) as ReturnType<Journal["kind"]>;
     this.#deleting = options.journal.kind<PoolIntent>("pool.delete", takeAway) as ReturnType<Journal["kind"]>;
+    // A pool does not shrink: what was begun is finished.
+    this.#growing = options.journal.kind<GrowIntent>("pool.grow", async ({ name, size }) => {
+      if (!this.names().includes(name)) return;
+      await this.driver(name).facets.resize?.grow(parseSizeBytes(size)!);
+      this.#storeConfig(name, { ...this.config(name), size });
+    }) as ReturnType<Journal["kind"]>;
   }
 
   /** Opens every pool. One that cannot be opened does not stop the others; it is tried again. */
@@ -97,6 +110,16 @@ export class Pools {
   /** @returns The row's id. @throws {LidoError} not_found. */
   id(name: string): number {
     return Number(this.#row(name).id);
+  }
+
+  /** Why a pool is not open. */
+  reason(name: string): string | undefined {
+    return this.#unavailable.get(name);
+  }
+
+  /** Whether it is being made, changed or deleted. */
+  isBusy(name: string): boolean {
+    return this.#locks.isHeld(name);
   }
 
   config(name: string): Config {
@@ -183,13 +206,13 @@ export class Pools {
       }
       checkPoolConfig(kind, config);
       if (before.size !== undefined) config.size ??= before.size;
-      await this.#resize(name, before.size, config.size);
-      this.#options.database.run(
-        "UPDATE storage_pools SET description = ?, config = ? WHERE name = ?",
-        put.description ?? String(row.description),
-        JSON.stringify(config),
-        name,
-      );
+      const store = () => {
+        this.#storeConfig(name, config);
+        const description = put.description ?? String(row.description);
+        this.#options.database.run("UPDATE storage_pools SET description = ? WHERE name = ?", description, name);
+      };
+      if (config.size !== undefined && config.size !== before.size) await this.#grow(name, config.size, store);
+      else this.#options.database.transaction(store);
       this.#options.events.lifecycle("storage-pool-updated", `/1.0/storage-pools/${name}`);
     });
   }
@@ -243,11 +266,18 @@ export class Pools {
     );
   }
 
-  async #resize(name: string, before: string | undefined, after: string | undefined): Promise<void> {
-    if (before === after || after === undefined) return;
-    const driver = this.driver(name);
-    if (!driver.facets.resize) throw new LidoError("bad_request", `Cannot change "size": ${driver.absent.resize}`);
-    await driver.facets.resize.grow(parseSizeBytes(after)!);
+  async #grow(name: string, size: string, store: () => void): Promise<void> {
+    const { resize } = this.driver(name).facets;
+    if (!resize) throw new LidoError("bad_request", `Cannot change "size": ${this.driver(name).absent.resize}`);
+    const sizeBytes = parseSizeBytes(size)!;
+    await resize.check(sizeBytes);
+    await using intent = this.#growing({ name, size } satisfies GrowIntent);
+    await resize.grow(sizeBytes);
+    intent.commit(store);
+  }
+
+  #storeConfig(name: string, config: Config): void {
+    this.#options.database.run("UPDATE storage_pools SET config = ? WHERE name = ?", JSON.stringify(config), name);
   }
 
   #refuseSharedSource(source: string | undefined): void {

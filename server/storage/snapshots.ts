@@ -26,6 +26,7 @@ export class VolumeSnapshots {
   readonly #creating: ReturnType<Journal["kind"]>;
   readonly #deleting: ReturnType<Journal["kind"]>;
   readonly #renaming: ReturnType<Journal["kind"]>;
+  readonly #restoring: ReturnType<Journal["kind"]>;
 
   constructor(options: VolumesOptions, volumes: Volumes) {
     this.#options = options;
@@ -62,6 +63,11 @@ export class VolumeSnapshots {
         }
       },
     ) as ReturnType<Journal["kind"]>;
+    // The content changes at one moment; what is left is beside it.
+    this.#restoring = options.journal.kind<SnapshotIntent>("volume-snapshot.restore", async ({ pool, name }) => {
+      if (!options.pools.names().includes(pool)) return;
+      await options.pools.driver(pool).facets.snapshot?.afterRestore({ type: "custom", name });
+    }) as ReturnType<Journal["kind"]>;
   }
 
   list(pool: string, volume: string): StorageVolumeSnapshot[] {
@@ -162,7 +168,11 @@ export class VolumeSnapshots {
       throw new LidoError("bad_request", "Cannot restore custom volume used by running instances");
     }
     const target: Volume = { ...this.#volumes.volume(row), snapshot };
-    await this.#volumes.locks.hold([lockName(pool, target)], () => this.#facet(pool).restore(target));
+    await this.#volumes.locks.hold([lockName(pool, target)], async () => {
+      await using open = this.#restoring({ pool, name: target.name, snapshot });
+      await this.#facet(pool).restore(target);
+      open.commit(() => {});
+    });
     this.#options.events.lifecycle("storage-volume-restored", url(pool, "custom", volume), { snapshot });
   }
 

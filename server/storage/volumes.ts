@@ -4,7 +4,7 @@ import type { Host } from "../../drivers/host/host.ts";
 import type { CreateOptions, Driver, Volume, VolumeType } from "../../drivers/storage/driver.ts";
 import type { Events } from "../events/events.ts";
 import type { Journal } from "../journal/journal.ts";
-import type { Operation, Operations } from "../operations/operations.ts";
+import type { Operations } from "../operations/operations.ts";
 import type { Database, Row } from "../state/database.ts";
 import { checkVolumeChange, checkVolumeConfig, sizeOf, withPoolDefaults } from "./config.ts";
 import { Locks } from "./locks.ts";
@@ -44,6 +44,9 @@ interface VolumeIntent {
 interface RenameIntent extends VolumeIntent {
   readonly to: string;
 }
+
+/** @param id The new row's. */
+export type Finish = (id: number) => (() => Promise<void>) | void;
 
 export const volumeTypes: readonly VolumeType[] = ["container", "custom", "image"];
 
@@ -102,50 +105,11 @@ export class Volumes {
   /** Makes an empty custom volume. */
   async create(pool: string, post: StorageVolumesPost): Promise<void> {
     const { name, description } = post;
-    const config = this.#checkNew(pool, post);
-    await this.#make(pool, { ...onDisk("custom", name), config }, { description, config }, async (driver, volume) => {
+    const config = this.checkNew(pool, post);
+    await this.make(pool, { ...onDisk("custom", name), config }, { description, config }, async (driver, volume) => {
       await driver.create(volume, createOptions(driver, name, config));
     });
     this.#options.events.lifecycle("storage-volume-created", url(pool, "custom", name), { type: "custom" });
-  }
-
-  /** Makes a custom volume from another one; snapshots come along unless `volume_only`. */
-  copy(pool: string, post: StorageVolumesPost): Operation {
-    const { source, name, description } = post;
-    const sourcePool = source.pool || pool;
-    const sourceRow = this.row(sourcePool, "custom", source.name);
-    const sourceConfig: Config = JSON.parse(String(sourceRow.config));
-    const kept = Object.fromEntries(
-      Object.entries(sourceConfig).filter(([key]) => !key.startsWith("volatile.idmap.next")),
-    );
-    const config = this.#checkNew(pool, { ...post, config: { ...kept, ...post.config } });
-    return this.#options.operations.start({
-      description: "Copying storage volume",
-      resources: { storage_volumes: [url(sourcePool, "custom", source.name)] },
-      cancel: () => {},
-      run: async (operation) => {
-        await this.#make(
-          pool,
-          { ...onDisk("custom", name), config },
-          { description: description || String(sourceRow.description), config },
-          async (driver, volume) => {
-            const from = { driver: this.#options.pools.driver(sourcePool), volume: this.volume(sourceRow) };
-            const plan = planCopy(from, { driver, volume });
-            operation.update({ method: plan.method, reason: plan.reason });
-            const snapshots = source.volume_only ? [] : this.snapshotRows(Number(sourceRow.id));
-            const sizeBytes = sizeOf(config);
-            await copyVolume(this.#options.host, from, { driver, volume }, plan, {
-              snapshots: snapshots.map((row) => String(row.name)),
-              signal: operation.signal,
-              ...(sizeBytes === undefined ? {} : { sizeBytes }),
-            });
-            return (id) => this.#insertSnapshots(id, snapshots);
-          },
-          [`${sourcePool}/custom/${onDisk("custom", source.name).name}`],
-        );
-        this.#options.events.lifecycle("storage-volume-created", url(pool, "custom", name), { type: "custom" });
-      },
-    });
   }
 
   async update(
@@ -195,7 +159,7 @@ export class Volumes {
       if (volumeRow(this.#options.database, pool, "custom", to)) {
         throw new LidoError("conflict", "Volume by that name already exists");
       }
-      this.#refuseUsed(pool, name, "Volume is still in use");
+      this.refuseUsed(pool, name, "Volume is still in use");
       const driver = this.#options.pools.driver(pool);
       const intent: RenameIntent = { pool, type: "custom", name: from.name, to: target.name };
       await using open = this.#renaming(intent);
@@ -210,35 +174,9 @@ export class Volumes {
     if (type !== "custom") {
       throw new LidoError("bad_request", `Storage volumes of type "${type}" cannot be deleted with the storage API`);
     }
-    this.#refuseUsed(pool, name, "The storage volume is still in use");
+    this.refuseUsed(pool, name, "The storage volume is still in use");
     await this.deleteFor(pool, onDisk("custom", name));
     this.#options.events.lifecycle("storage-volume-deleted", url(pool, type, name), { type });
-  }
-
-  /** Moves a volume to another pool: the copy is complete before the source goes, and a kill between the two leaves one of them. */
-  move(pool: string, name: string, toPool: string, to: string): Operation {
-    const row = this.row(pool, "custom", name);
-    this.#refuseUsed(pool, name, "Volume is still in use");
-    const post: StorageVolumesPost = {
-      name: to,
-      type: "custom",
-      content_type: "filesystem",
-      description: String(row.description),
-      config: JSON.parse(String(row.config)),
-      source: { type: "copy", name, pool, project: "", volume_only: false, refresh: false },
-    };
-    const copy = this.copy(toPool, post);
-    return this.#options.operations.start({
-      description: "Moving storage volume",
-      resources: { storage_volumes: [url(pool, "custom", name)] },
-      cancel: () => copy.cancel(),
-      run: async () => {
-        await copy.finished;
-        const { status_code, err } = copy.view();
-        if (status_code !== 200) throw new LidoError("internal", err);
-        await this.deleteFor(pool, onDisk("custom", name));
-      },
-    });
   }
 
   /** What a volume takes up. `estimated` when no quota counts it and its tree had to be walked. */
@@ -275,7 +213,7 @@ export class Volumes {
     const kind = this.#options.pools.kindOf(pool);
     const effective = withPoolDefaults(kind, onlyFor(this.#options.pools.config(pool), volume.type), config);
     const limit = sizeBytes ?? sizeOf(effective);
-    await this.#make(pool, { ...volume, config: effective }, { config }, async (driver, target) => {
+    await this.make(pool, { ...volume, config: effective }, { config }, async (driver, target) => {
       if (limit !== undefined) needQuota(driver, volume.name);
       const copy = { ...(limit === undefined ? {} : { sizeBytes: limit }), ...(signal ? { signal } : {}) };
       if (!from) return await driver.create(target, copy);
@@ -286,7 +224,7 @@ export class Volumes {
 
   /** Makes an empty volume for an image, and its row once `fill` has filled it. */
   async createFilled(pool: string, volume: Volume, fill: (path: string) => Promise<void>): Promise<void> {
-    await this.#make(pool, volume, { config: {} }, async (driver, target) => {
+    await this.make(pool, volume, { config: {} }, async (driver, target) => {
       await driver.create(target);
       await fill(driver.path(target));
     });
@@ -307,6 +245,11 @@ export class Volumes {
     });
   }
 
+  /** Whether an operation is on it. */
+  isBusy(pool: string, volume: Volume): boolean {
+    return this.locks.isHeld(lockName(pool, volume));
+  }
+
   snapshotRows(volumeId: number): Row[] {
     return this.#options.database.all(
       "SELECT * FROM storage_volume_snapshots WHERE volume_id = ? ORDER BY id",
@@ -314,12 +257,14 @@ export class Volumes {
     );
   }
 
-  /** @param fill Makes the volume on disk. @returns Optionally what is to be written with the row. */
-  async #make(
+  /** Makes a volume and its row, all or nothing.
+   * @param fill Makes the volume on disk. @returns Optionally what is to be written with the row, in one transaction; which returns what remains to be
+   * done then, the locks still held. */
+  async make(
     pool: string,
     volume: Volume,
     row: { description?: string; config: Config },
-    fill: (driver: Driver, volume: Volume) => Promise<((id: number) => void) | void>,
+    fill: (driver: Driver, volume: Volume) => Promise<Finish | void>,
     alsoHeld: readonly string[] = [],
   ): Promise<void> {
     const name = fromDisk(volume);
@@ -339,14 +284,33 @@ export class Volumes {
       const intent: VolumeIntent = { pool, type: volume.type, name: volume.name };
       await using open = this.#creating(intent);
       const finish = await fill(driver, volume);
-      open.commit(() => {
+      const rest = open.commit(() => {
         const id = insertVolume(database, { poolId, type: volume.type, name, ...row });
-        finish?.(id);
+        return finish?.(id);
       });
+      await rest?.();
     });
   }
 
-  #checkNew(pool: string, post: StorageVolumesPost): Config {
+  /** Takes a volume's row away, within a transaction of the caller's.
+   * @returns What takes it off the disk. When that fails the journal does it, at the latest at the next start. */
+  leave(pool: string, volume: Volume): () => Promise<void> {
+    const intent = this.#deleting({ pool, type: volume.type, name: volume.name } satisfies VolumeIntent);
+    deleteVolumeRow(this.#options.database, pool, volume.type, fromDisk(volume));
+    return async () => {
+      await using open = intent;
+      try {
+        await this.#options.pools.driver(pool).delete(volume);
+        open.commit(() => {});
+      } catch {
+        // settled, or tried again, by the journal
+      }
+    };
+  }
+
+  /** @returns The settings of a custom volume that is asked for, with its pool's defaults.
+   * @throws {LidoError} When it cannot be made. */
+  checkNew(pool: string, post: StorageVolumesPost): Config {
     const { pools } = this.#options;
     pools.id(pool);
     checkName("Storage volume", post.name);
@@ -372,7 +336,7 @@ export class Volumes {
     return config;
   }
 
-  #insertSnapshots(volumeId: number, snapshots: readonly Row[]): void {
+  insertSnapshots(volumeId: number, snapshots: readonly Row[]): void {
     for (const row of snapshots) {
       this.#options.database.run(
         "INSERT INTO storage_volume_snapshots (volume_id, name, description, created_at, expires_at, config) VALUES (?, ?, ?, ?, ?, ?)",
@@ -386,7 +350,8 @@ export class Volumes {
     }
   }
 
-  #refuseUsed(pool: string, name: string, text: string): void {
+  /** @throws {LidoError} bad_request with `text` when an instance or a profile has it. */
+  refuseUsed(pool: string, name: string, text: string): void {
     if (readUsage(this.#options.database).ofVolume(pool, name).length > 0) throw new LidoError("bad_request", text);
   }
 

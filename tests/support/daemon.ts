@@ -16,6 +16,8 @@ export const executable = process.env.LIDO_BINARY ?? join(projectRoot, "dist/lid
 export class Daemon implements AsyncDisposable {
   readonly directory: string;
   readonly #argv: readonly string[];
+  /** More of the daemon's environment, from its next start on. */
+  faults: Readonly<Record<string, string>> = {};
   #child: ChildProcess | undefined;
   /** Settles when the daemon process is gone. */
   #ended: Promise<number> = Promise.resolve(0);
@@ -39,6 +41,11 @@ export class Daemon implements AsyncDisposable {
     return daemon;
   }
 
+  /** Settles when the daemon's process is gone, with its exit code. */
+  get ended(): Promise<number> {
+    return this.#ended;
+  }
+
   get pid(): number {
     return this.#child?.pid ?? assert.fail("the daemon does not run");
   }
@@ -55,7 +62,7 @@ export class Daemon implements AsyncDisposable {
   async up(): Promise<void> {
     const log = openSync(`${this.directory}.log`, "a");
     const child = spawn(this.#argv[0]!, this.#argv.slice(1), {
-      env: { ...process.env, ...this.environment },
+      env: { ...process.env, ...this.environment, ...this.faults },
       stdio: ["ignore", log, log],
     });
     closeSync(log);
@@ -149,7 +156,8 @@ export class Daemon implements AsyncDisposable {
   /** Takes it down and asserts that nothing is left; sweeps by force what is, so that one failure stays one. */
   async [Symbol.asyncDispose](): Promise<void> {
     try {
-      if (this.#child === undefined || this.#child.exitCode !== null) await this.up();
+      const isGone = !this.#child || this.#child.exitCode !== null || this.#child.signalCode !== null;
+      if (isGone) await this.up();
       await this.empty();
       await this.ok("shutdown");
       await this.#ended;

@@ -77,7 +77,7 @@ export class BtrfsDriver implements Driver {
       ...snapshots.map((name) => join(snapshotsPath, name)),
       this.path(parent),
     );
-    await removeTree(this.#host, join(this.pool.root, temporaryOf(parent, "receive")));
+    await removeReceived(this.#host, this.#tool, join(this.pool.root, temporaryOf(parent, "receive")));
     await removeTree(this.#host, snapshotsPath);
   }
 
@@ -164,6 +164,7 @@ export class BtrfsDriver implements Driver {
         exchange(temporary, this.path(parent));
         await this.#remove(temporary);
       },
+      afterRestore: (parent) => this.#remove(join(this.pool.root, temporaryOf(parent, "restore"))),
       list: (parent) =>
         readdir(join(this.pool.root, snapshotsDirectory(parent))).catch((error: NodeJS.ErrnoException) => {
           if (error.code === "ENOENT") return [];
@@ -221,13 +222,10 @@ export class BtrfsDriver implements Driver {
         if (name === undefined) throw new LidoError("bad_request", "The stream holds no subvolume");
         const received = join(directory, basename(name));
         const target = this.path(volume);
-        if (volume.snapshot !== undefined) {
-          await makeParent(target);
-          await rename(received, target);
-        } else {
-          await this.#tool.snapshot(received, target, { readonly: false });
-          await this.#tool.delete(received);
-        }
+        // What is read-only cannot be moved to another directory (EROFS): a snapshot of it can be made there.
+        if (volume.snapshot !== undefined) await makeParent(target);
+        await this.#tool.snapshot(received, target, { readonly: volume.snapshot !== undefined });
+        await this.#tool.delete(received);
         await removeTree(this.#host, directory);
         if (options.sizeBytes !== undefined) await this.#limit(target, options.sizeBytes);
       },
@@ -242,4 +240,11 @@ export class BtrfsDriver implements Driver {
       },
     };
   }
+}
+
+/** A directory of subvolumes, which may be read-only: only `btrfs` can take those away. */
+export async function removeReceived(host: Host, tool: BtrfsTool, directory: string): Promise<void> {
+  const entries = await readdir(directory).catch(() => []);
+  await tool.delete(...entries.map((entry) => join(directory, entry)));
+  await removeTree(host, directory);
 }

@@ -12,13 +12,16 @@ import {
   detachLoopFile,
   growLoopFile,
   makeLoopFile,
+  refuseShrink,
   removeLoopFile,
 } from "../loop_file.ts";
 import { removeTree } from "../tree.ts";
-import { BtrfsDriver } from "./driver.ts";
+import { BtrfsDriver, removeReceived } from "./driver.ts";
 import { BtrfsTool, isSubvolume } from "./tool.ts";
 
 const smallestBytes = 114_294_784n; // what mkfs.btrfs asks for at least
+
+const smallestResizedBytes = 256n * 1024n * 1024n; // @see fs/btrfs/ioctl.c, btrfs_ioctl_resize
 
 /** A btrfs filesystem: on a loop file of ours, on a block device, or an existing subvolume or directory of one. */
 export const btrfsKind: DriverKind = {
@@ -111,6 +114,14 @@ export const btrfsKind: DriverKind = {
       ...(isLoop
         ? {
           resize: {
+            check: async (sizeBytes) => {
+              await refuseShrink(pool.diskFile, sizeBytes);
+              if (sizeBytes >= smallestResizedBytes) return;
+              throw new LidoError(
+                "bad_request",
+                `Cannot grow the pool to ${sizeBytes} bytes: btrfs can be resized to ${smallestResizedBytes} and more`,
+              );
+            },
             grow: async (sizeBytes) => {
               await growLoopFile(host, pool.diskFile, sizeBytes);
               await tool.growToDevice(pool.root);
@@ -160,12 +171,6 @@ async function refuseFilled(host: Host, device: string, wipe: boolean): Promise<
   if (code === 2 && stdout === "") return;
   const kind = /^(?:TYPE|PTTYPE)=(.+)$/m.exec(stdout)?.[1] ?? "data";
   throw new LidoError("bad_request", `Source "${device}" already holds ${kind}; set source.wipe=true to overwrite it`);
-}
-
-async function removeReceived(host: Host, tool: BtrfsTool, directory: string): Promise<void> {
-  const entries = await readdir(directory).catch(() => []);
-  await tool.delete(...entries.map((entry) => join(directory, entry)));
-  await removeTree(host, directory);
 }
 
 /** A directory of somebody else's filesystem: what we made in it goes, the rest stays. */

@@ -110,6 +110,7 @@ export class DirDriver implements Driver {
         exchange(temporary, this.path(volume));
         await removeTree(this.#host, temporary);
       },
+      afterRestore: (volume) => removeTree(this.#host, join(this.pool.root, temporaryOf(volume, "restore"))),
       list: (parent) =>
         readdir(join(this.pool.root, snapshotsDirectory(parent))).catch((error: NodeJS.ErrnoException) => {
           if (error.code === "ENOENT") return [];

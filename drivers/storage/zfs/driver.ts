@@ -209,6 +209,7 @@ export class ZfsDriver implements Driver {
         );
       },
       restore: (snapshot) => this.#restore(snapshot),
+      afterRestore: () => Promise.resolve(), // a rollback leaves nothing
       list: async (parent) =>
         (await this.#tool.list(names.dataset(this.#top, parent))).flatMap(({ name }) =>
           names.volume(this.#top, name)?.snapshot ?? []

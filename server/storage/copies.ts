@@ -1,0 +1,105 @@
+import type { Config, StorageVolumesPost } from "../../api/types.ts";
+import type { Operation } from "../operations/operations.ts";
+import { showProgress } from "../operations/progress.ts";
+import type { Row } from "../state/database.ts";
+import { sizeOf } from "./config.ts";
+import { copyVolume, planCopy } from "./planner.ts";
+import { onDisk } from "./rows.ts";
+import { lockName, url, type Volumes, type VolumesOptions } from "./volumes.ts";
+
+interface Source {
+  readonly pool: string;
+  readonly row: Row;
+  /** Names of the snapshots come along. */
+  readonly withSnapshots: boolean;
+}
+
+/** Copies and moves of custom volumes, within a pool and between pools and drivers. */
+export class VolumeCopies {
+  readonly #options: VolumesOptions;
+  readonly #volumes: Volumes;
+
+  constructor(options: VolumesOptions, volumes: Volumes) {
+    this.#options = options;
+    this.#volumes = volumes;
+  }
+
+  /** Makes a custom volume from another one; snapshots come along unless `volume_only`. */
+  copy(pool: string, post: StorageVolumesPost): Operation {
+    const sourcePool = post.source.pool || pool;
+    const row = this.#volumes.row(sourcePool, "custom", post.source.name);
+    const source: Source = { pool: sourcePool, row, withSnapshots: !post.source.volume_only };
+    return this.#start("Copying storage volume", source, pool, post, false);
+  }
+
+  /** Moves a volume to another pool. The target's row comes and the source's goes at one moment. */
+  move(pool: string, name: string, toPool: string, to: string): Operation {
+    const row = this.#volumes.row(pool, "custom", name);
+    this.#volumes.refuseUsed(pool, name, "Volume is still in use");
+    const post: StorageVolumesPost = {
+      name: to,
+      type: "custom",
+      content_type: "filesystem",
+      description: String(row.description),
+      config: {},
+      source: { type: "copy", name, pool, project: "", volume_only: false, refresh: false },
+    };
+    return this.#start("Moving storage volume", { pool, row, withSnapshots: true }, toPool, post, true);
+  }
+
+  #start(
+    description: string,
+    source: Source,
+    pool: string,
+    post: StorageVolumesPost,
+    isMove: boolean,
+  ): Operation {
+    const { name } = post;
+    const sourceName = String(source.row.name);
+    const config = this.#volumes.checkNew(pool, { ...post, config: { ...inherited(source.row), ...post.config } });
+    const sourceVolume = this.#volumes.volume(source.row);
+    return this.#options.operations.start({
+      description,
+      resources: { storage_volumes: [url(source.pool, "custom", sourceName)] },
+      cancel: () => {},
+      run: async (operation) => {
+        await this.#volumes.make(
+          pool,
+          { ...onDisk("custom", name), config },
+          { description: post.description || String(source.row.description), config },
+          async (driver, volume) => {
+            // It may have been attached while the operation waited for its turn.
+            if (isMove) this.#volumes.refuseUsed(source.pool, sourceName, "Volume is still in use");
+            const from = { driver: this.#options.pools.driver(source.pool), volume: sourceVolume };
+            const plan = planCopy(from, { driver, volume });
+            operation.update({ method: plan.method, reason: plan.reason });
+            const snapshots = source.withSnapshots ? this.#volumes.snapshotRows(Number(source.row.id)) : [];
+            const sizeBytes = sizeOf(config);
+            await copyVolume(this.#options.host, from, { driver, volume }, plan, {
+              snapshots: snapshots.map((row) => String(row.name)),
+              signal: operation.signal,
+              progress: showProgress(operation, name),
+              ...(sizeBytes === undefined ? {} : { sizeBytes }),
+            });
+            return (id) => {
+              this.#volumes.insertSnapshots(id, snapshots);
+              return isMove ? this.#volumes.leave(source.pool, sourceVolume) : undefined;
+            };
+          },
+          [lockName(source.pool, sourceVolume)],
+        );
+        const { events } = this.#options;
+        events.lifecycle("storage-volume-created", url(pool, "custom", name), { type: "custom" });
+        if (isMove) {
+          events.lifecycle("storage-volume-deleted", url(source.pool, "custom", sourceName), { type: "custom" });
+        }
+      },
+    });
+  }
+}
+
+/** What a copy has of its source: not an id map that was only planned. */
+function inherited(row: Row): Config {
+  const config: Config = JSON.parse(String(row.config));
+  return Object.fromEntries(Object.entries(config).filter(([key]) => !key.startsWith("volatile.idmap.next")));
+}
