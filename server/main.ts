@@ -28,6 +28,7 @@ import { Database } from "./state/database.ts";
 import { Settings } from "./state/settings.ts";
 import { VolumeCopies } from "./storage/copies.ts";
 import { Pools } from "./storage/pools.ts";
+import { SnapshotTimer } from "./storage/snapshot_timer.ts";
 import { VolumeSnapshots } from "./storage/snapshots.ts";
 import { Volumes } from "./storage/volumes.ts";
 
@@ -132,6 +133,17 @@ export async function startDaemon(options: DaemonOptions, seams: DaemonSeams = {
   if (open > 0) log.warn({ open, unsettled }, "settled what an earlier daemon was in the middle of");
   await images.start();
   await instances.start();
+
+  const snapshotTimer = new SnapshotTimer({
+    database,
+    events,
+    log,
+    snapshotVolume: (pool, volume) => volumeSnapshots.create(pool, volume, { name: "" }, true),
+    deleteVolumeSnapshot: (pool, volume, snapshot) => volumeSnapshots.delete(pool, volume, snapshot),
+    deleteInstanceSnapshot: (instance, snapshot) => instances.deleteSnapshot(instance, snapshot),
+  });
+  snapshotTimer.start();
+  undo.defer(() => snapshotTimer.close());
 
   const ended = Promise.withResolvers<void>();
   let closing: Promise<void> | undefined;

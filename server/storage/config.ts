@@ -3,6 +3,7 @@ import { parseSizeBytes } from "../../api/size.ts";
 import type { Config } from "../../api/types.ts";
 import type { ConfigKey, DriverKind } from "../../drivers/storage/driver.ts";
 import { anyText, boolean, commonVolumeKeys, isTrue } from "../../drivers/storage/keys.ts";
+import { expiryProblem, scheduleProblem } from "./schedule.ts";
 
 /** Keys of custom volumes that the server gives meaning to. */
 const serverVolumeKeys: Readonly<Record<string, ConfigKey>> = {
@@ -12,10 +13,10 @@ const serverVolumeKeys: Readonly<Record<string, ConfigKey>> = {
     help: "Idmapped mounts: any number of containers with any maps",
   },
   "security.unmapped": { check: boolean, default: "false", help: "No id map at all" },
-  "snapshots.expiry": { check: anyText, help: "Lifetime of snapshots, such as 1d 3H" },
-  "snapshots.expiry.manual": { check: anyText, help: "Lifetime of snapshots made by hand" },
+  "snapshots.expiry": { check: expiryProblem, help: "Lifetime of snapshots, such as 1d 3H" },
+  "snapshots.expiry.manual": { check: expiryProblem, help: "Lifetime of snapshots made by hand" },
   "snapshots.pattern": { check: anyText, default: "snap%d", help: "Name of snapshots" },
-  "snapshots.schedule": { check: anyText, help: "Cron expression, or @daily and the like" },
+  "snapshots.schedule": { check: scheduleProblem, help: "Cron expression, or @daily and the like" },
 };
 
 function volumeKeys(kind: DriverKind): Readonly<Record<string, ConfigKey>> {

@@ -1,10 +1,11 @@
 import { LidoError } from "../../api/errors.ts";
-import type { StorageVolumeSnapshot } from "../../api/types.ts";
+import type { Config, StorageVolumeSnapshot } from "../../api/types.ts";
 import type { Volume } from "../../drivers/storage/driver.ts";
 import type { Journal } from "../journal/journal.ts";
 import type { Operation } from "../operations/operations.ts";
 import type { Row } from "../state/database.ts";
 import { checkName } from "./names.ts";
+import { expiryAfter } from "./schedule.ts";
 import { onDisk, viewSnapshot } from "./rows.ts";
 import { lockName, url, type Volumes, type VolumesOptions } from "./volumes.ts";
 
@@ -83,13 +84,22 @@ export class VolumeSnapshots {
     return [snapshot, description, expires_at];
   }
 
-  create(pool: string, volume: string, post: { name: string; expires_at?: string | null | undefined }): Operation {
+  /** @param post.name Made by `snapshots.pattern` when empty. @param post.expires_at By `snapshots.expiry` when absent or null; Go's zero time is never.
+   * @param isScheduled Whether nobody asked for it: then `snapshots.expiry.manual` does not count. */
+  create(
+    pool: string,
+    volume: string,
+    post: { name: string; expires_at?: string | null | undefined },
+    isScheduled = false,
+  ): Operation {
     const row = this.#volumes.row(pool, "custom", volume);
     const name = post.name || this.#nextName(row);
     checkName("Storage volume snapshot", name);
     if (this.#find(Number(row.id), name)) throw new LidoError("conflict", `Snapshot "${name}" already in use`);
     const facet = this.#facet(pool);
-    const expiresAt = post.expires_at ? checkTime(post.expires_at) : null;
+    const expiresAt = post.expires_at
+      ? checkTime(post.expires_at)
+      : defaultExpiry(JSON.parse(String(row.config)), isScheduled);
     const target = { ...onDisk("custom", volume), snapshot: name };
     return this.#start("Creating volume snapshot", pool, volume, async (signal) => {
       if (this.#find(Number(row.id), name)) throw new LidoError("conflict", `Snapshot "${name}" already in use`);
@@ -216,6 +226,11 @@ export class VolumeSnapshots {
     });
     return `${before}${Math.max(-1, ...numbers) + 1}${after}`;
   }
+}
+
+function defaultExpiry(config: Config, isScheduled: boolean): string | null {
+  const manual = isScheduled ? undefined : config["snapshots.expiry.manual"];
+  return expiryAfter(manual ?? config["snapshots.expiry"] ?? "", new Date())?.toISOString() ?? null;
 }
 
 function checkTime(text: string): string | null {

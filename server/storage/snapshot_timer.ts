@@ -1,0 +1,129 @@
+import { messageOf } from "../../api/errors.ts";
+import type { Config } from "../../api/types.ts";
+import type { Events } from "../events/events.ts";
+import type { Operation } from "../operations/operations.ts";
+import type { Database } from "../state/database.ts";
+import { nextRun } from "./schedule.ts";
+
+/** A timer holds no more, and a host that slept or whose clock was set is not late by more than this. */
+const sleepMaxMs = 600_000;
+const watched = /^(storage-(volume|pool)|instance)-/;
+
+export interface SnapshotTimerOptions {
+  readonly database: Database;
+  readonly events: Events;
+  readonly log: { warn(context: object, message: string): void };
+  /** Named and kept as the volume's own settings say. */
+  readonly snapshotVolume: (pool: string, volume: string) => Operation;
+  readonly deleteVolumeSnapshot: (pool: string, volume: string, snapshot: string) => Operation;
+  readonly deleteInstanceSnapshot: (instance: string, snapshot: string) => Operation;
+}
+
+interface Job {
+  readonly at: Date;
+  readonly what: string;
+  readonly start: () => Operation;
+}
+
+/** Makes the snapshots that are scheduled and takes away those that have expired. It sleeps until the next of them is due, and looks anew when a
+ * volume, snapshot or instance has changed. */
+export class SnapshotTimer {
+  readonly #options: SnapshotTimerOptions;
+  /** From where the next run of each schedule is counted. */
+  #since = new Date();
+  #timer: NodeJS.Timeout | undefined;
+  #unsubscribe = () => {};
+  #isStale = false;
+
+  constructor(options: SnapshotTimerOptions) {
+    this.#options = options;
+  }
+
+  start(): void {
+    this.#unsubscribe = this.#options.events.subscribe(["lifecycle"], ({ metadata }) => {
+      if (!watched.test(String(metadata.action)) || this.#isStale) return;
+      this.#isStale = true; // once for many events of one turn
+      queueMicrotask(() => this.#arm());
+    });
+    this.#arm();
+  }
+
+  close(): void {
+    this.#unsubscribe();
+    clearTimeout(this.#timer);
+  }
+
+  /** What is due at `now`, or next. */
+  jobs(): Job[] {
+    return [...this.#scheduled(), ...this.#expiring()].sort((left, right) => left.at.getTime() - right.at.getTime());
+  }
+
+  #arm(): void {
+    this.#isStale = false;
+    clearTimeout(this.#timer);
+    const [next] = this.jobs();
+    if (!next) return;
+    const waitMs = Math.max(0, Math.min(next.at.getTime() - Date.now(), sleepMaxMs));
+    this.#timer = setTimeout(() => void this.#run(), waitMs);
+  }
+
+  async #run(): Promise<void> {
+    const now = new Date();
+    const due = this.jobs().filter(({ at }) => at <= now);
+    this.#since = now;
+    // Expired ones first: they make room.
+    for (const { what, start } of due) {
+      try {
+        const operation = start();
+        await operation.finished;
+        const { err } = operation.view();
+        if (err) throw new Error(err);
+      } catch (error) {
+        this.#options.log.warn({ what, error: messageOf(error) }, "a scheduled task failed");
+      }
+    }
+    this.#arm();
+  }
+
+  #scheduled(): Job[] {
+    const { database, snapshotVolume } = this.#options;
+    const rows = database.all(
+      `SELECT storage_pools.name AS pool, storage_volumes.name AS name, storage_volumes.config AS config
+       FROM storage_volumes JOIN storage_pools ON storage_pools.id = pool_id
+       WHERE type = 'custom' AND storage_volumes.config LIKE '%"snapshots.schedule"%'`,
+    );
+    return rows.flatMap((row) => {
+      const config = JSON.parse(String(row.config)) as Config;
+      const at = nextRun(config["snapshots.schedule"] ?? "", this.#since);
+      if (!at) return [];
+      const pool = String(row.pool), name = String(row.name);
+      return [{ at, what: `snapshot of ${pool}/${name}`, start: () => snapshotVolume(pool, name) }];
+    });
+  }
+
+  #expiring(): Job[] {
+    const { database, deleteVolumeSnapshot, deleteInstanceSnapshot } = this.#options;
+    const volumes = database.all(
+      `SELECT storage_pools.name AS pool, storage_volumes.name AS volume, storage_volume_snapshots.name AS name,
+         storage_volume_snapshots.expires_at AS expires_at
+       FROM storage_volume_snapshots JOIN storage_volumes ON storage_volumes.id = volume_id
+       JOIN storage_pools ON storage_pools.id = pool_id WHERE storage_volume_snapshots.expires_at IS NOT NULL`,
+    );
+    const instances = database.all(
+      `SELECT instances.name AS instance, instance_snapshots.name AS name, expires_at
+       FROM instance_snapshots JOIN instances ON instances.id = instance_id WHERE expires_at IS NOT NULL`,
+    );
+    return [
+      ...volumes.map(({ pool, volume, name, expires_at }) => ({
+        at: new Date(String(expires_at)),
+        what: `expiry of ${pool}/${volume}/${name}`,
+        start: () => deleteVolumeSnapshot(String(pool), String(volume), String(name)),
+      })),
+      ...instances.map(({ instance, name, expires_at }) => ({
+        at: new Date(String(expires_at)),
+        what: `expiry of ${instance}/${name}`,
+        start: () => deleteInstanceSnapshot(String(instance), String(name)),
+      })),
+    ];
+  }
+}
