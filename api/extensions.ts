@@ -37,6 +37,8 @@ export const extensions: readonly string[] = [
   "resources_v2",
   "instance_all_projects",
   "storage_volumes_all_projects",
+  "custom_volume_backup",
+  "backup_override_name",
   // Our own.
   "admin_check",
   "exec_sessions",

@@ -99,6 +99,25 @@ export const storageVolumesPostSchema = z.object({
 }).loose().meta({ id: "StorageVolumesPost" });
 export type StorageVolumesPost = z.infer<typeof storageVolumesPostSchema>;
 
+export const storageVolumeBackupSchema = z.object({
+  name: z.string(),
+  created_at: z.string(),
+  expires_at: z.string(),
+  volume_only: z.boolean(),
+  optimized_storage: z.boolean(),
+}).meta({ id: "StorageVolumeBackup" });
+export type StorageVolumeBackup = z.infer<typeof storageVolumeBackupSchema>;
+
+export const storageVolumeBackupsPostSchema = z.object({
+  name: z.string().default(""),
+  expires_at: z.string().nullish(),
+  volume_only: z.boolean().default(false),
+  optimized_storage: z.boolean().default(false),
+  /** none, gzip, bzip2, xz or zstd; gzip when empty. */
+  compression_algorithm: z.string().default(""),
+}).loose().meta({ id: "StorageVolumeBackupsPost" });
+export type StorageVolumeBackupsPost = z.infer<typeof storageVolumeBackupsPostSchema>;
+
 export const storageVolumePutSchema = z.object({
   description: z.string().default(""),
   config: nullableConfig,

@@ -40,6 +40,8 @@ if [ "$goal" = test ]; then
   need mkfs.xfs xfsprogs
   need lxc lxd-client
   need openssl openssl
+  need setcap libcap2-bin
+  need bzip2 bzip2
   need ip iproute2
 fi
 

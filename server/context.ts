@@ -15,6 +15,7 @@ import type { Profiles } from "./profiles/profiles.ts";
 import type { Settings } from "./state/settings.ts";
 import type { Database } from "./state/database.ts";
 import type { Pools } from "./storage/pools.ts";
+import type { VolumeBackups } from "./storage/backups.ts";
 import type { VolumeCopies } from "./storage/copies.ts";
 import type { VolumeSnapshots } from "./storage/snapshots.ts";
 import type { Volumes } from "./storage/volumes.ts";
@@ -63,6 +64,7 @@ export interface Context {
   readonly volumes: Volumes;
   readonly volumeSnapshots: VolumeSnapshots;
   readonly volumeCopies: VolumeCopies;
+  readonly volumeBackups: VolumeBackups;
   readonly images: Images;
   readonly profiles: Profiles;
   readonly instances: Instances;

@@ -26,6 +26,7 @@ import { Profiles } from "./profiles/profiles.ts";
 import { makeApp, makeUpgrade } from "./routes/app.ts";
 import { Database } from "./state/database.ts";
 import { Settings } from "./state/settings.ts";
+import { VolumeBackups } from "./storage/backups.ts";
 import { VolumeCopies } from "./storage/copies.ts";
 import { Pools } from "./storage/pools.ts";
 import { SnapshotTimer } from "./storage/snapshot_timer.ts";
@@ -161,6 +162,7 @@ export async function startDaemon(options: DaemonOptions, seams: DaemonSeams = {
     pools,
     volumes,
     volumeSnapshots,
+    volumeBackups: new VolumeBackups({ ...volumeOptions, directory: paths.backups }, volumes),
     volumeCopies: new VolumeCopies(volumeOptions, volumes),
     check: new Check({ database, journal, host, pools, volumes, paths }),
     images,

@@ -99,4 +99,32 @@ export const verbs: Verb[] = [
       if (!io.quiet) io.out("Storage volume moved successfully!\n");
     },
   }),
+  verb({
+    words: "storage volume export",
+    args: ["pool", "volume", "path?"],
+    flags: {
+      compression: { value: "algorithm", initial: "", summary: "none, gzip (default), bzip2, xz or zstd" },
+      volumeOnly: { summary: "Export the volume without its snapshots" },
+    },
+    summary: "Export a storage volume as one file, which LXD can import too",
+    details: `The file is VOLUME.backup when no path is given; "-" is stdout.
+`,
+    async run(io, [pool = "", volume = "", path], flags) {
+      const { exportVolume } = await import("../volume_backup.ts");
+      const { compression, volumeOnly } = flags;
+      await exportVolume(io, pool, volume, path ?? `${volume}.backup`, { compression, volumeOnly });
+      if (!io.quiet && path !== "-") io.out("Backup exported successfully!\n");
+    },
+  }),
+  verb({
+    words: "storage volume import",
+    args: ["pool", "path", "volume?"],
+    flags: {},
+    summary: "Import a storage volume that lido or LXD exported",
+    details: `"-" is stdin. Without a name the volume gets the one it had.
+`,
+    async run(io, [pool = "", path = "", volume = ""]) {
+      await (await import("../volume_backup.ts")).importVolume(io, pool, path, volume);
+    },
+  }),
 ];

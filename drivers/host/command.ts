@@ -110,7 +110,7 @@ export function pipe(argv: readonly string[], options: PipeOptions = {}): PipedC
     let failure: Error | undefined;
     child.on("error", (error) => failure ??= launchFailure(argv, error));
     child.on("close", (code, killedBy) => {
-      if (code === 0) resolve();
+      if (code !== null && (options.okCodes ?? [0]).includes(code)) resolve();
       else if (options.signal?.aborted) reject(options.signal.reason);
       else if (failure) reject(failure);
       else {reject(

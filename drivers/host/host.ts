@@ -33,6 +33,8 @@ export interface RunResult {
 }
 
 export interface PipeOptions {
+  /** As for `run`. */
+  readonly okCodes?: readonly number[];
   readonly stdin?: Readable;
   readonly signal?: AbortSignal;
   readonly cwd?: string;

@@ -1,29 +1,14 @@
 import { createReadStream } from "node:fs";
-import { open } from "node:fs/promises";
 import type { Readable } from "node:stream";
 import { parse } from "yaml";
 import { z } from "zod";
 import { LidoError, messageOf } from "../../api/errors.ts";
 import { CommandError, type Host } from "../../drivers/host/host.ts";
-import { readTar, type TarEntry } from "./tar_reader.ts";
+import { type Compression, decompressors } from "../archives/compression.ts";
+import { normal, readTar, type TarEntry } from "../archives/tar_reader.ts";
 
 /** Looks an image's files over before anything of them touches a pool. */
 
-export type Compression = "none" | "gzip" | "xz" | "zstd" | "bzip2" | "squashfs";
-
-const signatures: readonly (readonly [Compression, readonly number[]])[] = [
-  ["gzip", [0x1f, 0x8b]],
-  ["xz", [0xfd, 0x37, 0x7a, 0x58, 0x5a, 0]],
-  ["zstd", [0x28, 0xb5, 0x2f, 0xfd]],
-  ["bzip2", [0x42, 0x5a, 0x68]],
-  ["squashfs", [0x68, 0x73, 0x71, 0x73]],
-];
-const decompressors: Partial<Record<Compression, readonly string[]>> = {
-  gzip: ["gzip", "-dc"],
-  xz: ["xz", "-dc"],
-  zstd: ["zstd", "-dcq"],
-  bzip2: ["bzip2", "-dc"],
-};
 const metadataMaxBytes = 1 << 20;
 const entriesMax = 5_000_000;
 
@@ -35,25 +20,6 @@ export const metadataSchema = z.object({
     .transform((all) => all ?? {}),
 }).loose();
 export type ImageMetadata = z.infer<typeof metadataSchema>;
-
-/** @returns How the file is packed, by its first bytes. @throws {LidoError} bad_request when it is no archive that we know. */
-export async function detectCompression(file: string): Promise<Compression> {
-  const handle = await open(file, "r");
-  try {
-    const head = new Uint8Array(512);
-    await handle.read(head, 0, head.length, 0);
-    for (const [compression, signature] of signatures) {
-      if (signature.every((byte, index) => head[index] === byte)) return compression;
-    }
-    if (new TextDecoder().decode(head.subarray(257, 262)) === "ustar") return "none";
-  } finally {
-    await handle.close();
-  }
-  throw new LidoError(
-    "bad_request",
-    "Unsupported compression: the image is no tar archive (plain, gzip, xz, zstd, bzip2) and no squashfs",
-  );
-}
 
 export interface CheckedArchive {
   /** Of `metadata.yaml`, when the archive has one. */
@@ -80,6 +46,7 @@ export async function checkArchive(
     return checked;
   } catch (error) {
     source.destroy();
+    stream.destroy(); // a tool that still has something to write would wait for ever
     if (error instanceof LidoError) throw error;
     // The tool's own words say more than the truncation that follows from its failure.
     const cause = await tool?.done.then(() => undefined, (failure) => failure);
@@ -124,13 +91,6 @@ function checkEntry(entry: TarEntry, below: string, symlinks: Set<string>): stri
     if (!path.startsWith(devices)) refuse("is a device node outside of /dev");
   }
   return path;
-}
-
-/** @returns Without "./" and the like; undefined for what is absolute or goes up. */
-function normal(path: string): string | undefined {
-  if (path.startsWith("/") || path.includes("\0")) return undefined;
-  const parts = path.split("/").filter((part) => part !== "" && part !== ".");
-  return parts.includes("..") ? undefined : parts.join("/");
 }
 
 function readMetadata(bytes: Uint8Array): ImageMetadata {

@@ -13,7 +13,8 @@ import type { Operation, Operations } from "../operations/operations.ts";
 import type { Database, Row } from "../state/database.ts";
 import { Locks } from "../storage/locks.ts";
 import type { Volumes } from "../storage/volumes.ts";
-import { checkArchive, detectCompression, type ImageMetadata } from "./archive.ts";
+import { detectCompression } from "../archives/compression.ts";
+import { checkArchive, type ImageMetadata } from "./archive.ts";
 import { unpackImage } from "./unpack.ts";
 import { receiveImage, type Uploaded } from "./upload.ts";
 

@@ -1,7 +1,7 @@
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import type { Host } from "../../drivers/host/host.ts";
-import { detectCompression } from "./archive.ts";
+import { detectCompression } from "../archives/compression.ts";
 
 /** Device nodes are the container's own; what an image brings is left out. */
 const withoutDevices = (below: string) => [`--exclude=${below}dev/*`, `--exclude=./${below}dev/*`];

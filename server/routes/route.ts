@@ -30,6 +30,8 @@ export interface RouteOptions<Schema extends z.ZodType | undefined> {
   readonly summary: string;
   readonly tag: string;
   readonly body?: Schema;
+  /** Takes the request instead when its body is a stream of bytes (application/octet-stream). */
+  readonly upload?: (request: RouteRequest) => Promise<Response>;
   /** What `metadata` of the answer is; absent for an operation or nothing. */
   readonly returns?: z.ZodType;
 }
@@ -53,12 +55,12 @@ export function route<Schema extends z.ZodType | undefined = undefined>(
   const { method, path, body } = options;
   document(app, options);
   app.on(method.toUpperCase(), path.replaceAll(/\{(\w+)\}/g, ":$1"), async (c) => {
-    const parsed = body ? await readBody(c, body) : undefined;
-    return await handler({
+    const isUpload = options.upload && c.req.header("content-type")?.startsWith("application/octet-stream");
+    const parsed = body && !isUpload ? await readBody(c, body) : undefined;
+    const request = {
       c,
-      body: parsed as BodyOf<Schema>,
-      param: (name) => c.req.param(name) ?? "",
-      query: (name) => c.req.query(name) || undefined,
+      param: (name: string) => c.req.param(name) ?? "",
+      query: (name: string) => c.req.query(name) || undefined,
       recursion: () => {
         const value = c.req.query("recursion") || "0";
         if (!/^[012]$/.test(value)) {
@@ -66,7 +68,9 @@ export function route<Schema extends z.ZodType | undefined = undefined>(
         }
         return Number(value);
       },
-    });
+    };
+    if (isUpload) return await options.upload!({ ...request, body: undefined });
+    return await handler({ ...request, body: parsed as BodyOf<Schema> });
   });
 }
 

@@ -1,7 +1,11 @@
+import { Readable } from "node:stream";
+import type { ReadableStream } from "node:stream/web";
 import type { OpenAPIHono } from "@hono/zod-openapi";
 import { z } from "zod";
 import { LidoError } from "../../api/errors.ts";
 import {
+  storageVolumeBackupSchema,
+  storageVolumeBackupsPostSchema,
   storageVolumePostSchema,
   storageVolumePutSchema,
   storageVolumeSchema,
@@ -21,16 +25,20 @@ const one = `${all}/{type}/{name}`;
 const snapshotsPath = `${one}/snapshots`;
 const snapshotPath = `${snapshotsPath}/{snapshot}`;
 
-type Services = Pick<Context, "volumes" | "volumeSnapshots" | "volumeCopies">;
+type Services = Pick<Context, "volumes" | "volumeSnapshots" | "volumeCopies" | "volumeBackups">;
 
 export function storageVolumeRoutes(context: Services): OpenAPIHono {
   const app = newApp();
   addVolumes(app, context);
   addSnapshots(app, context);
+  addBackups(app, context);
   return app;
 }
 
-function addVolumes(app: OpenAPIHono, { volumes, volumeSnapshots, volumeCopies }: Services): void {
+function addVolumes(
+  app: OpenAPIHono,
+  { volumes, volumeSnapshots, volumeCopies, volumeBackups }: Services,
+): void {
   for (const path of [all, `${all}/{type}`]) {
     route(app, {
       method: "get",
@@ -51,9 +59,18 @@ function addVolumes(app: OpenAPIHono, { volumes, volumeSnapshots, volumeCopies }
     route(app, {
       method: "post",
       path,
-      summary: "Create or copy a storage volume",
+      summary: "Create or copy a storage volume, or restore an uploaded backup (named by X-LXD-name)",
       tag,
       body: storageVolumesPostSchema,
+      upload: async ({ c, param }) => {
+        needCustom(param("type") || "custom", "");
+        const body = c.req.raw.body as unknown as ReadableStream<Uint8Array> | null;
+        const name = c.req.header("x-lxd-name") ?? "";
+        return background(
+          c,
+          await volumeBackups.import(param("pool"), name, body ? Readable.fromWeb(body) : Readable.from([])),
+        );
+      },
     }, async (request) => {
       const { c, body, param } = request;
       const post = { ...body, type: param("type") || body.type };
@@ -120,6 +137,58 @@ function addVolumes(app: OpenAPIHono, { volumes, volumeSnapshots, volumeCopies }
     tag,
     returns: storageVolumeStateSchema,
   }, async (request) => sync(request.c, await volumes.state(...keyOf(request))));
+}
+
+function addBackups(app: OpenAPIHono, { volumeBackups }: Services): void {
+  const list = `${one}/backups`;
+  const path = `${list}/{backup}`;
+  const keyed = (request: RouteRequest<unknown>): [string, string] => {
+    const [pool, type, name] = keyOf(request);
+    return [pool, needCustom(type, name)];
+  };
+
+  route(app, {
+    method: "get",
+    path: list,
+    summary: "List a volume's backups",
+    tag,
+    returns: z.array(z.union([z.string(), storageVolumeBackupSchema])),
+  }, (request) => {
+    const [pool, name] = keyed(request);
+    const found = volumeBackups.list(pool, name);
+    if (request.recursion() > 0) return sync(request.c, found);
+    return sync(
+      request.c,
+      found.map((backup) => `/1.0/storage-pools/${pool}/volumes/custom/${name}/backups/${backup.name}`),
+    );
+  });
+  route(
+    app,
+    {
+      method: "post",
+      path: list,
+      summary: "Prepare a backup; it is made while it is downloaded, with the content of that moment",
+      tag,
+      body: storageVolumeBackupsPostSchema,
+    },
+    (request) => background(request.c, volumeBackups.create(...keyed(request), request.body)),
+  );
+  route(
+    app,
+    { method: "get", path, summary: "A backup", tag, returns: storageVolumeBackupSchema },
+    (request) => sync(request.c, volumeBackups.get(...keyed(request), request.param("backup"))),
+  );
+  route(
+    app,
+    { method: "delete", path, summary: "Forget a backup", tag },
+    (request) => background(request.c, volumeBackups.delete(...keyed(request), request.param("backup"))),
+  );
+  route(app, { method: "get", path: `${path}/export`, summary: "Download a backup", tag }, async (request) => {
+    const stream = await volumeBackups.export(...keyed(request), request.param("backup"));
+    return new Response(Readable.toWeb(stream) as unknown as globalThis.ReadableStream, {
+      headers: { "content-type": "application/octet-stream" },
+    });
+  });
 }
 
 function addSnapshots(app: OpenAPIHono, { volumeSnapshots }: Services): void {

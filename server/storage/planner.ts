@@ -97,7 +97,7 @@ async function fillFrom(host: Host, source: string, target: string, options: Cop
   });
 }
 
-async function emptyTree(host: Host, path: string): Promise<void> {
+export async function emptyTree(host: Host, path: string): Promise<void> {
   await host.run(["find", path, "-mindepth", "1", "-delete"], { timeoutMs: copyTimeoutMs });
 }
 

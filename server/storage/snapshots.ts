@@ -233,7 +233,7 @@ function defaultExpiry(config: Config, isScheduled: boolean): string | null {
   return expiryAfter(manual ?? config["snapshots.expiry"] ?? "", new Date())?.toISOString() ?? null;
 }
 
-function checkTime(text: string): string | null {
+export function checkTime(text: string): string | null {
   const time = new Date(text);
   if (Number.isNaN(time.getTime())) throw new LidoError("bad_request", `Invalid time "${text}": ISO 8601 is allowed`);
   // Go's zero time means never.

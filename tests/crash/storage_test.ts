@@ -34,8 +34,8 @@ class Api {
   }
 
   // deno-lint-ignore no-explicit-any
-  async ask(method: string, path: string, body?: unknown): Promise<any> {
-    const answer = await this.#raw.ask(method, `/1.0${path}`, body);
+  async ask(method: string, path: string, body?: unknown, headers?: Record<string, string>): Promise<any> {
+    const answer = await this.#raw.ask(method, `/1.0${path}`, body, headers);
     if (answer.status >= 400) throw new Error(`${method} ${path}: ${answer.body.error}`);
     if (answer.status !== 202) return answer.body.metadata;
     const operation = await this.#raw.wait(answer.body.metadata.id);
@@ -86,10 +86,17 @@ class Api {
     return this.ask("PUT", `/storage-pools/${pool}/volumes/custom/work`, { restore: snapshot });
   }
 
+  import(pool: string, name: string) {
+    const headers = { "content-type": "application/octet-stream", "x-lxd-name": name };
+    return this.ask("POST", `/storage-pools/${pool}/volumes/custom`, backup, headers);
+  }
+
   set(pool: string, name: string, config: object) {
     return this.ask("PATCH", `/storage-pools/${pool}/volumes/custom/${name}`, { config });
   }
 }
+
+const backup = readFileSync(join(projectRoot, "tests/fixtures/lxd-5.0.2-volume.tar.gz"));
 
 /** What there is below a directory: content, owners and modes. */
 function digest(path: string): string {
@@ -189,6 +196,11 @@ const scenarios: readonly Scenario[] = [
     {
       name: `copy within the pool (${pool})`,
       run: (api) => api.copy(pool, pool, "new"),
+      reset: (api) => api.delete(pool, "new"),
+    },
+    {
+      name: `import a backup with a snapshot (${pool})`,
+      run: (api) => api.import(pool, "new"),
       reset: (api) => api.delete(pool, "new"),
     },
     {

@@ -14,7 +14,7 @@ export async function busyboxImage(): Promise<string> {
 /** One entry of a tarball that no `tar` would write. */
 export interface Entry {
   readonly name: string;
-  /** "0" file, "2" symlink, "3" character device, "5" directory; "0" when absent. */
+  /** "0" file, "1" hard link, "2" symlink, "3" character device, "5" directory; "0" when absent. */
   readonly type?: string;
   readonly content?: string;
   readonly target?: string;
@@ -45,19 +45,23 @@ function header(entry: Entry, sizeBytes: number): Uint8Array {
 /** Writes an image with metadata.yaml, an empty rootfs and `entries`, exactly as named. @returns Its path, in a directory
  * of its own below the temporary directory, which `Symbol.dispose` takes away. */
 export function craftedImage(entries: readonly Entry[]): { path: string } & Disposable {
-  const all: Entry[] = [
+  return craftedArchive([
     { name: "metadata.yaml", content: metadata, mode: 0o644 },
     { name: "rootfs/", type: "5" },
     ...entries,
-  ];
-  const blocks = all.flatMap((entry) => {
+  ]);
+}
+
+/** As `craftedImage`, with nothing but `entries`. @param end What follows them; a tar archive's end mark when absent. */
+export function craftedArchive(entries: readonly Entry[], end = Buffer.alloc(1024)): { path: string } & Disposable {
+  const blocks = entries.flatMap((entry) => {
     const content = Buffer.from(entry.content ?? "");
     const padding = Buffer.alloc((512 - content.length % 512) % 512);
     return [header(entry, content.length), content, padding];
   });
   const directory = mkdtempSync(join(tmpdir(), "lido-image-"));
   const path = join(directory, "image.tar");
-  writeFileSync(path, Buffer.concat([...blocks, Buffer.alloc(1024)]));
+  writeFileSync(path, Buffer.concat([...blocks, end]));
   return { path, [Symbol.dispose]: () => rmSync(directory, { recursive: true, force: true }) };
 }
 

@@ -16,17 +16,18 @@ export class RawClient {
     this.#socket = `${directory}/unix.socket`;
   }
 
-  /** @param body Text goes as it is, anything else as JSON. */
-  ask(method: string, path: string, body?: unknown): Promise<Answer> {
+  /** @param body Text and bytes go as they are, anything else as JSON. */
+  ask(method: string, path: string, body?: unknown, headers: Record<string, string> = {}): Promise<Answer> {
     return new Promise((resolve, reject) => {
-      const outgoing = request({ socketPath: this.#socket, method, path, agent: false }, async (incoming) => {
+      const outgoing = request({ socketPath: this.#socket, method, path, headers, agent: false }, async (incoming) => {
         const chunks: Uint8Array[] = [];
         for await (const chunk of incoming) chunks.push(chunk as Uint8Array);
         const text = Buffer.concat(chunks).toString();
         resolve({ status: incoming.statusCode ?? 0, body: text === "" ? undefined : JSON.parse(text) });
       });
       outgoing.on("error", reject);
-      outgoing.end(body === undefined || typeof body === "string" ? body : JSON.stringify(body));
+      const isPlain = body === undefined || typeof body === "string" || body instanceof Uint8Array;
+      outgoing.end(isPlain ? body : JSON.stringify(body));
     });
   }
 

@@ -11,6 +11,13 @@ export interface TarEntry {
   readonly type: TarEntryType;
   readonly linkName: string;
   readonly sizeBytes: number;
+  readonly mode: number;
+  readonly uid: number;
+  readonly gid: number;
+  /** The header blocks as they came, extended ones included. */
+  readonly header: Uint8Array;
+  /** The content blocks as they came, padding included; instead of `read`, and before the next entry is asked for. */
+  blocks(): AsyncGenerator<Uint8Array>;
   /** @returns The content of a file. @throws {Error} If it is larger than `maxBytes`. */
   read(maxBytes: number): Promise<Uint8Array>;
 }
@@ -27,15 +34,25 @@ const types: Readonly<Record<string, TarEntryType>> = {
   "6": "fifo",
 };
 
+interface PaxRecords {
+  readonly path?: string;
+  readonly linkpath?: string;
+  readonly size?: string;
+  readonly uid?: string;
+  readonly gid?: string;
+}
+
 /** @throws {Error} If the archive is cut off or damaged. */
 export async function* readTar(stream: AsyncIterable<Uint8Array>): AsyncGenerator<TarEntry> {
   const input = new Input(stream);
-  let next: { path?: string; linkpath?: string; size?: string } = {};
+  let next: PaxRecords = {};
+  let headers: Uint8Array[] = [];
   for (;;) {
     const header = await input.take(blockBytes);
     if (!header) throw new Error("the archive is truncated: its end mark is missing");
     if (header.every((byte) => byte === 0)) break;
     checkSum(header);
+    headers.push(header.slice());
     const flag = String.fromCharCode(header[156]!);
     const size = next.size === undefined ? number(header, 124, 12) : Number(next.size);
     if (!Number.isSafeInteger(size) || size < 0) {
@@ -43,30 +60,47 @@ export async function* readTar(stream: AsyncIterable<Uint8Array>): AsyncGenerato
     }
     if ("LKxg".includes(flag)) {
       if (size > nameMaxBytes) throw new Error("the archive is damaged: an extended header is too large");
-      const content = await need(input, size);
-      await skip(input, padding(size));
-      if (flag === "L") next.path = text(content, 0, content.length);
-      else if (flag === "K") next.linkpath = text(content, 0, content.length);
+      const content = (await need(input, size)).slice();
+      headers.push(content, (await need(input, padding(size))).slice());
+      if (flag === "L") next = { ...next, path: text(content, 0, content.length) };
+      else if (flag === "K") next = { ...next, linkpath: text(content, 0, content.length) };
       else if (flag === "x") next = { ...next, ...paxRecords(content) };
       continue;
     }
     const type = types[flag];
     if (!type) throw new Error(`the archive has an entry of unknown type ${JSON.stringify(flag)}`);
     const sizeBytes = type === "file" ? size : 0;
-    let isRead = false;
+    let left = sizeBytes;
+    let rest = padding(sizeBytes);
     yield {
       name: next.path ?? name(header),
       linkName: next.linkpath ?? text(header, 157, 100),
       type,
       sizeBytes,
+      mode: number(header, 100, 8) & 0o7777,
+      uid: Number(next.uid ?? number(header, 108, 8)),
+      gid: Number(next.gid ?? number(header, 116, 8)),
+      header: Buffer.concat(headers),
+      async *blocks() {
+        while (left > 0) {
+          const part = await input.some(left);
+          left -= part.length;
+          yield part;
+        }
+        if (rest === 0) return;
+        const zeros = await need(input, rest);
+        rest = 0;
+        yield zeros;
+      },
       read: async (maxBytes) => {
         if (sizeBytes > maxBytes) throw new Error(`it has ${sizeBytes} bytes, ${maxBytes} are allowed`);
-        isRead = true;
+        left = 0;
         return await need(input, sizeBytes);
       },
     };
-    await skip(input, (isRead ? 0 : sizeBytes) + padding(sizeBytes));
+    await skip(input, left + rest);
     next = {};
+    headers = [];
   }
   // The rest (padding to the record's size) is read so that a tool behind us does not die of a broken pipe.
   while (await input.drop(1 << 20));
@@ -99,6 +133,14 @@ class Input {
     return result;
   }
 
+  /** @returns What there is, at most `max` bytes and at least one. @throws {Error} At the end of the stream. */
+  async some(max: number): Promise<Uint8Array> {
+    if (this.#chunk.length === 0 && !await this.#more()) throw new Error("the archive is truncated");
+    const part = this.#chunk.subarray(0, max);
+    this.#chunk = this.#chunk.subarray(part.length);
+    return part;
+  }
+
   /** Passes over up to `count` bytes. @returns How many there were. */
   async drop(count: number): Promise<number> {
     let dropped = 0;
@@ -115,7 +157,7 @@ class Input {
     const { done, value } = await this.#chunks.next();
     if (done) return false;
     this.#chunk = value;
-    return true;
+    return value.length > 0 || await this.#more();
   }
 }
 
@@ -158,7 +200,7 @@ function checkSum(header: Uint8Array): void {
 }
 
 /** "<length> <key>=<value>\n", the length counting itself. */
-function paxRecords(bytes: Uint8Array): { path?: string; linkpath?: string; size?: string } {
+function paxRecords(bytes: Uint8Array): PaxRecords {
   const records: Record<string, string> = {};
   for (let offset = 0; offset < bytes.length;) {
     const match = /^(\d{1,6}) /.exec(text(bytes, offset, 8));
@@ -169,8 +211,16 @@ function paxRecords(bytes: Uint8Array): { path?: string; linkpath?: string; size
     const record = new TextDecoder().decode(bytes.subarray(offset + match[0].length, offset + length - 1));
     const equals = record.indexOf("=");
     const key = record.slice(0, equals);
-    if (key === "path" || key === "linkpath" || key === "size") records[key] = record.slice(equals + 1);
+    if (key.startsWith("GNU.sparse.")) throw new Error("the archive has a sparse file, which cannot be checked");
+    if (/^(path|linkpath|size|uid|gid)$/.test(key)) records[key] = record.slice(equals + 1);
     offset += length;
   }
   return records;
+}
+
+/** @returns Without "./" and the like; undefined for what is absolute or goes up. */
+export function normal(path: string): string | undefined {
+  if (path.startsWith("/") || path.includes("\0")) return undefined;
+  const parts = path.split("/").filter((part) => part !== "" && part !== ".");
+  return parts.includes("..") ? undefined : parts.join("/");
 }

@@ -1,0 +1,80 @@
+/** The download and the upload of a volume's backup, as streams. */
+import type { Operation } from "../api/types.ts";
+import { openEnvelope, url } from "./client/client.ts";
+import { UsageError } from "./client/errors.ts";
+import type { Io } from "./verb.ts";
+
+export interface ExportOptions {
+  readonly volumeOnly: boolean;
+  readonly compression: string;
+}
+
+/** @param path A file, which must not be there; "-" is stdout. */
+export async function exportVolume(
+  io: Io,
+  pool: string,
+  volume: string,
+  path: string,
+  options: ExportOptions,
+): Promise<void> {
+  const { createWriteStream } = await import("node:fs");
+  const { rm } = await import("node:fs/promises");
+  const { pipeline } = await import("node:stream/promises");
+  const { requestStream } = await import("./client/http.ts");
+  const backups = url`/1.0/storage-pools/${pool}/volumes/custom/${volume}/backups`;
+  const operation = await io.client.change("POST", backups, {
+    name: "",
+    volume_only: options.volumeOnly,
+    compression_algorithm: options.compression,
+  });
+  const name = operation?.resources.backups?.[0]?.split("/").at(-1) ?? "";
+  const backup = `${backups}/${name}`;
+  try {
+    const reply = await requestStream(io.client.endpoint, { method: "GET", path: `${backup}/export` });
+    if (reply.statusCode !== 200) {
+      const chunks: Uint8Array[] = [];
+      for await (const chunk of reply) chunks.push(chunk as Uint8Array);
+      openEnvelope({
+        status: reply.statusCode ?? 0,
+        header: () => undefined,
+        text: Buffer.concat(chunks).toString("utf8"),
+      });
+    }
+    const isFile = path !== "-";
+    const target = createWriteStream(path, isFile ? { flags: "wx", mode: 0o600 } : { fd: 1 });
+    try {
+      await pipeline(reply, target);
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      if (code === "EEXIST") throw new UsageError(`Cannot write "${path}": it exists`);
+      if (isFile) await rm(path, { force: true });
+      throw code === "ECONNRESET" ? new Error("The daemon could not finish the backup; its log says why") : error;
+    }
+  } finally {
+    await io.client.change("DELETE", backup);
+  }
+}
+
+/** @param path A file; "-" is stdin. @param name Of the new volume; the backup's own when empty. */
+export async function importVolume(io: Io, pool: string, path: string, name: string): Promise<Operation> {
+  const { createReadStream } = await import("node:fs");
+  const { access } = await import("node:fs/promises");
+  const { requestStream } = await import("./client/http.ts");
+  if (path !== "-") {
+    await access(path).catch(() => {
+      throw new UsageError(`Cannot read "${path}": no such file`);
+    });
+  }
+  const body = path === "-" ? createReadStream("", { fd: 0 }) : createReadStream(path, { highWaterMark: 1 << 18 });
+  const reply = await requestStream(io.client.endpoint, {
+    method: "POST",
+    path: url`/1.0/storage-pools/${pool}/volumes/custom`,
+    headers: { "Content-Type": "application/octet-stream", "X-LXD-name": name },
+    body,
+  });
+  const chunks: Uint8Array[] = [];
+  for await (const chunk of reply) chunks.push(chunk as Uint8Array);
+  const text = Buffer.concat(chunks).toString("utf8");
+  const { metadata } = openEnvelope({ status: reply.statusCode ?? 0, header: () => undefined, text });
+  return await io.client.waitFor(metadata as Operation);
+}

@@ -1,0 +1,475 @@
+import { randomUUID } from "node:crypto";
+import { chmod, chown, rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { PassThrough, Readable } from "node:stream";
+import { LidoError, messageOf } from "../../api/errors.ts";
+import type { Config, StorageVolumeBackup, StorageVolumeBackupsPost } from "../../api/types.ts";
+import { CommandError, type PipedCommand } from "../../drivers/host/host.ts";
+import type { Driver, Volume } from "../../drivers/storage/driver.ts";
+import { compressionOf, compressors, decompressors, headBytes } from "../archives/compression.ts";
+import { normal, readTar, type TarEntry } from "../archives/tar_reader.ts";
+import type { Operation } from "../operations/operations.ts";
+import { showProgress } from "../operations/progress.ts";
+import type { Row } from "../state/database.ts";
+import { type BackupIndex, parseIndex, writeIndex } from "./backup_index.ts";
+import { checkName } from "./names.ts";
+import { emptyTree, transferSnapshot } from "./planner.ts";
+import { onDisk, viewSnapshot } from "./rows.ts";
+import { checkTime } from "./snapshots.ts";
+import { lockName, url, type Volumes, type VolumesOptions } from "./volumes.ts";
+
+const indexMaxBytes = 1 << 20;
+const entriesMax = 20_000_000;
+const endOfArchive = new Uint8Array(1024);
+/** tar's code for a file that was written to while it was read: a running container's own doing. */
+const changedWhileRead = 1;
+
+interface Backup {
+  readonly view: StorageVolumeBackup;
+  readonly compression: string;
+}
+
+/** Backups of custom volumes, in LXD's format. Nothing is kept: what is made is a name and its settings, and the archive is made while it is
+ * downloaded, with the content of that moment; an upload goes into the volume as it comes. */
+export class VolumeBackups {
+  readonly #options: VolumesOptions & { readonly directory: string };
+  readonly #volumes: Volumes;
+  /** By the URL of the backup. */
+  readonly #backups = new Map<string, Backup>();
+
+  /** @param options.directory For the index while it is read by tar. */
+  constructor(options: VolumesOptions & { readonly directory: string }, volumes: Volumes) {
+    this.#options = options;
+    this.#volumes = volumes;
+  }
+
+  /** Those that have not expired. */
+  list(pool: string, volume: string): StorageVolumeBackup[] {
+    this.#volumes.row(pool, "custom", volume);
+    const prefix = `${url(pool, "custom", volume)}/backups/`;
+    const now = Date.now();
+    for (const [key, { view }] of this.#backups) {
+      if (new Date(view.expires_at).getTime() <= now) this.#backups.delete(key);
+    }
+    return [...this.#backups].filter(([key]) => key.startsWith(prefix)).map(([, { view }]) => view);
+  }
+
+  /** @throws {LidoError} not_found. */
+  get(pool: string, volume: string, name: string): StorageVolumeBackup {
+    return this.#find(pool, volume, name).view;
+  }
+
+  create(pool: string, volume: string, post: StorageVolumeBackupsPost): Operation {
+    const taken = new Set(this.list(pool, volume).map(({ name }) => name));
+    const compression = post.compression_algorithm || "gzip";
+    if (!compressors[compression]) {
+      const names = Object.keys(compressors).join(", ");
+      throw new LidoError("bad_request", `Invalid compression algorithm "${compression}": ${names} are allowed`);
+    }
+    if (post.optimized_storage) {
+      throw new LidoError("not_implemented", "Backups in a driver's own format aren't supported");
+    }
+    let name = post.name;
+    for (let number = 0; name === ""; number++) if (!taken.has(`backup${number}`)) name = `backup${number}`;
+    checkName("Backup", name);
+    if (taken.has(name)) throw new LidoError("conflict", `Backup "${name}" already exists`);
+    const key = `${url(pool, "custom", volume)}/backups/${name}`;
+    return this.#options.operations.start({
+      description: "Creating custom volume backup",
+      // LXD 5.0's client takes what is behind this for the name.
+      resources: { storage_volumes: [url(pool, "custom", volume)], backups: [`/1.0/backups/${name}`] },
+      run: () => {
+        const day = new Date(Date.now() + 24 * 3_600_000).toISOString();
+        const view: StorageVolumeBackup = {
+          name,
+          created_at: new Date().toISOString(),
+          expires_at: (post.expires_at && checkTime(post.expires_at)) || day,
+          volume_only: post.volume_only,
+          optimized_storage: false,
+        };
+        this.#backups.set(key, { view, compression });
+        return Promise.resolve();
+      },
+    });
+  }
+
+  delete(pool: string, volume: string, name: string): Operation {
+    this.#find(pool, volume, name);
+    return this.#options.operations.start({
+      description: "Deleting custom volume backup",
+      resources: { storage_volumes: [url(pool, "custom", volume)] },
+      run: () => {
+        this.#backups.delete(`${url(pool, "custom", volume)}/backups/${name}`);
+        return Promise.resolve();
+      },
+    });
+  }
+
+  /** The archive, as it is made. It fails, and does not end, when something goes wrong on the way. */
+  async export(pool: string, volume: string, name: string): Promise<Readable> {
+    const { view, compression } = this.#find(pool, volume, name);
+    const { host, pools } = this.#options;
+    const row = this.#volumes.row(pool, "custom", volume);
+    const driver = pools.driver(pool);
+    const stored = this.#volumes.volume(row);
+    const snapshots = view.volume_only ? [] : this.#volumes.snapshotRows(Number(row.id));
+    const indexFile = join(this.#options.directory, `${randomUUID()}.yaml`);
+    const output = new PassThrough();
+    const started = Promise.withResolvers<void>();
+    const abort = new AbortController();
+    output.on("close", () => abort.abort(new Error("the download was given up")));
+    const run = async () => {
+      await using undo = new AsyncDisposableStack();
+      undo.defer(() => rm(indexFile, { force: true }));
+      await writeFile(indexFile, writeIndex(indexOf(pool, pools.kindOf(pool).name, row, snapshots)), { mode: 0o600 });
+      const content = await this.#moment(driver, stored, undo);
+      const places: [string, string][] = [
+        [indexFile, "backup/index.yaml"],
+        ...snapshots.map((snapshot): [string, string] => [
+          driver.path({ ...stored, snapshot: String(snapshot.name) }),
+          `backup/volume-snapshots/${snapshot.name}`,
+        ]),
+        [driver.path(content), "backup/volume"],
+      ];
+      const tar = host.pipe(archiver(places), { signal: abort.signal, okCodes: [0, changedWhileRead] });
+      const argv = compressors[compression]!;
+      const last = argv.length === 0 ? tar : host.pipe(argv, { stdin: tar.stdout, signal: abort.signal });
+      started.resolve();
+      for await (const chunk of last.stdout) {
+        if (!output.write(chunk)) await new Promise((resolve) => output.once("drain", resolve).once("close", resolve));
+        if (output.destroyed) break;
+      }
+      await Promise.all([tar.done, last.done]);
+    };
+    void this.#volumes.locks.hold([lockName(pool, stored)], run).then(
+      () => output.end(),
+      (error) => {
+        started.reject(error);
+        output.destroy(error as Error);
+      },
+    );
+    await started.promise;
+    return output;
+  }
+
+  /** Makes a volume of an upload.
+   * @param name Of the new volume; the backup's own when empty. @returns The operation, when the upload has been read. */
+  async import(pool: string, name: string, body: Readable): Promise<Operation> {
+    this.#options.pools.id(pool);
+    const upload = await unpacked(this.#options.host, body);
+    const entries = readTar(upload.stream as AsyncIterable<Uint8Array>);
+    try {
+      const first = await entries.next();
+      if (first.done || normal(first.value.name) !== "backup/index.yaml") {
+        throw new LidoError("bad_request", "Invalid backup: it does not begin with backup/index.yaml");
+      }
+      const index = parseIndex(new TextDecoder().decode(await first.value.read(indexMaxBytes)));
+      const operation = this.#restore(pool, name || index.name, index, entries, upload);
+      await operation.finished;
+      return operation;
+    } catch (error) {
+      throw await upload.reason(error);
+    } finally {
+      upload.close();
+    }
+  }
+
+  #restore(
+    pool: string,
+    name: string,
+    index: BackupIndex,
+    entries: AsyncGenerator<TarEntry>,
+    upload: Upload,
+  ): Operation {
+    const { host, pools, operations, events } = this.#options;
+    const given = Object.fromEntries(Object.entries(index.volume.config).filter(([key]) => !isPlace(key)));
+    const { description } = index.volume;
+    const config = this.#volumes.checkNew(pool, {
+      name,
+      type: "custom",
+      content_type: "filesystem",
+      description,
+      config: given,
+      source: { type: "", name: "", pool: "", project: "", volume_only: false, refresh: false },
+    });
+    const { snapshot: facet } = pools.driver(pool).facets;
+    if (index.snapshots.length > 0 && !facet) {
+      throw new LidoError("bad_request", `Cannot restore snapshots: ${pools.driver(pool).absent.snapshot}`);
+    }
+    return operations.start({
+      description: "Restoring custom volume backup",
+      resources: { storage_volumes: [url(pool, "custom", name)] },
+      cancel: () => {},
+      run: async (operation) => {
+        const target = { ...onDisk("custom", name), config };
+        await this.#volumes.make(pool, target, { description, config }, async (driver, volume) => {
+          await driver.create(volume);
+          const sections = new Sections(entries, index.snapshots.map((one) => one.name), showProgress(operation, name));
+          try {
+            for await (const section of sections.all()) {
+              operation.signal.throwIfAborted();
+              await emptyTree(host, driver.path(volume));
+              await section.extract((argv, stdin) => host.pipe(argv, { stdin }), driver.path(volume));
+              if (section.snapshot !== undefined) await facet!.create({ ...volume, snapshot: section.snapshot });
+            }
+          } catch (error) {
+            throw await upload.reason(error);
+          }
+          return (id) => this.#volumes.insertSnapshots(id, index.snapshots.map(rowOf));
+        });
+        events.lifecycle("storage-volume-created", url(pool, "custom", name), { type: "custom" });
+      },
+    });
+  }
+
+  /** Where the content stands still while it is read, if that costs nothing. */
+  async #moment(driver: Driver, volume: Volume, undo: AsyncDisposableStack): Promise<Volume> {
+    const { snapshot } = driver.facets;
+    if (snapshot?.cost !== "instant") {
+      await driver.mount(volume);
+      return volume;
+    }
+    const moment = { ...volume, snapshot: transferSnapshot };
+    await snapshot.delete(moment); // what a killed transfer left
+    undo.defer(() => snapshot.delete(moment));
+    await snapshot.create(moment);
+    return moment;
+  }
+
+  #find(pool: string, volume: string, name: string): Backup {
+    this.list(pool, volume);
+    const found = this.#backups.get(`${url(pool, "custom", volume)}/backups/${name}`);
+    if (!found) throw new LidoError("not_found", "Storage volume backup not found");
+    return found;
+  }
+}
+
+/** What says where a volume was, not what it is. */
+const isPlace = (key: string) => key.startsWith("volatile.idmap.next");
+
+function indexOf(pool: string, driver: string, row: Row, snapshots: readonly Row[]): BackupIndex {
+  return {
+    name: String(row.name),
+    pool,
+    driver,
+    volume: { config: JSON.parse(String(row.config)), description: String(row.description) },
+    snapshots: snapshots.map((one) => {
+      const { name, config, description, created_at, expires_at } = viewSnapshot(one);
+      return { name, config, description, createdAt: created_at, expiresAt: expires_at };
+    }),
+  };
+}
+
+function rowOf(one: BackupIndex["snapshots"][number]): Row {
+  return {
+    name: one.name,
+    description: one.description,
+    created_at: one.createdAt,
+    expires_at: one.expiresAt,
+    config: JSON.stringify(one.config as Config),
+  };
+}
+
+/** @param places Host path → name in the archive. */
+function archiver(places: readonly (readonly [string, string])[]): string[] {
+  const rename = places.map(([path, name]) => {
+    const pattern = path.slice(1).replaceAll(/[.[\]*^$\\,]/g, "\\$&");
+    // Not the targets of symbolic links, which are the container's own affair; those of hard links are names in the archive.
+    return `--transform=flags=rhS;s,^${pattern}\\(/\\|$\\),${name}\\1,`;
+  });
+  return [
+    "tar",
+    "--create",
+    "--format=posix",
+    "--numeric-owner",
+    "--xattrs",
+    "--xattrs-include=*",
+    "--acls",
+    "--warning=no-file-changed",
+    ...rename,
+    "--file=-",
+    "--directory=/",
+    "--",
+    ...places.map(([path]) => path.slice(1)),
+  ];
+}
+
+interface Upload {
+  readonly stream: Readable;
+  /** What an error is to be called: the decompressor's own words say more than the truncation that follows from its failure. */
+  reason(error: unknown): Promise<unknown>;
+  close(): void;
+}
+
+/** @throws {LidoError} bad_request when it is no archive that we know. */
+async function unpacked(host: VolumesOptions["host"], body: Readable): Promise<Upload> {
+  const source = body[Symbol.asyncIterator]() as AsyncIterator<Uint8Array>;
+  const head: Uint8Array[] = [];
+  let bytes = 0;
+  while (bytes < headBytes) {
+    const { done, value } = await source.next();
+    if (done) break;
+    head.push(value);
+    bytes += value.length;
+  }
+  const compression = compressionOf(Buffer.concat(head));
+  if (compression === undefined || compression === "squashfs") {
+    throw new LidoError("bad_request", "Invalid backup: it is no tar archive (plain, gzip, xz, zstd, bzip2)");
+  }
+  const whole = Readable.from(
+    (async function* () {
+      yield* head;
+      yield* { [Symbol.asyncIterator]: () => source };
+    })(),
+    { objectMode: false },
+  );
+  const argv = decompressors[compression];
+  const tool: PipedCommand | undefined = argv && host.pipe(argv, { stdin: whole });
+  return {
+    stream: tool?.stdout ?? whole,
+    reason: async (error) => {
+      if (error instanceof LidoError && !error.message.startsWith("Invalid backup: the archive")) return error;
+      // A tool that still has something to write would wait for ever.
+      whole.destroy();
+      tool?.stdout.destroy();
+      const cause = await tool?.done.then(() => undefined, (failure) => failure);
+      const text = cause instanceof CommandError ? cause.stderr.trim().split("\n").at(-1) : undefined;
+      return new LidoError("bad_request", `Invalid backup: ${text || messageOf(error)}`);
+    },
+    close: () => {
+      (tool?.stdout ?? whole).destroy();
+      whole.destroy();
+    },
+  };
+}
+
+/** Splits a backup into its trees: those of the snapshots, then the volume's own. */
+class Sections {
+  readonly #entries: AsyncGenerator<TarEntry>;
+  readonly #snapshots: readonly string[];
+  readonly #progress: (bytes: bigint) => void;
+  #bytes = 0n;
+  #count = 0;
+  #next: { entry: TarEntry; root: string; path: string } | undefined;
+
+  constructor(entries: AsyncGenerator<TarEntry>, snapshots: readonly string[], progress: (bytes: bigint) => void) {
+    this.#entries = entries;
+    this.#snapshots = snapshots;
+    this.#progress = progress;
+  }
+
+  async *all(): AsyncGenerator<Section> {
+    const expected = [...this.#snapshots.map((name) => `backup/volume-snapshots/${name}`), "backup/volume"];
+    await this.#advance();
+    for (const [index, root] of expected.entries()) {
+      if (this.#next?.root !== root) {
+        throw invalid(`"${root}" is missing, or not in its place (there is "${this.#next?.path ?? "the end"}")`);
+      }
+      const section = new Section(root, this.#snapshots[index], this.#within(root));
+      yield section;
+    }
+    if (this.#next) throw invalid(`"${this.#next.path}" is not in the index`);
+  }
+
+  async *#within(root: string): AsyncGenerator<{ entry: TarEntry; path: string }> {
+    for (; this.#next?.root === root; await this.#advance()) {
+      yield this.#next;
+      this.#progress(this.#bytes += BigInt(this.#next.entry.sizeBytes));
+    }
+  }
+
+  async #advance(): Promise<void> {
+    this.#next = undefined;
+    for (;;) {
+      const { done, value: entry } = await this.#entries.next();
+      if (done) return;
+      if (++this.#count > entriesMax) throw invalid(`it has more than ${entriesMax} files`);
+      const path = normal(entry.name);
+      if (path === undefined) throw invalid(`${JSON.stringify(entry.name)} leads out of the backup`);
+      // The directories above the trees, which some writers name.
+      if (/^backup(\/volume-snapshots)?$/.test(path) && entry.type === "directory") continue;
+      const root = /^backup\/(volume|volume-snapshots\/[^/]+)(?=\/|$)/.exec(path)?.[0];
+      if (root === undefined) throw invalid(`${JSON.stringify(entry.name)} belongs to no volume`);
+      this.#next = { entry, root, path };
+      return;
+    }
+  }
+}
+
+/** One tree of a backup. */
+class Section {
+  readonly snapshot: string | undefined;
+  readonly #root: string;
+  readonly #entries: AsyncGenerator<{ entry: TarEntry; path: string }>;
+
+  constructor(root: string, snapshot: string | undefined, entries: AsyncGenerator<{ entry: TarEntry; path: string }>) {
+    this.#root = root;
+    this.snapshot = snapshot;
+    this.#entries = entries;
+  }
+
+  /** Unpacks it, each entry once it was found harmless. */
+  async extract(pipe: (argv: readonly string[], stdin: Readable) => PipedCommand, target: string): Promise<void> {
+    let top: TarEntry | undefined, failure: unknown;
+    const symlinks = new Set<string>();
+    const checked = async function* (this: Section) {
+      try {
+        for await (const { entry, path } of this.#entries) {
+          check(entry, path, this.#root, symlinks);
+          if (path === this.#root) top = entry;
+          yield entry.header;
+          yield* entry.blocks();
+        }
+        yield endOfArchive;
+      } catch (error) {
+        failure = error; // tar, which is ended by it, knows nothing of it
+        throw error;
+      }
+    };
+    const { stdout, done } = pipe([
+      "tar",
+      "--extract",
+      "--numeric-owner",
+      "--same-owner",
+      "--preserve-permissions",
+      "--xattrs",
+      "--xattrs-include=*",
+      "--acls",
+      "--delay-directory-restore",
+      `--strip-components=${this.#root.split("/").length}`,
+      `--directory=${target}`,
+      "--file=-",
+    ], Readable.from(checked.call(this), { objectMode: false }));
+    stdout.resume();
+    await done.catch((error) => {
+      throw failure ?? error;
+    });
+    if (!top) return;
+    if (top.type !== "directory") throw invalid(`"${this.#root}" is no directory`);
+    await chown(target, top.uid, top.gid);
+    await chmod(target, top.mode);
+  }
+}
+
+function check(entry: TarEntry, path: string, root: string, symlinks: Set<string>): void {
+  const parts = path.split("/");
+  for (let depth = 1; depth < parts.length; depth++) {
+    if (symlinks.has(parts.slice(0, depth).join("/"))) {
+      throw invalid(`${JSON.stringify(entry.name)} goes through a symbolic link of the backup`);
+    }
+  }
+  if (entry.type === "symlink") symlinks.add(path);
+  else symlinks.delete(path);
+  if (entry.type === "character" || entry.type === "block") {
+    throw invalid(`${JSON.stringify(entry.name)} is a device node`);
+  }
+  if (entry.type === "link" && !normal(entry.linkName)?.startsWith(`${root}/`)) {
+    throw invalid(
+      `${JSON.stringify(entry.name)} is a hard link out of its volume, to ${JSON.stringify(entry.linkName)}`,
+    );
+  }
+}
+
+function invalid(why: string): LidoError {
+  return new LidoError("bad_request", `Invalid backup: ${why}`);
+}

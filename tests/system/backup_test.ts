@@ -1,0 +1,205 @@
+/** Backups of volumes: round trips through every format and between drivers, with the real client and from the real LXD, and hostile ones. */
+import assert from "node:assert/strict";
+import {
+  chmodSync,
+  chownSync,
+  linkSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { join } from "node:path";
+import { command, succeed } from "../support/command.ts";
+import { Daemon, executable, projectRoot } from "../support/daemon.ts";
+import { craftedArchive } from "../support/image.ts";
+
+/** Path → what it is, for a whole tree. */
+function tree(root: string): Record<string, string> {
+  const found: Record<string, string> = {};
+  const walk = (at: string, name: string) => {
+    const info = lstatSync(at);
+    const content = info.isFile() ? readFileSync(at, "base64") : info.isSymbolicLink() ? readlinkSync(at) : "";
+    found[name] = [info.mode.toString(8), info.uid, info.gid, info.isFile() ? info.nlink : "", content].join(" ");
+    if (info.isDirectory()) { for (const entry of readdirSync(at)) walk(join(at, entry), `${name}/${entry}`); }
+  };
+  walk(root, "");
+  return found;
+}
+
+Deno.test("backups of volumes", async (t) => {
+  await using daemon = await Daemon.start();
+  await daemon.ok("storage", "create", "plain", "dir");
+  await daemon.ok("storage", "create", "fast", "btrfs", "size=256MiB");
+  const at = (pool: string, volume: string) =>
+    join(daemon.directory, "storage-pools", pool, "custom", `default_${volume}`);
+  const work = (name: string) => join(daemon.directory, name);
+
+  await daemon.ok("storage", "volume", "create", "plain", "data", "user.note=kept", "snapshots.expiry=1d");
+  const root = at("plain", "data");
+  mkdirSync(join(root, "dir with blanks"));
+  writeFileSync(join(root, "file"), "x".repeat(300_000));
+  chownSync(join(root, "file"), 1_000_000, 2_000_000_000);
+  chmodSync(join(root, "file"), 0o4755);
+  linkSync(join(root, "file"), join(root, "dir with blanks/hard"));
+  symlinkSync("../../outside", join(root, "link"));
+  symlinkSync(root, join(root, "absolute"));
+  writeFileSync(join(root, "ä".repeat(120)), "a long name");
+  await succeed(["setfattr", "-n", "user.a", "-v", "b", join(root, "file")]);
+  await succeed(["setfacl", "-m", "u:1234:r", join(root, "file")]);
+  await succeed(["setcap", "cap_net_raw+ep", join(root, "dir with blanks/hard")]);
+  await daemon.ok("storage", "volume", "snapshot", "plain", "data", "first");
+  writeFileSync(join(root, "later"), "after it");
+  chmodSync(root, 0o751);
+
+  /** Attributes too, in the words of their tools. */
+  const attributes = async (volume: string) => [
+    (await command(["getfattr", "-h", "-m", "-", "-d", "-R", "--", "."], { cwd: volume })).out,
+    (await command(["getfacl", "-n", "-R", "-P", "--", "."], { cwd: volume })).out,
+  ];
+  const isSame = async (pool: string, volume: string) => {
+    assert.deepEqual(tree(at(pool, volume)), tree(root));
+    assert.deepEqual(await attributes(at(pool, volume)), await attributes(root));
+    const snapshot = (place: string) => place.replace("/custom/", "/custom-snapshots/");
+    assert.deepEqual(tree(join(snapshot(at(pool, volume)), "first")), tree(join(snapshot(root), "first")));
+    const shown = await daemon.query(`/1.0/storage-pools/${pool}/volumes/custom/${volume}`) as { config: unknown };
+    assert.deepEqual(shown.config, { "user.note": "kept", "snapshots.expiry": "1d" });
+    const [first] = await daemon.query(`/1.0/storage-pools/${pool}/volumes/custom/${volume}/snapshots?recursion=1`) as [
+      { name: string; expires_at: string },
+    ];
+    assert.equal(first.name, "first");
+    assert.match(first.expires_at, /^20/);
+    await daemon.ok("storage", "volume", "delete", pool, volume);
+  };
+
+  for (const compression of ["none", "gzip", "bzip2", "xz", "zstd"]) {
+    await t.step(`there and back, ${compression}, to the same driver and another`, async () => {
+      const file = work(`backup.${compression}`);
+      await daemon.ok("storage", "volume", "export", "plain", "data", file, "--compression", compression);
+      await daemon.ok("storage", "volume", "import", "plain", file, "copy");
+      await isSame("plain", "copy");
+      await daemon.ok("storage", "volume", "import", "fast", file);
+      await isSame("fast", "data");
+    });
+  }
+
+  await t.step("through a pipe, from btrfs, without snapshots", async () => {
+    await daemon.ok("storage", "volume", "copy", "plain/data", "fast/source");
+    const line = `${executable} storage volume export fast source - --volume-only --compression none | ` +
+      `${executable} storage volume import plain - piped`;
+    const { code, err } = await command(["bash", "-c", `set -o pipefail; ${line}`], { env: daemon.environment });
+    assert.equal(code, 0, err);
+    assert.deepEqual(tree(at("plain", "piped")), tree(root));
+    assert.deepEqual(await daemon.query("/1.0/storage-pools/plain/volumes/custom/piped/snapshots"), []);
+    assert.deepEqual(await daemon.query("/1.0/storage-pools/fast/volumes/custom/source/backups"), []);
+    await daemon.ok("storage", "volume", "delete", "plain", "piped");
+  });
+
+  await t.step("by the real client", async () => {
+    const file = work("by-lxc.tar.gz");
+    await daemon.lxc("storage", "volume", "export", "plain", "data", file);
+    await daemon.lxc("storage", "volume", "import", "fast", file, "copy");
+    await isSame("fast", "copy");
+  });
+
+  await t.step("one that LXD 5.0.2 made", async () => {
+    await daemon.ok("storage", "volume", "import", "fast", join(projectRoot, "tests/fixtures/lxd-5.0.2-volume.tar.gz"));
+    assert.equal(readFileSync(join(at("fast", "bk"), "f"), "utf8"), "hello\n");
+    const { config } = await daemon.query("/1.0/storage-pools/fast/volumes/custom/bk") as { config: unknown };
+    assert.deepEqual(config, { "user.x": "1" });
+    const snapshots = await daemon.query("/1.0/storage-pools/fast/volumes/custom/bk/snapshots?recursion=1") as {
+      name: string;
+      expires_at: unknown;
+    }[];
+    assert.deepEqual(snapshots.map(({ name, expires_at }) => [name, expires_at]), [["s0", null]]);
+  });
+
+  const index = (more = "", snapshots = "[]") => ({
+    name: "backup/index.yaml",
+    mode: 0o644,
+    content: `name: bad\ntype: custom\nsnapshots: ${snapshots}\n${more}config: {volume: {config: {}}}\n`,
+  });
+  const volume = { name: "backup/volume", type: "5", mode: 0o755 };
+  const within = (entry: object) => [index(), volume, { mode: 0o644, ...entry } as never];
+  const hostile: readonly (readonly [string, readonly never[] | readonly object[], RegExp])[] = [
+    ["no index", [volume], /does not begin with backup\/index.yaml/],
+    ["an index that is no YAML", [{ ...index(), content: "a: [" }, volume], /index.yaml/],
+    ["an index without a name", [{ ...index(), content: "config: {volume: {}}" }, volume], /index.yaml: name/],
+    ["a type of another kind", [{ ...index(), content: index().content.replace("custom", "container") }], /type/],
+    ["a name that is none", [{ ...index(), content: index().content.replace("bad", "../bad") }, volume], /slashes/],
+    ["a key that is unknown", [
+      { ...index(), content: index().content.replace("config: {}", "config: {odd: 1}") },
+      volume,
+    ], /odd/],
+    ["a snapshot's name that leads out", [index("", "['../x']"), volume], /slashes/],
+    ["a snapshot that is missing", [index("", "[s0]"), volume], /"backup\/volume-snapshots\/s0" is missing/],
+    ["a volume that is missing", [index()], /"backup\/volume" is missing/],
+    ["a tree that is in no index", [...within({ name: "backup/volume-snapshots/odd", type: "5" })], /not in the index/],
+    ["a path that goes up", within({ name: "backup/volume/../../etc/x", content: "x" }), /leads out/],
+    ["an absolute path", within({ name: "/etc/x", content: "x" }), /leads out/],
+    ["a file of no volume", within({ name: "backup/other", content: "x" }), /belongs to no volume/],
+    ["a device", within({ name: "backup/volume/sda", type: "4" }), /device node/],
+    [
+      "a hard link outwards",
+      within({ name: "backup/volume/l", type: "1", target: "../../../../etc/passwd" }),
+      /hard link out/,
+    ],
+    [
+      "a hard link to a host's file",
+      within({ name: "backup/volume/l", type: "1", target: "/etc/passwd" }),
+      /hard link out/,
+    ],
+    ["a hard link to a symbolic link's target", [
+      index(),
+      volume,
+      { name: "backup/volume/s", type: "2", target: "/etc" },
+      { name: "backup/volume/s/passwd", content: "x", mode: 0o644 },
+    ], /symbolic link/],
+    ["a volume that is a file", [index(), { name: "backup/volume", content: "x", mode: 0o644 }], /no directory/],
+  ];
+  const before = [
+    await daemon.query("/1.0/storage-pools/plain/volumes?recursion=1"),
+    await daemon.query("/1.0/storage-pools/fast/volumes?recursion=1"),
+  ];
+  for (const [name, entries, pattern] of hostile) {
+    await t.step(`refused: ${name}`, async () => {
+      using crafted = craftedArchive(entries as never);
+      for (const pool of ["plain", "fast"]) {
+        await daemon.fails(["storage", "volume", "import", pool, crafted.path], pattern);
+      }
+    });
+  }
+  await t.step(
+    "refused: what is cut off, damaged or no archive; a name that is taken; a file that is there",
+    async () => {
+      const whole = readFileSync(work("backup.gzip"));
+      const refuse = async (bytes: Uint8Array, pattern: RegExp) => {
+        writeFileSync(work("bad"), bytes);
+        await daemon.fails(["storage", "volume", "import", "fast", work("bad"), "bad"], pattern);
+      };
+      await refuse(whole.subarray(0, whole.length / 2), /Invalid backup: .*(truncated|unexpected end)/);
+      await refuse(whole.map((byte, index) => index > 200 && index < 260 ? byte ^ 0x55 : byte), /Invalid backup/);
+      await refuse(readFileSync(work("backup.none")).subarray(0, 50_000), /Invalid backup: the archive is truncated/);
+      await refuse(Buffer.from("no archive at all"), /it is no tar archive/);
+      await refuse(Buffer.alloc(0), /it is no tar archive/);
+      await daemon.fails(
+        ["storage", "volume", "import", "plain", work("backup.gzip")],
+        /Volume by that name already exists/,
+      );
+      await daemon.fails(["storage", "volume", "export", "plain", "data", work("backup.gzip")], /it exists/);
+      await daemon.fails(["storage", "volume", "export", "plain", "data", work("x"), "--compression", "odd"], /"odd"/);
+      await daemon.fails(["storage", "volume", "import", "plain", work("nosuch")], /no such file/);
+    },
+  );
+  await t.step("nothing of all that is left", async () => {
+    assert.deepEqual([
+      await daemon.query("/1.0/storage-pools/plain/volumes?recursion=1"),
+      await daemon.query("/1.0/storage-pools/fast/volumes?recursion=1"),
+    ], before);
+    assert.match(await daemon.ok("admin", "check"), /Nothing is wrong/);
+    assert.deepEqual(readdirSync(join(daemon.directory, "backups")), []);
+  });
+});
