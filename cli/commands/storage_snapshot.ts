@@ -20,7 +20,8 @@ async function copy(
   options: { volumeOnly: boolean; refresh: boolean },
 ): Promise<void> {
   const source = await io.client.get<StorageVolume>(volumePath(from.pool, from.volume));
-  await io.client.change("POST", url`/1.0/storage-pools/${to.pool}/volumes/custom`, {
+  const { changeWithProgress } = await import("../output/progress.ts");
+  await changeWithProgress(io, "POST", url`/1.0/storage-pools/${to.pool}/volumes/custom`, {
     name: to.volume,
     type: "custom",
     content_type: source.content_type,
@@ -95,7 +96,8 @@ export const verbs: Verb[] = [
     async run(io, [from = "", to = ""]) {
       const source = placeOf(from), target = placeOf(to);
       const body = { name: target.volume, ...(source.pool === target.pool ? {} : { pool: target.pool }) };
-      await io.client.change("POST", volumePath(source.pool, source.volume), body);
+      const { changeWithProgress } = await import("../output/progress.ts");
+      await changeWithProgress(io, "POST", volumePath(source.pool, source.volume), body);
       if (!io.quiet) io.out("Storage volume moved successfully!\n");
     },
   }),

@@ -1,4 +1,5 @@
 import type { Config, StorageVolumesPost } from "../../api/types.ts";
+import { LidoError } from "../../api/errors.ts";
 import type { Operation } from "../operations/operations.ts";
 import { showProgress } from "../operations/progress.ts";
 import type { Row } from "../state/database.ts";
@@ -28,6 +29,9 @@ export class VolumeCopies {
   copy(pool: string, post: StorageVolumesPost): Operation {
     const sourcePool = post.source.pool || pool;
     const row = this.#volumes.row(sourcePool, "custom", post.source.name);
+    if (post.source.refresh && this.#volumes.find(pool, onDisk("custom", post.name))) {
+      throw new LidoError("not_implemented", "Refreshing an existing copy isn't supported: delete it and copy anew");
+    }
     const source: Source = { pool: sourcePool, row, withSnapshots: !post.source.volume_only };
     return this.#start("Copying storage volume", source, pool, post, false);
   }
