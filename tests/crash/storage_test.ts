@@ -1,45 +1,13 @@
 /** Every storage operation, cut off at every point: the daemon killed, or a host command failing. Afterwards the operation is wholly done or
  * wholly undone, `lido admin check` finds nothing, and every other volume is as it was. */
-import assert from "node:assert/strict";
-import { createHash } from "node:crypto";
-import { chownSync, lstatSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { chownSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { Daemon, projectRoot } from "../support/daemon.ts";
-import { RawClient } from "../support/raw.ts";
-import { findTraces } from "../support/traces.ts";
+import { type Daemon, projectRoot } from "../support/daemon.ts";
+import { CutOff, digest, Requests, runAll, type Scenario, startDaemon, type State } from "./support.ts";
 
-const argv = [join(projectRoot, "node_modules/.bin/bun"), join(projectRoot, "tests/crash/daemon.ts")];
-/** More points than any operation has; one that comes here never ends. */
-const pointsMax = 200;
-
-interface Scenario {
-  readonly name: string;
-  readonly run: (api: Api) => Promise<void>;
-  /** Back to what was before, from what is after. */
-  readonly reset: (api: Api) => Promise<void>;
-}
-
-/** Requests that must succeed; what the daemon's death does to them is the caller's. */
-class Api {
-  readonly #raw: RawClient;
-  readonly #directory: string;
-
-  constructor(directory: string) {
-    this.#directory = directory;
-    this.#raw = new RawClient(directory);
-  }
-
+class Api extends Requests {
   volumePath(pool: string, name: string): string {
-    return join(this.#directory, "storage-pools", pool, "custom", `default_${name}`);
-  }
-
-  // deno-lint-ignore no-explicit-any
-  async ask(method: string, path: string, body?: unknown, headers?: Record<string, string>): Promise<any> {
-    const answer = await this.#raw.ask(method, `/1.0${path}`, body, headers);
-    if (answer.status >= 400) throw new Error(`${method} ${path}: ${answer.body.error}`);
-    if (answer.status !== 202) return answer.body.metadata;
-    const operation = await this.#raw.wait(answer.body.metadata.id);
-    if (operation.status_code !== 200) throw new Error(`${method} ${path}: ${operation.err}`);
+    return join(this.directory, "storage-pools", pool, "custom", `default_${name}`);
   }
 
   createPool(name: string, driver: string, config: object = {}) {
@@ -98,22 +66,9 @@ class Api {
 
 const backup = readFileSync(join(projectRoot, "tests/fixtures/lxd-5.0.2-volume.tar.gz"));
 
-/** What there is below a directory: content, owners and modes. */
-function digest(path: string): string {
-  const hash = createHash("sha256");
-  const walk = (at: string, name: string) => {
-    const info = lstatSync(at);
-    hash.update(`${name} ${info.mode} ${info.uid} ${info.gid} ${info.isDirectory() ? "" : info.size}\n`);
-    if (info.isFile()) hash.update(readFileSync(at));
-    if (info.isDirectory()) { for (const entry of readdirSync(at).sort()) walk(join(at, entry), `${name}/${entry}`); }
-  };
-  walk(path, "");
-  return hash.digest("hex").slice(0, 16);
-}
-
 /** All that users can see of storage, on disk and by the API; times and ids apart. */
-async function state(daemon: Daemon, api: Api): Promise<Record<string, string>> {
-  const found: Record<string, string> = {};
+async function state(daemon: Daemon, api: Api): Promise<State> {
+  const found: State = {};
   for (const pool of await api.ask("GET", "/storage-pools?recursion=1")) {
     const { space } = await api.ask("GET", `/storage-pools/${pool.name}/resources`);
     const total = pool.driver === "dir" ? "the host's" : space.total;
@@ -146,7 +101,7 @@ function writeLater(volume: string): void {
   writeFileSync(join(volume, "later"), "after the snapshot");
 }
 
-const scenarios: readonly Scenario[] = [
+const scenarios: readonly Scenario<Api>[] = [
   {
     name: "pool create, btrfs on a loop file",
     run: (api) => api.createPool("new", "btrfs", { size: "128MiB" }),
@@ -166,7 +121,7 @@ const scenarios: readonly Scenario[] = [
     },
   },
   { name: "pool create, dir", run: (api) => api.createPool("new", "dir"), reset: (api) => api.deletePool("new") },
-  ...["a", "d"].flatMap((pool): Scenario[] => [
+  ...["a", "d"].flatMap((pool): Scenario<Api>[] => [
     { name: `create (${pool})`, run: (api) => api.create(pool, "new"), reset: (api) => api.delete(pool, "new") },
     {
       name: `delete, with a snapshot (${pool})`,
@@ -232,8 +187,8 @@ const scenarios: readonly Scenario[] = [
 ];
 
 Deno.test("storage operations cut off at every point", async (t) => {
-  await using daemon = await Daemon.start({ argv });
-  let api = new Api(daemon.directory);
+  await using daemon = await startDaemon();
+  const api = new Api(daemon.directory);
   await api.createPool("a", "btrfs", { size: "256MiB" });
   await api.createPool("b", "btrfs", { size: "256MiB" });
   await api.createPool("d", "dir");
@@ -248,77 +203,11 @@ Deno.test("storage operations cut off at every point", async (t) => {
     }
     await api.copy(pool, pool, "gone");
   }
-  const again = async (fault?: string, options: { isKilled?: boolean; fromStart?: boolean } = {}) => {
-    if (!options.isKilled) await daemon.terminate();
-    daemon.faults = { LIDO_FAULT: fault ?? "", LIDO_FAULT_START: options.fromStart ? "1" : "" };
-    await daemon.up();
-    api = new Api(daemon.directory);
-  };
-  const loops = () => findTraces(daemon.directory).loops.length;
-  const mounts = () => findTraces(daemon.directory).mounts.length;
-  const before = await state(daemon, api);
-  const host = { loops: loops(), mounts: mounts() };
-  let points = 0;
-
-  /** @returns Whether the operation was done. */
-  const isWhole = async (after: Record<string, string>, what: string): Promise<boolean> => {
-    assert.deepEqual(await api.ask("POST", "/check", {}), [], `${what}: check`);
-    const now = await state(daemon, api);
-    const isDone = JSON.stringify(sorted(now)) === JSON.stringify(sorted(after));
-    if (!isDone) assert.deepEqual(now, before, what);
-    return isDone;
-  };
-
-  // One that failed leaves another state than the next begins with.
-  let isIntact = true;
-  for (const scenario of scenarios) {
-    if (!isIntact) break;
-    isIntact = await t.step(scenario.name, async () => {
-      await scenario.run(api);
-      const after = await state(daemon, api);
-      assert.notDeepEqual(after, before);
-      await scenario.reset(api);
-      assert.deepEqual(await state(daemon, api), before, "the scenario does not reset");
-      for (const mode of ["kill", "fail"]) {
-        for (let point = 1;; point++) {
-          assert.ok(point < pointsMax, "no end of points");
-          const what = `${scenario.name}, ${mode} at point ${point}`;
-          await again(`${mode}:${point}`);
-          const outcome = await scenario.run(api).then(() => "ended", (error) => String(error));
-          const isKilled = mode === "kill" && outcome !== "ended";
-          if (isKilled) await daemon.ended;
-          if (mode === "fail" && outcome !== "ended") {
-            // The daemon lives: it must have brought it to one of the two ends itself, at once.
-            await isWhole(after, `${what} (${outcome}), at once`);
-          }
-          await again(undefined, { isKilled });
-          if (await isWhole(after, `${what} (${outcome})`)) await scenario.reset(api);
-          assert.deepEqual({ loops: loops(), mounts: mounts() }, host, `${what}: left behind`);
-          points++;
-          if (outcome === "ended" && !isKilled) break;
-        }
-      }
-    });
-  }
-
-  if (!isIntact) return;
+  const cutOff = new CutOff(daemon, api, () => state(daemon, api));
+  await cutOff.begin();
+  if (!await runAll(t, cutOff, scenarios)) return;
   await t.step("a daemon that is killed while it settles what another left", async () => {
-    for (let point = 1; point < pointsMax; point++) {
-      await again("kill:12");
-      await assert.rejects(api.copy("d", "a", "new"), "the copy has fewer points");
-      await daemon.ended;
-      daemon.faults = { LIDO_FAULT: `kill:${point}`, LIDO_FAULT_START: "1" };
-      const isUp = await daemon.up().then(() => true, () => false);
-      if (!isUp) await daemon.ended;
-      await again(undefined, { isKilled: !isUp });
-      if (await isWhole({}, `killed at point ${point} of the start`)) assert.fail("done");
-      points++;
-      if (isUp) return;
-    }
+    await cutOff.nested(12, (api) => api.copy("d", "a", "new"));
   });
-  console.log(`${points} points`);
+  console.log(`${cutOff.points} points`);
 });
-
-function sorted(value: Record<string, string>): [string, string][] {
-  return Object.entries(value).sort(([left], [right]) => left < right ? -1 : 1);
-}

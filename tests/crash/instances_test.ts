@@ -1,0 +1,126 @@
+/** Operations on instances and images, cut off at every point. */
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import type { Instance } from "../../api/types.ts";
+import type { Daemon } from "../support/daemon.ts";
+import { busyboxImage } from "../support/image.ts";
+import { CutOff, digest, Requests, runAll, type Scenario, startDaemon, type State } from "./support.ts";
+
+class Api extends Requests {
+  image = new Uint8Array();
+
+  import() {
+    return this.ask("POST", "/images", this.image, { "content-type": "application/octet-stream" });
+  }
+
+  create(pool: string, name: string) {
+    const devices = { root: { type: "disk", path: "/", pool } };
+    return this.ask("POST", "/instances", { name, devices, source: { type: "image", alias: "bb" } });
+  }
+
+  copy(from: string, pool: string, name: string) {
+    const devices = { root: { type: "disk", path: "/", pool } };
+    return this.ask("POST", "/instances", { name, devices, source: { type: "copy", source: from } });
+  }
+
+  delete(name: string) {
+    return this.ask("DELETE", `/instances/${name}`);
+  }
+
+  rename(name: string, to: string) {
+    return this.ask("POST", `/instances/${name}`, { name: to });
+  }
+
+  snapshot(name: string, snapshot: string) {
+    return this.ask("POST", `/instances/${name}/snapshots`, { name: snapshot });
+  }
+
+  deleteSnapshot(name: string, snapshot: string) {
+    return this.ask("DELETE", `/instances/${name}/snapshots/${snapshot}`);
+  }
+
+  power(name: string, action: string) {
+    return this.ask("PUT", `/instances/${name}/state`, { action, force: true });
+  }
+}
+
+async function state(daemon: Daemon, api: Api): Promise<State> {
+  const found: State = {};
+  for (const image of await api.ask("GET", "/images?recursion=1")) found[`image ${image.fingerprint}`] = image.size;
+  for (const instance of await api.ask("GET", "/instances?recursion=1") as Instance[]) {
+    const { name, status, config, devices } = instance;
+    const kept = Object.entries(config).filter(([key]) => !key.startsWith("volatile."));
+    const pool = instance.expanded_devices.root!.pool!;
+    const root = join(daemon.directory, "storage-pools", pool);
+    const tree = digest(join(root, "containers", name, "rootfs"));
+    found[name] = JSON.stringify([status, kept, devices, tree]);
+    for (const snapshot of await api.ask("GET", `/instances/${name}/snapshots?recursion=1`)) {
+      found[`${name}/${snapshot.name}`] = digest(join(root, "containers-snapshots", name, snapshot.name));
+    }
+  }
+  for (const pool of await api.ask("GET", "/storage-pools?recursion=1")) {
+    // An image's copy on a pool is made when it is first needed, and may stay.
+    const used = (pool.used_by as string[]).filter((url) => !url.startsWith("/1.0/images/"));
+    found[`pool ${pool.name}`] = JSON.stringify(used.sort());
+  }
+  return found;
+}
+
+const scenarios: readonly Scenario<Api>[] = ["fast", "plain"].flatMap((pool): Scenario<Api>[] => [
+  { name: `create (${pool})`, run: (api) => api.create(pool, "new"), reset: (api) => api.delete("new") },
+  {
+    name: `delete (${pool})`,
+    run: (api) => api.delete(`gone-${pool}`),
+    reset: (api) => api.copy(`keep-${pool}`, pool, `gone-${pool}`),
+  },
+  {
+    name: `copy (${pool})`,
+    run: (api) => api.copy(`keep-${pool}`, pool, "new"),
+    reset: (api) => api.delete("new"),
+  },
+  {
+    name: `rename (${pool})`,
+    run: (api) => api.rename(`keep-${pool}`, "other"),
+    reset: (api) => api.rename("other", `keep-${pool}`),
+  },
+  {
+    name: `snapshot (${pool})`,
+    run: (api) => api.snapshot(`keep-${pool}`, "s1"),
+    reset: (api) => api.deleteSnapshot(`keep-${pool}`, "s1"),
+  },
+  {
+    name: `delete a snapshot (${pool})`,
+    run: (api) => api.deleteSnapshot(`spare-${pool}`, "s0"),
+    reset: (api) => api.snapshot(`spare-${pool}`, "s0"),
+  },
+  {
+    name: `start (${pool})`,
+    run: (api) => api.power(`spare-${pool}`, "start"),
+    reset: (api) => api.power(`spare-${pool}`, "stop"),
+  },
+]);
+
+Deno.test("operations on instances cut off at every point", async (t) => {
+  await using daemon = await startDaemon();
+  const api = new Api(daemon.directory);
+  api.image = readFileSync(await busyboxImage());
+  await api.import();
+  const [{ fingerprint }] = await api.ask("GET", "/images?recursion=1");
+  await api.ask("POST", "/images/aliases", { name: "bb", target: fingerprint });
+  await api.ask("POST", "/storage-pools", { name: "fast", driver: "btrfs", config: { size: "512MiB" } });
+  await api.ask("POST", "/storage-pools", { name: "plain", driver: "dir", config: {} });
+  for (const pool of ["fast", "plain"]) {
+    await api.create(pool, `keep-${pool}`);
+    await api.snapshot(`keep-${pool}`, "s0");
+    await api.copy(`keep-${pool}`, pool, `gone-${pool}`);
+    await api.copy(`keep-${pool}`, pool, `spare-${pool}`);
+    // What its first start writes is there before.
+    await api.power(`spare-${pool}`, "start");
+    await api.power(`spare-${pool}`, "stop");
+    await api.snapshot(`spare-${pool}`, "s0");
+  }
+  const cutOff = new CutOff(daemon, api, () => state(daemon, api));
+  await cutOff.begin();
+  await runAll(t, cutOff, scenarios);
+  console.log(`${cutOff.points} points`);
+});
