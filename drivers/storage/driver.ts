@@ -65,9 +65,10 @@ export interface Snapshots {
   create(volume: Volume, options?: CopyOptions): Promise<void>;
   delete(volume: Volume): Promise<void>;
   rename(volume: Volume, name: string): Promise<void>;
-  /** Makes the parent's content that of the snapshot, in place, all or nothing. */
+  /** Makes the parent's content that of the snapshot, in place, at one moment: when it throws, nothing has changed. What is left beside the parent,
+   * the content it had or a part of the new one, is there until `afterRestore`. */
   restore(volume: Volume): Promise<void>;
-  /** Takes away what a killed or failed restore left beside `parent`; nothing there is no error. */
+  /** Takes that away; nothing there is no error. */
   afterRestore(parent: Volume): Promise<void>;
   list(parent: Volume): Promise<string[]>;
 }

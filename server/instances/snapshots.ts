@@ -11,6 +11,13 @@ interface SnapshotIntent {
   snapshot: string;
 }
 
+interface RestoreIntent extends SnapshotIntent {
+  /** The settings that the instance had. */
+  before: Settings;
+}
+
+type Settings = Pick<InstanceRecord, "config" | "devices" | "profiles">;
+
 interface RenameIntent extends SnapshotIntent {
   to: string;
 }
@@ -24,6 +31,8 @@ export class InstanceSnapshots {
   readonly #rootfs: Rootfs;
   readonly #openChange: Open<SnapshotIntent>;
   readonly #openRename: Open<RenameIntent>;
+  readonly #openRestore: Open<RestoreIntent>;
+  readonly #openCleaning: Open<SnapshotIntent>;
 
   constructor(services: InstanceServices, records: InstanceRecords, rootfs: Rootfs) {
     this.#services = services;
@@ -41,6 +50,23 @@ export class InstanceSnapshots {
       if (names.includes(payload.to) && !names.includes(payload.snapshot)) {
         await facet.rename({ ...volumeOf(payload.name), snapshot: payload.to }, payload.snapshot);
       }
+    });
+    this.#openRestore = services.journal.kind<RestoreIntent>("instance.restore", async (payload, cause) => {
+      const record = this.#records.find(payload.name);
+      const snapshot = record && this.#records.findSnapshot(record, payload.snapshot);
+      if (!record || !snapshot) return;
+      const facet = this.#facet(payload.pool);
+      if (cause === "failed") {
+        this.#records.update(payload.name, payload.before);
+      } else {
+        // Nobody knows how far it was: it is done again.
+        await facet.restore({ ...volumeOf(payload.name), snapshot: payload.snapshot });
+        this.#records.update(payload.name, settingsOf(snapshot, record));
+      }
+      await facet.afterRestore(volumeOf(payload.name));
+    });
+    this.#openCleaning = services.journal.kind<SnapshotIntent>("instance.restored", async ({ name, pool }) => {
+      await this.#facet(pool).afterRestore(volumeOf(name));
     });
   }
 
@@ -119,13 +145,17 @@ export class InstanceSnapshots {
   async restore(record: InstanceRecord, name: string): Promise<void> {
     const snapshot = this.#records.findSnapshot(record, name);
     if (!snapshot) throw new LidoError("not_found", `Snapshot ${record.name}/${name} does not exist`);
-    await this.#facet(this.#rootfs.poolOf(record)).restore({ ...volumeOf(record.name), snapshot: name });
-    const kept = ["volatile.idmap.base", "volatile.idmap.next", "volatile.idmap.current", "volatile.last_state.power"];
-    this.#records.update(record.name, {
-      config: merge(snapshot.config, Object.fromEntries(kept.map((key) => [key, record.config[key]]))),
-      devices: snapshot.devices,
-      profiles: snapshot.profiles,
-    });
+    const pool = this.#rootfs.poolOf(record);
+    const facet = this.#facet(pool);
+    const { config, devices, profiles } = record;
+    const payload: SnapshotIntent = { name: record.name, pool, snapshot: name };
+    await using intent = this.#openRestore({ ...payload, before: { config, devices, profiles } });
+    // The settings first: they can be put back when the content cannot be had.
+    this.#records.update(record.name, settingsOf(snapshot, record));
+    await facet.restore({ ...volumeOf(record.name), snapshot: name });
+    await using cleaning = intent.commit(() => this.#openCleaning(payload));
+    await facet.afterRestore(volumeOf(record.name));
+    cleaning.commit(() => {});
     this.#services.events.lifecycle("instance-restored", `/1.0/instances/${record.name}`, { snapshot: name });
   }
 
@@ -140,4 +170,14 @@ export class InstanceSnapshots {
   #publish(action: string, instance: string, snapshot: string): void {
     this.#services.events.lifecycle(action, `/1.0/instances/${instance}/snapshots/${snapshot}`);
   }
+}
+
+/** What identifies the instance stays. */
+function settingsOf(snapshot: SnapshotRecord, record: InstanceRecord): Settings {
+  const kept = ["volatile.idmap.base", "volatile.idmap.next", "volatile.idmap.current", "volatile.last_state.power"];
+  return {
+    config: merge(snapshot.config, Object.fromEntries(kept.map((key) => [key, record.config[key]]))),
+    devices: snapshot.devices,
+    profiles: snapshot.profiles,
+  };
 }

@@ -180,7 +180,9 @@ export class VolumeSnapshots {
     const target: Volume = { ...this.#volumes.volume(row), snapshot };
     await this.#volumes.locks.hold([lockName(pool, target)], async () => {
       await using open = this.#restoring({ pool, name: target.name, snapshot });
-      await this.#facet(pool).restore(target);
+      const facet = this.#facet(pool);
+      await facet.restore(target);
+      await facet.afterRestore(onDisk("custom", volume));
       open.commit(() => {});
     });
     this.#options.events.lifecycle("storage-volume-restored", url(pool, "custom", volume), { snapshot });

@@ -112,6 +112,7 @@ const cases: Record<string, (opened: Opened) => Promise<void>> = {
     const s1 = { ...volume, snapshot: "s1" };
     assert.deepEqual(await snapshots.list(volume), ["s1"]);
     await snapshots.restore(s1);
+    await snapshots.afterRestore({ type: s1.type, name: s1.name });
     checkFilled(path);
     assert.equal(existsSync(join(path, "new")), false);
     await snapshots.delete(s1);

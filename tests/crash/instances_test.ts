@@ -1,5 +1,5 @@
 /** Operations on instances and images, cut off at every point. */
-import { readFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Instance } from "../../api/types.ts";
 import type { Daemon } from "../support/daemon.ts";
@@ -66,6 +66,11 @@ async function state(daemon: Daemon, api: Api): Promise<State> {
   return found;
 }
 
+function writeLater(api: Api, pool: string): void {
+  const rootfs = join(api.directory, "storage-pools", pool, "containers", `spare-${pool}`, "rootfs");
+  writeFileSync(join(rootfs, "root/later"), "after the snapshot");
+}
+
 const scenarios: readonly Scenario<Api>[] = ["fast", "plain"].flatMap((pool): Scenario<Api>[] => [
   { name: `create (${pool})`, run: (api) => api.create(pool, "new"), reset: (api) => api.delete("new") },
   {
@@ -89,9 +94,17 @@ const scenarios: readonly Scenario<Api>[] = ["fast", "plain"].flatMap((pool): Sc
     reset: (api) => api.deleteSnapshot(`keep-${pool}`, "s1"),
   },
   {
+    name: `restore, settings too (${pool})`,
+    run: (api) => api.ask("PUT", `/instances/spare-${pool}`, { restore: "s0" }),
+    reset: async (api) => {
+      writeLater(api, pool);
+      await api.ask("PATCH", `/instances/spare-${pool}`, { config: { "user.note": "later" } });
+    },
+  },
+  {
     name: `delete a snapshot (${pool})`,
-    run: (api) => api.deleteSnapshot(`spare-${pool}`, "s0"),
-    reset: (api) => api.snapshot(`spare-${pool}`, "s0"),
+    run: (api) => api.deleteSnapshot(`keep-${pool}`, "s0"),
+    reset: (api) => api.snapshot(`keep-${pool}`, "s0"),
   },
   {
     name: `start (${pool})`,
@@ -118,6 +131,8 @@ Deno.test("operations on instances cut off at every point", async (t) => {
     await api.power(`spare-${pool}`, "start");
     await api.power(`spare-${pool}`, "stop");
     await api.snapshot(`spare-${pool}`, "s0");
+    writeLater(api, pool);
+    await api.ask("PATCH", `/instances/spare-${pool}`, { config: { "user.note": "later" } });
   }
   const cutOff = new CutOff(daemon, api, () => state(daemon, api));
   await cutOff.begin();

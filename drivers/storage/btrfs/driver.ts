@@ -162,7 +162,6 @@ export class BtrfsDriver implements Driver {
         const limit = (await this.#tool.quota(this.path(parent)))?.limitBytes;
         if (limit !== undefined) await this.#tool.limit(temporary, limit);
         exchange(temporary, this.path(parent));
-        await this.#remove(temporary);
       },
       afterRestore: (parent) => this.#remove(join(this.pool.root, temporaryOf(parent, "restore"))),
       list: (parent) =>

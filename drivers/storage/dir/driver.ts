@@ -108,7 +108,6 @@ export class DirDriver implements Driver {
         await removeTree(this.#host, temporary);
         await this.#copy(this.path(snapshot), temporary);
         exchange(temporary, this.path(volume));
-        await removeTree(this.#host, temporary);
       },
       afterRestore: (volume) => removeTree(this.#host, join(this.pool.root, temporaryOf(volume, "restore"))),
       list: (parent) =>
