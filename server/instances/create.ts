@@ -11,7 +11,7 @@ import type { Disks } from "./disks.ts";
 import type { Maps } from "./maps.ts";
 import { checkInstanceName, generateName } from "./names.ts";
 import type { ImageInfo, InstanceServices } from "./ports.ts";
-import { type InstanceRecord, type InstanceRecords, merge } from "./records.ts";
+import { type InstanceRecord, type InstanceRecords, merge, type SnapshotRecord } from "./records.ts";
 import { volumeOf } from "./rootfs.ts";
 import { prefixed } from "./sharing.ts";
 
@@ -32,7 +32,7 @@ export interface CreationPlan {
   readonly template: "create" | "copy";
   readonly image?: ImageInfo;
   /** An instance, or one of its snapshots, to copy. */
-  readonly copyOf?: { readonly record: InstanceRecord; readonly snapshot?: string };
+  readonly copyOf?: { readonly record: InstanceRecord; readonly snapshot?: string; readonly withSnapshots: boolean };
 }
 
 /** Makes and deletes instances: a row and a root volume, both or neither. */
@@ -153,15 +153,20 @@ export class Creation {
       }
       return this.#openCreate({ name: plan.name, pool });
     });
-    const from = await this.#content(plan, pool);
+    const content = await this.#content(plan, pool);
+    const snapshots = this.#snapshotsOf(plan);
     const sizeBytes = size ? parseSizeBytes(size) : undefined;
     await this.#services.volumes.createFor(pool, volumeOf(plan.name), {
       config: {},
       signal,
-      ...(from ? { from } : {}),
+      ...content,
+      snapshots: snapshots.map((snapshot) => snapshot.name),
       ...(sizeBytes === undefined ? {} : { sizeBytes }),
     });
-    intent.commit(() => {});
+    intent.commit(() => {
+      const record = this.#records.get(plan.name);
+      for (const snapshot of snapshots) this.#records.copySnapshot(record, snapshot);
+    });
     this.#services.events.lifecycle("instance-created", `/1.0/instances/${plan.name}`, {
       type: "container",
       "storage-pool": pool,
@@ -218,15 +223,17 @@ export class Creation {
     }
   }
 
-  async #content(plan: CreationPlan, pool: string): Promise<Volume | undefined> {
-    if (plan.image) return await this.#services.images.volumeOn(pool, plan.image.fingerprint);
-    if (!plan.copyOf) return undefined;
+  /** What the root volume is a copy of. */
+  async #content(plan: CreationPlan, pool: string): Promise<{ from?: Volume; fromPool?: string }> {
+    if (plan.image) return { from: await this.#services.images.volumeOn(pool, plan.image.fingerprint) };
+    if (!plan.copyOf) return {};
     const { record, snapshot } = plan.copyOf;
-    const sourcePool = rootDisk(this.#records.expand(record).devices).device.pool!;
-    if (sourcePool !== pool) {
-      throw new LidoError("not_implemented", "Copying an instance to another storage pool isn't supported");
-    }
-    return { ...volumeOf(record.name), ...(snapshot === undefined ? {} : { snapshot }) };
+    const fromPool = rootDisk(this.#records.expand(record).devices).device.pool!;
+    return { from: { ...volumeOf(record.name), ...(snapshot === undefined ? {} : { snapshot }) }, fromPool };
+  }
+
+  #snapshotsOf({ copyOf }: CreationPlan): SnapshotRecord[] {
+    return copyOf?.withSnapshots ? this.#records.snapshots(copyOf.record) : [];
   }
 
   #image(post: InstancesPost): ImageInfo {
@@ -276,7 +283,11 @@ export class Creation {
       devices: { ...origin.devices, ...common.devices },
       profiles: this.#profiles(post.profiles ?? origin.profiles),
       template: "copy",
-      copyOf: { record: { ...record, config: origin.config }, ...(snapshot === undefined ? {} : { snapshot }) },
+      copyOf: {
+        record: { ...record, config: origin.config },
+        ...(snapshot === undefined ? {} : { snapshot }),
+        withSnapshots: snapshot === undefined && !post.source.instance_only,
+      },
     };
   }
 

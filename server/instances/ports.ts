@@ -2,7 +2,7 @@
 
 import type { Config } from "../../api/types.ts";
 import type { IdMap, Runtime } from "../../drivers/runtime/runtime.ts";
-import type { Driver, Volume } from "../../drivers/storage/driver.ts";
+import type { Driver, Progress, Volume } from "../../drivers/storage/driver.ts";
 import type { Events } from "../events/events.ts";
 import type { Journal } from "../journal/journal.ts";
 import type { Operations } from "../operations/operations.ts";
@@ -19,7 +19,15 @@ export interface VolumesPort {
   createFor(
     pool: string,
     volume: Volume,
-    options: { from?: Volume; config: Config; sizeBytes?: bigint; signal?: AbortSignal },
+    options: {
+      from?: Volume;
+      fromPool?: string;
+      snapshots?: readonly string[];
+      config: Config;
+      sizeBytes?: bigint;
+      signal?: AbortSignal;
+      progress?: Progress;
+    },
   ): Promise<void>;
   /** One change at a time for each volume, by `<pool>/<type>/<name on disk>`. */
   readonly locks: { hold<T>(names: readonly string[], work: () => Promise<T>): Promise<T> };

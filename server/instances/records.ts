@@ -144,6 +144,16 @@ export class InstanceRecords {
     );
   }
 
+  /** A snapshot of another instance that was copied with it. */
+  copySnapshot(instance: InstanceRecord, snapshot: SnapshotRecord): void {
+    this.#database.run(
+      `INSERT INTO instance_snapshots (instance_id, name, created_at, expires_at, config, devices, profiles)
+       SELECT ?, name, created_at, expires_at, config, devices, profiles FROM instance_snapshots WHERE id = ?`,
+      instance.id,
+      snapshot.id,
+    );
+  }
+
   renameSnapshot(id: number, name: string): void {
     this.#database.run("UPDATE instance_snapshots SET name = ? WHERE id = ?", name, id);
   }

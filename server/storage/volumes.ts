@@ -1,7 +1,7 @@
 import { LidoError } from "../../api/errors.ts";
 import type { Config, StorageVolume, StorageVolumePut, StorageVolumesPost } from "../../api/types.ts";
 import type { Host } from "../../drivers/host/host.ts";
-import type { CreateOptions, Driver, Volume, VolumeType } from "../../drivers/storage/driver.ts";
+import type { CreateOptions, Driver, Progress, Volume, VolumeType } from "../../drivers/storage/driver.ts";
 import type { Events } from "../events/events.ts";
 import type { Journal } from "../journal/journal.ts";
 import type { Operations } from "../operations/operations.ts";
@@ -203,22 +203,35 @@ export class Volumes {
     return { usage: { used: Number(stdout.split("\t")[0]), total: 0, estimated: true } };
   }
 
-  /** Makes a volume and its row for an instance or an image, all or nothing; as a copy of `from` (of the same pool) if given. */
+  /** Makes a volume and its row for an instance or an image, all or nothing; as a copy of `from` if given.
+   * @param options.fromPool The same when absent. @param options.snapshots Names of those of `from` that come along. */
   async createFor(
     pool: string,
     volume: Volume,
-    options: { from?: Volume; config: Config; sizeBytes?: bigint; signal?: AbortSignal },
+    options: {
+      from?: Volume;
+      fromPool?: string;
+      snapshots?: readonly string[];
+      config: Config;
+      sizeBytes?: bigint;
+      signal?: AbortSignal;
+      progress?: Progress;
+    },
   ): Promise<void> {
-    const { from, config, sizeBytes, signal } = options;
+    const { from, fromPool = pool, snapshots = [], config, sizeBytes, signal, progress } = options;
     const kind = this.#options.pools.kindOf(pool);
     const effective = withPoolDefaults(kind, onlyFor(this.#options.pools.config(pool), volume.type), config);
     const limit = sizeBytes ?? sizeOf(effective);
     await this.make(pool, { ...volume, config: effective }, { config }, async (driver, target) => {
       if (limit !== undefined) needQuota(driver, volume.name);
-      const copy = { ...(limit === undefined ? {} : { sizeBytes: limit }), ...(signal ? { signal } : {}) };
+      const copy = {
+        ...(limit === undefined ? {} : { sizeBytes: limit }),
+        ...(signal ? { signal } : {}),
+        ...(progress ? { progress } : {}),
+      };
       if (!from) return await driver.create(target, copy);
-      const source = { driver, volume: from }, place = { driver, volume: target };
-      await copyVolume(this.#options.host, source, place, planCopy(source, place), copy);
+      const source = { driver: this.#options.pools.driver(fromPool), volume: from }, place = { driver, volume: target };
+      await copyVolume(this.#options.host, source, place, planCopy(source, place), { ...copy, snapshots });
     });
   }
 

@@ -74,13 +74,18 @@ function writeLater(api: Api, pool: string): void {
 const scenarios: readonly Scenario<Api>[] = ["fast", "plain"].flatMap((pool): Scenario<Api>[] => [
   { name: `create (${pool})`, run: (api) => api.create(pool, "new"), reset: (api) => api.delete("new") },
   {
-    name: `delete (${pool})`,
+    name: `delete, with a snapshot (${pool})`,
     run: (api) => api.delete(`gone-${pool}`),
     reset: (api) => api.copy(`keep-${pool}`, pool, `gone-${pool}`),
   },
   {
-    name: `copy (${pool})`,
+    name: `copy, with a snapshot (${pool})`,
     run: (api) => api.copy(`keep-${pool}`, pool, "new"),
+    reset: (api) => api.delete("new"),
+  },
+  {
+    name: `copy to another driver, with a snapshot (${pool})`,
+    run: (api) => api.copy(`keep-${pool}`, pool === "fast" ? "plain" : "fast", "new"),
     reset: (api) => api.delete("new"),
   },
   {
@@ -127,6 +132,7 @@ Deno.test("operations on instances cut off at every point", async (t) => {
     await api.snapshot(`keep-${pool}`, "s0");
     await api.copy(`keep-${pool}`, pool, `gone-${pool}`);
     await api.copy(`keep-${pool}`, pool, `spare-${pool}`);
+    await api.deleteSnapshot(`spare-${pool}`, "s0");
     // What its first start writes is there before.
     await api.power(`spare-${pool}`, "start");
     await api.power(`spare-${pool}`, "stop");
