@@ -1,6 +1,7 @@
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import type { Host } from "../../drivers/host/host.ts";
+import { unpackCommand } from "../archives/unpack.ts";
 import { detectCompression } from "../archives/compression.ts";
 
 /** Device nodes are the container's own; what an image brings is left out. */
@@ -24,17 +25,5 @@ export async function unpackImage(host: Host, file: string, rootfs: string | und
 }
 
 async function untar(host: Host, file: string, target: string, more: readonly string[]): Promise<void> {
-  await host.run([
-    ...[
-      "tar",
-      "--extract",
-      "--numeric-owner",
-      "--same-owner",
-      "--preserve-permissions",
-      "--xattrs",
-      "--xattrs-include=*",
-      "--acls",
-    ],
-    ...["--anchored", "--wildcards", ...more, "--directory", target, "--file", file],
-  ], { timeoutMs: unpackTimeoutMs });
+  await host.run(unpackCommand(target, file, ["--anchored", "--wildcards", ...more]), { timeoutMs: unpackTimeoutMs });
 }

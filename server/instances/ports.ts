@@ -2,11 +2,12 @@
 
 import type { Config } from "../../api/types.ts";
 import type { IdMap, Runtime } from "../../drivers/runtime/runtime.ts";
-import type { Driver, Progress, Volume } from "../../drivers/storage/driver.ts";
+import type { Driver, Volume } from "../../drivers/storage/driver.ts";
 import type { Events } from "../events/events.ts";
 import type { Journal } from "../journal/journal.ts";
 import type { Operations } from "../operations/operations.ts";
 import type { Database } from "../state/database.ts";
+import type { CreateForOptions } from "../storage/volumes.ts";
 import type { HostRanges } from "./idmaps.ts";
 
 export interface PoolsPort {
@@ -19,15 +20,7 @@ export interface VolumesPort {
   createFor(
     pool: string,
     volume: Volume,
-    options: {
-      from?: Volume;
-      fromPool?: string;
-      snapshots?: readonly string[];
-      config: Config;
-      sizeBytes?: bigint;
-      signal?: AbortSignal;
-      progress?: Progress;
-    },
+    options: CreateForOptions,
   ): Promise<void>;
   /** One change at a time for each volume, by `<pool>/<type>/<name on disk>`. */
   readonly locks: { hold<T>(names: readonly string[], work: () => Promise<T>): Promise<T> };

@@ -7,6 +7,7 @@ import type { Config, StorageVolumeBackup, StorageVolumeBackupsPost } from "../.
 import { CommandError, type PipedCommand } from "../../drivers/host/host.ts";
 import type { Driver, Volume } from "../../drivers/storage/driver.ts";
 import { compressionOf, compressors, decompressors, headBytes } from "../archives/compression.ts";
+import { unpackCommand } from "../archives/unpack.ts";
 import { normal, readTar, type TarEntry } from "../archives/tar_reader.ts";
 import type { Operation } from "../operations/operations.ts";
 import { showProgress } from "../operations/progress.ts";
@@ -426,20 +427,11 @@ class Section {
         throw error;
       }
     };
-    const { stdout, done } = pipe([
-      "tar",
-      "--extract",
-      "--numeric-owner",
-      "--same-owner",
-      "--preserve-permissions",
-      "--xattrs",
-      "--xattrs-include=*",
-      "--acls",
-      "--delay-directory-restore",
-      `--strip-components=${this.#root.split("/").length}`,
-      `--directory=${target}`,
-      "--file=-",
-    ], Readable.from(checked.call(this), { objectMode: false }));
+    const more = ["--delay-directory-restore", `--strip-components=${this.#root.split("/").length}`];
+    const { stdout, done } = pipe(
+      unpackCommand(target, "-", more),
+      Readable.from(checked.call(this), { objectMode: false }),
+    );
     stdout.resume();
     await done.catch((error) => {
       throw failure ?? error;

@@ -45,6 +45,19 @@ interface RenameIntent extends VolumeIntent {
   readonly to: string;
 }
 
+export interface CreateForOptions {
+  /** What it is to be a copy of; empty when absent. */
+  readonly from?: Volume;
+  /** The same when absent. */
+  readonly fromPool?: string;
+  /** Names of those of `from` that come along. */
+  readonly snapshots?: readonly string[];
+  readonly config: Config;
+  readonly sizeBytes?: bigint;
+  readonly signal?: AbortSignal;
+  readonly progress?: Progress;
+}
+
 /** @param id The new row's. */
 export type Finish = (id: number) => (() => Promise<void>) | void;
 
@@ -203,20 +216,11 @@ export class Volumes {
     return { usage: { used: Number(stdout.split("\t")[0]), total: 0, estimated: true } };
   }
 
-  /** Makes a volume and its row for an instance or an image, all or nothing; as a copy of `from` if given.
-   * @param options.fromPool The same when absent. @param options.snapshots Names of those of `from` that come along. */
+  /** Makes a volume and its row for an instance or an image, all or nothing. */
   async createFor(
     pool: string,
     volume: Volume,
-    options: {
-      from?: Volume;
-      fromPool?: string;
-      snapshots?: readonly string[];
-      config: Config;
-      sizeBytes?: bigint;
-      signal?: AbortSignal;
-      progress?: Progress;
-    },
+    options: CreateForOptions,
   ): Promise<void> {
     const { from, fromPool = pool, snapshots = [], config, sizeBytes, signal, progress } = options;
     const kind = this.#options.pools.kindOf(pool);
