@@ -1,0 +1,120 @@
+import { z } from "zod";
+import { configSchema, nullableConfig } from "./config.ts";
+
+export const storagePoolSchema = z.object({
+  name: z.string(),
+  driver: z.string(),
+  description: z.string(),
+  config: configSchema,
+  used_by: z.array(z.string()),
+  status: z.enum(["Created", "Pending", "Errored", "Unavailable"]),
+  locations: z.array(z.string()),
+}).meta({ id: "StoragePool" });
+export type StoragePool = z.infer<typeof storagePoolSchema>;
+
+export const storagePoolsPostSchema = z.object({
+  name: z.string(),
+  driver: z.string(),
+  description: z.string().default(""),
+  config: nullableConfig,
+}).meta({ id: "StoragePoolsPost" });
+export type StoragePoolsPost = z.infer<typeof storagePoolsPostSchema>;
+
+export const storagePoolPutSchema = z.object({
+  description: z.string().default(""),
+  config: nullableConfig,
+}).meta({ id: "StoragePoolPut" });
+
+export const resourcesStoragePoolSchema = z.object({
+  space: z.object({ used: z.number(), total: z.number() }),
+  inodes: z.object({ used: z.number(), total: z.number() }),
+}).meta({ id: "ResourcesStoragePool" });
+export type ResourcesStoragePool = z.infer<typeof resourcesStoragePoolSchema>;
+
+export const storageVolumeSchema = z.object({
+  name: z.string(),
+  type: z.enum(["container", "custom", "image", "virtual-machine"]),
+  content_type: z.enum(["filesystem", "block"]),
+  description: z.string(),
+  config: configSchema,
+  created_at: z.string(),
+  location: z.string(),
+  project: z.string(),
+  used_by: z.array(z.string()),
+}).meta({ id: "StorageVolume" });
+export type StorageVolume = z.infer<typeof storageVolumeSchema>;
+
+export const storageVolumesPostSchema = z.object({
+  name: z.string(),
+  type: z.string().default("custom"),
+  content_type: z.string().default("filesystem"),
+  description: z.string().default(""),
+  config: nullableConfig,
+  source: z.object({
+    type: z.string().default(""),
+    name: z.string().default(""),
+    pool: z.string().default(""),
+    project: z.string().default(""),
+    volume_only: z.boolean().default(false),
+    refresh: z.boolean().default(false),
+  }).loose().prefault({}),
+}).loose().meta({ id: "StorageVolumesPost" });
+export type StorageVolumesPost = z.infer<typeof storageVolumesPostSchema>;
+
+export const storageVolumeBackupSchema = z.object({
+  name: z.string(),
+  created_at: z.string(),
+  expires_at: z.string(),
+  volume_only: z.boolean(),
+  optimized_storage: z.boolean(),
+}).meta({ id: "StorageVolumeBackup" });
+export type StorageVolumeBackup = z.infer<typeof storageVolumeBackupSchema>;
+
+export const storageVolumeBackupsPostSchema = z.object({
+  name: z.string().default(""),
+  expires_at: z.string().nullish(),
+  volume_only: z.boolean().default(false),
+  optimized_storage: z.boolean().default(false),
+  /** none, gzip, bzip2, xz or zstd; gzip when empty. */
+  compression_algorithm: z.string().default(""),
+}).loose().meta({ id: "StorageVolumeBackupsPost" });
+export type StorageVolumeBackupsPost = z.infer<typeof storageVolumeBackupsPostSchema>;
+
+export const storageVolumePutSchema = z.object({
+  description: z.string().default(""),
+  config: nullableConfig,
+  restore: z.string().default(""),
+}).loose().meta({ id: "StorageVolumePut" });
+export type StorageVolumePut = z.infer<typeof storageVolumePutSchema>;
+
+export const storageVolumePostSchema = z.object({
+  name: z.string(),
+  pool: z.string().default(""),
+  project: z.string().default(""),
+  migration: z.boolean().default(false),
+  volume_only: z.boolean().default(false),
+}).loose().meta({ id: "StorageVolumePost" });
+
+export const storageVolumeStateSchema = z.object({
+  usage: z.object({ used: z.number(), total: z.number() }).nullable(),
+}).meta({ id: "StorageVolumeState" });
+
+export const storageVolumeSnapshotSchema = z.object({
+  name: z.string(),
+  description: z.string(),
+  config: configSchema,
+  content_type: z.string(),
+  created_at: z.string(),
+  expires_at: z.string().nullable(),
+}).meta({ id: "StorageVolumeSnapshot" });
+export type StorageVolumeSnapshot = z.infer<typeof storageVolumeSnapshotSchema>;
+
+export const storageVolumeSnapshotsPostSchema = z.object({
+  name: z.string().default(""),
+  expires_at: z.string().nullish(),
+}).loose().meta({ id: "StorageVolumeSnapshotsPost" });
+
+export const storageVolumeSnapshotPutSchema = z.object({
+  description: z.string().default(""),
+  expires_at: z.string().nullish(),
+}).loose().meta({ id: "StorageVolumeSnapshotPut" });
