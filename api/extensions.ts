@@ -42,4 +42,5 @@ export const extensions: readonly string[] = [
   // Our own.
   "admin_check",
   "exec_sessions",
+  "storage_pool_facets",
 ];

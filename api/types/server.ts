@@ -34,6 +34,10 @@ export const serverSchema = z.object({
     storage_supported_drivers: z.array(
       z.object({ Name: z.string(), Version: z.string(), Remote: z.boolean() }).loose(),
     ),
+    /** Our own: those that this host lacks, why, and the Debian packages that bring them. */
+    storage_missing_drivers: z.array(
+      z.object({ Name: z.string(), Reason: z.string(), Packages: z.array(z.string()) }),
+    ),
   }).loose(),
 }).meta({ id: "Server" });
 export type Server = z.infer<typeof serverSchema>;

@@ -9,6 +9,14 @@ export const storagePoolSchema = z.object({
   used_by: z.array(z.string()),
   status: z.enum(["Created", "Pending", "Errored", "Unavailable"]),
   locations: z.array(z.string()),
+  /** Why it is not "Created". Ours, as all that follows: LXD's clients pass it over. */
+  reason: z.string(),
+  /** What its driver can do beyond the making and deleting of volumes. */
+  facets: z.array(z.string()),
+  /** What it cannot do, and why. */
+  absent: z.record(z.string(), z.string()),
+  /** Whether volumes can be shared between containers whatever their id maps (`security.shifted`). */
+  idmapped_mounts: z.boolean(),
 }).meta({ id: "StoragePool" });
 export type StoragePool = z.infer<typeof storagePoolSchema>;
 
@@ -30,6 +38,11 @@ export const resourcesStoragePoolSchema = z.object({
   inodes: z.object({ used: z.number(), total: z.number() }),
 }).meta({ id: "ResourcesStoragePool" });
 export type ResourcesStoragePool = z.infer<typeof resourcesStoragePoolSchema>;
+
+export const storagePoolHealthSchema = z.object({ ok: z.boolean(), text: z.string() }).meta({
+  id: "StoragePoolHealth",
+});
+export type StoragePoolHealth = z.infer<typeof storagePoolHealthSchema>;
 
 export const storageVolumeSchema = z.object({
   name: z.string(),

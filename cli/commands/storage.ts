@@ -1,10 +1,10 @@
-import type { ResourcesStoragePool, StoragePool } from "../../api/types.ts";
+import type { ResourcesStoragePool, StoragePool, StoragePoolHealth } from "../../api/types.ts";
 import { url } from "../client/client.ts";
 import { UsageError } from "../client/errors.ts";
 import { render } from "../output/render.ts";
 import { binarySize } from "../output/units.ts";
 import { type Configurable, settingsOf, settingVerbs } from "../settings.ts";
-import { type Verb, verb } from "../verb.ts";
+import { type Io, type Verb, verb } from "../verb.ts";
 import { verbs as snapshotVerbs } from "./storage_snapshot.ts";
 import { verbs as volumeVerbs } from "./storage_volume.ts";
 
@@ -14,6 +14,8 @@ const pools: Configurable = {
   noun: "storage pool",
   kind: "storagePool",
   writable: ["config", "description"],
+  // `info` tells them.
+  hidden: ["reason", "facets", "absent", "idmapped_mounts"],
   path: ([name = ""]) => url`/1.0/storage-pools/${name}`,
 };
 
@@ -26,6 +28,26 @@ function usersByKind(users: readonly string[]): Record<string, string[]> {
     (groups[kind] ??= []).push(parts.at(-1) ?? "");
   }
   return groups;
+}
+
+function amounts({ space, inodes }: ResourcesStoragePool, inBytes: boolean): Record<string, unknown> {
+  const size = (bytes: number) => inBytes ? `${bytes}` : binarySize(bytes);
+  return {
+    "space used": size(space.used),
+    "total space": size(space.total),
+    ...(inodes.total > 0 ? { "inodes used": inodes.used, "total inodes": inodes.total } : {}),
+  };
+}
+
+async function healthOf(io: Io, pool: string): Promise<string> {
+  const { ok, text } = await io.client.get<StoragePoolHealth>(`${pools.path([pool])}/health`);
+  return ok ? text : `bad: ${text}`;
+}
+
+/** "available", or why not. */
+function facetsOf({ facets, absent }: StoragePool): Record<string, string> {
+  const all = [...facets.map((name) => [name, "available"]), ...Object.entries(absent)];
+  return Object.fromEntries(all.sort(([left], [right]) => left! < right! ? -1 : 1));
 }
 
 export const verbs: Verb[] = [
@@ -93,18 +115,20 @@ export const verbs: Verb[] = [
     summary: "Show useful information about a storage pool",
     async run(io, [name = ""], flags) {
       const pool = await io.client.get<StoragePool>(pools.path([name]));
-      const { space, inodes } = await io.client.get<ResourcesStoragePool>(`${pools.path([name])}/resources`);
-      const size = (bytes: number) => flags.bytes ? `${bytes}` : binarySize(bytes);
+      const isOpen = pool.status === "Created";
+      const resources = isOpen && await io.client.get<ResourcesStoragePool>(`${pools.path([name])}/resources`);
       const { yaml } = await import("../output/yaml.ts");
       const text = yaml({
         info: {
           description: pool.description,
           driver: pool.driver,
           name: pool.name,
-          "space used": size(space.used),
-          "total space": size(space.total),
-          ...(inodes.total > 0 ? { "inodes used": inodes.used, "total inodes": inodes.total } : {}),
+          ...(resources ? amounts(resources, flags.bytes) : {}),
+          ...(isOpen ? {} : { status: pool.status, reason: pool.reason }),
+          ...(pool.facets.includes("health") ? { health: await healthOf(io, name) } : {}),
+          ...(isOpen ? { "idmapped mounts": pool.idmapped_mounts } : {}),
         },
+        ...(isOpen ? { facets: facetsOf(pool) } : {}),
         "used by": usersByKind(pool.used_by),
       });
       // Sizes in bytes are strings in lxc's output.

@@ -68,11 +68,16 @@ export class Check {
   async #pools(): Promise<Found[]> {
     const { pools } = this.#options;
     const found: Found[] = [];
-    for (const { name, status } of pools.list()) {
-      if (status !== "Created") {
-        found.push({ subject: `pool/${name}`, problem: `The pool is unavailable: ${pools.reason(name)}` });
-        continue;
+    for (const { name, status, reason } of pools.list()) {
+      if (status === "Unavailable") {
+        const repair = async () => {
+          await pools.retry();
+          pools.driver(name);
+        };
+        found.push({ subject: `pool/${name}`, problem: `The pool is unavailable: ${reason}`, repair });
       }
+      // The others have an intent, which speaks for them.
+      if (status !== "Created") continue;
       found.push(...await this.#pool(name, pools.driver(name)));
     }
     return found;

@@ -6,6 +6,7 @@
  * or wholly done for what takes something away). It is idempotent, trusts nothing but its payload, and serves both the failure inside the process and
  * the start after a crash. */
 
+import { LidoError } from "../../api/errors.ts";
 import type { Database, Row } from "../state/database.ts";
 
 export type Cause = "failed" | "crashed";
@@ -45,6 +46,7 @@ export class Journal {
   }
 
   #open<Payload extends object>(name: string, payload: Payload, settle: Settle<Payload>): Intent {
+    this.#refuseUnsettled(name, payload);
     const { id } = this.#database.run(
       "INSERT INTO journal (kind, payload, created_at) VALUES (?, ?, ?)",
       name,
@@ -88,10 +90,12 @@ export class Journal {
     };
   }
 
-  /** Settles every intent that a killed daemon left open, the latest first. Called before anything is served.
+  /** Settles every intent that a killed daemon left open, the latest first. Called before anything is served, and again when a pool came back that
+   * was not there.
    * @returns How many were open, and those that could not be settled. */
   async recover(): Promise<{ open: number; unsettled: { kind: string; error: string }[] }> {
-    const rows = this.#database.all("SELECT id, kind, payload FROM journal ORDER BY id DESC");
+    const rows = this.#database.all("SELECT id, kind, payload FROM journal ORDER BY id DESC")
+      .filter(({ id }) => !this.#active.has(Number(id)));
     const unsettled: { kind: string; error: string }[] = [];
     for (const row of rows) {
       const kind = String(row.kind);
@@ -112,6 +116,15 @@ export class Journal {
       .filter(({ id }) => !this.#active.has(id));
   }
 
+  /** Those of one kind, the oldest first. @returns `isActive`: somebody is at work on it, now. */
+  openOf<Payload>(kind: string): { id: number; payload: Payload; isActive: boolean }[] {
+    return this.#database.all("SELECT id, payload FROM journal WHERE kind = ? ORDER BY id", kind).map((row) => ({
+      id: Number(row.id),
+      payload: JSON.parse(String(row.payload)) as Payload,
+      isActive: this.#active.has(Number(row.id)),
+    }));
+  }
+
   /** Tries to settle one of those. @throws What its `settle` throws. */
   async settle(id: number): Promise<void> {
     const row = this.#database.get("SELECT id, kind, payload FROM journal WHERE id = ?", id);
@@ -122,13 +135,40 @@ export class Journal {
     const kind = String(row.kind);
     const settle = this.#kinds.get(kind) as Settle<object> | undefined;
     if (!settle) throw new Error("this lido does not know its kind");
-    this.#observe(`${kind} to be settled`);
-    await settle(JSON.parse(String(row.payload)), "crashed");
-    this.#close(Number(row.id));
-    this.#observe(`${kind} settled`);
+    const id = Number(row.id);
+    this.#active.add(id);
+    try {
+      this.#observe(`${kind} to be settled`);
+      await settle(JSON.parse(String(row.payload)), "crashed");
+      this.#close(id);
+      this.#observe(`${kind} settled`);
+    } finally {
+      this.#active.delete(id);
+    }
+  }
+
+  /** What could not be taken away yet will be, some day: a new thing of that name would go with it.
+   * @throws {LidoError} conflict. */
+  #refuseUnsettled(kind: string, payload: object): void {
+    const { pool, type, name } = payload as Record<string, unknown>;
+    const isSame = (row: { kind: string; payload: string }) => {
+      if (!/\.(create|delete)$/.test(row.kind) || nounOf(row.kind) !== nounOf(kind)) return false;
+      const other = JSON.parse(row.payload) as Record<string, unknown>;
+      return other.name === name && other.pool === pool && other.type === type;
+    };
+    if (!this.unsettled().some(isSame)) return;
+    throw new LidoError(
+      "conflict",
+      `An earlier operation on "${name}" was cut off and could not be settled; "lido admin check --repair" tries again`,
+    );
   }
 
   #close(id: number): void {
     this.#database.run("DELETE FROM journal WHERE id = ?", id);
   }
+}
+
+/** "volume" of "volume.create". */
+function nounOf(kind: string): string {
+  return kind.slice(0, kind.lastIndexOf("."));
 }

@@ -77,6 +77,7 @@ export function serverRoutes(context: Context): OpenAPIHono {
         storage: used.join(" | "),
         storage_version: used.map((name) => supported.find((one) => one.Name === name)?.Version ?? "").join(" | "),
         storage_supported_drivers: supported,
+        storage_missing_drivers: await pools.missing(),
       },
     }, { etag: config });
   });

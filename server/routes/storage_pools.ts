@@ -2,6 +2,7 @@ import type { OpenAPIHono } from "@hono/zod-openapi";
 import { z } from "zod";
 import {
   resourcesStoragePoolSchema,
+  storagePoolHealthSchema,
   storagePoolPutSchema,
   storagePoolSchema,
   storagePoolsPostSchema,
@@ -72,6 +73,14 @@ export function storagePoolRoutes({ pools }: Pick<Context, "pools">): OpenAPIHon
     tag,
     returns: resourcesStoragePoolSchema,
   }, async ({ c, param }) => sync(c, await pools.resources(param("pool"))));
+
+  route(app, {
+    method: "get",
+    path: `${one}/health`,
+    summary: "Whether a storage pool is well, where its driver can tell",
+    tag,
+    returns: storagePoolHealthSchema,
+  }, async ({ c, param }) => sync(c, await pools.health(param("pool"))));
 
   return app;
 }

@@ -11,6 +11,7 @@ import type { Database, Row } from "../state/database.ts";
 import { checkPoolConfig } from "./config.ts";
 import { Locks } from "./locks.ts";
 import { checkName } from "./names.ts";
+import { type PoolFailure, unmadePool, viewPool } from "./pool_view.ts";
 import { readUsage, type Usage } from "./usage.ts";
 
 /** A pool that was not there is tried again this often. */
@@ -43,6 +44,14 @@ export interface SupportedDriver {
   readonly Remote: boolean;
 }
 
+export interface MissingDriver {
+  readonly Name: string;
+  /** What is missing and how to get it. */
+  readonly Reason: string;
+  /** Debian packages that bring it. */
+  readonly Packages: readonly string[];
+}
+
 /** The storage pools: their rows, and the drivers of those that are open. */
 export class Pools {
   readonly #options: PoolsOptions;
@@ -54,7 +63,7 @@ export class Pools {
   readonly #deleting: ReturnType<Journal["kind"]>;
   readonly #growing: ReturnType<Journal["kind"]>;
   #retry: NodeJS.Timeout | undefined;
-  #supported: Promise<SupportedDriver[]> | undefined;
+  #probed: Promise<{ supported: SupportedDriver[]; missing: MissingDriver[] }> | undefined;
 
   constructor(options: PoolsOptions) {
     this.#options = options;
@@ -77,9 +86,17 @@ export class Pools {
   async start(): Promise<void> {
     await this.#openAll();
     this.#retry = setInterval(() => {
-      if (this.#unavailable.size > 0) this.#openAll().catch(() => {});
+      this.retry().catch((error) => this.#options.log.warn({ error: messageOf(error) }, "cannot retry storage pools"));
     }, retryEveryMs);
     this.#retry.unref();
+  }
+
+  /** Tries the pools again that could not be opened, and settles what waited for those that came back. */
+  async retry(): Promise<void> {
+    const before = this.#unavailable.size;
+    if (before === 0) return;
+    await this.#openAll();
+    if (this.#unavailable.size < before) await this.#options.journal.recover();
   }
 
   /** Pools stay mounted: containers go on without the daemon. */
@@ -89,7 +106,11 @@ export class Pools {
 
   list(): StoragePool[] {
     const usage = readUsage(this.#options.database);
-    return this.#options.database.all("SELECT * FROM storage_pools ORDER BY name").map((row) => this.#view(row, usage));
+    const failures = this.#failures();
+    const rows = this.#options.database.all("SELECT * FROM storage_pools").map((row) =>
+      this.#view(row, usage, failures)
+    );
+    return [...rows, ...this.#unmade()].sort((left, right) => left.name < right.name ? -1 : 1);
   }
 
   names(): string[] {
@@ -98,12 +119,13 @@ export class Pools {
 
   /** @throws {LidoError} not_found. */
   get(name: string): StoragePool {
-    return this.#view(this.#row(name), readUsage(this.#options.database));
+    const unmade = this.#unmade().find((pool) => pool.name === name);
+    return unmade ?? this.#view(this.#row(name), readUsage(this.#options.database), this.#failures());
   }
 
   /** @returns What an ETag of the pool is made of. */
   etag(name: string): unknown {
-    const { driver, description, config } = this.#row(name);
+    const { driver, description, config } = this.get(name);
     return [name, driver, description, config];
   }
 
@@ -162,6 +184,12 @@ export class Pools {
       if (database.get("SELECT id FROM storage_pools WHERE name = ?", name)) {
         throw new LidoError("conflict", "The storage pool already exists: The record already exists");
       }
+      if (this.#unmade().some((pool) => pool.name === name)) {
+        throw new LidoError(
+          "conflict",
+          `The storage pool already exists: its creation was cut off; "lido storage delete ${name}" takes away what is left`,
+        );
+      }
       const probed = await kind.probe(host);
       if ("missing" in probed) {
         throw new LidoError("bad_request", `Cannot use driver "${kind.name}": ${probed.missing}`);
@@ -180,7 +208,7 @@ export class Pools {
         )
       );
       this.#drivers.set(name, driver);
-      this.#supported = undefined;
+      this.#probed = undefined;
       events.lifecycle("storage-pool-created", `/1.0/storage-pools/${name}`, { driver: kind.name });
     });
   }
@@ -219,6 +247,7 @@ export class Pools {
 
   async delete(name: string): Promise<void> {
     await this.#locks.hold([name], async () => {
+      if (await this.#settleCutOff(name)) return;
       const row = this.#row(name);
       const { database, host, events } = this.#options;
       // Images are copies of ours; all else is somebody's.
@@ -248,15 +277,34 @@ export class Pools {
     };
   }
 
+  /** What the facet "health" says. @throws {LidoError} not_implemented with the reason when the driver cannot tell. */
+  async health(name: string): Promise<{ ok: boolean; text: string }> {
+    const { facets, absent } = this.driver(name);
+    if (!facets.health) throw new LidoError("not_implemented", `Cannot tell the health of "${name}": ${absent.health}`);
+    return await facets.health.check();
+  }
+
   /** The drivers that work on this host. Looked at once, and again after a pool was made. */
-  supported(): Promise<SupportedDriver[]> {
-    return this.#supported ??= Promise.all(
+  async supported(): Promise<SupportedDriver[]> {
+    return (await this.#probe()).supported;
+  }
+
+  /** Those that do not, and why. */
+  async missing(): Promise<MissingDriver[]> {
+    return (await this.#probe()).missing;
+  }
+
+  #probe(): Promise<{ supported: SupportedDriver[]; missing: MissingDriver[] }> {
+    return this.#probed ??= Promise.all(
       [...driverKinds.values()].map(async (kind) => ({ kind, probed: await kind.probe(this.#options.host) })),
-    ).then((all) =>
-      all.flatMap(({ kind, probed }) =>
+    ).then((all) => ({
+      supported: all.flatMap(({ kind, probed }) =>
         "version" in probed ? [{ Name: kind.name, Version: probed.version, Remote: false }] : []
-      )
-    );
+      ),
+      missing: all.flatMap(({ kind, probed }) =>
+        "missing" in probed ? [{ Name: kind.name, Reason: probed.missing, Packages: kind.packages }] : []
+      ),
+    }));
   }
 
   /** Names of the drivers that pools are on. */
@@ -319,16 +367,37 @@ export class Pools {
     return row;
   }
 
-  #view(row: Row, usage: Usage): StoragePool {
+  /** Pools without a row: those that are being made (Pending), and those whose making was cut off and could not be undone (Errored). */
+  #unmade(): StoragePool[] {
+    return this.#options.journal.openOf<PoolIntent>("pool.create").map((
+      { payload: { name, driver, config }, isActive },
+    ) => unmadePool({ name, driver, config, isActive }));
+  }
+
+  /** @returns Whether there was a pool whose making or deletion was cut off: it is gone now. */
+  async #settleCutOff(name: string): Promise<boolean> {
+    const { journal, events } = this.#options;
+    const open = ["pool.create", "pool.delete"].flatMap((kind) => journal.openOf<PoolIntent>(kind)).filter((one) =>
+      one.payload.name === name && !one.isActive
+    );
+    for (const { id } of open) await journal.settle(id);
+    if (open.length > 0) events.lifecycle("storage-pool-deleted", `/1.0/storage-pools/${name}`);
+    return open.length > 0;
+  }
+
+  #view(row: Row, usage: Usage, failures: (name: string) => PoolFailure | undefined): StoragePool {
     const name = String(row.name);
-    return {
-      config: JSON.parse(String(row.config)),
-      description: String(row.description),
-      name,
-      driver: String(row.driver),
-      used_by: usage.ofPool(name),
-      status: this.#drivers.has(name) ? "Created" : "Unavailable",
-      locations: ["none"],
+    return viewPool(row, usage.ofPool(name), this.#drivers.get(name), failures(name));
+  }
+
+  /** @returns Why a pool is not as it should be; undefined when it is. */
+  #failures(): (name: string) => PoolFailure | undefined {
+    const open = this.#options.journal.openOf<PoolIntent>("pool.delete");
+    const halfDeleted = new Set(open.filter(({ isActive }) => !isActive).map(({ payload }) => payload.name));
+    return (name) => {
+      if (halfDeleted.has(name)) return { status: "Errored", reason: "its deletion was cut off; delete it again" };
+      if (this.#drivers.has(name)) return undefined;
+      return { status: "Unavailable", reason: this.#unavailable.get(name) ?? "not opened yet" };
     };
   }
 }

@@ -1,0 +1,66 @@
+import assert from "node:assert/strict";
+import { Database } from "../state/database.ts";
+import { Journal } from "./journal.ts";
+
+interface Thing {
+  readonly pool: string;
+  readonly type: string;
+  readonly name: string;
+}
+
+const v: Thing = { pool: "p", type: "custom", name: "v" };
+const silent = { warn: () => {} };
+
+Deno.test("what could not be settled is settled before anything of its name is made again", async () => {
+  const database = new Database(":memory:");
+  const journal = new Journal(database, silent);
+  let isThere = false;
+  const settled: string[] = [];
+  const settle = (thing: Thing) => {
+    if (!isThere) return Promise.reject(new Error("the pool is not there"));
+    settled.push(thing.name);
+    return Promise.resolve();
+  };
+  const creating = journal.kind<Thing>("volume.create", settle);
+  const deleting = journal.kind<Thing>("volume.delete", settle);
+  await creating(v)[Symbol.asyncDispose]();
+  assert.deepEqual(journal.openOf("volume.create").map(({ payload, isActive }) => [payload, isActive]), [[v, false]]);
+
+  assert.throws(() => creating(v), /An earlier operation on "v" was cut off/);
+  assert.throws(() => deleting(v), /An earlier operation on "v" was cut off/);
+  for (const other of [{ ...v, name: "w" }, { ...v, pool: "q" }, { ...v, type: "image" }]) {
+    creating(other).commit(() => {});
+  }
+  isThere = true;
+  await journal.recover();
+  assert.deepEqual(settled, ["v"]);
+  creating(v).commit(() => {});
+  assert.deepEqual(journal.unsettled(), []);
+});
+
+Deno.test("recover() leaves the intents alone that somebody is at work on", async () => {
+  const journal = new Journal(new Database(":memory:"), silent);
+  const settled: string[] = [];
+  const creating = journal.kind<Thing>("volume.create", (thing) => {
+    settled.push(thing.name);
+    return Promise.resolve();
+  });
+  const open = creating(v);
+  assert.deepEqual(journal.openOf("volume.create").map(({ isActive }) => isActive), [true]);
+  assert.deepEqual(await journal.recover(), { open: 0, unsettled: [] });
+  open.commit(() => {});
+  assert.deepEqual(settled, []);
+});
+
+Deno.test("settling may open intents of the same name", async () => {
+  const journal = new Journal(new Database(":memory:"), silent);
+  const deleting = journal.kind<Thing>("volume.delete", () => Promise.resolve());
+  let tries = 0;
+  const creating = journal.kind<Thing>("volume.create", (thing) => {
+    if (++tries === 1) return Promise.reject(new Error("not now"));
+    deleting(thing).commit(() => {});
+    return Promise.resolve();
+  });
+  await creating(v)[Symbol.asyncDispose]();
+  assert.deepEqual(await journal.recover(), { open: 1, unsettled: [] });
+});
