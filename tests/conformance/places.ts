@@ -29,6 +29,14 @@ export const places: readonly Place[] = [
 
 export const host = createHost();
 
+/** Why this host cannot have the place; undefined when it can. */
+export async function reasonAgainst({ driver }: Place): Promise<string | undefined> {
+  const kind = driverKinds.get(driver);
+  if (!kind) return `there is no driver "${driver}"`;
+  const found = await kind.probe(host);
+  return "missing" in found ? found.missing : undefined;
+}
+
 export interface Opened {
   readonly directory: string;
   readonly kind: DriverKind;
