@@ -10,6 +10,7 @@ export type ForeignFunction = (...args: any[]) => any;
 const table = {
   accept4: "ippi:i",
   bind: "ipi:i",
+  chdir: "p:i",
   close: "i:i",
   connect: "ipi:i",
   epoll_create1: "i:i",

@@ -122,6 +122,47 @@ Deno.test(
 );
 
 Deno.test(
+  "shiftTree() hands a large tree to threads: every entry once, links and what chown takes away kept, a failure told",
+  withTree(async (root) => {
+    const at = (path: string) => join(root, path);
+    let entries = 1;
+    for (let index = 0; index < 20; index++) {
+      mkdirSync(at(`d${index}/e`), { recursive: true });
+      for (let file = 0; file < 40; file++) writeFileSync(at(`d${index}/e/f${file}`), "");
+      entries += 42;
+    }
+    // The same files in every directory: two threads come to them at once.
+    for (let file = 0; file < 10; file++) {
+      writeFileSync(at(`d0/s${file}`), "");
+      chmodSync(at(`d0/s${file}`), 0o6755);
+      tool("setcap", "cap_net_raw+ep", at(`d0/s${file}`));
+      for (let index = 1; index < 20; index++) linkSync(at(`d0/s${file}`), at(`d${index}/s${file}`));
+      entries += 20;
+    }
+    let told = 0;
+    assert.equal(await shiftTree(root, undefined, a, { progress: (count) => told = count }), entries);
+    assert.equal(told, entries);
+    for (const [from, to, base] of [[a, b, 2_000_000], [b, undefined, 0], [undefined, a, 1_000_000]] as const) {
+      await shiftTree(root, from, to);
+      for (let file = 0; file < 10; file++) {
+        const { mode, uid, nlink } = statSync(at(`d7/s${file}`));
+        assert.deepEqual([mode & 0o7777, uid, nlink], [0o6755, base, 20]);
+      }
+      const capabilities = tool("getcap", "-n", "-r", at("d19")).trim().split("\n");
+      assert.equal(capabilities.filter((line) => line.includes("cap_net_raw=ep")).length, 10);
+    }
+    assert.equal(tool("find", root, "!", "-uid", "1000000"), "");
+    assert.equal(tool("getfattr", "-h", "-R", "-d", "-m", "trusted.lido", "-P", root), "");
+    tool("chattr", "+i", at("d10/e/f7"));
+    await assert.rejects(shiftTree(root, a, undefined), /change an owner: EPERM/).finally(() =>
+      tool("chattr", "-i", at("d10/e/f7"))
+    );
+    await shiftTree(root, a, undefined);
+    assert.equal(tool("find", root, "!", "-uid", "0"), "");
+  }),
+);
+
+Deno.test(
   "shiftTree() refuses a root that is a symlink, and stops when told",
   withTree(async (root) => {
     symlinkSync("/etc", join(root, "trap"));
