@@ -43,4 +43,5 @@ export const extensions: readonly string[] = [
   "admin_check",
   "exec_sessions",
   "storage_pool_facets",
+  "storage_volume_files",
 ];

@@ -106,6 +106,7 @@ export function readWithCommander(
 const groupSummaries: Record<string, string> = {
   "storage": "Manage storage pools and volumes",
   "storage volume": "Manage storage volumes",
+  "storage volume file": "Manage the files of custom volumes",
   "image": "Manage images",
   "image alias": "Manage image aliases",
   "profile": "Manage profiles",

@@ -112,6 +112,18 @@ export const storageVolumeStateSchema = z.object({
   usage: z.object({ used: z.number(), total: z.number() }).nullable(),
 }).meta({ id: "StorageVolumeState" });
 
+/** What `…/files?path=DIRECTORY&recursion=1` lists. */
+export const fileEntrySchema = z.object({
+  name: z.string(),
+  type: z.enum(["file", "directory", "symlink", "other"]),
+  uid: z.number().int(),
+  gid: z.number().int(),
+  mode: z.number().int(),
+  size: z.number(),
+  modified_at: z.string(),
+}).meta({ id: "FileEntry" });
+export type FileEntry = z.infer<typeof fileEntrySchema>;
+
 export const storageVolumeSnapshotSchema = z.object({
   name: z.string(),
   description: z.string(),

@@ -5,6 +5,7 @@ import { render } from "../output/render.ts";
 import { binarySize } from "../output/units.ts";
 import { type Configurable, settingsOf, settingVerbs } from "../settings.ts";
 import { type Io, type Verb, verb } from "../verb.ts";
+import { verbs as fileVerbs } from "./storage_file.ts";
 import { verbs as snapshotVerbs } from "./storage_snapshot.ts";
 import { verbs as volumeVerbs } from "./storage_volume.ts";
 
@@ -54,6 +55,7 @@ export const verbs: Verb[] = [
   ...settingVerbs(pools).filter(({ words }) => words !== "storage show"),
   ...volumeVerbs,
   ...snapshotVerbs,
+  ...fileVerbs,
   verb({
     words: "storage create",
     args: ["pool", "driver", "key=value..."],

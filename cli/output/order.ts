@@ -57,6 +57,7 @@ const orders = {
     "state",
     "snapshots",
   ],
+  fileEntry: ["name", "type", "uid", "gid", "mode", "size", "modified_at"],
   checkProblem: ["subject", "problem", "can_repair", "repaired"],
   certificate: ["name", "type", "restricted", "projects", "certificate", "fingerprint"],
   execSession: [

@@ -31,6 +31,7 @@ const table = {
   grantpt: "i:i",
   ioctl: "iLp:i",
   kill: "ii:i",
+  linkat: "ipipi:i",
   listen: "ii:i",
   lgetxattr: "pppL:l",
   llistxattr: "ppL:l",

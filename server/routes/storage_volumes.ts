@@ -17,6 +17,7 @@ import {
 } from "../../api/types.ts";
 import type { Context } from "../context.ts";
 import { volumeTypes } from "../storage/volumes.ts";
+import { addFiles } from "./files.ts";
 import { background, checkEtag, created, done, newApp, route, type RouteRequest, sync } from "./route.ts";
 
 const tag = "storage volumes";
@@ -32,6 +33,14 @@ export function storageVolumeRoutes(context: Services): OpenAPIHono {
   addVolumes(app, context);
   addSnapshots(app, context);
   addBackups(app, context);
+  addFiles(app, {
+    path: `${one}/files`,
+    tag,
+    use: (request, work) => {
+      const [pool, type, name] = keyOf(request);
+      return context.volumes.withFiles(pool, needCustom(type, name), work);
+    },
+  });
   return app;
 }
 

@@ -7,6 +7,8 @@ import type { Journal } from "../journal/journal.ts";
 import type { Operations } from "../operations/operations.ts";
 import type { Database, Row } from "../state/database.ts";
 import { checkVolumeChange, checkVolumeConfig, sizeOf, withPoolDefaults } from "./config.ts";
+import { parseIdmap } from "../instances/idmaps.ts";
+import type { FileTree } from "./files.ts";
 import { Locks } from "./locks.ts";
 import { checkName } from "./names.ts";
 import { copyVolume, planCopy } from "./planner.ts";
@@ -214,6 +216,15 @@ export class Volumes {
       okCodes: [0, 1],
     });
     return { usage: { used: Number(stdout.split("\t")[0]), total: 0, estimated: true } };
+  }
+
+  /** Runs `work` on the files of a custom volume, whether or not a container has it; with the owners that the container sees. */
+  async withFiles<T>(pool: string, name: string, work: (tree: FileTree) => Promise<T>): Promise<T> {
+    const volume = this.volume(this.row(pool, "custom", name));
+    const driver = this.#options.pools.driver(pool);
+    await driver.mount(volume);
+    const map = parseIdmap(volume.config?.["volatile.idmap.last"]);
+    return await work({ root: driver.path(volume), map, name: `volume "${name}"` });
   }
 
   /** Makes a volume and its row for an instance or an image, all or nothing. */
