@@ -25,6 +25,7 @@ import { Operations } from "./operations/operations.ts";
 import { Profiles } from "./profiles/profiles.ts";
 import { makeApp, makeUpgrade } from "./routes/app.ts";
 import { Database } from "./state/database.ts";
+import { Reserve } from "./state/reserve.ts";
 import { Settings } from "./state/settings.ts";
 import { VolumeBackups } from "./storage/backups.ts";
 import { VolumeCopies } from "./storage/copies.ts";
@@ -63,6 +64,17 @@ export interface Daemon {
 /** Starts a daemon that serves before this resolves.
  * @throws {LidoError} When another one has the directory, or this process is not root. */
 export async function startDaemon(options: DaemonOptions, seams: DaemonSeams = {}): Promise<Daemon> {
+  try {
+    return await start(options, seams);
+  } catch (error) {
+    // Without a daemon nobody could make room: it starts in the space that is kept for this.
+    const isFull = (error as NodeJS.ErrnoException).code === "ENOSPC";
+    if (!isFull || !new Reserve(pathsIn(options.directory).database).release()) throw error;
+    return await start(options, seams);
+  }
+}
+
+async function start(options: DaemonOptions, seams: DaemonSeams): Promise<Daemon> {
   if (process.getuid?.() !== 0) throw new LidoError("forbidden", "The daemon must be run as root");
   const paths = pathsIn(options.directory);
   if (Buffer.byteLength(paths.socket) > socketPathMaxBytes) {
@@ -71,7 +83,10 @@ export async function startDaemon(options: DaemonOptions, seams: DaemonSeams = {
       `The path "${paths.socket}" is longer than a socket's may be: ${socketPathMaxBytes} bytes`,
     );
   }
-  const log = pino({ level: options.logLevel ?? "info", base: null }, pino.destination({ fd: 2, sync: true }));
+  const output = pino.destination({ fd: 2, sync: true });
+  // A log that nobody takes, on a full disk or behind a closed pipe, is no reason to end.
+  output.on("error", () => {});
+  const log = pino({ level: options.logLevel ?? "info", base: null }, output);
   // A container's root, who is nobody here, must be able to pass through to its own files.
   for (const path of [paths.root, paths.storagePools]) makeDirectory(path, 0o711);
   for (const path of [paths.disks, paths.images, paths.backups, paths.logs]) makeDirectory(path, 0o700);

@@ -22,8 +22,9 @@ export class PidLock implements Disposable {
       check(`lock "${path}"`, -1);
     }
     const text = new TextEncoder().encode(`${process.pid}\n`);
-    check(`empty "${path}"`, libc.ftruncate(fd, 0));
+    // In this order, for on a full disk an emptied file does not get its block back.
     check(`write "${path}"`, Number(libc.write(fd, text, text.length)));
+    check(`cut "${path}"`, libc.ftruncate(fd, text.length));
     return new PidLock(fd);
   }
 

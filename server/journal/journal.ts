@@ -29,6 +29,8 @@ export class Journal {
   readonly #kinds = new Map<string, Settle<never>>();
   /** Intents of work that is going on. */
   readonly #active = new Set<number>();
+  /** Intents that are settled, but whose rows could not be taken away: the disk was full. */
+  readonly #settled = new Set<number>();
   readonly #observe: (point: string) => void;
 
   /** @param observe Told of each point at which a kill would find the host in another state; for tests. */
@@ -46,13 +48,18 @@ export class Journal {
   }
 
   #open<Payload extends object>(name: string, payload: Payload, settle: Settle<Payload>): Intent {
-    this.#refuseUnsettled(name, payload);
-    const { id } = this.#database.run(
-      "INSERT INTO journal (kind, payload, created_at) VALUES (?, ?, ?)",
-      name,
-      JSON.stringify(payload),
-      new Date().toISOString(),
-    );
+    // Those that nothing but a row is left of go with this one, or this one does not come.
+    const makesRoom = { makesRoom: name.endsWith(".delete") };
+    const id = this.#database.transaction(() => {
+      for (const done of this.#settled) if (!this.#close(done)) this.#settled.delete(done);
+      this.#refuseUnsettled(name, payload);
+      return this.#database.run(
+        "INSERT INTO journal (kind, payload, created_at) VALUES (?, ?, ?)",
+        name,
+        JSON.stringify(payload),
+        new Date().toISOString(),
+      ).id;
+    }, makesRoom);
     this.#active.add(id);
     this.#observe(`${name} opened`);
     let closed = false;
@@ -63,7 +70,7 @@ export class Journal {
           const result = change();
           this.#close(id);
           return result;
-        });
+        }, makesRoom);
         closed = true;
         this.#active.delete(id);
         this.#observe(`${name} committed`);
@@ -75,7 +82,9 @@ export class Journal {
         this.#observe(`${name} to be settled`);
         try {
           await settle(payload, "failed");
+          this.#settled.add(id);
           this.#close(id);
+          this.#settled.delete(id);
           this.#observe(`${name} settled`);
         } catch (error) {
           // The intent stays open: the next start tries again. The caller sees the error that brought us here, not this one.
@@ -125,6 +134,16 @@ export class Journal {
     }));
   }
 
+  /** Tries to settle those that would be in the way of an intent, which the caller is about to open under its lock. When that fails again, the
+   * intent is refused. @param kind Of the intent. */
+  async settleBefore(kind: string, payload: object): Promise<void> {
+    for (const row of this.unsettled().filter((row) => isInTheWay(row, kind, payload))) {
+      await this.settle(row.id).catch((error) =>
+        this.#log.warn({ intent: row.kind, payload: row.payload, error: String(error) }, "still not settled")
+      );
+    }
+  }
+
   /** Tries to settle one of those. @throws What its `settle` throws. */
   async settle(id: number): Promise<void> {
     const row = this.#database.get("SELECT id, kind, payload FROM journal WHERE id = ?", id);
@@ -140,7 +159,9 @@ export class Journal {
     try {
       this.#observe(`${kind} to be settled`);
       await settle(JSON.parse(String(row.payload)), "crashed");
+      this.#settled.add(id);
       this.#close(id);
+      this.#settled.delete(id);
       this.#observe(`${kind} settled`);
     } finally {
       this.#active.delete(id);
@@ -150,22 +171,26 @@ export class Journal {
   /** What could not be taken away yet will be, some day: a new thing of that name would go with it.
    * @throws {LidoError} conflict. */
   #refuseUnsettled(kind: string, payload: object): void {
-    const { pool, type, name } = payload as Record<string, unknown>;
-    const isSame = (row: { kind: string; payload: string }) => {
-      if (!/\.(create|delete)$/.test(row.kind) || nounOf(row.kind) !== nounOf(kind)) return false;
-      const other = JSON.parse(row.payload) as Record<string, unknown>;
-      return other.name === name && other.pool === pool && other.type === type;
-    };
-    if (!this.unsettled().some(isSame)) return;
+    const { name } = payload as Record<string, unknown>;
+    if (!this.unsettled().some((row) => isInTheWay(row, kind, payload))) return;
     throw new LidoError(
       "conflict",
       `An earlier operation on "${name}" was cut off and could not be settled; "lido admin check --repair" tries again`,
     );
   }
 
-  #close(id: number): void {
-    this.#database.run("DELETE FROM journal WHERE id = ?", id);
+  /** @returns Whether it was there. */
+  #close(id: number): boolean {
+    return this.#database.run("DELETE FROM journal WHERE id = ?", id).changes > 0;
   }
+}
+
+/** Whether settling `row` later would meet what an intent of `kind` is about to make: it takes away or renames something of that name. */
+function isInTheWay(row: { kind: string; payload: string }, kind: string, payload: object): boolean {
+  if (!/\.(create|delete|rename)$/.test(row.kind) || nounOf(row.kind) !== nounOf(kind)) return false;
+  const ours = payload as Record<string, unknown>, other = JSON.parse(row.payload) as Record<string, unknown>;
+  if (other.pool !== ours.pool || other.type !== ours.type) return false;
+  return [ours.name, ours.to].some((name) => name !== undefined && (name === other.name || name === other.to));
 }
 
 /** "volume" of "volume.create". */

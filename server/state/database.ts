@@ -1,25 +1,41 @@
 import { DatabaseSync, type SQLInputValue, type StatementSync } from "node:sqlite";
+import { LidoError } from "../../api/errors.ts";
 import { initial } from "./migrations/001_initial.ts";
 import { execSessions } from "./migrations/002_exec_sessions.ts";
+import { Reserve } from "./reserve.ts";
 
 /** Numbered schema changes, applied in order and each in a transaction of its own. Append; never edit one that was released. */
 const migrations: readonly string[] = [initial, execSessions];
 
 export type Row = Record<string, SQLInputValue>;
 
+export interface ChangeOptions {
+  /** What takes something away, and so makes room: it may have the space that is kept for it when the disk is full. */
+  readonly makesRoom?: boolean;
+}
+
 /** The daemon's state: one SQLite file, one writer (this process). WAL with synchronous=FULL: a transaction that returned is on disk.
  * @see https://www.sqlite.org/pragma.html#pragma_synchronous */
 export class Database {
+  readonly #path: string;
   readonly #sqlite: DatabaseSync;
   readonly #statements = new Map<string, StatementSync>();
+  readonly #reserve: Reserve | undefined;
+  /** Filled with the first change: what else a start needs comes before it. */
+  #hasReserve: boolean;
   #depth = 0;
 
   /** @param path File, or ":memory:" in tests. @throws {Error} If the file was written by a newer lido. */
   constructor(path: string) {
-    this.#sqlite = new DatabaseSync(path);
-    this.#sqlite.exec(
-      "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA busy_timeout = 5000",
-    );
+    this.#path = path;
+    this.#reserve = path === ":memory:" ? undefined : new Reserve(path);
+    try {
+      this.#sqlite = open(path);
+    } catch (error) {
+      // On a full disk its shared memory has no place: "full", "I/O error" or "unable to open", as it comes.
+      if (!this.#reserve?.release()) throw error;
+      this.#sqlite = open(path);
+    }
     const version = Number(this.get("PRAGMA user_version")?.user_version ?? 0);
     if (version > migrations.length) {
       throw new Error(
@@ -27,11 +43,12 @@ export class Database {
       );
     }
     for (let next = version; next < migrations.length; next++) {
-      this.transaction(() => {
+      this.#transact(() => {
         this.#sqlite.exec(migrations[next]!);
         this.#sqlite.exec(`PRAGMA user_version = ${next + 1}`);
       });
     }
+    this.#hasReserve = this.#reserve?.isHeld() ?? true;
   }
 
   get(sql: string, ...values: SQLInputValue[]): Row | undefined {
@@ -42,27 +59,20 @@ export class Database {
     return this.#prepare(sql).all(...values) as Row[];
   }
 
-  /** @returns Rows changed and the id of the last inserted row. */
+  /** @returns Rows changed and the id of the last inserted row. @throws {LidoError} unavailable when the disk is full. */
   run(sql: string, ...values: SQLInputValue[]): { changes: number; id: number } {
-    const { changes, lastInsertRowid } = this.#prepare(sql).run(...values);
-    return { changes: Number(changes), id: Number(lastInsertRowid) };
+    const change = () => {
+      const { changes, lastInsertRowid } = this.#prepare(sql).run(...values);
+      return { changes: Number(changes), id: Number(lastInsertRowid) };
+    };
+    return this.#depth > 0 ? change() : this.#withSpace(change, { makesRoom: sql.startsWith("DELETE ") });
   }
 
-  /** Runs `change` in a transaction; a call inside another one joins it. All or nothing, also when the process is killed. */
-  transaction<T>(change: () => T): T {
+  /** Runs `change` in a transaction; a call inside another one joins it. All or nothing, also when the process is killed.
+   * @throws {LidoError} unavailable when the disk is full; then nothing has changed. */
+  transaction<T>(change: () => T, options: ChangeOptions = {}): T {
     if (this.#depth > 0) return change();
-    this.#sqlite.exec("BEGIN IMMEDIATE");
-    this.#depth++;
-    try {
-      const result = change();
-      this.#sqlite.exec("COMMIT");
-      return result;
-    } catch (error) {
-      this.#sqlite.exec("ROLLBACK");
-      throw error;
-    } finally {
-      this.#depth--;
-    }
+    return this.#withSpace(() => this.#transact(change), options);
   }
 
   close(): void {
@@ -70,9 +80,68 @@ export class Database {
     this.#sqlite.close();
   }
 
+  #transact<T>(change: () => T): T {
+    this.#sqlite.exec("BEGIN IMMEDIATE");
+    this.#depth++;
+    try {
+      const result = change();
+      this.#sqlite.exec("COMMIT");
+      return result;
+    } catch (error) {
+      // A full disk may have rolled it back already.
+      if (this.#sqlite.isTransaction) this.#sqlite.exec("ROLLBACK");
+      throw error;
+    } finally {
+      this.#depth--;
+    }
+  }
+
+  #withSpace<T>(change: () => T, options: ChangeOptions): T {
+    const hasReserve = this.#hasReserve ||= this.#reserve!.refill();
+    if (!hasReserve && !options.makesRoom) throw this.#full();
+    try {
+      return change();
+    } catch (error) {
+      if (!isFull(error)) throw error;
+      if (!options.makesRoom || !hasReserve) throw this.#full();
+      this.#reserve!.release();
+      this.#hasReserve = false;
+    }
+    try {
+      return change();
+    } catch (error) {
+      throw isFull(error) ? this.#full() : error;
+    }
+  }
+
+  #full(): LidoError {
+    return new LidoError(
+      "unavailable",
+      `No space left on device for the daemon's database "${this.#path}": free some, such as by deleting volumes`,
+    );
+  }
+
   #prepare(sql: string): StatementSync {
     let statement = this.#statements.get(sql);
     if (!statement) this.#statements.set(sql, statement = this.#sqlite.prepare(sql));
     return statement;
   }
+}
+
+function open(path: string): DatabaseSync {
+  const sqlite = new DatabaseSync(path);
+  try {
+    sqlite.exec(
+      "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA busy_timeout = 5000",
+    );
+    return sqlite;
+  } catch (error) {
+    sqlite.close();
+    throw error;
+  }
+}
+
+/** SQLITE_FULL. Its number is not told by every runtime, its text is. @see https://www.sqlite.org/rescode.html#full */
+function isFull(error: unknown): boolean {
+  return error instanceof Error && error.message.includes("database or disk is full");
 }

@@ -434,13 +434,22 @@ class Section {
     );
     stdout.resume();
     await done.catch((error) => {
-      throw failure ?? error;
+      throw failure ?? withoutRoom(error) ?? error;
     });
     if (!top) return;
     if (top.type !== "directory") throw invalid(`"${this.#root}" is no directory`);
     await chown(target, top.uid, top.gid);
     await chmod(target, top.mode);
   }
+}
+
+/** tar says of a full disk, or a limit that is reached, only how far it came. */
+function withoutRoom(error: unknown): LidoError | undefined {
+  if (!(error instanceof CommandError) || !/Wrote only|No space left|quota exceeded/i.test(error.stderr)) {
+    return undefined;
+  }
+  const [line] = error.stderr.trim().split("\n");
+  return new LidoError("unavailable", `No space left on device, or the volume's limit is reached: ${line}`);
 }
 
 function check(entry: TarEntry, path: string, root: string, symlinks: Set<string>): void {

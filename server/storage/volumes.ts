@@ -267,8 +267,10 @@ export class Volumes {
   async deleteFor(pool: string, volume: Volume): Promise<void> {
     await this.locks.hold([lockName(pool, volume)], async () => {
       const intent: VolumeIntent = { pool, type: volume.type, name: volume.name };
+      const driver = this.#options.pools.driver(pool);
+      await this.#options.journal.settleBefore("volume.delete", intent);
       await using open = this.#deleting(intent);
-      await this.#options.pools.driver(pool).delete(volume);
+      await driver.delete(volume);
       open.commit(() => deleteVolumeRow(this.#options.database, pool, volume.type, fromDisk(volume)));
     });
   }
@@ -300,6 +302,8 @@ export class Volumes {
       const { database, pools } = this.#options;
       const poolId = pools.id(pool);
       const driver = pools.driver(pool);
+      const intent: VolumeIntent = { pool, type: volume.type, name: volume.name };
+      await this.#options.journal.settleBefore("volume.create", intent);
       if (volumeRow(database, pool, volume.type, name)) {
         throw new LidoError("conflict", "Volume by that name already exists");
       }
@@ -309,7 +313,6 @@ export class Volumes {
           `Volume "${name}" exists on storage pool "${pool}" but is not known; see "lido admin recover"`,
         );
       }
-      const intent: VolumeIntent = { pool, type: volume.type, name: volume.name };
       await using open = this.#creating(intent);
       const finish = await fill(driver, volume);
       const rest = open.commit(() => {

@@ -28,9 +28,12 @@ export class Daemon implements AsyncDisposable {
   }
 
   /** Starts one and waits until it serves.
-   * @param options.argv How to start it; the shipped executable when absent. */
-  static async start(options: { argv?: readonly string[]; flags?: readonly string[] } = {}): Promise<Daemon> {
-    const directory = mkdtempSync(join(tmpdir(), "lido-sys-"));
+   * @param options.argv How to start it; the shipped executable when absent. @param options.directory One that is not there yet, for its
+   * directory; its log is beside it. */
+  static async start(
+    options: { argv?: readonly string[]; flags?: readonly string[]; directory?: string } = {},
+  ): Promise<Daemon> {
+    const directory = options.directory ?? mkdtempSync(join(tmpdir(), "lido-sys-"));
     const daemon = new Daemon(directory, [...(options.argv ?? [executable]), "daemon", ...(options.flags ?? [])]);
     try {
       await daemon.up();

@@ -33,9 +33,7 @@ function entries(path: string): string[] {
 
 function hasProcesses(cgroup: string): boolean {
   return lines(join(cgroup, "cgroup.procs")).length > 0 ||
-    readdirSync(cgroup, { withFileTypes: true }).some((one) =>
-      one.isDirectory() && hasProcesses(join(cgroup, one.name))
-    );
+    entries(cgroup).some((name) => !name.includes(".") && hasProcesses(join(cgroup, name)));
 }
 
 /** The cgroups of lido's runtime on this host in which nothing runs, as paths of their directories: what a daemon that is gone left. One with

@@ -7,11 +7,11 @@ import { temporaryPrefix } from "../layout.ts";
 export async function canReflink(host: Host, directory: string): Promise<boolean> {
   const source = join(directory, `${temporaryPrefix}reflink`), target = `${source}-copy`;
   try {
-    await writeFile(source, "x");
+    await writeFile(source, ""); // nothing in it: there is room for it on a full disk, too
     await host.run(["cp", "--reflink=always", "--", source, target]);
     return true;
   } catch (error) {
-    if (error instanceof CommandError) return false;
+    if (error instanceof CommandError || (error as NodeJS.ErrnoException).code === "ENOSPC") return false;
     throw error;
   } finally {
     await rm(source, { force: true });
