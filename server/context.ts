@@ -14,6 +14,7 @@ import type { Operations } from "./operations/operations.ts";
 import type { Profiles } from "./profiles/profiles.ts";
 import type { Settings } from "./state/settings.ts";
 import type { Database } from "./state/database.ts";
+import type { MountedVolumes } from "./storage/mounted.ts";
 import type { Pools } from "./storage/pools.ts";
 import type { VolumeBackups } from "./storage/backups.ts";
 import type { VolumeCopies } from "./storage/copies.ts";
@@ -62,6 +63,7 @@ export interface Context {
   readonly runtime: Runtime;
   readonly pools: Pools;
   readonly volumes: Volumes;
+  readonly mounts: MountedVolumes;
   readonly volumeSnapshots: VolumeSnapshots;
   readonly volumeCopies: VolumeCopies;
   readonly volumeBackups: VolumeBackups;

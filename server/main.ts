@@ -29,7 +29,9 @@ import { Reserve } from "./state/reserve.ts";
 import { Settings } from "./state/settings.ts";
 import { VolumeBackups } from "./storage/backups.ts";
 import { VolumeCopies } from "./storage/copies.ts";
+import { MountedVolumes } from "./storage/mounted.ts";
 import { Pools } from "./storage/pools.ts";
+import { storedConfig } from "./storage/rows.ts";
 import { SnapshotTimer } from "./storage/snapshot_timer.ts";
 import { VolumeSnapshots } from "./storage/snapshots.ts";
 import { Volumes } from "./storage/volumes.ts";
@@ -114,7 +116,12 @@ async function start(options: DaemonOptions, seams: DaemonSeams): Promise<Daemon
   const pools = new Pools({ database, journal, events, host, log, paths });
   // Instances need volumes, and volumes ask which instances use them: the one knot.
   const users = (pool: string, volume: string) => instances.usersOfVolume(pool, volume);
-  const volumeOptions = { database, journal, events, operations, host, pools, users };
+  const mounts = new MountedVolumes({
+    driver: (pool) => pools.driver(pool),
+    config: (pool, volume) => storedConfig(database, pool, volume),
+    log,
+  });
+  const volumeOptions = { database, journal, events, operations, host, pools, mounts, users };
   const volumes = new Volumes(volumeOptions);
   const volumeSnapshots = new VolumeSnapshots(volumeOptions, volumes);
   const images = new Images({ database, journal, events, operations, host, volumes, directory: paths.images });
@@ -127,6 +134,7 @@ async function start(options: DaemonOptions, seams: DaemonSeams): Promise<Daemon
     runtime,
     pools,
     volumes,
+    mounts,
     images,
     ...hostServices,
     log,
@@ -145,6 +153,8 @@ async function start(options: DaemonOptions, seams: DaemonSeams): Promise<Daemon
 
   await pools.start();
   undo.defer(() => pools.close());
+  await instances.adopt();
+  await mounts.start(pools.open(), (await host.mounts.list()).map(({ target }) => target));
   const { open, unsettled } = await journal.recover();
   if (open > 0) log.warn({ open, unsettled }, "settled what an earlier daemon was in the middle of");
   await images.start();
@@ -176,6 +186,7 @@ async function start(options: DaemonOptions, seams: DaemonSeams): Promise<Daemon
     runtime,
     pools,
     volumes,
+    mounts,
     volumeSnapshots,
     volumeBackups: new VolumeBackups({ ...volumeOptions, directory: paths.backups }, volumes),
     volumeCopies: new VolumeCopies(volumeOptions, volumes),

@@ -8,6 +8,12 @@
  * has its reason in `absent`, in words for the user. Policy (which volume, who may, what when a facet is missing) is not here but in
  * `server/storage`. Nobody outside the registry asks a driver for its name.
  *
+ * Where each volume is a filesystem of its own (`mountsVolumes`), it is mounted only while it is used, and who uses it is the server's to know
+ * (server/storage/mounted.ts). `create`, `clone` and `receive` leave it unmounted. What works on a volume as a whole (`delete`, `rename`,
+ * `restore`, `quota.set`) is called when nobody but running containers uses it, in whatever state it is: it unmounts and mounts for itself, and
+ * leaves it as it was, or unmounted. `snapshot.create`, `clone` and `send` work on a source that is mounted or not. A snapshot is mounted
+ * read-only, beside its parent that may be mounted too.
+ *
  * Crash safety rests on one rule: `delete`, `destroy` and `snapshot.delete` are idempotent and take away whatever a killed `create`,
  * `clone`, `copy` or `receive` left, however little or much of it there is. The journal calls them to undo. So everything a driver makes is at a place
  * derived from the pool and the volume alone. */
@@ -80,6 +86,8 @@ export interface Clone {
 }
 
 export interface Quota {
+  /** Whether a volume has a size in any case: then no limit asked for means the driver's default, and lifting it changes nothing. */
+  readonly isInevitable?: true;
   /** @param sizeBytes undefined lifts the limit. @throws {LidoError} bad_request if the volume already uses more and the driver cannot hold that. */
   set(volume: Volume, sizeBytes: bigint | undefined): Promise<void>;
   get(volume: Volume): Promise<bigint | undefined>;
@@ -115,6 +123,14 @@ export interface Facets {
   health: Health;
 }
 
+/** Something that is only there while an operation runs. */
+export interface Leftover {
+  /** Where it is, relative to the pool, for people. */
+  readonly place: string;
+  /** Name on disk of the volume that the operation is or was on. */
+  readonly of: string;
+}
+
 export interface Driver {
   readonly pool: Pool;
   readonly facets: Readonly<Partial<Facets>>;
@@ -122,6 +138,8 @@ export interface Driver {
   readonly absent: Readonly<Partial<Record<keyof Facets, string>>>;
   /** Whether idmapped mounts work on this pool's filesystem. */
   readonly idmappedMounts: boolean;
+  /** Whether each volume is a filesystem of its own, with nothing at its path until it is mounted. */
+  readonly mountsVolumes: boolean;
   /** Where the volume's content is once mounted. */
   path(volume: Volume): string;
   create(volume: Volume, options?: CreateOptions): Promise<void>;
@@ -130,11 +148,15 @@ export interface Driver {
   exists(volume: Volume): Promise<boolean>;
   /** Renames within its type, snapshots included. */
   rename(volume: Volume, name: string): Promise<void>;
-  /** Makes `path(volume)` usable; counts are the caller's business, a second mount is no error. */
+  /** Makes `path(volume)` usable; counts are the caller's business, a second mount is no error. A snapshot is mounted read-only where the driver
+   * can. */
   mount(volume: Volume): Promise<void>;
+  /** What is not mounted is no error. @throws {SystemCallError} EBUSY. */
   unmount(volume: Volume): Promise<void>;
   /** Every volume and snapshot on disk, for check and recover; one listing, not one call per volume. */
   list(): Promise<Volume[]>;
+  /** What operations that never ended left in the pool. It goes when the pool is opened, or with its volume. */
+  leftovers(): Promise<Leftover[]>;
   resources(): Promise<Resources>;
   /** Releases the pool (unmount, detach, export); its data stays. */
   close(): Promise<void>;

@@ -36,6 +36,12 @@ export function temporaryOf(volume: Volume, purpose: string): string {
   return join(directories[volume.type], `${temporaryPrefix}${purpose}-${volume.name}`);
 }
 
+/** @param temporary As `temporaryOf` makes it. @returns Name on disk of the volume it is of. */
+export function ownerOf(temporary: string): string {
+  const [, owner = ""] = /\/\.lido-[a-z]+-(.*)$/.exec(temporary) ?? [];
+  return owner;
+}
+
 export async function makeDirectories(root: string): Promise<void> {
   for (const type of types) {
     for (

@@ -4,7 +4,6 @@ import { messageOf } from "../../api/errors.ts";
 import type { CheckProblem } from "../../api/types.ts";
 import type { Host } from "../../drivers/host/host.ts";
 import type { Driver, Volume } from "../../drivers/storage/driver.ts";
-import { listTemporaries } from "../../drivers/storage/layout.ts";
 import type { Paths } from "../context.ts";
 import type { Journal } from "../journal/journal.ts";
 import type { Database } from "../state/database.ts";
@@ -121,12 +120,11 @@ export class Check {
         ...(volume.type === "custom" ? { repair: () => this.#forget(pool, volume) } : {}),
       });
     }
-    for (const leftover of await listTemporaries(driver.pool.root)) {
-      if ([...known.values(), ...present.values()].some((volume) => leftover.endsWith(volume.name) && isBusy(volume))) {
-        continue;
-      }
+    const busy = new Set([...known.values(), ...present.values()].filter(isBusy).map(({ name }) => name));
+    for (const { place, of } of await driver.leftovers()) {
+      if (busy.has(of)) continue;
       found.push({
-        subject: `pool/${pool}/${leftover}`,
+        subject: `pool/${pool}/${place}`,
         problem: "A cut-off operation left it; the daemon's next start takes it away",
       });
     }

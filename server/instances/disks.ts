@@ -51,22 +51,25 @@ export class Disks {
     }
   }
 
-  /** Unmounts the volume of a disk from the host if no running container uses it any more. */
-  async release(disk: Disk): Promise<void> {
+  /** The instance needs the volume of a disk no more. */
+  async release(instance: string, disk: Disk): Promise<void> {
     if (!disk.volume) return;
-    const { pool, name } = disk.volume;
-    const isUsed = this.#sharing.users(pool, name).some((user) => this.#services.runtime.get(user.name) !== undefined);
-    if (isUsed) return;
-    await this.#services.pools.driver(pool).unmount({ type: "custom", name: `default_${name}` }).catch((error) =>
-      this.#services.log.warn({ pool, volume: name, error: String(error) }, "could not unmount a volume")
-    );
+    await this.#services.mounts.release(disk.volume.pool, volumeOf(disk.volume), holderOf(instance, disk));
+  }
+
+  /** After a restart of the daemon: the running instance has its disks' volumes. */
+  adoptAll(instance: string): void {
+    for (const disk of disksOf(this.#records.expand(this.#records.get(instance)).devices)) {
+      if (!disk.volume) continue;
+      this.#services.mounts.adopt(disk.volume.pool, volumeOf(disk.volume), holderOf(instance, disk));
+    }
   }
 
   /** Releases every disk that an instance has. */
   async releaseAll(instance: string): Promise<void> {
     const record = this.#records.find(instance);
     if (!record) return;
-    for (const disk of disksOf(this.#records.expand(record).devices)) await this.release(disk);
+    for (const disk of disksOf(this.#records.expand(record).devices)) await this.release(instance, disk);
   }
 
   async #prepareVolume(
@@ -75,12 +78,10 @@ export class Disks {
     volume: NonNullable<Disk["volume"]>,
     map: IdMap | undefined,
   ): Promise<MountSpec> {
-    const driver = this.#services.pools.driver(volume.pool);
-    const target: Volume = { type: "custom", name: `default_${volume.name}` };
     const { shifted } = await this.#sharing.prepare(instance, volume.pool, volume.name, map);
-    await driver.mount(target);
-    const root = driver.path(target);
+    const root = await this.#services.mounts.hold(volume.pool, volumeOf(volume), holderOf(instance, disk));
     if (volume.subPath && !(await this.#services.files.exists(root, volume.subPath))) {
+      await this.release(instance, disk);
       throw new LidoError("bad_request", `Missing path "${volume.subPath}" in storage volume "${volume.name}"`);
     }
     const mount = this.#mount(disk, root, shifted);
@@ -119,3 +120,7 @@ export class Disks {
     };
   }
 }
+
+const volumeOf = ({ name }: NonNullable<Disk["volume"]>): Volume => ({ type: "custom", name: `default_${name}` });
+
+const holderOf = (instance: string, { device }: Disk): string => `${instance}/${device}`;

@@ -58,6 +58,7 @@ export class Instances {
   readonly #rootfs: Rootfs;
   readonly #creation: Creation;
   readonly #lifecycle: Lifecycle;
+  readonly #disks: Disks;
   readonly #updates: Updates;
   readonly #renames: Renames;
   readonly #snapshots: InstanceSnapshots;
@@ -69,14 +70,14 @@ export class Instances {
     this.#services = services;
     this.#records = new InstanceRecords(services.database);
     const sharing = new Sharing(services, this.#records);
-    const disks = new Disks(services, this.#records, sharing);
+    const disks = this.#disks = new Disks(services, this.#records, sharing);
     const maps = new Maps(services, this.#records);
     const parts = { services, records: this.#records, disks, maps };
     this.#rootfs = new Rootfs(services, this.#records);
     this.#creation = new Creation(services, this.#records, maps, disks);
     this.#snapshots = new InstanceSnapshots(services, this.#records, this.#rootfs);
     this.#renames = new Renames(services, this.#records, this.#rootfs);
-    this.#updates = new Updates({ ...parts, adopted: () => this.#adopt() });
+    this.#updates = new Updates({ ...parts, adopted: () => this.adopt() });
     this.#lifecycle = new Lifecycle({
       ...parts,
       rootfs: this.#rootfs,
@@ -299,9 +300,20 @@ export class Instances {
     return `${this.#services.logs}/${name}`;
   }
 
-  /** Takes up the containers of an earlier daemon, then starts those that are due in the background. */
+  /** Takes up the containers of an earlier daemon, and the volumes that they have. Once, whoever asks first. */
+  adopt(): Promise<void> {
+    return this.#adoption ??= this.#services.runtime.adopt().then(() => {
+      for (const record of this.#records.list()) {
+        if (!this.#services.runtime.get(record.name)) continue;
+        this.#rootfs.adopt(record);
+        this.#disks.adoptAll(record.name);
+      }
+    });
+  }
+
+  /** Tidies up after those that ended meanwhile, then starts those that are due in the background. */
   async start(): Promise<void> {
-    await this.#adopt();
+    await this.adopt();
     const due = await this.#lifecycle.takeUp();
     for (const record of this.#records.list()) {
       if (this.#services.runtime.get(record.name)) this.#updates.started(record.name);
@@ -315,11 +327,6 @@ export class Instances {
     await this.#autostart;
     await this.#lifecycle.close();
     await this.#locks.idle();
-  }
-
-  /** Asks the runtime once which containers run. */
-  #adopt(): Promise<void> {
-    return this.#adoption ??= this.#services.runtime.adopt().then(() => {});
   }
 
   async #startAll(due: readonly InstanceRecord[]): Promise<void> {

@@ -7,6 +7,7 @@ import type { Events } from "../events/events.ts";
 import type { Journal } from "../journal/journal.ts";
 import type { Operations } from "../operations/operations.ts";
 import type { Database } from "../state/database.ts";
+import type { MountedVolumes } from "../storage/mounted.ts";
 import type { CreateForOptions } from "../storage/volumes.ts";
 import type { HostRanges } from "./idmaps.ts";
 
@@ -76,6 +77,7 @@ export interface InstanceServices {
   readonly runtime: Runtime;
   readonly pools: PoolsPort;
   readonly volumes: VolumesPort;
+  readonly mounts: Pick<MountedVolumes, "use" | "hold" | "release" | "adopt" | "alone">;
   readonly images: ImagesPort;
   readonly files: TreeFiles;
   readonly ids: IdsPort;

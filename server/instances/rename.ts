@@ -25,7 +25,9 @@ export class Renames {
       const driver = services.pools.driver(pool);
       // Killed between the two, the snapshots have the new name and the volume has not: either of them tells.
       const snapshots = await driver.facets.snapshot?.list(volumeOf(to)) ?? [];
-      if (snapshots.length > 0 || await driver.exists(volumeOf(to))) await driver.rename(volumeOf(to), name);
+      if (snapshots.length > 0 || await driver.exists(volumeOf(to))) {
+        await services.mounts.alone(pool, volumeOf(to), () => driver.rename(volumeOf(to), name));
+      }
       await this.#renameLogs(to, name);
     });
   }
@@ -33,7 +35,8 @@ export class Renames {
   async rename(name: string, to: string): Promise<void> {
     const pool = this.#rootfs.poolOf(this.#records.get(name));
     await using intent = this.#open({ name, to, pool });
-    await this.#services.pools.driver(pool).rename(volumeOf(name), to);
+    const driver = this.#services.pools.driver(pool);
+    await this.#services.mounts.alone(pool, volumeOf(name), () => driver.rename(volumeOf(name), to));
     await this.#renameLogs(name, to);
     intent.commit(() => {
       this.#records.update(name, { name: to });

@@ -1,6 +1,6 @@
 import { LidoError } from "../../api/errors.ts";
 import type { IdMap } from "../../drivers/runtime/runtime.ts";
-import type { Driver, Volume } from "../../drivers/storage/driver.ts";
+import type { Volume } from "../../drivers/storage/driver.ts";
 import { isTrue } from "./config_keys.ts";
 import { rootDisk } from "./devices.ts";
 import { formatIdmap, parseIdmap } from "./idmaps.ts";
@@ -39,10 +39,8 @@ export class Rootfs {
       if (!this.#records.find(payload.name)) return;
       // After a kill the change is completed; a failed one is taken back.
       const [from, to] = cause === "crashed" ? [payload.from, payload.to] : [payload.to, payload.from];
-      const driver = this.#services.pools.driver(payload.pool);
-      const volume = volumeOf(payload.name);
-      await driver.mount(volume);
-      await this.#services.ids.shift(rootfsOf(driver, volume), parseIdmap(from), parseIdmap(to));
+      await using use = await this.#services.mounts.use(payload.pool, volumeOf(payload.name));
+      await this.#services.ids.shift(`${use.path}/rootfs`, parseIdmap(from), parseIdmap(to));
       this.#records.setConfig(payload.name, { "volatile.last_state.idmap": to });
     });
   }
@@ -52,7 +50,7 @@ export class Rootfs {
     return rootDisk(this.#records.expand(record).devices).device.pool!;
   }
 
-  /** Mounts the root filesystem and makes its owners fit the map: at no cost where the filesystem can do idmapped mounts, else file by file.
+  /** Mounts the root filesystem, until it is released, and makes its owners fit the map: at no cost where the filesystem can do idmapped mounts, else file by file.
    * @param map Absent for a privileged instance. @returns Its path, and whether it must be mounted with the map. */
   async prepare(
     record: InstanceRecord,
@@ -61,35 +59,36 @@ export class Rootfs {
   ): Promise<{ rootfs: string; shifted: boolean }> {
     const pool = this.poolOf(record);
     const driver = this.#services.pools.driver(pool);
-    const volume = volumeOf(record.name);
-    await driver.mount(volume);
-    if (!(await this.#services.files.exists(driver.path(volume), "rootfs"))) {
+    const path = await this.#services.mounts.hold(pool, volumeOf(record.name), record.name);
+    const rootfs = `${path}/rootfs`;
+    if (!(await this.#services.files.exists(path, "rootfs"))) {
       throw new LidoError(
         "bad_request",
-        `Failed to handle idmapped storage: No such file or directory: "${rootfsOf(driver, volume)}"`,
+        `Failed to handle idmapped storage: No such file or directory: "${rootfs}"`,
       );
     }
     const onDisk = record.config["volatile.last_state.idmap"] ?? "[]";
     const wanted = formatIdmap(driver.idmappedMounts ? undefined : map);
     if (onDisk !== wanted) {
-      await this.#shift({ name: record.name, pool, from: onDisk, to: wanted }, driver, progress);
+      await this.#shift({ name: record.name, pool, from: onDisk, to: wanted }, rootfs, progress);
     }
-    return { rootfs: rootfsOf(driver, volume), shifted: driver.idmappedMounts && map !== undefined };
+    return { rootfs, shifted: driver.idmappedMounts && map !== undefined };
   }
 
   /** Lets the root filesystem go from the host. */
   async release(record: InstanceRecord): Promise<void> {
-    try {
-      await this.#services.pools.driver(this.poolOf(record)).unmount(volumeOf(record.name));
-    } catch (error) {
-      this.#services.log.warn({ instance: record.name, error: String(error) }, "could not unmount a root filesystem");
-    }
+    await this.#services.mounts.release(this.poolOf(record), volumeOf(record.name), record.name);
+  }
+
+  /** After a restart of the daemon: the instance runs on its root filesystem. */
+  adopt(record: InstanceRecord): void {
+    this.#services.mounts.adopt(this.poolOf(record), volumeOf(record.name), record.name);
   }
 
   /** Writes the image's templates that are due. Their paths lead through the container's tree, so nothing there is trusted. */
   async applyTemplates(record: InstanceRecord, trigger: Trigger): Promise<void> {
-    const driver = this.#services.pools.driver(this.poolOf(record));
-    const root = driver.path(volumeOf(record.name));
+    await using use = await this.#services.mounts.use(this.poolOf(record), volumeOf(record.name));
+    const root = use.path;
     const metadata = await this.#services.files.read(root, "metadata.yaml");
     if (metadata === undefined) return;
     const { config } = this.#records.expand(record);
@@ -116,7 +115,7 @@ export class Rootfs {
     }
   }
 
-  async #shift(payload: ShiftIntent, driver: Driver, progress: ShiftProgress): Promise<void> {
+  async #shift(payload: ShiftIntent, tree: string, progress: ShiftProgress): Promise<void> {
     const { config } = this.#records.expand(this.#records.get(payload.name));
     if (isTrue(config["security.protection.shift"])) {
       throw new LidoError(
@@ -128,7 +127,6 @@ export class Rootfs {
     for (const step of shiftSteps(parseIdmap(payload.from), parseIdmap(payload.to))) {
       const to = formatIdmap(step);
       await using intent = this.#openShift({ ...payload, from, to });
-      const tree = rootfsOf(driver, volumeOf(payload.name));
       await this.#services.ids.shift(tree, parseIdmap(from), step, { progress });
       intent.commit(() => this.#records.setConfig(payload.name, { "volatile.last_state.idmap": to }));
       from = to;
@@ -137,8 +135,6 @@ export class Rootfs {
 }
 
 export const volumeOf = (name: string): Volume => ({ type: "container", name });
-
-const rootfsOf = (driver: Driver, volume: Volume): string => `${driver.path(volume)}/rootfs`;
 
 function rootOwner(map: IdMap | undefined): Owner {
   const hostOf = (lines: IdMap["uid"] | undefined): number => lines?.find((line) => line.container === 0)?.host ?? 0;

@@ -120,10 +120,8 @@ export class Sharing {
   }
 
   async #shift(pool: string, name: string, from: string, to: string): Promise<void> {
-    const driver = this.#services.pools.driver(pool);
-    const volume = { type: "custom", name: `default_${name}` } as const;
-    await driver.mount(volume);
-    await this.#services.ids.shift(driver.path(volume), parseIdmap(from), parseIdmap(to));
+    await using use = await this.#services.mounts.use(pool, { type: "custom", name: `default_${name}` });
+    await this.#services.ids.shift(use.path, parseIdmap(from), parseIdmap(to));
   }
 
   #find(pool: string, name: string): CustomVolume | undefined {

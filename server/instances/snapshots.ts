@@ -60,7 +60,7 @@ export class InstanceSnapshots {
         this.#records.update(payload.name, payload.before);
       } else {
         // Nobody knows how far it was: it is done again.
-        await facet.restore({ ...volumeOf(payload.name), snapshot: payload.snapshot });
+        await this.#restore(payload);
         this.#records.update(payload.name, settingsOf(snapshot, record));
       }
       await facet.afterRestore(volumeOf(payload.name));
@@ -152,11 +152,16 @@ export class InstanceSnapshots {
     await using intent = this.#openRestore({ ...payload, before: { config, devices, profiles } });
     // The settings first: they can be put back when the content cannot be had.
     this.#records.update(record.name, settingsOf(snapshot, record));
-    await facet.restore({ ...volumeOf(record.name), snapshot: name });
+    await this.#restore(payload);
     await using cleaning = intent.commit(() => this.#openCleaning(payload));
     await facet.afterRestore(volumeOf(record.name));
     cleaning.commit(() => {});
     this.#services.events.lifecycle("instance-restored", `/1.0/instances/${record.name}`, { snapshot: name });
+  }
+
+  async #restore({ name, pool, snapshot }: SnapshotIntent): Promise<void> {
+    const volume = volumeOf(name);
+    await this.#services.mounts.alone(pool, volume, () => this.#facet(pool).restore({ ...volume, snapshot }));
   }
 
   #facet(pool: string): Snapshots {

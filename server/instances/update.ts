@@ -174,7 +174,7 @@ export class Updates {
       }
     });
     this.#mounted.set(before.name, expanded.devices);
-    for (const disk of removed) await this.#disks.release(disk);
+    for (const disk of removed) await this.#disks.release(before.name, disk);
   }
 
   async #attach(name: string, disk: Disk, map: ReturnType<typeof parseIdmap>): Promise<void> {
@@ -183,7 +183,7 @@ export class Updates {
     try {
       await this.#services.runtime.attach(name, mount);
     } catch (error) {
-      await this.#disks.release(disk);
+      await this.#disks.release(name, disk);
       throw prefixed(`Failed to start device "${disk.device}": `, error);
     }
   }
@@ -231,7 +231,12 @@ export class Updates {
         `Cannot limit the size of the root disk: ${driver.absent.quota ?? "the storage pool has no quotas"}`,
       );
     }
-    await quota.set(volumeOf(name), device.size ? parseSizeBytes(device.size) : undefined);
+    const volume = volumeOf(name);
+    await this.#services.mounts.alone(
+      device.pool!,
+      volume,
+      () => quota.set(volume, device.size ? parseSizeBytes(device.size) : undefined),
+    );
   }
 
   /** The disks of `to` that `from` has not, or has otherwise; parents first. */

@@ -109,7 +109,7 @@ export class VolumeBackups {
   /** The archive, as it is made. It fails, and does not end, when something goes wrong on the way. */
   async export(pool: string, volume: string, name: string): Promise<Readable> {
     const { view, compression } = this.#find(pool, volume, name);
-    const { host, pools } = this.#options;
+    const { host, mounts, pools } = this.#options;
     const row = this.#volumes.row(pool, "custom", volume);
     const driver = pools.driver(pool);
     const stored = this.#volumes.volume(row);
@@ -124,14 +124,14 @@ export class VolumeBackups {
       undo.defer(() => rm(indexFile, { force: true }));
       await writeFile(indexFile, writeIndex(indexOf(pool, pools.kindOf(pool).name, row, snapshots)), { mode: 0o600 });
       const content = await this.#moment(driver, stored, undo);
+      const use = async (of: Volume) => undo.use(await mounts.use(pool, of)).path;
       const places: [string, string][] = [
         [indexFile, "backup/index.yaml"],
-        ...snapshots.map((snapshot): [string, string] => [
-          driver.path({ ...stored, snapshot: String(snapshot.name) }),
-          `backup/volume-snapshots/${snapshot.name}`,
-        ]),
-        [driver.path(content), "backup/volume"],
       ];
+      for (const { name } of snapshots) {
+        places.push([await use({ ...stored, snapshot: String(name) }), `backup/volume-snapshots/${name}`]);
+      }
+      places.push([await use(content), "backup/volume"]);
       const tar = host.pipe(archiver(places), { signal: abort.signal, okCodes: [0, changedWhileRead] });
       const argv = compressors[compression]!;
       const last = argv.length === 0 ? tar : host.pipe(argv, { stdin: tar.stdout, signal: abort.signal });
@@ -182,7 +182,7 @@ export class VolumeBackups {
     entries: AsyncGenerator<TarEntry>,
     upload: Upload,
   ): Operation {
-    const { host, pools, operations, events } = this.#options;
+    const { host, mounts, pools, operations, events } = this.#options;
     const given = Object.fromEntries(Object.entries(index.volume.config).filter(([key]) => !isPlace(key)));
     const { description } = index.volume;
     const config = this.#volumes.checkNew(pool, {
@@ -205,12 +205,13 @@ export class VolumeBackups {
         const target = { ...onDisk("custom", name), config };
         await this.#volumes.make(pool, target, { description, config }, async (driver, volume) => {
           await driver.create(volume);
+          await using use = await mounts.use(pool, volume);
           const sections = new Sections(entries, index.snapshots.map((one) => one.name), showProgress(operation, name));
           try {
             for await (const section of sections.all()) {
               operation.signal.throwIfAborted();
-              await emptyTree(host, driver.path(volume));
-              await section.extract((argv, stdin) => host.pipe(argv, { stdin }), driver.path(volume));
+              await emptyTree(host, use.path);
+              await section.extract((argv, stdin) => host.pipe(argv, { stdin }), use.path);
               if (section.snapshot !== undefined) await facet!.create({ ...volume, snapshot: section.snapshot });
             }
           } catch (error) {
@@ -226,10 +227,7 @@ export class VolumeBackups {
   /** Where the content stands still while it is read, if that costs nothing. */
   async #moment(driver: Driver, volume: Volume, undo: AsyncDisposableStack): Promise<Volume> {
     const { snapshot } = driver.facets;
-    if (snapshot?.cost !== "instant") {
-      await driver.mount(volume);
-      return volume;
-    }
+    if (snapshot?.cost !== "instant") return volume;
     const moment = { ...volume, snapshot: transferSnapshot };
     await snapshot.delete(moment); // what a killed transfer left
     undo.defer(() => snapshot.delete(moment));

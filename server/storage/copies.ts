@@ -74,12 +74,13 @@ export class VolumeCopies {
           async (driver, volume) => {
             // It may have been attached while the operation waited for its turn.
             if (isMove) this.#volumes.refuseUsed(source.pool, sourceName, "Volume is still in use");
-            const from = { driver: this.#options.pools.driver(source.pool), volume: sourceVolume };
-            const plan = planCopy(from, { driver, volume });
+            const from = { pool: source.pool, driver: this.#options.pools.driver(source.pool), volume: sourceVolume };
+            const place = { pool, driver, volume };
+            const plan = planCopy(from, place);
             operation.update({ method: plan.method, reason: plan.reason });
             const snapshots = source.withSnapshots ? this.#volumes.snapshotRows(Number(source.row.id)) : [];
             const sizeBytes = sizeOf(config);
-            await copyVolume(this.#options.host, from, { driver, volume }, plan, {
+            await copyVolume(this.#options, from, place, plan, {
               snapshots: snapshots.map((row) => String(row.name)),
               signal: operation.signal,
               progress: showProgress(operation, name),

@@ -2,8 +2,11 @@ import { Readable } from "node:stream";
 import { LidoError } from "../../api/errors.ts";
 import type { Host } from "../../drivers/host/host.ts";
 import type { CopyOptions, Driver, Progress, Volume } from "../../drivers/storage/driver.ts";
+import type { MountedVolumes } from "./mounted.ts";
 
 export interface Place {
+  /** Name of the pool. */
+  readonly pool: string;
   readonly driver: Driver;
   readonly volume: Volume;
 }
@@ -37,7 +40,7 @@ export interface CopyVolumeOptions extends CopyOptions {
 /** Makes `target` a copy of `source`. On failure the caller deletes what there is of `target`.
  * @throws {LidoError} bad_request when snapshots are to come along and the target's driver has none. */
 export async function copyVolume(
-  host: Host,
+  { host, mounts }: { readonly host: Host; readonly mounts: MountedVolumes },
   source: Place,
   target: Place,
   plan: CopyPlan,
@@ -47,7 +50,7 @@ export async function copyVolume(
   if (snapshots.length > 0 && !target.driver.facets.snapshot) {
     throw new LidoError("bad_request", `Cannot copy snapshots: ${target.driver.absent.snapshot}`);
   }
-  if (plan.method === "files") return await copyFiles(host, source, target, snapshots, copy);
+  if (plan.method === "files") return await copyFiles(host, mounts, source, target, snapshots, copy);
   const one = plan.method === "clone" ? cloneOne : sendOne;
   const { sizeBytes: _, ...unlimited } = copy;
   for (const snapshot of snapshots) {
@@ -57,7 +60,7 @@ export async function copyVolume(
 }
 
 function at(place: Place, snapshot: string): Place {
-  return { driver: place.driver, volume: { ...place.volume, snapshot } };
+  return { ...place, volume: { ...place.volume, snapshot } };
 }
 
 async function cloneOne(source: Place, target: Place, options: CopyOptions): Promise<void> {
@@ -67,6 +70,7 @@ async function cloneOne(source: Place, target: Place, options: CopyOptions): Pro
 /** The volume goes through the states that its snapshots hold, one after the other, and is snapshotted in each. */
 async function copyFiles(
   host: Host,
+  mounts: MountedVolumes,
   source: Place,
   target: Place,
   snapshots: readonly string[],
@@ -74,15 +78,15 @@ async function copyFiles(
 ): Promise<void> {
   await target.driver.create(target.volume, options);
   const states = [...snapshots.map((snapshot) => at(source, snapshot)), source];
+  await using filled = await mounts.use(target.pool, target.volume);
   for (const [index, state] of states.entries()) {
-    if (index > 0) await emptyTree(host, target.driver.path(target.volume));
-    await state.driver.mount(state.volume);
-    await fillFrom(host, state.driver.path(state.volume), target.driver.path(target.volume), options);
-    const snapshot = snapshots[index];
-    if (snapshot !== undefined) {
-      await target.driver.facets.snapshot!.create(at(target, snapshot).volume);
-      await state.driver.unmount(state.volume);
+    if (index > 0) await emptyTree(host, filled.path);
+    {
+      await using read = await mounts.use(state.pool, state.volume);
+      await fillFrom(host, read.path, filled.path, options);
     }
+    const snapshot = snapshots[index];
+    if (snapshot !== undefined) await target.driver.facets.snapshot!.create(at(target, snapshot).volume);
   }
 }
 

@@ -134,6 +134,11 @@ export class Pools {
     return Number(this.#row(name).id);
   }
 
+  /** The drivers of the pools that are open. */
+  open(): Driver[] {
+    return [...this.#drivers.values()];
+  }
+
   /** Why a pool is not open. */
   reason(name: string): string | undefined {
     return this.#unavailable.get(name);

@@ -25,6 +25,12 @@ export function needVolumeRow(database: Database, pool: string, type: string, na
   return row;
 }
 
+/** @returns The settings of a volume, or of that whose snapshot it is; undefined when it has no row. */
+export function storedConfig(database: Database, pool: string, volume: Volume): Config | undefined {
+  const row = volumeRow(database, pool, volume.type, fromDisk(volume));
+  return row && JSON.parse(String(row.config));
+}
+
 export function volumeRows(database: Database, pool: string, type?: string): Row[] {
   const of = type === undefined ? "" : " AND type = ?";
   const order = " ORDER BY type, storage_volumes.name";

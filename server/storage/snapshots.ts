@@ -128,7 +128,7 @@ export class VolumeSnapshots {
     return this.#start("Deleting volume snapshot", pool, volume, async () => {
       const row = this.#row(pool, volume, snapshot);
       await using open = this.#deleting({ pool, name: target.name, snapshot });
-      await this.#facet(pool).delete(target);
+      await this.#options.mounts.alone(pool, target, () => this.#facet(pool).delete(target));
       open.commit(() => this.#options.database.run("DELETE FROM storage_volume_snapshots WHERE id = ?", row.id!));
       this.#options.events.lifecycle(
         "storage-volume-snapshot-deleted",
@@ -144,7 +144,7 @@ export class VolumeSnapshots {
     const target = { ...onDisk("custom", volume), snapshot };
     return this.#start("Renaming volume snapshot", pool, volume, async () => {
       await using open = this.#renaming({ pool, name: target.name, snapshot, to });
-      await this.#facet(pool).rename(target, to);
+      await this.#options.mounts.alone(pool, target, () => this.#facet(pool).rename(target, to));
       open.commit(() =>
         this.#options.database.run("UPDATE storage_volume_snapshots SET name = ? WHERE id = ?", to, row.id!)
       );
@@ -181,8 +181,10 @@ export class VolumeSnapshots {
     await this.#volumes.locks.hold([lockName(pool, target)], async () => {
       await using open = this.#restoring({ pool, name: target.name, snapshot });
       const facet = this.#facet(pool);
-      await facet.restore(target);
-      await facet.afterRestore(onDisk("custom", volume));
+      await this.#options.mounts.alone(pool, onDisk("custom", volume), async () => {
+        await facet.restore(target);
+        await facet.afterRestore(onDisk("custom", volume));
+      });
       open.commit(() => {});
     });
     this.#options.events.lifecycle("storage-volume-restored", url(pool, "custom", volume), { snapshot });

@@ -11,6 +11,7 @@ import { parseIdmap } from "../instances/idmaps.ts";
 import type { FileTree } from "./files.ts";
 import { Locks } from "./locks.ts";
 import { checkName } from "./names.ts";
+import type { MountedVolumes } from "./mounted.ts";
 import { copyVolume, planCopy } from "./planner.ts";
 import type { Pools } from "./pools.ts";
 import {
@@ -32,6 +33,7 @@ export interface VolumesOptions {
   readonly operations: Operations;
   readonly host: Host;
   readonly pools: Pools;
+  readonly mounts: MountedVolumes;
   /** Which instances have a custom volume; from the instance service, which is built later. */
   readonly users: (pool: string, volume: string) => { name: string; isRunning: boolean }[];
 }
@@ -154,7 +156,8 @@ export class Volumes {
       }
       if (sizeOf(before) !== sizeOf(config)) {
         const driver = this.#options.pools.driver(pool);
-        await needQuota(driver, name).set({ ...volume, config }, sizeOf(config));
+        const quota = needQuota(driver, name);
+        await this.#options.mounts.alone(pool, volume, () => quota.set({ ...volume, config }, sizeOf(config)));
       }
       this.#options.database.run(
         "UPDATE storage_volumes SET description = ?, config = ? WHERE id = ?",
@@ -178,7 +181,7 @@ export class Volumes {
       const driver = this.#options.pools.driver(pool);
       const intent: RenameIntent = { pool, type: "custom", name: from.name, to: target.name };
       await using open = this.#renaming(intent);
-      await driver.rename(from, target.name);
+      await this.#options.mounts.alone(pool, from, () => driver.rename(from, target.name));
       open.commit(() => this.#options.database.run("UPDATE storage_volumes SET name = ? WHERE id = ?", to, row.id!));
       this.#options.events.lifecycle("storage-volume-renamed", url(pool, "custom", to), { old_name: name });
     });
@@ -211,8 +214,8 @@ export class Volumes {
         if (!(error instanceof LidoError && error.code === "not_implemented")) throw error;
       }
     }
-    await driver.mount(volume);
-    const { stdout } = await this.#options.host.run(["du", "-sx", "--block-size=1", "--", driver.path(volume)], {
+    await using use = await this.#options.mounts.use(pool, volume);
+    const { stdout } = await this.#options.host.run(["du", "-sx", "--block-size=1", "--", use.path], {
       okCodes: [0, 1],
     });
     return { usage: { used: Number(stdout.split("\t")[0]), total: 0, estimated: true } };
@@ -221,10 +224,9 @@ export class Volumes {
   /** Runs `work` on the files of a custom volume, whether or not a container has it; with the owners that the container sees. */
   async withFiles<T>(pool: string, name: string, work: (tree: FileTree) => Promise<T>): Promise<T> {
     const volume = this.volume(this.row(pool, "custom", name));
-    const driver = this.#options.pools.driver(pool);
-    await driver.mount(volume);
+    await using use = await this.#options.mounts.use(pool, volume);
     const map = parseIdmap(volume.config?.["volatile.idmap.last"]);
-    return await work({ root: driver.path(volume), map, name: `volume "${name}"` });
+    return await work({ root: use.path, map, name: `volume "${name}"` });
   }
 
   /** Makes a volume and its row for an instance or an image, all or nothing. */
@@ -245,8 +247,9 @@ export class Volumes {
         ...(progress ? { progress } : {}),
       };
       if (!from) return await driver.create(target, copy);
-      const source = { driver: this.#options.pools.driver(fromPool), volume: from }, place = { driver, volume: target };
-      await copyVolume(this.#options.host, source, place, planCopy(source, place), { ...copy, snapshots });
+      const source = { pool: fromPool, driver: this.#options.pools.driver(fromPool), volume: from };
+      const place = { pool, driver, volume: target };
+      await copyVolume(this.#options, source, place, planCopy(source, place), { ...copy, snapshots });
     });
   }
 
@@ -254,7 +257,8 @@ export class Volumes {
   async createFilled(pool: string, volume: Volume, fill: (path: string) => Promise<void>): Promise<void> {
     await this.make(pool, volume, { config: {} }, async (driver, target) => {
       await driver.create(target);
-      await fill(driver.path(target));
+      await using use = await this.#options.mounts.use(pool, target);
+      await fill(use.path);
     });
   }
 
@@ -270,7 +274,7 @@ export class Volumes {
       const driver = this.#options.pools.driver(pool);
       await this.#options.journal.settleBefore("volume.delete", intent);
       await using open = this.#deleting(intent);
-      await driver.delete(volume);
+      await this.#options.mounts.alone(pool, volume, () => driver.delete(volume));
       open.commit(() => deleteVolumeRow(this.#options.database, pool, volume.type, fromDisk(volume)));
     });
   }
@@ -331,7 +335,7 @@ export class Volumes {
     return async () => {
       await using open = intent;
       try {
-        await this.#options.pools.driver(pool).delete(volume);
+        await this.#options.mounts.alone(pool, volume, () => this.#options.pools.driver(pool).delete(volume));
         open.commit(() => {});
       } catch {
         // settled, or tried again, by the journal
@@ -393,7 +397,8 @@ export class Volumes {
   }
 
   async #deleteAll(pool: string, volume: Volume): Promise<void> {
-    await this.#driver(pool)?.delete(volume);
+    const driver = this.#driver(pool);
+    if (driver) await this.#options.mounts.alone(pool, volume, () => driver.delete(volume));
     deleteVolumeRow(this.#options.database, pool, volume.type, fromDisk(volume));
   }
 }

@@ -9,6 +9,7 @@ import { Instances } from "../../server/instances/instances.ts";
 import type { InstanceServices } from "../../server/instances/ports.ts";
 import { Journal } from "../../server/journal/journal.ts";
 import { type Operation, Operations } from "../../server/operations/operations.ts";
+import { MountedVolumes } from "../../server/storage/mounted.ts";
 import { Locks } from "../../server/storage/locks.ts";
 import { Database } from "../../server/state/database.ts";
 import { FakeRuntime } from "../support/fake_runtime.ts";
@@ -62,7 +63,9 @@ export async function makeWorld(options: { root?: string; runtime?: FakeRuntime 
     exists: (volume: Volume) => access(pathOf(volume)).then(() => true, () => false),
     rename: (volume: Volume, name: string) => rename(pathOf(volume), pathOf({ ...volume, name })),
   } as unknown as Driver;
+  const mounts = new MountedVolumes({ driver: () => driver, config: () => ({}), log: quiet });
   const services: InstanceServices = {
+    mounts,
     database,
     journal,
     events,

@@ -9,6 +9,8 @@ import { driverKinds } from "../../drivers/storage/registry.ts";
 export interface Place {
   readonly name: string;
   readonly driver: string;
+  /** A limit that a volume can have here; the default is 32. */
+  readonly limitMiB?: number;
   /** Filesystem made on a loop file for the lido directory; absent: the one that the temporary directory is on. */
   readonly filesystem?: {
     readonly format: readonly string[];
@@ -42,6 +44,7 @@ export interface Opened {
   readonly kind: DriverKind;
   readonly pool: Pool;
   readonly driver: Driver;
+  readonly limitMiB: number;
   reopen(): Promise<Driver>;
 }
 
@@ -77,6 +80,7 @@ export async function withPool(place: Place, test: (opened: Opened) => Promise<v
     directory,
     kind,
     pool,
+    limitMiB: place.limitMiB ?? 32,
     get driver() {
       return driver;
     },

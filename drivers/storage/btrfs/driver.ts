@@ -11,6 +11,7 @@ import type {
   Driver,
   Facets,
   Health,
+  Leftover,
   Pool,
   Quota,
   Resize,
@@ -19,7 +20,7 @@ import type {
   Snapshots,
   Volume,
 } from "../driver.ts";
-import { describe, listDirectories, snapshotsDirectory, temporaryOf } from "../layout.ts";
+import { describe, listDirectories, listTemporaries, ownerOf, snapshotsDirectory, temporaryOf } from "../layout.ts";
 import { removeTree } from "../tree.ts";
 import { type BtrfsTool, isSubvolume } from "./tool.ts";
 
@@ -29,6 +30,7 @@ export class BtrfsDriver implements Driver {
   readonly facets: Readonly<Partial<Facets>>;
   readonly absent: Readonly<Partial<Record<keyof Facets, string>>>;
   readonly idmappedMounts: boolean;
+  readonly mountsVolumes = false;
   readonly #host: Host;
   readonly #tool: BtrfsTool;
   readonly #onClose: () => Promise<void>;
@@ -95,6 +97,10 @@ export class BtrfsDriver implements Driver {
 
   list(): Promise<Volume[]> {
     return listDirectories(this.pool.root);
+  }
+
+  async leftovers(): Promise<Leftover[]> {
+    return (await listTemporaries(this.pool.root)).map((place) => ({ place, of: ownerOf(place) }));
   }
 
   async resources(): Promise<Resources> {

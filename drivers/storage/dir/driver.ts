@@ -9,12 +9,13 @@ import type {
   CreateOptions,
   Driver,
   Facets,
+  Leftover,
   Pool,
   Resources,
   Snapshots,
   Volume,
 } from "../driver.ts";
-import { listDirectories, snapshotsDirectory, temporaryOf } from "../layout.ts";
+import { listDirectories, listTemporaries, ownerOf, snapshotsDirectory, temporaryOf } from "../layout.ts";
 import { copyTree, removeTree } from "../tree.ts";
 
 /** Volumes as plain directories. Snapshots are copies, which cost next to nothing where the filesystem shares blocks (xfs, btrfs). */
@@ -23,6 +24,7 @@ export class DirDriver implements Driver {
   readonly facets: Readonly<Partial<Facets>>;
   readonly absent: Readonly<Partial<Record<keyof Facets, string>>>;
   readonly idmappedMounts: boolean;
+  readonly mountsVolumes = false;
   readonly #host: Host;
   readonly #reflink: boolean;
 
@@ -71,6 +73,10 @@ export class DirDriver implements Driver {
 
   list(): Promise<Volume[]> {
     return listDirectories(this.pool.root);
+  }
+
+  async leftovers(): Promise<Leftover[]> {
+    return (await listTemporaries(this.pool.root)).map((place) => ({ place, of: ownerOf(place) }));
   }
 
   async resources(): Promise<Resources> {

@@ -11,6 +11,7 @@ import type {
   Driver,
   Facets,
   Health,
+  Leftover,
   Pool,
   Quota,
   Resize,
@@ -30,6 +31,7 @@ export class ZfsDriver implements Driver {
   readonly facets: Readonly<Partial<Facets>>;
   readonly absent: Readonly<Partial<Record<keyof Facets, string>>>;
   readonly idmappedMounts: boolean;
+  readonly mountsVolumes = true;
   readonly #host: Host;
   readonly #tool: ZfsTool;
   /** Top of what is ours: `zfs.pool_name`. */
@@ -120,6 +122,11 @@ export class ZfsDriver implements Driver {
   async list(): Promise<Volume[]> {
     const found = await this.#tool.list(this.#top);
     return found.flatMap(({ name }) => names.volume(this.#top, name) ?? []);
+  }
+
+  /** Each change of a dataset is one step of ZFS. */
+  leftovers(): Promise<Leftover[]> {
+    return Promise.resolve([]);
   }
 
   async resources(): Promise<Resources> {
