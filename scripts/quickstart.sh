@@ -3,6 +3,7 @@
 # Running it again goes on where the last run stopped.
 #   quickstart.sh          $LIDO_DIR names the daemon's directory; .quickstart in the clone when unset
 #   quickstart.sh stop     takes all of it down: containers, pools, daemon, directory
+# $LIDO_POOL names another driver and configuration for the first pool than "btrfs size=2GiB", such as "zfs size=2GiB".
 set -euo pipefail
 . "$(dirname "$0")/say.sh"
 # Given by the caller or ours; the client and the daemon read it from the environment.
@@ -11,6 +12,7 @@ lido=$root/dist/lido
 # A directory is only used, and later taken away, when it carries this mark or was empty.
 mark=$LIDO_DIR/.quickstart
 log=$LIDO_DIR/daemon.log
+read -ra pool <<<"${LIDO_POOL:-btrfs size=2GiB}"
 
 run() {
   printf '\n$ lido'
@@ -82,7 +84,7 @@ fi
 say "Daemon in $LIDO_DIR, its log in $log"
 start_daemon
 
-quiet storage show fast || run storage create fast btrfs size=2GiB
+quiet storage show fast || run storage create fast "${pool[@]}"
 quiet storage show plain || run storage create plain dir
 quiet profile device get default root pool || run profile device add default root disk path=/ pool=fast
 quiet image show busybox || run image import "$root/dist/busybox.tar.xz" --alias busybox

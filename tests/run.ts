@@ -4,7 +4,8 @@ import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } f
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
-import { describe, emptyCgroups, findTraces, sweep } from "./support/traces.ts";
+import { slowness } from "./support/slowness.ts";
+import { describe, emptyCgroups, findTraces, kernelObjects, sweep } from "./support/traces.ts";
 
 interface Suite {
   readonly name: string;
@@ -104,8 +105,8 @@ async function runSuite(suite: Suite, directory: string): Promise<Result> {
   const isTest = suite.argv[1] === "test";
   const argv = isTest ? [...suite.argv.slice(0, 4), `--junit-path=${report}`, ...suite.argv.slice(4)] : suite.argv;
   const work = join(directory, "tmp");
-  const { code, late, output } = await run(argv, suite.limitS, { TMPDIR: work, NO_COLOR: "1" });
-  if (late) return { passed: 0, failed: [`not done after ${suite.limitS} s`], skipped: [], output };
+  const { code, late, output } = await run(argv, suite.limitS * slowness, { TMPDIR: work, NO_COLOR: "1" });
+  if (late) return { passed: 0, failed: [`not done after ${suite.limitS * slowness} s`], skipped: [], output };
   if (!isTest || !exists(report)) {
     return { passed: code === 0 ? 1 : 0, failed: code === 0 ? [] : [`ended with ${code}`], skipped: [], output };
   }
@@ -116,12 +117,15 @@ async function runSuite(suite: Suite, directory: string): Promise<Result> {
   return { ...result, failed, output };
 }
 
+const whatIsThere = () => ({ cgroups: emptyCgroups(), objects: kernelObjects() });
+
 /** What a suite left on the host, in or below its temporary directory. */
-async function leaks(work: string, cgroupsBefore: readonly string[]): Promise<string[]> {
+async function leaks(work: string, before: ReturnType<typeof whatIsThere>): Promise<string[]> {
   const daemons = readdirSync(work).map((name) => join(work, name));
   const left = [
     ...describe(findTraces(work, daemons)),
-    ...emptyCgroups().filter((path) => !cgroupsBefore.includes(path)).map((path) => `cgroup ${path}`),
+    ...emptyCgroups().filter((path) => !before.cgroups.includes(path)).map((path) => `cgroup ${path}`),
+    ...kernelObjects().filter((line) => !before.objects.includes(line)),
     ...daemons.map((path) => `directory ${path}`),
   ];
   for (const path of daemons) await sweep(path);
@@ -133,14 +137,20 @@ async function main(words: readonly string[]): Promise<number> {
     for (const { name, isSlow } of suites) console.log(isSlow ? `${name} (slow)` : name);
     return 0;
   }
-  const unknown = words.find((word) => word !== "all" && !suites.some(({ name }) => name === word));
+  const files = words.filter((word) => word.endsWith("_test.ts") && exists(word));
+  const unknown = words.find((word) =>
+    word !== "all" && !files.includes(word) && !suites.some(({ name }) => name === word)
+  );
   if (unknown !== undefined) {
     console.error(`Error: Unknown suite "${unknown}": ${suites.map(({ name }) => name).join(", ")}`);
     return 1;
   }
-  const chosen = suites.filter(({ name, isSlow }) =>
-    words.includes(name) || words.includes("all") || (words.length === 0 && !isSlow)
-  );
+  const chosen = [
+    ...suites.filter(({ name, isSlow }) =>
+      words.includes(name) || words.includes("all") || (words.length === 0 && !isSlow)
+    ),
+    ...files.map((path): Suite => ({ name: path, argv: test(path), limitS: 900 })),
+  ];
   // One directory for all that tests make: what is in it at the end was left behind.
   const directory = mkdtempSync(join(tmpdir(), "lido-test-"));
   const work = join(directory, "tmp");
@@ -155,10 +165,10 @@ async function main(words: readonly string[]): Promise<number> {
         continue;
       }
       mkdirSync(work, { recursive: true });
-      const cgroupsBefore = emptyCgroups();
+      const before = whatIsThere();
       const started = performance.now();
       const result = await runSuite(suite, directory);
-      const left = await leaks(work, cgroupsBefore);
+      const left = await leaks(work, before);
       const failures = [...result.failed, ...left.map((line) => `left behind: ${line}`)];
       passed += result.passed;
       failed += failures.length;

@@ -32,7 +32,11 @@ export async function attachLoopFile(host: Host, file: string): Promise<string> 
   try {
     return await host.loops.attach(file, { directIo: true });
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+    const { code, path } = error as NodeJS.ErrnoException;
+    if (code !== "ENOENT") throw error;
+    if (path === "/dev/loop-control") {
+      throw new LidoError("unavailable", "This kernel has no loop devices (/dev/loop-control): load its module loop");
+    }
     throw new LidoError("unavailable", `Source path '${file}' doesn't exist`);
   }
 }

@@ -1,4 +1,5 @@
 import { spawn } from "node:child_process";
+import { slowness } from "./slowness.ts";
 
 export interface Outcome {
   /** Exit code; 128+n when signal n ended it. */
@@ -31,7 +32,7 @@ const signals: Record<string, number> = {
 /** Runs a command to its end, whatever its exit code.
  * @throws {Error} If it cannot be started or outlives its limit; the text holds what it printed so far. */
 export function command(argv: readonly string[], options: CommandOptions = {}): Promise<Outcome> {
-  const timeoutMs = options.timeoutMs ?? 60_000;
+  const timeoutMs = (options.timeoutMs ?? 60_000) * slowness;
   const started = performance.now();
   return new Promise((resolve, reject) => {
     const child = spawn(argv[0]!, argv.slice(1), {

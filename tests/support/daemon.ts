@@ -3,8 +3,10 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { closeSync, mkdtempSync, openSync, readFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
+import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { command, type CommandOptions, type Outcome, succeed } from "./command.ts";
+import { slowness } from "./slowness.ts";
 import { describe, findTraces, sweep } from "./traces.ts";
 
 export const projectRoot = join(dirname(fileURLToPath(import.meta.url)), "../..");
@@ -12,12 +14,13 @@ export const projectRoot = join(dirname(fileURLToPath(import.meta.url)), "../.."
 /** The shipped executable; $LIDO_BINARY names another, such as an installed one. */
 export const executable = process.env.LIDO_BINARY ?? join(projectRoot, "dist/lido");
 
+/** Driver and configuration of the pool `fast`; $LIDO_TEST_POOL names another, as words of `lido storage create`. */
+export const fastPool: readonly string[] = (process.env.LIDO_TEST_POOL ?? "btrfs size=1GiB").split(" ");
+
 /** A daemon of the shipped executable in a directory of its own, and the clients that talk to it. */
 export class Daemon implements AsyncDisposable {
   readonly directory: string;
   readonly #argv: readonly string[];
-  /** More of the daemon's environment, from its next start on. */
-  faults: Readonly<Record<string, string>> = {};
   #child: ChildProcess | undefined;
   /** Settles when the daemon process is gone. */
   #ended: Promise<number> = Promise.resolve(0);
@@ -65,14 +68,17 @@ export class Daemon implements AsyncDisposable {
   async up(): Promise<void> {
     const log = openSync(`${this.directory}.log`, "a");
     const child = spawn(this.#argv[0]!, this.#argv.slice(1), {
-      env: { ...process.env, ...this.environment, ...this.faults },
+      env: { ...process.env, ...this.environment },
       stdio: ["ignore", log, log],
     });
     closeSync(log);
     this.#child = child;
     this.#ended = new Promise((resolve) => child.on("exit", (code) => resolve(code ?? 255)));
     const outcome = await Promise.race([
-      command([executable, "waitready", "--timeout", "30"], { env: this.environment, timeoutMs: 40_000 }),
+      command([executable, "waitready", "--timeout", String(30 * slowness)], {
+        env: this.environment,
+        timeoutMs: 40_000,
+      }),
       this.#ended.then((code) => ({ code: code || 1 })),
     ]);
     if (outcome.code !== 0) throw new Error(`The daemon did not come up:\n${this.log}`);
@@ -126,9 +132,9 @@ export class Daemon implements AsyncDisposable {
     return this.#ended;
   }
 
-  /** A pool of each kind, the image and the default profile's root on the btrfs one. */
-  async furnish(image: string, sizeBtrfs = "1GiB"): Promise<void> {
-    await this.ok("storage", "create", "fast", "btrfs", `size=${sizeBtrfs}`);
+  /** A pool that clones and one that does not, the image, and the default profile's root on the first. */
+  async furnish(image: string): Promise<void> {
+    await this.ok("storage", "create", "fast", ...fastPool);
     await this.ok("storage", "create", "plain", "dir");
     await this.ok("profile", "device", "add", "default", "root", "disk", "path=/", "pool=fast");
     await this.ok("image", "import", image, "--alias", "bb");
@@ -171,7 +177,7 @@ export class Daemon implements AsyncDisposable {
       throw error;
     } finally {
       await sweep(this.directory);
-      await command(["rm", "-rf", `${this.directory}.log`, `${this.directory}.lxc`]);
+      await command(["rm", "-rf", `${this.directory}.log`, `${this.directory}.lxc`, `${this.directory}.fault`]);
     }
   }
 }

@@ -1,4 +1,5 @@
 import { type IPty, spawn as spawnPty } from "@lydell/node-pty";
+import { slowness } from "./slowness.ts";
 
 /** A terminal in which a client runs: what it shows is read until it matches. */
 export class Terminal {
@@ -35,7 +36,7 @@ export class Terminal {
     return new Promise((resolve, reject) => {
       const late = setTimeout(
         () => reject(new Error(`${pattern} is not shown, but ${JSON.stringify(this.#shown)}`)),
-        10_000,
+        10_000 * slowness,
       );
       this.#look = () => {
         const found = pattern.exec(this.#shown);

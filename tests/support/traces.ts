@@ -86,6 +86,16 @@ export function findTraces(directory: string, daemons: readonly string[] = [dire
   return { mounts, loops, processes, cgroups };
 }
 
+/** Logical volumes that are active and ZFS pools that are imported, whosever they are: what is there after a test and was not before is left. */
+export function kernelObjects(): string[] {
+  const mapped = entries("/sys/block").filter((name) => name.startsWith("dm-"));
+  const pools = entries("/proc/spl/kstat/zfs").filter((name) => entries(`/proc/spl/kstat/zfs/${name}`).length > 0);
+  return [
+    ...mapped.flatMap((name) => lines(`/sys/block/${name}/dm/name`)).map((name) => `device-mapper device ${name}`),
+    ...pools.map((name) => `ZFS pool ${name}`),
+  ];
+}
+
 /** @returns One line for each trace; empty when nothing is left. */
 export function describe(traces: Traces): string[] {
   return [
