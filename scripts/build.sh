@@ -1,17 +1,19 @@
 #!/usr/bin/env bash
 # Builds the one executable: daemon and client, nothing needed beside it.
-#   build.sh [TARGET] [FILE]     TARGET: bun-linux-x64, bun-linux-arm64; this machine's when absent. FILE: dist/lido
+#   build.sh [TARGET] [FILE] [ENTRY]     TARGET: bun-linux-x64, bun-linux-arm64; this machine's when absent. FILE: dist/lido
+#                                        ENTRY: cli/main.ts; tests have a daemon of their own
 set -euo pipefail
 . "$(dirname "$0")/say.sh"
 target=${1:-}
 file=${2:-dist/lido}
+entry=${3:-cli/main.ts}
 bash "$root/scripts/setup.sh" build
 cd "$root"
 
 # Workers are entry points of their own: their code is loaded by name at run time.
 mapfile -t workers < <(find cli drivers server -name '*_worker.ts' | sort)
 
-if [ -s "$file" ] && [ -z "$(find api cli drivers server mod.ts package-lock.json scripts/build.sh -newer "$file" -print -quit)" ]; then
+if [ -s "$file" ] && [ -z "$(find api cli drivers server mod.ts package-lock.json scripts/build.sh "$entry" -newer "$file" -print -quit)" ]; then
   say "$file is up to date"
   exit 0
 fi
@@ -52,7 +54,7 @@ partial=$(mktemp -d "$(dirname "$file")/.build-XXXXXX")
 trap 'rm -rf "$partial"' EXIT
 # Split, so that a client loads its verb and not the daemon: 5 ms to start instead of 15.
 "$bun" build --compile --minify --bytecode --format=esm --splitting --no-compile-autoload-dotenv --no-compile-autoload-bunfig \
-  "${runtime[@]}" cli/main.ts "${workers[@]}" --outfile "$partial/lido" >"$partial/log" 2>&1 ||
+  "${runtime[@]}" "$entry" "${workers[@]}" --outfile "$partial/lido" >"$partial/log" 2>&1 ||
   { cat "$partial/log" >&2; die "Cannot build $file"; }
 mv -f "$partial/lido" "$file"
 say "Built $file ($(du -m "$file" | cut -f1) MiB)"

@@ -1,23 +1,54 @@
-/** A daemon that is killed, or whose host fails, at the n-th point: before and after each host command, and at each step of the journal.
- *   LIDO_FAULT=kill:N | fail:N     LIDO_FAULT_START=1: counts from the start of the process, not from when it is ready */
+/** A daemon that is cut off at the n-th point: before and after each host command, and at each step of the journal. What is to happen stands in
+ * the file `$LIDO_DIR.fault`, which is read at each point, so that one daemon can be told several times:
+ *   kill N   the daemon is killed    fail N   the host command fails    cut N   it says so in $LIDO_CUT_FILE and stands still, for the host to
+ *                                                                               cut off the whole machine
+ *   count    counts the points, into `$LIDO_DIR.fault.count`
+ * A third word makes two alike different. */
+import { readFileSync, writeFileSync } from "node:fs";
 import process from "node:process";
 import { CommandError, type Host } from "../../drivers/host/host.ts";
 import { createHost } from "../../drivers/host/real.ts";
 import { startDaemon } from "../../server/main.ts";
 
-const [mode, number] = (process.env.LIDO_FAULT ?? "none:0").split(":");
-let left = Number(number);
-let isArmed = process.env.LIDO_FAULT_START === "1";
+const file = `${process.env.LIDO_DIR}.fault`;
+let fault = "";
+let left = 0;
+let count = 0;
+
+/** @returns What is to happen now or later: the first word of the file. */
+function mode(): string {
+  let text = "";
+  try {
+    text = readFileSync(file, "utf8");
+  } catch { /* nothing is to happen */ }
+  if (text !== fault) {
+    fault = text;
+    left = Number(text.split(" ")[1] ?? 0);
+    count = 0;
+  }
+  return text.split(" ")[0]!;
+}
 
 function point(name: string): void {
-  if (mode !== "kill" || !isArmed || --left !== 0) return;
-  process.stderr.write(`killed: ${name}\n`);
-  process.kill(process.pid, "SIGKILL");
+  switch (mode()) {
+    case "kill":
+      if (--left !== 0) return;
+      process.stderr.write(`killed: ${name}\n`);
+      process.kill(process.pid, "SIGKILL");
+      break;
+    case "cut":
+      if (--left !== 0) return;
+      writeFileSync(process.env.LIDO_CUT_FILE!, name);
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
+      break;
+    case "count":
+      writeFileSync(`${file}.count`, String(++count));
+  }
 }
 
 /** A command that is to fail does nothing else. */
 function mayFail(argv: readonly string[]): void {
-  if (mode !== "fail" || !isArmed || --left !== 0) return;
+  if (mode() !== "fail" || --left !== 0) return;
   process.stderr.write(`failed: ${argv.join(" ")}\n`);
   throw new CommandError(argv, 1, "an injected failure");
 }
@@ -62,7 +93,6 @@ const host: Host = {
 };
 
 const daemon = await startDaemon({ directory: process.env.LIDO_DIR!, logLevel: "info" }, { host, observe: point });
-isArmed = true;
 process.on("SIGTERM", () => void daemon.close());
 await daemon.ended;
 process.exit(0);

@@ -1,17 +1,28 @@
 /** What the crash tests have in common: a daemon that is cut off at its n-th point, and the two ends that an operation may have. */
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { lstatSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { lstatSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import process from "node:process";
+import { succeed } from "../support/command.ts";
 import { Daemon, projectRoot } from "../support/daemon.ts";
 import { RawClient } from "../support/raw.ts";
 import { findTraces } from "../support/traces.ts";
 
-const argv = [join(projectRoot, "node_modules/.bin/bun"), join(projectRoot, "tests/crash/daemon.ts")];
 /** More points than any operation has; one that comes here never ends. */
 const pointsMax = 200;
+/** Each point by default; on a slow machine one of so many of each operation, a different one of the next. */
+const everyNth = Number(process.env.LIDO_CRASH_EVERY ?? 1);
 
-export const startDaemon = (): Promise<Daemon> => Daemon.start({ argv });
+/** Compiled as the shipped one is: it is started some hundred times, and from its sources it would take three times as long each time. */
+export const faultyDaemon = join(projectRoot, "dist/lido-crash");
+
+export async function startDaemon(): Promise<Daemon> {
+  await succeed(["bash", join(projectRoot, "scripts/build.sh"), "", faultyDaemon, "tests/crash/daemon.ts"], {
+    timeoutMs: 300_000,
+  });
+  return await Daemon.start({ argv: [faultyDaemon] });
+}
 
 /** Requests that must succeed; what the daemon's death does to them is the caller's. */
 export class Requests {
@@ -62,6 +73,8 @@ export class CutOff<Api extends Requests> {
   readonly #state: () => Promise<State>;
   #before: State = {};
   #host = { loops: 0, mounts: 0 };
+  #armed = 0;
+  #offset = 0;
   points = 0;
 
   /** @param state All that users can see, on disk and by the API; times and ids apart. */
@@ -77,15 +90,26 @@ export class CutOff<Api extends Requests> {
     this.#host = this.#traces();
   }
 
-  /** Restarts the daemon. @param fault As tests/crash/daemon.ts has it. @returns Whether it came up. */
-  async restart(fault = "", options: { isKilled?: boolean; fromStart?: boolean } = {}): Promise<boolean> {
-    if (!options.isKilled) await this.#daemon.terminate();
-    this.#daemon.faults = { LIDO_FAULT: fault, LIDO_FAULT_START: options.fromStart ? "1" : "" };
-    return await this.#daemon.up().then(() => true, async (error) => {
-      if (!options.fromStart) throw error;
+  /** From the daemon's next point on, and from its next start on. @param fault As tests/crash/daemon.ts has it; empty: none. */
+  arm(fault: string): void {
+    const file = `${this.#daemon.directory}.fault`;
+    if (fault === "") rmSync(file, { force: true });
+    else writeFileSync(file, `${fault} ${this.#armed++}`);
+  }
+
+  /** Starts the daemon again. @returns Whether it came up. */
+  async #up(): Promise<boolean> {
+    return await this.#daemon.up().then(() => true, async () => {
       await this.#daemon.ended;
       return false;
     });
+  }
+
+  /** Starts the daemon again after a clean end; nothing is to happen. */
+  async restart(): Promise<void> {
+    this.arm("");
+    await this.#daemon.terminate();
+    await this.#daemon.up();
   }
 
   /** Cuts an operation off at each of its points, once by a kill and once by a command that fails. */
@@ -96,32 +120,38 @@ export class CutOff<Api extends Requests> {
     await reset(this.#api);
     assert.deepEqual(await this.#state(), this.#before, "the scenario does not reset");
     for (const mode of ["kill", "fail"]) {
-      for (let point = 1;; point++) {
+      for (let point = 1 + this.#offset++ % everyNth;; point += everyNth) {
         assert.ok(point < pointsMax, "no end of points");
-        await this.restart(`${mode}:${point}`);
+        this.arm(`${mode} ${point}`);
         const outcome = await run(this.#api).then(() => "ended", (error) => String(error));
+        this.arm("");
         const what = `${name}, ${mode} at point ${point} (${outcome})`;
-        const isKilled = mode === "kill" && outcome !== "ended";
-        if (isKilled) await this.#daemon.ended;
+        if (mode === "kill" && outcome !== "ended") {
+          await this.#daemon.ended;
+          await this.#daemon.up();
+        }
         // While the daemon lives, it must have brought it to one of the two ends itself, at once.
-        if (mode === "fail" && outcome !== "ended") await this.isWhole(after, `${what}, at once`);
-        await this.restart("", { isKilled });
         if (await this.isWhole(after, what)) await reset(this.#api);
         assert.deepEqual(this.#traces(), this.#host, `${what}: left behind`);
         this.points++;
         if (outcome === "ended") break;
       }
     }
+    // What failures left in the database and nowhere else, a start would find.
+    await this.restart();
+    assert.equal(await this.isWhole(after, `${name}, after a restart`), false);
   }
 
   /** @param run An operation that the n-th point of the daemon cuts off; then the next daemon is killed at each point of its start. */
   async nested(point: number, run: (api: Api) => Promise<void>): Promise<void> {
-    for (let inStart = 1; inStart < pointsMax; inStart++) {
-      await this.restart(`kill:${point}`);
+    for (let inStart = 1; inStart < pointsMax; inStart += everyNth) {
+      this.arm(`kill ${point}`);
       await assert.rejects(run(this.#api), "the operation has fewer points");
       await this.#daemon.ended;
-      const isUp = await this.restart(`kill:${inStart}`, { isKilled: true, fromStart: true });
-      await this.restart("", { isKilled: !isUp });
+      this.arm(`kill ${inStart}`);
+      const isUp = await this.#up();
+      this.arm("");
+      if (!isUp) await this.#daemon.up();
       assert.equal(await this.isWhole({}, `killed at point ${inStart} of the start`), false);
       this.points++;
       if (isUp) return;

@@ -1,0 +1,88 @@
+/** The guest cut off: the emulator killed in the middle of storage operations, and booted again on the same disks.
+ *
+ * The daemon's directory and its pools are on disks that outlive the guest. What a cut loses is what the guest's kernel had not handed over
+ * to them: its page cache, and what it had in flight. What it had handed over is in this host's page cache and survives; so a test sees
+ * whether lido waits for the disk before it says that something is done, as it would see at a power cut. */
+import { existsSync, mkdirSync, readFileSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import { Disks, type Kind, Machine } from "./machine.ts";
+
+export interface CutOffPlan {
+  readonly name: string;
+  readonly kind: Kind;
+  /** The pool on a block device and the one on a loop file: driver and configuration, as words of `lido storage create`. */
+  readonly device: string;
+  readonly loop: string;
+}
+
+export const cutOffs: readonly CutOffPlan[] = [
+  {
+    name: "cut off, lvm",
+    kind: "uml",
+    device: "lvm source=$D2 volume.size=64MiB",
+    loop: "lvm size=2GiB volume.size=64MiB lvm.use_thinpool=false",
+  },
+  { name: "cut off, btrfs and dir", kind: "uml", device: "btrfs source=$D2", loop: "btrfs size=1GiB" },
+  { name: "cut off, zfs", kind: "qemu", device: "zfs source=$D2", loop: "zfs size=1GiB" },
+];
+
+/** Boots until all operations of tests/vm/cut_off_guest.ts were cut off and looked at. Each boot looks at what the last one left, and ends in the
+ * next operation. */
+export async function runCutOff(
+  plan: CutOffPlan,
+  options: { guest: string; leftMs: () => number; print: (line: string) => void },
+): Promise<{ passed: number; failed: number }> {
+  const { guest, leftMs, print } = options;
+  await using scratch = new Disks();
+  const disks = [scratch.add(8), scratch.add(4)];
+  const out = join(scratch.directory, "out");
+  mkdirSync(out);
+  const cut = join(out, "cut");
+  const sum = { passed: 0, failed: 0 };
+  const failed = (reason: string) => {
+    sum.failed++;
+    print(`  FAILED ${plan.name}: ${reason}`);
+  };
+  print(`${plan.name}:`);
+  for (let boot = 1;; boot++) {
+    await using machine = new Machine({
+      kind: plan.kind,
+      guest,
+      disks,
+      out,
+      command: `
+        cd /src
+        # With a journal: what was synced must be there again.
+        blkid -p "$D1" >/dev/null || mkfs.ext4 -qF "$D1"
+        mount "$D1" /scratch
+        export TMPDIR=/scratch LIDO_CUT_FILE=/out/cut LIDO_TEST_SLOWNESS=10 NO_COLOR=1
+        export DENO_DIR=/tmp/deno
+        node_modules/.bin/deno run -A --no-check tests/vm/cut_off_guest.ts "${plan.device}" "${plan.loop}"`,
+      onOutput: (text) => text.trimEnd().split("\n").forEach((line) => print(`  ${line}`)),
+    });
+    let isOver = false;
+    const ended = machine.ended.finally(() => isOver = true);
+    const until = performance.now() + leftMs();
+    // A file that another kernel makes tells nobody of it: it is looked for.
+    while (!isOver && !existsSync(cut) && performance.now() < until) await Promise.race([ended, delay(10)]);
+    machine.kill();
+    const code = await ended;
+    if (existsSync(cut)) {
+      print(`  cut off at: ${readFileSync(cut, "utf8")}`);
+      sum.passed++;
+      rmSync(cut);
+      continue;
+    }
+    if (code === 0) {
+      sum.passed++;
+      return sum;
+    }
+    failed(
+      code === undefined
+        ? `boot ${boot} ended without a result, or not in time\n${machine.console}`
+        : `boot ${boot} ended with ${code}`,
+    );
+    return sum;
+  }
+}

@@ -1,0 +1,285 @@
+/** The guest's half of tests/vm/cut_off.ts: looks at what the last boot left, then runs the next operation up to the point at which the host cuts
+ * the guest off. Exit code 0 when there is no operation left. */
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { createHash } from "node:crypto";
+import { existsSync, mkdirSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import process from "node:process";
+import { digest, faultyDaemon, Requests } from "../crash/support.ts";
+import { succeed } from "../support/command.ts";
+import { executable, projectRoot } from "../support/daemon.ts";
+import { type SeenPool, withContent } from "../support/volume_content.ts";
+
+const directory = "/scratch/lido";
+/** Shared with the host: what is written here is not lost with the guest. */
+const recordFile = "/out/record.json";
+const faultFile = `${directory}.fault`;
+const [device, loop] = process.argv.slice(2).map((words) => {
+  const [driver, ...pairs] = words.split(" ");
+  return { driver: driver!, config: Object.fromEntries(pairs.map((pair) => pair.split(/=(.*)/s) as [string, string])) };
+});
+
+type State = Record<string, string>;
+
+interface Record_ {
+  /** Index of the operation that was cut off; -1 before the first. */
+  readonly step: number;
+  readonly before: State;
+  readonly after: State;
+}
+
+class Api extends Requests {
+  volume(pool: string, name: string, source: object = {}, config: object = {}) {
+    return this.ask("POST", `/storage-pools/${pool}/volumes/custom`, { name, type: "custom", config, source });
+  }
+
+  copy(from: string, name: string, pool: string, to: string) {
+    return this.volume(pool, to, { type: "copy", pool: from, name });
+  }
+
+  delete(pool: string, name: string) {
+    return this.ask("DELETE", `/storage-pools/${pool}/volumes/custom/${name}`);
+  }
+
+  snapshot(pool: string, name: string, snapshot: string) {
+    return this.ask("POST", `/storage-pools/${pool}/volumes/custom/${name}/snapshots`, { name: snapshot });
+  }
+
+  move(pool: string, name: string, toPool: string, to: string) {
+    return this.ask("POST", `/storage-pools/${pool}/volumes/custom/${name}`, { name: to, pool: toPool });
+  }
+
+  instance(pool: string, name: string) {
+    const devices = { root: { type: "disk", path: "/", pool } };
+    return this.ask("POST", "/instances", { name, devices, source: { type: "image", alias: "bb" } });
+  }
+
+  pools(): Promise<SeenPool[]> {
+    return this.ask("GET", "/storage-pools?recursion=1");
+  }
+}
+
+interface Step {
+  readonly name: string;
+  readonly run: (api: Api) => Promise<unknown>;
+  /** Back to what was before, from what is after. */
+  readonly reset: (api: Api) => Promise<unknown>;
+  /** Where it is cut off, as a part of its points; 1: when it has just said that it is done. */
+  readonly at: number;
+}
+
+const backup = readFileSync(join(projectRoot, "tests/fixtures/lxd-5.0.2-volume.tar.gz"));
+
+const steps: readonly Step[] = [
+  {
+    name: "copy within a pool, cut off when it is done",
+    at: 1,
+    run: (api) => api.copy("blk", "keep", "blk", "new"),
+    reset: (api) => api.delete("blk", "new"),
+  },
+  { name: "create", at: 0.7, run: (api) => api.volume("blk", "new"), reset: (api) => api.delete("blk", "new") },
+  {
+    name: "create, cut off when it is done",
+    at: 1,
+    run: (api) => api.volume("loop", "new", {}, { "initial.mode": "0750" }),
+    reset: (api) => api.delete("loop", "new"),
+  },
+  {
+    name: "snapshot, cut off when it is done",
+    at: 1,
+    run: (api) => api.snapshot("blk", "work", "s1"),
+    reset: (api) => api.ask("DELETE", "/storage-pools/blk/volumes/custom/work/snapshots/s1"),
+  },
+  {
+    name: "move to another pool",
+    at: 0.6,
+    run: (api) => api.move("blk", "work", "loop", "moved"),
+    reset: (api) => api.move("loop", "moved", "blk", "work"),
+  },
+  {
+    name: "move to another pool, cut off when it is done",
+    at: 1,
+    run: (api) => api.move("blk", "work", "plain", "moved"),
+    reset: (api) => api.move("plain", "moved", "blk", "work"),
+  },
+  {
+    name: "restore, cut off when it is done",
+    at: 1,
+    run: (api) => api.ask("PUT", "/storage-pools/blk/volumes/custom/work", { restore: "s0" }),
+    reset: (api) => writeLater(api, "blk", "work"),
+  },
+  {
+    name: "restore",
+    at: 0.5,
+    run: (api) => api.ask("PUT", "/storage-pools/blk/volumes/custom/work", { restore: "s0" }),
+    reset: (api) => writeLater(api, "blk", "work"),
+  },
+  {
+    name: "import of a backup, cut off when it is done",
+    at: 1,
+    run: (api) =>
+      api.ask("POST", "/storage-pools/loop/volumes/custom", backup, {
+        "content-type": "application/octet-stream",
+        "x-lxd-name": "new",
+      }),
+    reset: (api) => api.delete("loop", "new"),
+  },
+  {
+    name: "delete with a snapshot",
+    at: 0.4,
+    run: (api) => api.delete("loop", "keep"),
+    reset: (api) => api.copy("blk", "keep", "loop", "keep"),
+  },
+  {
+    name: "an instance of an image, cut off when it is done",
+    at: 1,
+    run: (api) => api.instance("blk", "c2"),
+    reset: (api) => api.ask("DELETE", "/instances/c2"),
+  },
+  {
+    name: "delete an instance",
+    at: 0.5,
+    run: (api) => api.ask("DELETE", "/instances/c1"),
+    reset: (api) => api.instance("blk", "c1"),
+  },
+];
+
+async function writeLater(api: Api, poolName: string, name: string): Promise<void> {
+  const pool = (await api.pools()).find((one) => one.name === poolName)!;
+  await withContent(directory, pool, { type: "custom", name: `default_${name}` }, (path) => {
+    writeFileSync(join(path, "later"), "after the snapshot");
+  }, true);
+  await succeed(["sync"]);
+}
+
+/** All that users can see, on disk and by the API; times and ids apart. */
+async function state(api: Api): Promise<State> {
+  const found: State = {};
+  const root = async (pool: SeenPool, type: string, name: string, snapshot?: string) =>
+    await withContent(directory, pool, { type, name, snapshot }, digest);
+  for (const pool of await api.pools()) {
+    found[pool.name] = JSON.stringify([pool.driver, pool.config, (pool as unknown as { status: string }).status]);
+    for (const { name, config } of await api.ask("GET", `/storage-pools/${pool.name}/volumes/custom?recursion=1`)) {
+      found[`${pool.name}/${name}`] = JSON.stringify([config, await root(pool, "custom", `default_${name}`)]);
+      for (
+        const one of await api.ask("GET", `/storage-pools/${pool.name}/volumes/custom/${name}/snapshots?recursion=1`)
+      ) {
+        found[`${pool.name}/${name}/${one.name}`] = await root(pool, "custom", `default_${name}`, one.name);
+      }
+    }
+  }
+  const pools = new Map((await api.pools()).map((pool) => [pool.name, pool]));
+  for (const { name, status, expanded_devices: devices } of await api.ask("GET", "/instances?recursion=1")) {
+    found[name] = JSON.stringify([status, await root(pools.get(devices.root.pool)!, "containers", name)]);
+  }
+  return found;
+}
+
+/** Starts the daemon that stops at points. @returns When it serves: what the last one left is settled then. */
+async function start(): Promise<Api> {
+  rmSync(faultFile, { force: true });
+  const log = openSync(`${directory}.log`, "a");
+  const child = spawn(faultyDaemon, { env: { ...process.env, LIDO_DIR: directory }, stdio: ["ignore", log, log] });
+  const gone = new Promise<never>((_, reject) =>
+    child.on(
+      "exit",
+      () => reject(new Error(`The daemon did not come up:\n${readFileSync(`${directory}.log`, "utf8")}`)),
+    )
+  );
+  gone.catch(() => {});
+  child.unref();
+  await Promise.race([
+    succeed([executable, "waitready", "--timeout", "300"], { env: { LIDO_DIR: directory } }),
+    gone,
+  ]);
+  return new Api(directory);
+}
+
+function save(record: Record_): void {
+  writeFileSync(recordFile, JSON.stringify(record));
+}
+
+/** Pools of each kind with volumes that nobody touches and some that the steps work on. */
+async function furnish(api: Api): Promise<void> {
+  const ofName = { blk: device!, loop: loop!, plain: { driver: "dir", config: {} } };
+  for (const [name, { driver, config }] of Object.entries(ofName)) {
+    await api.ask("POST", "/storage-pools", { name, driver, config });
+  }
+  await api.ask("POST", "/images", readFileSync(join(projectRoot, "dist/busybox.tar.xz")), {
+    "content-type": "application/octet-stream",
+  });
+  const [{ fingerprint }] = await api.ask("GET", "/images?recursion=1");
+  await api.ask("POST", "/images/aliases", { name: "bb", target: fingerprint });
+  const pools = await api.pools();
+  for (const [pool, name] of [["blk", "keep"], ["blk", "work"], ["loop", "keep"], ["plain", "keep"]] as const) {
+    await api.volume(pool, name);
+    const seen = pools.find((one) => one.name === pool)!;
+    await withContent(directory, seen, { type: "custom", name: `default_${name}` }, (path) => {
+      mkdirSync(join(path, "sub"));
+      for (let index = 0; index < 8; index++) {
+        writeFileSync(join(path, "sub", `f${index}`), noise(`${pool}${name}${index}`));
+      }
+    }, true);
+    await api.snapshot(pool, name, "s0");
+    if (name === "work") await writeLater(api, pool, name);
+  }
+  await api.instance("blk", "c1");
+}
+
+/** 1 MB that does not compress and is the same each time. */
+function noise(seed: string): Uint8Array {
+  let block: Uint8Array = createHash("sha512").update(seed).digest();
+  const blocks = Array.from({ length: 16384 }, () => block = createHash("sha512").update(block).digest());
+  return Buffer.concat(blocks);
+}
+
+/** @returns How many points an operation has: it is run with a fault past its end, which the daemon counts down. */
+async function points(run: () => Promise<unknown>): Promise<number> {
+  writeFileSync(faultFile, `count 0 ${Math.random()}`);
+  await run();
+  return Number(readFileSync(`${faultFile}.count`, "utf8"));
+}
+
+const sorted = (value: State) => JSON.stringify(Object.entries(value).sort(([left], [right]) => left < right ? -1 : 1));
+
+const isFirst = !existsSync(recordFile);
+const api = await start();
+let record: Record_;
+if (isFirst) {
+  await furnish(api);
+  await succeed(["sync"]);
+  record = { step: -1, before: await state(api), after: {} };
+} else {
+  record = JSON.parse(readFileSync(recordFile, "utf8"));
+  const { name, reset, at } = steps[record.step]!;
+  assert.deepEqual(await api.ask("POST", "/check", {}), [], `${name}: check`);
+  const now = await state(api);
+  const isDone = sorted(now) === sorted(record.after);
+  // One that has said that it is done is done.
+  if (at === 1) assert.deepEqual(now, record.after, name);
+  else if (!isDone) assert.deepEqual(now, record.before, name);
+  console.log(`${name}: ${isDone ? "done" : "undone"}, all else as it was`);
+  if (isDone) await reset(api);
+  assert.deepEqual(await state(api), record.before, `${name}: reset`);
+}
+
+const step = steps[record.step + 1];
+if (step) {
+  const count = await points(() => step.run(api));
+  const after = await state(api);
+  await step.reset(api);
+  assert.deepEqual(await state(api), record.before, `${step.name}: the step does not reset`);
+  // What came before is not what is tested.
+  await succeed(["sync"]);
+  save({ step: record.step + 1, before: record.before, after });
+  writeFileSync(
+    faultFile,
+    step.at === 1 ? `count 0 ${Math.random()}` : `cut ${Math.max(1, Math.round(count * step.at))} x`,
+  );
+  await step.run(api);
+  writeFileSync(process.env.LIDO_CUT_FILE!, step.name);
+  await new Promise(() => setInterval(() => {}, 1_000_000)); // the host sees the file, and ends this machine
+}
+console.log("all steps were cut off");
+process.exit(0);

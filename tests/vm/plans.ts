@@ -1,0 +1,58 @@
+/** What runs in the guest: for each emulator the suites of tests/run.ts, by driver. */
+import type { Kind } from "./machine.ts";
+
+export interface Plan {
+  readonly name: string;
+  readonly kind: Kind;
+  /** Words of tests/run.ts: suites and test files. */
+  readonly words: readonly string[];
+  readonly environment: Readonly<Record<string, string>>;
+}
+
+/** Volumes of LVM are filesystems of a fixed size: small ones, so that several fit and mkfs has little to write. XFS makes none below 300 MiB. */
+const lvm = (filesystem: string, isThin: boolean) =>
+  `lvm size=4GiB lvm.use_thinpool=${isThin} volume.block.filesystem=${filesystem} volume.size=320MiB`;
+const filesystems = ["ext4", "xfs", "btrfs"];
+const zfs = "zfs size=2GiB";
+
+const execFiles = ["exec_test", "exec_client_test", "exec_hostile_test", "exec_sessions_test"];
+const storyFiles = ["bad_input_test", "daemon_test", "sharing_test", "facets_test"];
+const system = (names: readonly string[]) => names.map((name) => `tests/system/${name}.ts`);
+
+export const plans: readonly Plan[] = [
+  {
+    name: "conformance, lvm",
+    kind: "uml",
+    words: ["conformance"],
+    environment: { LIDO_TEST_PLACES: "lvm" },
+  },
+  {
+    name: "quickstart, lvm thin and classic, each filesystem",
+    kind: "uml",
+    words: system(["quickstart_test"]),
+    environment: {
+      LIDO_TEST_POOLS: filesystems.flatMap((filesystem) => [lvm(filesystem, true), lvm(filesystem, false)]).join(";"),
+    },
+  },
+  {
+    name: "system, lvm",
+    kind: "uml",
+    words: system([...execFiles, ...storyFiles]),
+    environment: { LIDO_TEST_POOL: lvm("ext4", true) },
+  },
+  { name: "crash, lvm", kind: "uml", words: ["crash"], environment: { LIDO_TEST_POOL: lvm("ext4", true) } },
+  {
+    name: "conformance, zfs",
+    kind: "qemu",
+    words: ["conformance"],
+    environment: { LIDO_TEST_PLACES: "zfs" },
+  },
+  { name: "quickstart, zfs", kind: "qemu", words: system(["quickstart_test"]), environment: { LIDO_TEST_POOLS: zfs } },
+  {
+    name: "system, zfs",
+    kind: "qemu",
+    words: system([...execFiles, ...storyFiles]),
+    environment: { LIDO_TEST_POOL: zfs },
+  },
+  { name: "crash, zfs", kind: "qemu", words: ["crash"], environment: { LIDO_TEST_POOL: zfs } },
+];

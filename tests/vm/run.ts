@@ -1,0 +1,151 @@
+/** Runs what needs device-mapper or ZFS in the guest, both emulators at once, and sums up. `npm run test:vm` comes here after its set-up.
+ *   run.ts [WORD...]     the plans whose name has one of the words; all when there is none
+ * Exit code 3: there is no guest on this host, for the reason that is printed; nothing was tested.
+ * $LIDO_VM_LIMIT_S: past this what is not done counts as failed (2100). */
+import { readFileSync } from "node:fs";
+import process from "node:process";
+import { cutOffs, runCutOff } from "./cut_off.ts";
+import { NoGuest, prepare } from "./guest.ts";
+import { Disks, type Kind, Machine } from "./machine.ts";
+import { type Plan, plans } from "./plans.ts";
+
+const limitS = Number(process.env.LIDO_VM_LIMIT_S ?? 2100);
+const started = performance.now();
+const leftMs = () => Math.max(0, limitS * 1000 - (performance.now() - started));
+/** Against a plain host; generous, since the other emulator runs beside it on the same cores. */
+const slowness: Record<Kind, number> = { uml: 6, qemu: 10 };
+const memoryMiB: Record<Kind, number> = { uml: 1536, qemu: 2048 };
+
+interface Sum {
+  passed: number;
+  failed: number;
+  skipped: number;
+}
+
+/** Bash of a plan. The line that begins with "@@" tells the reader on the host where it is. */
+function script(plan: Plan): string {
+  const words = Object.entries(plan.environment).map(([name, value]) => `${name}=${quote(value)}`);
+  return [
+    `echo "@@ ${plan.name}"`,
+    `env ${words.join(" ")} node_modules/.bin/deno run -A --no-check tests/run.ts ${plan.words.map(quote).join(" ")}`,
+  ].join("\n");
+}
+
+const quote = (text: string) => `'${text.replaceAll("'", "'\\''")}'`;
+
+/** What tests may leave in the kernel or on a disk; the same before and after them. */
+const begin = `
+set -u
+state() {
+  findmnt -rno TARGET,SOURCE
+  losetup -lnO NAME,BACK-FILE
+  lvs --noheadings -o vg_name,lv_name 2>/dev/null
+  pvs --noheadings -o pv_name 2>/dev/null
+  dmsetup ls 2>/dev/null | grep -v '^No devices'
+  [ ! -e /sys/module/zfs ] || { zpool list -H -o name; zfs list -H -o name; }
+}
+mkfs.ext4 -qF -O ^has_journal "$D1"
+mount -o noatime "$D1" /scratch
+mkdir /scratch/tmp
+export TMPDIR=/scratch/tmp DENO_DIR=/scratch/deno NO_COLOR=1 DENO_NO_UPDATE_CHECK=1
+cd /src
+state >/scratch/before
+`;
+const end = `
+echo "@@ what is left in the guest"
+state | grep -vxFf /scratch/before >/scratch/left
+sed 's/^ */  FAILED left behind: /' /scratch/left
+lines=$(wc -l </scratch/left)
+echo "$((lines == 0)) passed, $lines failed"
+`;
+
+async function runKind(kind: Kind, guest: string, chosen: readonly Plan[]): Promise<Sum> {
+  const sum: Sum = { passed: 0, failed: 0, skipped: 0 };
+  if (chosen.length === 0) return sum;
+  const done: string[] = [];
+  let current = "";
+  let rest = "";
+  const onLine = (line: string) => {
+    if (line.startsWith("@@ ")) {
+      current = line.slice(3);
+      line = `${current}:`;
+    }
+    console.log(`[${kind}] ${line}`);
+    const total = /^(\d+) passed, (\d+) failed$/.exec(line);
+    const skips = /^(\d+) skipped:$/.exec(line);
+    if (skips) sum.skipped += Number(skips[1]);
+    if (!total) return;
+    sum.passed += Number(total[1]);
+    sum.failed += Number(total[2]);
+    done.push(current);
+  };
+  await using disks = new Disks();
+  await using machine = new Machine({
+    kind,
+    guest,
+    disks: [24, 4, 4].map((sizeGiB) => disks.add(sizeGiB)),
+    memoryMiB: memoryMiB[kind],
+    command: [begin, `export LIDO_TEST_SLOWNESS=${slowness[kind]}`, ...chosen.map(script), end].join("\n"),
+    onOutput: (text) => {
+      const lines = (rest + text).split("\n");
+      rest = lines.pop()!;
+      lines.forEach(onLine);
+    },
+  });
+  let isLate = false;
+  const timer = setTimeout(() => {
+    isLate = true;
+    machine.kill();
+  }, leftMs());
+  const code = await machine.ended;
+  clearTimeout(timer);
+  const missing = [...chosen.map(({ name }) => name), "what is left in the guest"].filter((name) =>
+    !done.includes(name)
+  );
+  for (const name of missing) {
+    console.log(
+      `[${kind}]   FAILED ${name}: ${isLate ? `not done after ${limitS} s in all` : "the guest ended before it"}`,
+    );
+  }
+  sum.failed += missing.length;
+  if (code === undefined && !isLate) console.log(machine.console);
+  return sum;
+}
+
+function availableMiB(): number {
+  return Math.floor(Number(/MemAvailable:\s+(\d+)/.exec(readFileSync("/proc/meminfo", "utf8"))![1]) / 1024);
+}
+
+async function main(words: readonly string[]): Promise<number> {
+  const chosen = <Named extends { name: string }>(all: readonly Named[]) =>
+    all.filter(({ name }) => words.length === 0 || words.some((word) => name.includes(word)));
+  const kinds: readonly Kind[] = ["uml", "qemu"];
+  const neededMiB = kinds.reduce((total, kind) => total + memoryMiB[kind], 1024);
+  let guest: string;
+  try {
+    if (availableMiB() < neededMiB) {
+      throw new NoGuest(`it needs ${neededMiB} MiB of memory, ${availableMiB()} are free`);
+    }
+    guest = await prepare();
+  } catch (error) {
+    if (!(error instanceof NoGuest)) throw error;
+    console.log(`The tests in the guest are left out: ${error.message}`);
+    return 3;
+  }
+  const sums = await Promise.all(kinds.map(async (kind) => {
+    const sum = await runKind(kind, guest, chosen(plans).filter((plan) => plan.kind === kind));
+    const print = (line: string) => console.log(`[${kind}] ${line}`);
+    for (const plan of chosen(cutOffs).filter((one) => one.kind === kind)) {
+      const { passed, failed } = await runCutOff(plan, { guest, leftMs, print });
+      sum.passed += passed;
+      sum.failed += failed;
+    }
+    return sum;
+  }));
+  const total = (key: keyof Sum) => sums.reduce((all, sum) => all + sum[key], 0);
+  const skips = total("skipped") > 0 ? `, ${total("skipped")} skipped` : "";
+  console.log(`\n${total("passed")} passed, ${total("failed")} failed${skips}`);
+  return total("failed") > 0 ? 1 : 0;
+}
+
+process.exit(await main(process.argv.slice(2)));
