@@ -4,7 +4,7 @@
  *                                                                               cut off the whole machine
  *   count    counts the points, into `$LIDO_DIR.fault.count`
  * A third word makes two alike different. */
-import { readFileSync, writeFileSync } from "node:fs";
+import { readFileSync, renameSync, writeFileSync } from "node:fs";
 import process from "node:process";
 import { CommandError, type Host } from "../../drivers/host/host.ts";
 import { createHost } from "../../drivers/host/real.ts";
@@ -38,7 +38,9 @@ function point(name: string): void {
       break;
     case "cut":
       if (--left !== 0) return;
-      writeFileSync(process.env.LIDO_CUT_FILE!, name);
+      // Whole from the first moment that the host can see it.
+      writeFileSync(`${process.env.LIDO_CUT_FILE}.new`, name);
+      renameSync(`${process.env.LIDO_CUT_FILE}.new`, process.env.LIDO_CUT_FILE!);
       Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
       break;
     case "count":

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
 import { digest, faultyDaemon, Requests } from "../crash/support.ts";
@@ -278,7 +278,8 @@ if (step) {
     step.at === 1 ? `count 0 ${Math.random()}` : `cut ${Math.max(1, Math.round(count * step.at))} x`,
   );
   await step.run(api);
-  writeFileSync(process.env.LIDO_CUT_FILE!, step.name);
+  writeFileSync(`${process.env.LIDO_CUT_FILE}.new`, step.name);
+  renameSync(`${process.env.LIDO_CUT_FILE}.new`, process.env.LIDO_CUT_FILE!);
   await new Promise(() => setInterval(() => {}, 1_000_000)); // the host sees the file, and ends this machine
 }
 console.log("all steps were cut off");
