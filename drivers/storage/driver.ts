@@ -71,9 +71,14 @@ export interface Snapshots {
   create(volume: Volume, options?: CopyOptions): Promise<void>;
   delete(volume: Volume): Promise<void>;
   rename(volume: Volume, name: string): Promise<void>;
-  /** Makes the parent's content that of the snapshot, in place, at one moment: when it throws, nothing has changed. What is left beside the parent,
-   * the content it had or a part of the new one, is there until `afterRestore`. */
-  restore(volume: Volume): Promise<void>;
+  /** The later snapshots of the volume that `restore` would take away, the oldest first, where the driver cannot go back without; absent where it
+   * always can. The server takes their records away with them.
+   * @throws {LidoError} bad_request when there are some and the volume's settings do not allow that. */
+  lostBy?(volume: Volume): Promise<string[]>;
+  /** Makes the parent's content that of the snapshot, in place, at one moment: when it throws, nothing has changed, but that some of `lost` may be
+   * gone. What is left beside the parent, the content it had or a part of the new one, is there until `afterRestore`.
+   * @param lost What `lostBy` told. */
+  restore(volume: Volume, lost?: readonly string[]): Promise<void>;
   /** Takes that away; nothing there is no error. */
   afterRestore(parent: Volume): Promise<void>;
   list(parent: Volume): Promise<string[]>;
@@ -81,7 +86,10 @@ export interface Snapshots {
 
 /** A writable copy that shares its blocks with the source, within the pool. */
 export interface Clone {
-  readonly cost: "instant" | "reflink";
+  /** "difference" when only that is copied in which the source differs from what both come from. */
+  readonly cost: "instant" | "reflink" | "difference";
+  /** Whether snapshots can be cloned to be snapshots of the copy. */
+  readonly carriesSnapshots: boolean;
   clone(source: Volume, target: Volume, options?: CopyOptions): Promise<void>;
 }
 
@@ -97,8 +105,28 @@ export interface Quota {
 /** The driver's own stream format (`btrfs send`, `zfs send`); between pools of one `format`. */
 export interface Send {
   readonly format: string;
-  send(volume: Volume, options?: { parent?: Volume; signal?: AbortSignal }): { stream: Readable; done: Promise<void> };
-  receive(volume: Volume, stream: Readable, options?: CopyOptions): Promise<void>;
+  /** Whether a volume and its snapshots make one line: they are received in their order, and each is sent as the difference from the one before. */
+  readonly isChained: boolean;
+  /** @param options.parent What the receiver has already. */
+  send(volume: Volume, options?: SendOptions & { parent?: Volume }): SentStream;
+  /** @param options.parent What the stream builds on, as the target has it. */
+  receive(volume: Volume, stream: Readable, options?: CopyOptions & { parent?: Volume }): Promise<void>;
+  /** Absent when an interrupted transfer must begin anew. */
+  readonly resume?: {
+    /** @returns From where an interrupted `receive` can go on; undefined when nothing was kept. */
+    token(volume: Volume): Promise<string | undefined>;
+    /** The rest of the stream; to be received as the whole was. */
+    send(token: string, options?: SendOptions): SentStream;
+  };
+}
+
+export interface SendOptions {
+  readonly signal?: AbortSignal;
+}
+
+export interface SentStream {
+  readonly stream: Readable;
+  readonly done: Promise<void>;
 }
 
 /** Grows the pool itself. */
@@ -158,6 +186,13 @@ export interface Driver {
   /** What operations that never ended left in the pool. It goes when the pool is opened, or with its volume. */
   leftovers(): Promise<Leftover[]>;
   resources(): Promise<Resources>;
+  /** Takes the pool's settings up that have changed since it was opened; absent where they make no difference. */
+  configure?(config: Pool["config"]): void;
+  /** Takes up what has changed of the settings of a volume that the driver has keys for; absent where there are none.
+   * @param volume With its new settings. @param sizeBytes Its limit, changed or not. */
+  configureVolume?(volume: Volume, sizeBytes: bigint | undefined): Promise<void>;
+  /** @throws {LidoError} bad_request when `destroy` would take away what is not of this pool; absent where it cannot. */
+  refuseDestroy?(): Promise<void>;
   /** Releases the pool (unmount, detach, export); its data stays. */
   close(): Promise<void>;
 }

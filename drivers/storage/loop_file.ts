@@ -61,8 +61,8 @@ export async function refuseShrink(file: string, sizeBytes: bigint): Promise<voi
   );
 }
 
-/** @returns The device, grown. @throws {LidoError} bad_request when the file would shrink. */
-export async function growLoopFile(host: Host, file: string, sizeBytes: bigint): Promise<string> {
+/** @throws {LidoError} bad_request when the file would shrink. */
+export async function growFile(file: string, sizeBytes: bigint): Promise<void> {
   await refuseShrink(file, sizeBytes);
   const handle = await open(file, "r+");
   try {
@@ -71,6 +71,11 @@ export async function growLoopFile(host: Host, file: string, sizeBytes: bigint):
   } finally {
     await handle.close();
   }
+}
+
+/** @returns The device, grown. @throws {LidoError} bad_request when the file would shrink. */
+export async function growLoopFile(host: Host, file: string, sizeBytes: bigint): Promise<string> {
+  await growFile(file, sizeBytes);
   const device = await attachLoopFile(host, file);
   await host.loops.refresh(device);
   return device;

@@ -1,5 +1,7 @@
 import { LidoError } from "../../api/errors.ts";
 import type { Snapshots } from "../../drivers/storage/driver.ts";
+import { endRestore } from "../storage/restore.ts";
+import { storedConfig } from "../storage/rows.ts";
 import { checkSnapshotName } from "./names.ts";
 import type { InstanceServices } from "./ports.ts";
 import { type InstanceRecord, type InstanceRecords, merge, type SnapshotRecord } from "./records.ts";
@@ -14,6 +16,8 @@ interface SnapshotIntent {
 interface RestoreIntent extends SnapshotIntent {
   /** The settings that the instance had. */
   before: Settings;
+  /** Names of the later snapshots that go with it. */
+  lost?: readonly string[];
 }
 
 type Settings = Pick<InstanceRecord, "config" | "devices" | "profiles">;
@@ -56,14 +60,19 @@ export class InstanceSnapshots {
       const snapshot = record && this.#records.findSnapshot(record, payload.snapshot);
       if (!record || !snapshot) return;
       const facet = this.#facet(payload.pool);
-      if (cause === "failed") {
-        this.#records.update(payload.name, payload.before);
+      const { name, lost = [] } = payload;
+      if (await endRestore(facet, { ...volumeOf(name), snapshot: payload.snapshot }, lost)) {
+        this.#records.update(name, settingsOf(snapshot, record));
+        this.#deleteRecords(record, lost);
+      } else if (cause === "failed") {
+        this.#records.update(name, payload.before);
       } else {
         // Nobody knows how far it was: it is done again.
-        await this.#restore(payload);
-        this.#records.update(payload.name, settingsOf(snapshot, record));
+        await this.#restore(payload, lost);
+        this.#records.update(name, settingsOf(snapshot, record));
+        this.#deleteRecords(record, lost);
       }
-      await facet.afterRestore(volumeOf(payload.name));
+      await facet.afterRestore(volumeOf(name));
     });
     this.#openCleaning = services.journal.kind<SnapshotIntent>("instance.restored", async ({ name, pool }) => {
       await this.#facet(pool).afterRestore(volumeOf(name));
@@ -149,19 +158,30 @@ export class InstanceSnapshots {
     const facet = this.#facet(pool);
     const { config, devices, profiles } = record;
     const payload: SnapshotIntent = { name: record.name, pool, snapshot: name };
-    await using intent = this.#openRestore({ ...payload, before: { config, devices, profiles } });
+    const volume = volumeOf(record.name);
+    const stored = storedConfig(this.#services.database, pool, volume);
+    const lost = await facet.lostBy?.({ ...volume, snapshot: name, ...(stored ? { config: stored } : {}) }) ?? [];
+    await using intent = this.#openRestore({ ...payload, before: { config, devices, profiles }, lost });
     // The settings first: they can be put back when the content cannot be had.
     this.#records.update(record.name, settingsOf(snapshot, record));
-    await this.#restore(payload);
-    await using cleaning = intent.commit(() => this.#openCleaning(payload));
+    await this.#restore(payload, lost);
+    await using cleaning = intent.commit(() => {
+      this.#deleteRecords(record, lost);
+      return this.#openCleaning(payload);
+    });
+    for (const one of lost) this.#publish("instance-snapshot-deleted", record.name, one);
     await facet.afterRestore(volumeOf(record.name));
     cleaning.commit(() => {});
     this.#services.events.lifecycle("instance-restored", `/1.0/instances/${record.name}`, { snapshot: name });
   }
 
-  async #restore({ name, pool, snapshot }: SnapshotIntent): Promise<void> {
+  async #restore({ name, pool, snapshot }: SnapshotIntent, lost: readonly string[]): Promise<void> {
     const volume = volumeOf(name);
-    await this.#services.mounts.alone(pool, volume, () => this.#facet(pool).restore({ ...volume, snapshot }));
+    await this.#services.mounts.alone(pool, volume, () => this.#facet(pool).restore({ ...volume, snapshot }, lost));
+  }
+
+  #deleteRecords(record: InstanceRecord, snapshots: readonly string[]): void {
+    for (const one of snapshots) this.#records.deleteSnapshot(record, one);
   }
 
   #facet(pool: string): Snapshots {

@@ -76,9 +76,9 @@ export class VolumeCopies {
             if (isMove) this.#volumes.refuseUsed(source.pool, sourceName, "Volume is still in use");
             const from = { pool: source.pool, driver: this.#options.pools.driver(source.pool), volume: sourceVolume };
             const place = { pool, driver, volume };
-            const plan = planCopy(from, place);
-            operation.update({ method: plan.method, reason: plan.reason });
             const snapshots = source.withSnapshots ? this.#volumes.snapshotRows(Number(source.row.id)) : [];
+            const plan = planCopy(from, place, snapshots.length > 0);
+            operation.update({ method: plan.method, reason: plan.reason });
             const sizeBytes = sizeOf(config);
             await copyVolume(this.#options, from, place, plan, {
               snapshots: snapshots.map((row) => String(row.name)),

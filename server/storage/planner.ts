@@ -1,7 +1,7 @@
 import { Readable } from "node:stream";
 import { LidoError } from "../../api/errors.ts";
 import type { Host } from "../../drivers/host/host.ts";
-import type { CopyOptions, Driver, Progress, Volume } from "../../drivers/storage/driver.ts";
+import type { CopyOptions, Driver, Volume } from "../../drivers/storage/driver.ts";
 import type { MountedVolumes } from "./mounted.ts";
 
 export interface Place {
@@ -18,18 +18,21 @@ export interface CopyPlan {
   readonly reason: string;
 }
 
-/** The cheapest way from `source` to `target` that both drivers have. */
-export function planCopy(source: Place, target: Place): CopyPlan {
+/** The cheapest way from `source` to `target` that both drivers have. @param withSnapshots Whether some come along. */
+export function planCopy(source: Place, target: Place, withSnapshots = false): CopyPlan {
+  let why = "the pools have no stream format in common";
   if (source.driver === target.driver) {
     const { clone } = source.driver.facets;
-    if (clone) return { method: "clone", reason: `same pool, ${clone.cost}` };
-    return { method: "files", reason: `same pool, but no clone: ${source.driver.absent.clone}` };
+    if (clone && (clone.carriesSnapshots || !withSnapshots)) {
+      return { method: "clone", reason: `same pool, ${clone.cost}` };
+    }
+    why = clone ? "same pool, but clones have no snapshots" : `same pool, but no clone: ${source.driver.absent.clone}`;
   }
   const sent = source.driver.facets.send, received = target.driver.facets.send;
   if (sent && received && sent.format === received.format && source.driver.facets.snapshot) {
-    return { method: "send", reason: `both pools speak ${sent.format}` };
+    return { method: "send", reason: source.driver === target.driver ? why : `both pools speak ${sent.format}` };
   }
-  return { method: "files", reason: "the pools have no stream format in common" };
+  return { method: "files", reason: why };
 }
 
 export interface CopyVolumeOptions extends CopyOptions {
@@ -51,12 +54,10 @@ export async function copyVolume(
     throw new LidoError("bad_request", `Cannot copy snapshots: ${target.driver.absent.snapshot}`);
   }
   if (plan.method === "files") return await copyFiles(host, mounts, source, target, snapshots, copy);
-  const one = plan.method === "clone" ? cloneOne : sendOne;
   const { sizeBytes: _, ...unlimited } = copy;
-  for (const snapshot of snapshots) {
-    await one(at(source, snapshot), at(target, snapshot), unlimited);
-  }
-  await one(source, target, copy);
+  if (plan.method === "send") return await sendAll(source, target, snapshots, copy, unlimited);
+  for (const snapshot of snapshots) await cloneOne(at(source, snapshot), at(target, snapshot), unlimited);
+  await cloneOne(source, target, copy);
 }
 
 function at(place: Place, snapshot: string): Place {
@@ -107,28 +108,66 @@ export async function emptyTree(host: Host, path: string): Promise<void> {
 
 const copyTimeoutMs = 7 * 24 * 3_600_000;
 
-/** A volume that is in use is sent from a snapshot that is only there for it. */
-async function sendOne(source: Place, target: Place, options: CopyOptions): Promise<void> {
-  const snapshots = source.driver.facets.snapshot!;
-  const isSnapshot = source.volume.snapshot !== undefined;
-  const moment = isSnapshot ? source.volume : { ...source.volume, snapshot: transferSnapshot };
-  if (!isSnapshot) {
-    await snapshots.delete(moment); // what a killed transfer left
-    await snapshots.create(moment);
+/** The snapshots, the oldest first, and then the volume; where the driver can only do so, each as the difference from the one before. */
+async function sendAll(
+  source: Place,
+  target: Place,
+  snapshots: readonly string[],
+  options: CopyOptions,
+  forSnapshots: CopyOptions,
+): Promise<void> {
+  const { isChained } = source.driver.facets.send!;
+  let parent: string | undefined;
+  for (const snapshot of snapshots) {
+    await transfer(at(source, snapshot), at(target, snapshot), forSnapshots, parent);
+    if (isChained) parent = snapshot;
   }
+  // A volume that is in use is sent from a snapshot that is only there for it.
+  const facet = source.driver.facets.snapshot!;
+  const moment = at(source, transferSnapshot);
+  await facet.delete(moment.volume); // what a killed transfer left
   try {
-    const { stream, done } = source.driver.facets.send!.send(moment, options.signal ? { signal: options.signal } : {});
-    const counted = options.progress ? Readable.from(count(stream, options.progress)) : stream;
-    await Promise.all([done, target.driver.facets.send!.receive(target.volume, counted, options)]);
+    await facet.create(moment.volume);
+    await transfer(moment, target, options, parent);
   } finally {
-    if (!isSnapshot) await snapshots.delete(moment);
+    await facet.delete(moment.volume);
   }
 }
 
-async function* count(stream: Readable, progress: Progress): AsyncGenerator<Uint8Array> {
+/** Sends one snapshot. When that is interrupted and the receiver keeps what it has got, the rest follows, as long as each try gets further.
+ * @param parent Name of the snapshot that both have already. */
+async function transfer(source: Place, target: Place, options: CopyOptions, parent: string | undefined): Promise<void> {
+  const sender = source.driver.facets.send!, receiver = target.driver.facets.send!;
+  const { signal, progress } = options;
+  const known = (place: Place) => parent === undefined ? {} : { parent: at(place, parent).volume };
+  const sending = signal ? { signal } : {};
   let bytes = 0n;
+  const counted = progress && ((chunk: number) => progress(bytes += BigInt(chunk)));
+  let sent = sender.send(source.volume, { ...known(source), ...sending });
+  for (let token: string | undefined;;) {
+    try {
+      const stream = counted ? Readable.from(count(sent.stream, counted)) : sent.stream;
+      return await all([sent.done, receiver.receive(target.volume, stream, { ...options, ...known(target) })]);
+    } catch (error) {
+      if (signal?.aborted) throw error;
+      const next = await receiver.resume?.token(target.volume).catch(() => undefined);
+      if (next === undefined || next === token || !sender.resume) throw error;
+      token = next;
+      sent = sender.resume.send(token, sending);
+    }
+  }
+}
+
+/** Waits for the end of all, so that none is still at work when another is tried. @throws The first failure: the others follow from it. */
+async function all(work: readonly Promise<void>[]): Promise<void> {
+  const failures: unknown[] = [];
+  await Promise.all(work.map((one) => one.catch((error) => failures.push(error))));
+  if (failures.length > 0) throw failures[0];
+}
+
+async function* count(stream: Readable, counted: (bytes: number) => void): AsyncGenerator<Uint8Array> {
   for await (const chunk of stream) {
-    progress(bytes += BigInt((chunk as Uint8Array).length));
+    counted((chunk as Uint8Array).length);
     yield chunk as Uint8Array;
   }
 }

@@ -246,6 +246,7 @@ export class Pools {
       };
       if (config.size !== undefined && config.size !== before.size) await this.#grow(name, config.size, store);
       else this.#options.database.transaction(store);
+      this.#drivers.get(name)?.configure?.(config);
       this.#options.events.lifecycle("storage-pool-updated", `/1.0/storage-pools/${name}`);
     });
   }
@@ -260,6 +261,7 @@ export class Pools {
       if (users.length > 0) throw new LidoError("bad_request", "The storage pool is currently in use");
       const config: Config = JSON.parse(String(row.config));
       const kind = this.kind(String(row.driver));
+      await this.#drivers.get(name)?.refuseDestroy?.();
       await using intent = this.#deleting({ name, driver: kind.name, config });
       this.#drivers.delete(name);
       await kind.destroy(host, this.#poolOf(name, config));

@@ -6,7 +6,8 @@ import type { Operation } from "../operations/operations.ts";
 import type { Row } from "../state/database.ts";
 import { checkName } from "./names.ts";
 import { expiryAfter } from "./schedule.ts";
-import { onDisk, viewSnapshot } from "./rows.ts";
+import { endRestore } from "./restore.ts";
+import { fromDisk, onDisk, viewSnapshot } from "./rows.ts";
 import { lockName, url, type Volumes, type VolumesOptions } from "./volumes.ts";
 
 interface SnapshotIntent {
@@ -14,6 +15,11 @@ interface SnapshotIntent {
   /** On disk. */
   readonly name: string;
   readonly snapshot: string;
+}
+
+interface RestoreIntent extends SnapshotIntent {
+  /** Names of the later snapshots that go with it. */
+  readonly lost: readonly string[];
 }
 
 interface SnapshotRenameIntent extends SnapshotIntent {
@@ -65,10 +71,18 @@ export class VolumeSnapshots {
       },
     ) as ReturnType<Journal["kind"]>;
     // The content changes at one moment; what is left is beside it.
-    this.#restoring = options.journal.kind<SnapshotIntent>("volume-snapshot.restore", async ({ pool, name }) => {
-      if (!options.pools.names().includes(pool)) return;
-      await options.pools.driver(pool).facets.snapshot?.afterRestore({ type: "custom", name });
-    }) as ReturnType<Journal["kind"]>;
+    this.#restoring = options.journal.kind<RestoreIntent>(
+      "volume-snapshot.restore",
+      async ({ pool, name, snapshot, lost = [] }) => {
+        if (!options.pools.names().includes(pool)) return;
+        const volume = { type: "custom", name } as const;
+        const facet = options.pools.driver(pool).facets.snapshot;
+        if (!facet) return;
+        const ended = await endRestore(facet, { ...volume, snapshot }, lost);
+        if (ended) options.database.transaction(() => this.#dropRows(pool, name, lost));
+        await facet.afterRestore(volume);
+      },
+    ) as ReturnType<Journal["kind"]>;
   }
 
   list(pool: string, volume: string): StorageVolumeSnapshot[] {
@@ -179,15 +193,33 @@ export class VolumeSnapshots {
     }
     const target: Volume = { ...this.#volumes.volume(row), snapshot };
     await this.#volumes.locks.hold([lockName(pool, target)], async () => {
-      await using open = this.#restoring({ pool, name: target.name, snapshot });
       const facet = this.#facet(pool);
+      const lost = await facet.lostBy?.(target) ?? [];
+      const intent: RestoreIntent = { pool, name: target.name, snapshot, lost };
+      await using open = this.#restoring(intent);
       await this.#options.mounts.alone(pool, onDisk("custom", volume), async () => {
-        await facet.restore(target);
+        await facet.restore(target, lost);
         await facet.afterRestore(onDisk("custom", volume));
       });
-      open.commit(() => {});
+      open.commit(() => this.#dropRows(pool, target.name, lost));
+      for (const one of lost) {
+        const path = `${url(pool, "custom", volume)}/snapshots/${one}`;
+        this.#options.events.lifecycle("storage-volume-snapshot-deleted", path);
+      }
     });
     this.#options.events.lifecycle("storage-volume-restored", url(pool, "custom", volume), { snapshot });
+  }
+
+  /** @param name Of the volume, on disk. */
+  #dropRows(pool: string, name: string, snapshots: readonly string[]): void {
+    const row = this.#volumes.row(pool, "custom", fromDisk({ type: "custom", name }));
+    for (const snapshot of snapshots) {
+      this.#options.database.run(
+        "DELETE FROM storage_volume_snapshots WHERE volume_id = ? AND name = ?",
+        row.id!,
+        snapshot,
+      );
+    }
   }
 
   #start(description: string, pool: string, volume: string, run: (signal: AbortSignal) => Promise<void>): Operation {

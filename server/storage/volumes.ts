@@ -154,10 +154,16 @@ export class Volumes {
           throw new LidoError("bad_request", "Cannot modify shifting with running instances using the volume");
         }
       }
-      if (sizeOf(before) !== sizeOf(config)) {
+      const changed = { ...volume, config }, sizeBytes = sizeOf(config);
+      const isOwn = Object.keys(kind.volumeKeys).some((key) => before[key] !== config[key]);
+      if (isOwn || sizeOf(before) !== sizeBytes) {
         const driver = this.#options.pools.driver(pool);
-        const quota = needQuota(driver, name);
-        await this.#options.mounts.alone(pool, volume, () => quota.set({ ...volume, config }, sizeOf(config)));
+        const set = isOwn && driver.configureVolume
+          ? () => driver.configureVolume!(changed, sizeBytes)
+          : sizeOf(before) === sizeBytes
+          ? undefined
+          : () => needQuota(driver, name).set(changed, sizeBytes);
+        if (set) await this.#options.mounts.alone(pool, volume, set);
       }
       this.#options.database.run(
         "UPDATE storage_volumes SET description = ?, config = ? WHERE id = ?",
@@ -249,7 +255,8 @@ export class Volumes {
       if (!from) return await driver.create(target, copy);
       const source = { pool: fromPool, driver: this.#options.pools.driver(fromPool), volume: from };
       const place = { pool, driver, volume: target };
-      await copyVolume(this.#options, source, place, planCopy(source, place), { ...copy, snapshots });
+      const plan = planCopy(source, place, snapshots.length > 0);
+      await copyVolume(this.#options, source, place, plan, { ...copy, snapshots });
     });
   }
 

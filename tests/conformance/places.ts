@@ -2,6 +2,7 @@
 import { mkdir, mkdtemp, rm, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import process from "node:process";
 import type { Driver, DriverKind, Pool } from "../../drivers/storage/driver.ts";
 import { createHost } from "../../drivers/host/real.ts";
 import { driverKinds } from "../../drivers/storage/registry.ts";
@@ -11,6 +12,10 @@ export interface Place {
   readonly driver: string;
   /** A limit that a volume can have here; the default is 32. */
   readonly limitMiB?: number;
+  /** Prepares a source for the pool, which goes with `undo`; absent: a loop file of the pool's own, or none. @returns The pool's `source`. */
+  readonly source?: (base: string, undo: AsyncDisposableStack) => Promise<string>;
+  /** More of the pool's settings. */
+  readonly config?: Readonly<Record<string, string>>;
   /** Filesystem made on a loop file for the lido directory; absent: the one that the temporary directory is on. */
   readonly filesystem?: {
     readonly format: readonly string[];
@@ -27,9 +32,47 @@ export const places: readonly Place[] = [
     filesystem: { format: ["mkfs.xfs", "-q", "-f", "-m", "reflink=1"], type: "xfs", options: [] },
   },
   { name: "btrfs on a loop file", driver: "btrfs" },
+  { name: "zfs on a loop file", driver: "zfs", config: { "zfs.pool_name": zpool() } },
+  {
+    name: "zfs on a mirror of two block devices",
+    driver: "zfs",
+    config: { "zfs.pool_name": zpool() },
+    source: async (base, undo) => `mirror=${await device(base, "a", undo)},${await device(base, "b", undo)}`,
+  },
+  {
+    name: "zfs on a dataset of a pool that is there",
+    driver: "zfs",
+    source: async (base, undo) => {
+      const name = zpool();
+      await host.run(["zpool", "create", "-m", "none", name, await device(base, "a", undo)]);
+      undo.defer(async () => void await host.run(["zpool", "destroy", "-f", name]));
+      await host.run(["zfs", "create", `${name}/mine`]);
+      return `${name}/lido`;
+    },
+  },
+  {
+    name: "zfs with copies of the whole (zfs.clone_copy=false)",
+    driver: "zfs",
+    config: { "zfs.pool_name": zpool(), "zfs.clone_copy": "false", "volume.zfs.use_refquota": "true" },
+  },
 ];
 
 export const host = createHost();
+
+/** The names of ZFS pools are the host's; others may have some at the same time. */
+function zpool(): string {
+  return `lido-${process.pid}-${Math.random().toString(36).slice(2, 8)}`;
+}
+
+/** A block device on a file. */
+async function device(base: string, name: string, undo: AsyncDisposableStack): Promise<string> {
+  const file = join(base, `${name}.img`);
+  await writeFile(file, "");
+  await truncate(file, 512 * 1024 * 1024);
+  const device = await host.loops.attach(file);
+  undo.defer(() => host.loops.detach(device));
+  return device;
+}
 
 /** Why this host cannot have the place; undefined when it can. */
 export async function reasonAgainst({ driver }: Place): Promise<string | undefined> {
@@ -69,7 +112,7 @@ export async function withPool(place: Place, test: (opened: Opened) => Promise<v
   const kind = driverKinds.get(place.driver)!;
   const bare: Pool = {
     name: "p1",
-    config: place.driver === "dir" ? {} : { size: "512MiB" },
+    config: { ...await settings(place, base, stack), ...place.config },
     root: join(directory, "storage-pools/p1"),
     diskFile: join(directory, "disks/p1.img"),
   };
@@ -86,4 +129,9 @@ export async function withPool(place: Place, test: (opened: Opened) => Promise<v
     },
     reopen: async () => driver = await kind.open(host, pool),
   });
+}
+
+async function settings(place: Place, base: string, undo: AsyncDisposableStack): Promise<Record<string, string>> {
+  if (place.source) return { source: await place.source(base, undo) };
+  return place.driver === "dir" ? {} : { size: "512MiB" };
 }

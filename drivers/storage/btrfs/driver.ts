@@ -181,6 +181,7 @@ export class BtrfsDriver implements Driver {
   #clone(): Clone {
     return {
       cost: "instant",
+      carriesSnapshots: true,
       clone: async (source, target, options = {}) => {
         const path = this.path(target);
         if (target.snapshot !== undefined) await makeParent(path);
@@ -209,6 +210,7 @@ export class BtrfsDriver implements Driver {
   #send(): Send {
     return {
       format: "btrfs",
+      isChained: false,
       send: (volume, options = {}) => {
         if (volume.snapshot === undefined) {
           throw new LidoError("bad_request", `Cannot send ${describe(volume)}: only a snapshot can be sent`);

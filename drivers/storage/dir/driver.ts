@@ -127,6 +127,7 @@ export class DirDriver implements Driver {
   #clone(): Clone {
     return {
       cost: "reflink",
+      carriesSnapshots: true,
       clone: async (source, target, options) => {
         if (target.snapshot !== undefined) await makeParent(this.path(target));
         await this.#copy(this.path(source), this.path(target), options);

@@ -1,18 +1,19 @@
+import { readFile } from "node:fs/promises";
 import type { Readable } from "node:stream";
-import { CommandError, type Host, type PipedCommand } from "../../host/host.ts";
+import { LidoError } from "../../../api/errors.ts";
+import { CommandError, type Host, type PipedCommand, type RunOptions } from "../../host/host.ts";
+import { names } from "./layout.ts";
+import { type Dataset, parseDatasets, parseStatus, parseVersion, type PoolStatus, reasonOf, rows } from "./output.ts";
 
-/** One row of `zfs list -Hp`. */
-export interface Dataset {
-  /** `pool/custom/default_v` or, for a snapshot, `pool/custom/default_v@snapshot-s0`. */
-  readonly name: string;
-  /** The snapshot it was cloned from. */
-  readonly origin: string | undefined;
-  /** For a snapshot: the datasets that were cloned from it. */
-  readonly clones: readonly string[];
-}
+/** Properties by name, as `-o NAME=VALUE` has them. */
+export type Properties = Readonly<Record<string, string>>;
 
-/** Everything lido asks of `zfs` and `zpool`: each argv and each parser, and nobody else starts them. Output is always `-Hp`: tabs, no
- * header, exact numbers. @see zfs(8), zpool(8) */
+const isMissing = /dataset does not exist|no such pool|could not find any snapshots|name is too long/;
+const hasClones = /has dependent clones/;
+/** A command that is at work when the pool is suspended never ends: this often it is looked whether that is so. */
+const watchEveryMs = 2_000;
+
+/** Everything lido asks of `zfs` and `zpool`: each argv, and nobody else starts them. @see zfs(8), zpool(8) */
 export class ZfsTool {
   readonly #host: Host;
 
@@ -20,148 +21,264 @@ export class ZfsTool {
     this.#host = host;
   }
 
-  /** @returns The version of the loaded module, e.g. "2.3.2-1~bpo12+1". @throws {CommandError} If the module is not loaded. */
-  async version(): Promise<string> {
-    const { stdout } = await this.#host.run(["zfs", "version"]);
-    return parseVersion(stdout);
+  /** @throws {CommandError} If the module is not loaded. */
+  async version(): Promise<{ tools: string; module: string }> {
+    return parseVersion(await this.#run(["zfs", "version"]));
   }
 
-  async createPool(name: string, vdevs: readonly string[], options: readonly string[]): Promise<void> {
-    await this.#host.run([
-      ...["zpool", "create", "-f", "-m", "none"],
-      ...properties("-O", { compression: "on", ...datasetDefaults }),
-      ...options,
+  /** @param vdevs Words of zpool: `mirror /dev/a /dev/b`. @param force Whether what is on the devices may go. */
+  async createPool(
+    name: string,
+    vdevs: readonly string[],
+    options: { properties: Properties; datasets: Properties; words: readonly string[]; force: boolean },
+  ): Promise<void> {
+    const { properties, datasets, words, force } = options;
+    await this.#run([
+      ...["zpool", "create", ...(force ? ["-f"] : []), "-m", "none"],
+      ...pairs("-o", properties),
+      ...pairs("-O", datasets),
+      ...words,
       name,
       ...vdevs,
     ]);
   }
 
-  /** @param searched Directory of the backing file; absent to search the devices. */
-  async importPool(name: string, searched?: string): Promise<void> {
-    await this.#host.run(["zpool", "import", "-f", ...(searched ? ["-d", searched] : []), name]);
+  /** @param directory Where its files are; absent to search the devices. @param force Whether another host may have had it last.
+   * @returns Whether there is such a pool. */
+  async importPool(name: string, options: { directory?: string; force?: boolean } = {}): Promise<boolean> {
+    const { directory, force } = options;
+    const argv = ["zpool", "import", "-N", ...(force ? ["-f"] : []), ...(directory ? ["-d", directory] : []), name];
+    return await this.#tolerate(argv, /no such pool available/);
   }
 
   async exportPool(name: string): Promise<void> {
-    await this.#host.run(["zpool", "export", name]);
+    await this.#tolerate(["zpool", "export", name], isMissing);
   }
 
-  /** Nothing there is no error. */
   async destroyPool(name: string): Promise<void> {
-    await this.#tolerate(["zpool", "destroy", "-f", name], /no such pool/);
+    await this.#tolerate(["zpool", "destroy", "-f", name], isMissing);
   }
 
-  /** @returns Pool name → health as `zpool list` says it ("ONLINE", "DEGRADED", "FAULTED", "SUSPENDED", …). */
-  async pools(): Promise<Map<string, string>> {
-    const { stdout } = await this.#host.run(["zpool", "list", "-Hp", "-o", "name,health"]);
-    return new Map(rows(stdout, 2).map(([name, health]) => [name!, health!]));
+  /** @returns Names of the pools that are imported. */
+  async pools(): Promise<string[]> {
+    return rows(await this.#run(["zpool", "list", "-H", "-o", "name"]), 1).map(([name]) => name!);
   }
 
-  async status(name: string): Promise<string> {
-    return (await this.#host.run(["zpool", "status", name])).stdout;
+  async status(name: string): Promise<PoolStatus> {
+    return parseStatus(await this.#run(["zpool", "status", name]));
   }
 
   /** Lets the pool take up the new size of `device`. */
   async expand(name: string, device: string): Promise<void> {
-    await this.#host.run(["zpool", "online", "-e", name, device]);
+    await this.#run(["zpool", "online", "-e", name, device]);
   }
 
-  async create(dataset: string, values: Record<string, string> = {}): Promise<void> {
-    await this.#host.run(["zfs", "create", "-p", ...properties("-o", values), dataset]);
+  async create(dataset: string, properties: Properties = {}): Promise<void> {
+    await this.#run(["zfs", "create", ...pairs("-o", properties), dataset]);
   }
 
-  async set(dataset: string, values: Record<string, string>): Promise<void> {
-    await this.#host.run(["zfs", "set", ...Object.entries(values).map(([key, value]) => `${key}=${value}`), dataset]);
+  async set(dataset: string, properties: Properties): Promise<void> {
+    const words = Object.entries(properties).map(([name, value]) => `${name}=${value}`);
+    if (words.length > 0) await this.#run(["zfs", "set", ...words, dataset]);
   }
 
-  /** @returns The values in the order of `names`. */
-  async get(dataset: string, ...names: string[]): Promise<string[]> {
-    const { stdout } = await this.#host.run(["zfs", "get", "-Hp", "-o", "value", names.join(","), dataset]);
-    return rows(stdout, 1).map(([value]) => value!);
+  async inherit(dataset: string, property: string): Promise<void> {
+    await this.#run(["zfs", "inherit", property, dataset]);
   }
 
-  /** Datasets and snapshots at and below `dataset`; empty when there is none. */
+  /** @returns The values in the order of `properties`; undefined when there is no such dataset. */
+  async get(dataset: string, ...properties: string[]): Promise<string[] | undefined> {
+    const found = await this.#ask(["zfs", "get", "-Hp", "-o", "value", properties.join(","), dataset]);
+    return found === undefined ? undefined : rows(found, 1).map(([value]) => value!);
+  }
+
+  /** @returns A property, and where it comes from: "local", "inherited from x", "-"; undefined when there is no such dataset. */
+  async sourced(dataset: string, property: string): Promise<{ value: string; source: string } | undefined> {
+    const found = await this.#ask(["zfs", "get", "-Hp", "-o", "value,source", property, dataset]);
+    const [row] = found === undefined ? [] : rows(found, 2);
+    return row && { value: row[0]!, source: row[1]! };
+  }
+
+  /** @returns Datasets and snapshots at and below `dataset`, snapshots of one by age; empty when there is none. */
   async list(dataset: string): Promise<Dataset[]> {
-    const argv = ["zfs", "list", "-Hp", "-r", "-t", "filesystem,volume,snapshot", "-o", "name,origin,clones", dataset];
-    const { code, stdout, stderr } = await this.#host.run(argv, { okCodes: [0, 1] });
-    if (code === 0) return parseDatasets(stdout);
-    if (/does not exist/.test(stderr)) return [];
-    throw new CommandError(argv, code, stderr);
+    return parseDatasets(await this.#ask([...listing, "-r", "-o", "name,origin,clones", dataset]) ?? "");
   }
 
-  async snapshot(name: string): Promise<void> {
-    await this.#host.run(["zfs", "snapshot", name]);
+  /** As `list`, and only the names: so it reads no properties and is fast for thousands. @param depth 1: the dataset's own snapshots and children. */
+  async names(dataset: string, depth?: number): Promise<string[]> {
+    const range = depth === undefined ? ["-r"] : ["-d", String(depth)];
+    return rows(await this.#ask([...listing, ...range, "-o", "name", dataset]) ?? "", 1).map(([name]) => name!);
   }
 
-  async rollback(snapshot: string): Promise<void> {
-    await this.#host.run(["zfs", "rollback", snapshot]);
+  async exists(name: string): Promise<boolean> {
+    return await this.#ask(["zfs", "list", "-H", "-o", "name", name]) !== undefined;
   }
 
-  async clone(snapshot: string, dataset: string, values: Record<string, string> = {}): Promise<void> {
-    await this.#host.run(["zfs", "clone", ...properties("-o", values), snapshot, dataset]);
+  /** All of them at one moment. */
+  async snapshot(...snapshots: string[]): Promise<void> {
+    await this.#run(["zfs", "snapshot", ...snapshots]);
   }
 
-  async rename(from: string, to: string): Promise<void> {
-    await this.#host.run(["zfs", "rename", ...(from.includes("@") ? [] : ["-p"]), from, to]);
+  /** @returns Whether it is so now; no when later snapshots stand in the way, or there is no such snapshot. */
+  async rollback(snapshot: string): Promise<boolean> {
+    return await this.#tolerate(
+      ["zfs", "rollback", snapshot],
+      /more recent snapshots or bookmarks exist|does not exist/,
+    );
   }
 
-  /** With all snapshots; nothing there is no error. */
-  async destroy(name: string): Promise<void> {
-    await this.#tolerate(["zfs", "destroy", "-r", name], /does not exist|could not find any snapshots/);
+  /** @returns Whether there is such a snapshot. */
+  async clone(snapshot: string, dataset: string, properties: Properties = {}): Promise<boolean> {
+    return await this.#tolerate(["zfs", "clone", ...pairs("-o", properties), snapshot, dataset], isMissing);
   }
 
-  send(snapshot: string, options: { parent?: string; signal?: AbortSignal }): PipedCommand {
-    return this.#host.pipe(["zfs", "send", ...(options.parent ? ["-i", options.parent] : []), snapshot], options);
+  async promote(clone: string): Promise<void> {
+    await this.#run(["zfs", "promote", clone]);
   }
 
-  receive(dataset: string, stdin: Readable, signal?: AbortSignal): PipedCommand {
-    return this.#host.pipe(["zfs", "receive", "-u", "-F", "-x", "mountpoint", dataset], { stdin, signal });
+  /** Of a dataset with its snapshots, or of one snapshot. @returns Whether there was one. */
+  async rename(from: string, to: string): Promise<boolean> {
+    return await this.#tolerate(["zfs", "rename", from, to], isMissing);
   }
 
-  async #tolerate(argv: string[], harmless: RegExp): Promise<void> {
+  /** A dataset with all its snapshots, or one snapshot; nothing there is no error.
+   * @returns Whether it is gone; no when others were cloned from it: then nothing has changed. */
+  async destroy(name: string): Promise<boolean> {
+    const argv = ["zfs", "destroy", ...(name.includes("@") ? [] : ["-r"]), name];
     try {
-      await this.#host.run(argv);
+      await this.#run(argv);
     } catch (error) {
-      if (!(error instanceof CommandError && harmless.test(error.stderr))) throw error;
+      if (!(error instanceof CommandError)) throw error;
+      if (hasClones.test(error.stderr)) return false;
+      if (!isMissing.test(error.stderr)) throw error;
     }
+    return true;
+  }
+
+  /** Snapshots of one dataset, all at one moment; what is not there is no error.
+   * @returns Whether they are gone; no when others were cloned from one of them: then nothing has changed. */
+  async destroySnapshots(snapshots: readonly string[]): Promise<boolean> {
+    const [first, ...rest] = snapshots;
+    if (first === undefined) return true;
+    return await this.destroy([first, ...rest.map((one) => one.slice(one.indexOf("@") + 1))].join(","));
+  }
+
+  /** With all that was cloned from it. */
+  async destroyWithClones(dataset: string): Promise<void> {
+    await this.#tolerate(["zfs", "destroy", "-R", dataset], isMissing);
+  }
+
+  /** Blocks go as they are: compressed, and of any size. */
+  send(snapshot: string, options: { parent?: string | undefined; signal?: AbortSignal | undefined }): PipedCommand {
+    const from = options.parent ? ["-i", options.parent] : [];
+    return this.#pipe(["zfs", "send", "-L", "-e", "-c", ...from, snapshot], options);
+  }
+
+  /** The rest of what an interrupted receive did not get. */
+  sendRest(token: string, options: { signal?: AbortSignal | undefined }): PipedCommand {
+    return this.#pipe(["zfs", "send", "-t", token], options);
+  }
+
+  /** An interrupted one keeps what it has got, and `receive_resume_token` says from where it can go on.
+   * @param options.replaces Whether what was written to the dataset since its latest snapshot goes. */
+  receive(
+    snapshot: string,
+    stdin: Readable,
+    options: { properties?: Properties; replaces?: boolean; signal?: AbortSignal | undefined },
+  ): PipedCommand {
+    const { properties = {}, replaces = false } = options;
+    const flags = ["-s", "-u", ...(replaces ? ["-F"] : []), "-x", "mountpoint", ...pairs("-o", properties)];
+    return this.#pipe(["zfs", "receive", ...flags, snapshot], { ...options, stdin });
+  }
+
+  /** Throws away what an interrupted receive has got; nothing there is no error. */
+  async abortReceive(dataset: string): Promise<void> {
+    await this.#tolerate(["zfs", "receive", "-A", dataset], /does not have any resumable receive state|does not exist/);
+  }
+
+  /** @throws {LidoError} unavailable when the pool's devices do not answer: then mount(2) would never come back. */
+  async refuseSuspended(dataset: string): Promise<void> {
+    if (await isSuspended(names.zpool(dataset))) throw suspended(names.zpool(dataset));
+  }
+
+  /** @returns What it printed; undefined when there is no such dataset. */
+  async #ask(argv: readonly string[]): Promise<string | undefined> {
+    try {
+      return await this.#run(argv);
+    } catch (error) {
+      if (error instanceof CommandError && isMissing.test(error.stderr)) return undefined;
+      throw error;
+    }
+  }
+
+  /** @returns Whether it went well; no when it failed with `harmless`. */
+  async #tolerate(argv: readonly string[], harmless: RegExp): Promise<boolean> {
+    try {
+      await this.#run(argv);
+      return true;
+    } catch (error) {
+      if (error instanceof CommandError && harmless.test(error.stderr)) return false;
+      throw error;
+    }
+  }
+
+  async #run(argv: readonly string[], options: RunOptions = {}): Promise<string> {
+    try {
+      return (await unlessSuspended(argv, this.#host.run(argv, options))).stdout;
+    } catch (error) {
+      throw explained(argv, error);
+    }
+  }
+
+  #pipe(argv: readonly string[], options: { stdin?: Readable; signal?: AbortSignal | undefined }): PipedCommand {
+    const { stdin, signal } = options;
+    const { stdout, done } = this.#host.pipe(argv, { ...(stdin ? { stdin } : {}), ...(signal ? { signal } : {}) });
+    const told = unlessSuspended(argv, done).catch((error) => Promise.reject(explained(argv, error)));
+    told.catch(() => {});
+    return { stdout, done: told };
   }
 }
 
-/** What containers need of a filesystem, set once at the pool's top and inherited. */
-export const datasetDefaults = {
-  mountpoint: "legacy",
-  setuid: "on",
-  exec: "on",
-  devices: "on",
-  acltype: "posixacl",
-  xattr: "sa",
-} as const;
+const listing = ["zfs", "list", "-Hp", "-t", "filesystem,volume,snapshot"];
 
-function properties(flag: "-o" | "-O", values: Record<string, string>): string[] {
-  return Object.entries(values).flatMap(([key, value]) => [flag, `${key}=${value}`]);
+function pairs(flag: "-o" | "-O", properties: Properties): string[] {
+  return Object.entries(properties).flatMap(([name, value]) => [flag, `${name}=${value}`]);
 }
 
-function rows(output: string, columns: number): string[][] {
-  return output.split("\n").filter(Boolean).map((line) => {
-    const fields = line.split("\t");
-    if (fields.length !== columns) {
-      throw new Error(`Cannot read the output of zfs: ${JSON.stringify(line.slice(0, 200))}`);
-    }
-    return fields;
+/** The tool's reason without the usage that it prints after it. */
+function explained(argv: readonly string[], error: unknown): unknown {
+  if (!(error instanceof CommandError) || error.stderr === "") return error;
+  if (/pool I\/O is currently suspended/.test(error.stderr)) {
+    const pool = /cannot \w+ '([^'/@]+)/.exec(error.stderr)?.[1];
+    if (pool) return suspended(pool);
+  }
+  return new CommandError(argv, error.code, reasonOf(error.stderr));
+}
+
+function suspended(pool: string): LidoError {
+  return new LidoError(
+    "unavailable",
+    `ZFS pool "${pool}" is suspended: its devices do not answer; once they do, "zpool clear ${pool}" lets it go on`,
+  );
+}
+
+async function isSuspended(pool: string): Promise<boolean> {
+  const state = await readFile(`/proc/spl/kstat/zfs/${pool}/state`, "utf8").catch(() => "");
+  return state.trim() === "SUSPENDED";
+}
+
+/** Waits for a command, but not for one that waits for devices that are gone: nothing can end that, not even SIGKILL. */
+async function unlessSuspended<T>(argv: readonly string[], work: Promise<T>): Promise<T> {
+  // The last word is what it works on, but for the making of pools, which is not there before.
+  const pool = names.zpool(argv.at(-1)!);
+  let timer: NodeJS.Timeout | undefined;
+  const stuck = new Promise<never>((_, reject) => {
+    timer = setInterval(() => void isSuspended(pool).then((is) => is && reject(suspended(pool))), watchEveryMs);
   });
-}
-
-/** @param output Of `zfs list -Hp -o name,origin,clones`. @throws {Error} On a line that is none. */
-export function parseDatasets(output: string): Dataset[] {
-  return rows(output, 3).map(([name, origin, clones]) => ({
-    name: name!,
-    origin: origin === "-" || origin === "" ? undefined : origin,
-    clones: clones === "-" || clones === "" ? [] : clones!.split(","),
-  }));
-}
-
-/** @param output Of `zfs version`: the tool's line, then the module's ("zfs-kmod-2.3.2-1"). */
-export function parseVersion(output: string): string {
-  const version = /^zfs-kmod-(\S+)$/m.exec(output)?.[1];
-  if (!version) throw new Error("the ZFS kernel module is not loaded");
-  return version;
+  try {
+    return await Promise.race([work, stuck]);
+  } finally {
+    clearInterval(timer);
+    work.catch(() => {});
+  }
 }

@@ -1,0 +1,44 @@
+import { LidoError } from "../../../api/errors.ts";
+import { CommandError, type Host } from "../../host/host.ts";
+import { reasonOf } from "./output.ts";
+import { ZfsTool } from "./tool.ts";
+
+/** Whether a tool failed because its kernel module is not loaded. */
+export function isModuleMissing(error: unknown): boolean {
+  return error instanceof CommandError && /The ZFS modules? (?:are|is|cannot be) /.test(error.stderr);
+}
+
+/** @param error Why a tool failed. @returns Whether that was the module, which is loaded now. @throws {LidoError} unavailable when it cannot be. */
+export async function loadModule(host: Host, error: unknown): Promise<boolean> {
+  if (!isModuleMissing(error)) return false;
+  try {
+    await host.run(["modprobe", "-b", "zfs"]);
+    return true;
+  } catch (failure) {
+    if (!(failure instanceof CommandError)) throw failure;
+    const reason = reasonOf(failure.stderr).split("\n")[0];
+    throw new LidoError(
+      "unavailable",
+      `The kernel module "zfs" cannot be loaded (Debian package zfs-dkms)${reason ? `: ${reason}` : ""}`,
+    );
+  }
+}
+
+/** Whether this host has ZFS, tools and module. */
+export async function probe(host: Host): Promise<{ version: string } | { missing: string }> {
+  for (const tool of ["zfs", "zpool"]) {
+    if (!await host.which(tool)) return { missing: `"${tool}" is not installed (Debian package zfsutils-linux)` };
+  }
+  const tool = new ZfsTool(host);
+  try {
+    const { tools, module } = await tool.version().catch(async (error) => {
+      if (!await loadModule(host, error)) throw error;
+      return await tool.version();
+    });
+    // They come from packages of their own, and work together across versions.
+    return { version: tools === module ? module : `${module} (tools ${tools})` };
+  } catch (error) {
+    if (error instanceof LidoError || error instanceof CommandError) return { missing: error.message };
+    throw error;
+  }
+}

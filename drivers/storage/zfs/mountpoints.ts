@@ -1,0 +1,78 @@
+import { mkdir, rmdir } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import type { Host } from "../../host/host.ts";
+import type { Pool, Volume } from "../driver.ts";
+import { directoryOf, snapshotsDirectory } from "../layout.ts";
+import { names } from "./layout.ts";
+import type { ZfsTool } from "./tool.ts";
+
+/** Where datasets are mounted: by mount(2), which takes a legacy dataset by name, so without a helper process. A mount point is there only
+ * while something is mounted on it; so nobody writes into the directory below by mistake. */
+export class Mountpoints {
+  readonly #host: Host;
+  readonly #pool: Pool;
+  readonly #tool: ZfsTool;
+
+  constructor(host: Host, pool: Pool, tool: ZfsTool) {
+    this.#host = host;
+    this.#pool = pool;
+    this.#tool = tool;
+  }
+
+  path(volume: Volume): string {
+    return join(this.#pool.root, directoryOf(volume));
+  }
+
+  /** A snapshot is read-only, as ZFS has it. A second mount is no error. */
+  async mount(volume: Volume): Promise<void> {
+    const path = this.path(volume);
+    if (await this.#host.mounts.at(path)) return;
+    const dataset = names.of(names.top(this.#pool), volume);
+    await this.#tool.refuseSuspended(dataset);
+    await mkdir(path, { recursive: true, mode: 0o711 });
+    await this.#host.mounts.mount(dataset, path, "zfs", volume.snapshot === undefined ? [] : ["ro"]);
+  }
+
+  /** Nothing mounted is no error. @throws {SystemCallError} EBUSY. */
+  async unmount(volume: Volume): Promise<void> {
+    const path = this.path(volume);
+    await this.#host.mounts.unmount(path);
+    await drop(path);
+    if (volume.snapshot !== undefined) await drop(dirname(path));
+  }
+
+  /** Of the volume and of every snapshot of it. */
+  async unmountAll({ type, name }: Volume): Promise<void> {
+    const snapshots = join(this.#pool.root, snapshotsDirectory({ type, name }));
+    for (const { target } of (await this.#host.mounts.list()).reverse()) {
+      if (dirname(target) !== snapshots) continue;
+      await this.#host.mounts.unmount(target);
+      await drop(target);
+    }
+    await drop(snapshots);
+    await this.unmount({ type, name });
+  }
+
+  /** Runs `work` while the volume is mounted. */
+  async while<T>(volume: Volume, work: (path: string) => Promise<T>): Promise<T> {
+    await this.mount(volume);
+    try {
+      return await work(this.path(volume));
+    } finally {
+      await this.unmount(volume);
+    }
+  }
+}
+
+/** Everything of ZFS below a pool's root, the innermost first. */
+export async function unmountBelow(host: Host, root: string): Promise<void> {
+  for (const { target, type } of (await host.mounts.list()).reverse()) {
+    if (type === "zfs" && target.startsWith(`${root}/`)) await host.mounts.unmount(target);
+  }
+}
+
+async function drop(directory: string): Promise<void> {
+  await rmdir(directory).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== "ENOENT" && error.code !== "ENOTEMPTY" && error.code !== "EEXIST") throw error;
+  });
+}
