@@ -19,6 +19,13 @@ export async function copyTree(host: Host, source: string, target: string, optio
 /** A copy of terabytes takes its time; this only ends what hangs for good. */
 const copyTimeoutMs = 7 * 24 * 3_600_000;
 
+/** Returns when all that was written to the filesystem of `path` is on its disk. The database says that something is done only after that: a power cut
+ * would else leave a volume that is there by its row and empty, or half, by its content. (LVM and ZFS wait for the disk by themselves, as does
+ * every unmount.) @see sync(1), syncfs(2) */
+export async function flush(host: Host, path: string): Promise<void> {
+  await host.run(["sync", "--file-system", path], { timeoutMs: copyTimeoutMs });
+}
+
 /** Removes a tree; nothing there is no error. An empty one costs no process. GNU rm walks by fds, so a hostile tree cannot lead it
  * elsewhere, and it stays on this filesystem. */
 export async function removeTree(host: Host, path: string): Promise<void> {

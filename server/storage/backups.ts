@@ -6,6 +6,7 @@ import { LidoError, messageOf } from "../../api/errors.ts";
 import type { Config, StorageVolumeBackup, StorageVolumeBackupsPost } from "../../api/types.ts";
 import { CommandError, type PipedCommand } from "../../drivers/host/host.ts";
 import type { Driver, Volume } from "../../drivers/storage/driver.ts";
+import { flush } from "../../drivers/storage/tree.ts";
 import { compressionOf, compressors, decompressors, headBytes } from "../archives/compression.ts";
 import { unpackCommand } from "../archives/unpack.ts";
 import { normal, readTar, type TarEntry } from "../archives/tar_reader.ts";
@@ -214,6 +215,7 @@ export class VolumeBackups {
               await section.extract((argv, stdin) => host.pipe(argv, { stdin }), use.path);
               if (section.snapshot !== undefined) await facet!.create({ ...volume, snapshot: section.snapshot });
             }
+            await flush(host, use.path);
           } catch (error) {
             throw await upload.reason(error);
           }

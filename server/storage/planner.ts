@@ -2,6 +2,7 @@ import { Readable } from "node:stream";
 import { LidoError } from "../../api/errors.ts";
 import type { Host } from "../../drivers/host/host.ts";
 import type { CopyOptions, Driver, Volume } from "../../drivers/storage/driver.ts";
+import { flush } from "../../drivers/storage/tree.ts";
 import type { MountedVolumes } from "./mounted.ts";
 
 export interface Place {
@@ -89,6 +90,7 @@ async function copyFiles(
     const snapshot = snapshots[index];
     if (snapshot !== undefined) await target.driver.facets.snapshot!.create(at(target, snapshot).volume);
   }
+  await flush(host, filled.path);
 }
 
 async function fillFrom(host: Host, source: string, target: string, options: CopyOptions): Promise<void> {

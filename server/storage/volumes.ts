@@ -2,6 +2,7 @@ import { LidoError } from "../../api/errors.ts";
 import type { Config, StorageVolume, StorageVolumePut, StorageVolumesPost } from "../../api/types.ts";
 import type { Host } from "../../drivers/host/host.ts";
 import type { CreateOptions, Driver, Progress, Volume, VolumeType } from "../../drivers/storage/driver.ts";
+import { flush } from "../../drivers/storage/tree.ts";
 import type { Events } from "../events/events.ts";
 import type { Journal } from "../journal/journal.ts";
 import type { Operations } from "../operations/operations.ts";
@@ -266,6 +267,7 @@ export class Volumes {
       await driver.create(target);
       await using use = await this.#options.mounts.use(pool, target);
       await fill(use.path);
+      await flush(this.#options.host, use.path);
     });
   }
 

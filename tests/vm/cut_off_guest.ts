@@ -189,10 +189,10 @@ async function start(): Promise<Api> {
   );
   gone.catch(() => {});
   child.unref();
-  await Promise.race([
-    succeed([executable, "waitready", "--timeout", "300"], { env: { LIDO_DIR: directory } }),
-    gone,
-  ]);
+  const ready = succeed([executable, "waitready", "--timeout", "300"], { env: { LIDO_DIR: directory } });
+  await Promise.race([ready, gone]).catch((error) => {
+    throw new Error(`${error}\nThe daemon's log ends with:\n${readFileSync(`${directory}.log`, "utf8").slice(-4000)}`);
+  });
   return new Api(directory);
 }
 

@@ -1,4 +1,4 @@
-import { chmod, chown, mkdir, readdir, rename, statfs } from "node:fs/promises";
+import { chmod, chown, mkdir, open, readdir, rename, statfs } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { LidoError } from "../../../api/errors.ts";
 import { subvolumeHasChildren } from "../../host/btrfs_ioctl.ts";
@@ -21,7 +21,7 @@ import type {
   Volume,
 } from "../driver.ts";
 import { describe, listDirectories, listTemporaries, ownerOf, snapshotsDirectory, temporaryOf } from "../layout.ts";
-import { removeTree } from "../tree.ts";
+import { flush, removeTree } from "../tree.ts";
 import { type BtrfsTool, isSubvolume } from "./tool.ts";
 
 /** An open btrfs pool: a subvolume for each volume, a read-only snapshot for each snapshot. */
@@ -66,7 +66,9 @@ export class BtrfsDriver implements Driver {
     const path = this.path(volume);
     await this.#tool.create(path);
     await setOwner(path, options);
-    if (options.sizeBytes !== undefined) await this.#limit(path, options.sizeBytes);
+    if (options.sizeBytes === undefined) return await syncOwner(path);
+    await this.#limit(path, options.sizeBytes);
+    await this.#flush();
   }
 
   async delete(volume: Volume): Promise<void> {
@@ -87,8 +89,9 @@ export class BtrfsDriver implements Driver {
     return pathExists(this.path(volume));
   }
 
-  rename(volume: Volume, name: string): Promise<void> {
-    return renameVolume(this.pool, volume, name);
+  async rename(volume: Volume, name: string): Promise<void> {
+    await renameVolume(this.pool, volume, name);
+    await this.#flush();
   }
 
   /** The pool is mounted as a whole. */
@@ -139,6 +142,11 @@ export class BtrfsDriver implements Driver {
     for (const one of [...nested, ""]) await this.#tool.setReadonly(join(target, one), true);
   }
 
+  /** What is neither a snapshot nor a deletion is on the disk only with the next transaction, half a minute later. */
+  #flush(): Promise<void> {
+    return flush(this.#host, this.pool.root);
+  }
+
   async #limit(path: string, sizeBytes: bigint | undefined): Promise<void> {
     if (await this.#tool.quota(path) === undefined) {
       if (sizeBytes === undefined) return;
@@ -159,7 +167,10 @@ export class BtrfsDriver implements Driver {
         await this.#remove(this.path(snapshot));
         await dropEmptyParent(this.path(snapshot));
       },
-      rename: (snapshot, name) => rename(this.path(snapshot), this.path({ ...snapshot, snapshot: name })),
+      rename: async (snapshot, name) => {
+        await rename(this.path(snapshot), this.path({ ...snapshot, snapshot: name }));
+        await this.#flush();
+      },
       restore: async (snapshot) => {
         const { snapshot: _, ...parent } = snapshot;
         const temporary = join(this.pool.root, temporaryOf(parent, "restore"));
@@ -168,6 +179,7 @@ export class BtrfsDriver implements Driver {
         const limit = (await this.#tool.quota(this.path(parent)))?.limitBytes;
         if (limit !== undefined) await this.#tool.limit(temporary, limit);
         exchange(temporary, this.path(parent));
+        await this.#flush();
       },
       afterRestore: (parent) => this.#remove(join(this.pool.root, temporaryOf(parent, "restore"))),
       list: (parent) =>
@@ -191,13 +203,19 @@ export class BtrfsDriver implements Driver {
           await chmod(path, options.mode);
         }
         if (options.sizeBytes !== undefined) await this.#limit(path, options.sizeBytes);
+        // The kernel has the snapshot itself on the disk when it says that it is made.
+        if (options.sizeBytes !== undefined) await this.#flush();
+        else if (options.mode !== undefined) await syncOwner(path);
       },
     };
   }
 
   #quota(): Quota {
     return {
-      set: (volume, sizeBytes) => this.#limit(this.path(volume), sizeBytes),
+      set: async (volume, sizeBytes) => {
+        await this.#limit(this.path(volume), sizeBytes);
+        await this.#flush();
+      },
       get: async (volume) => (await this.#tool.quota(this.path(volume)))?.limitBytes,
       usedBytes: async (volume) => {
         const quota = await this.#tool.quota(this.path(volume));
@@ -234,7 +252,10 @@ export class BtrfsDriver implements Driver {
         await this.#tool.snapshot(received, target, { readonly: volume.snapshot !== undefined });
         await this.#tool.delete(received);
         await removeTree(this.#host, directory);
-        if (options.sizeBytes !== undefined) await this.#limit(target, options.sizeBytes);
+        if (options.sizeBytes !== undefined) {
+          await this.#limit(target, options.sizeBytes);
+          await this.#flush();
+        }
       },
     };
   }
@@ -246,6 +267,16 @@ export class BtrfsDriver implements Driver {
         return errors.length === 0 ? { ok: true, text: "no device errors" } : { ok: false, text: errors.join(", ") };
       },
     };
+  }
+}
+
+/** A new subvolume is on the disk when the kernel says that it is made; its owner and mode, set after that, are not. @see fsync(2) */
+async function syncOwner(path: string): Promise<void> {
+  const handle = await open(path);
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
   }
 }
 

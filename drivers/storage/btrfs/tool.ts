@@ -37,11 +37,11 @@ export class BtrfsTool {
     await this.#host.run(["btrfs", "subvolume", "snapshot", ...(options.readonly ? ["-r"] : []), source, target]);
   }
 
-  /** Deletes subvolumes and those nested in them; one process when there are none nested. */
+  /** Deletes subvolumes and those nested in them, for good: after a power cut, too. One process when there are none nested. */
   async delete(...paths: string[]): Promise<void> {
     if (paths.length === 0) return;
     try {
-      await this.#host.run(["btrfs", "subvolume", "delete", ...paths]);
+      await this.#host.run(["btrfs", "subvolume", "delete", "--commit-after", ...paths]);
     } catch (error) {
       if (!(error instanceof CommandError && /not empty/i.test(error.stderr))) throw error;
       for (const path of paths) {
@@ -51,7 +51,7 @@ export class BtrfsTool {
           await this.setReadonly(join(path, nested, ".."), false).catch(() => {});
           await this.#host.run(["btrfs", "subvolume", "delete", join(path, nested)]);
         }
-        await this.#host.run(["btrfs", "subvolume", "delete", path]);
+        await this.#host.run(["btrfs", "subvolume", "delete", "--commit-after", path]);
       }
     }
   }

@@ -16,7 +16,7 @@ import type {
   Volume,
 } from "../driver.ts";
 import { listDirectories, listTemporaries, ownerOf, snapshotsDirectory, temporaryOf } from "../layout.ts";
-import { copyTree, removeTree } from "../tree.ts";
+import { copyTree, flush, removeTree } from "../tree.ts";
 
 /** Volumes as plain directories. Snapshots are copies, which cost next to nothing where the filesystem shares blocks (xfs, btrfs). */
 export class DirDriver implements Driver {
@@ -91,8 +91,9 @@ export class DirDriver implements Driver {
     await this.#host.mounts.unmount(this.pool.root);
   }
 
-  #copy(source: string, target: string, options: CopyOptions = {}): Promise<void> {
-    return copyTree(this.#host, source, target, { reflink: this.#reflink ? "always" : "auto", signal: options.signal });
+  async #copy(source: string, target: string, options: CopyOptions = {}): Promise<void> {
+    await copyTree(this.#host, source, target, { reflink: this.#reflink ? "always" : "auto", signal: options.signal });
+    await flush(this.#host, target);
   }
 
   #snapshots(): Snapshots {
