@@ -41,6 +41,7 @@ export const extensions: readonly string[] = [
   "backup_override_name",
   // Our own.
   "admin_check",
+  "device_detach_lazy",
   "exec_sessions",
   "storage_pool_facets",
   "storage_volume_files",

@@ -42,12 +42,15 @@ export async function removeDevices(
   owner: Configurable,
   args: readonly string[],
   names: readonly string[],
+  flags: { readonly lazy: boolean },
 ): Promise<void> {
   await change(io, owner, args, (thing) => {
     for (const name of names) ownDevice(thing as unknown as Owner, name);
     return { devices: without(thing.devices ?? {}, names) };
-  });
+  }, flags.lazy ? "?detach=lazy" : "");
 }
+
+export const lazyFlag = { lazy: { summary: "Detach a disk that is in use too: it goes when it is let go" } } as const;
 
 /** @param owner What has the devices; `owner.args` is one name. */
 export function deviceVerbs(owner: Configurable): Verb[] {
@@ -128,10 +131,10 @@ export function deviceVerbs(owner: Configurable): Verb[] {
       words: `${words} remove`,
       aliases: [`${words} rm`],
       args: [target, "device+"],
-      flags: {},
+      flags: lazyFlag,
       summary: `Remove devices of a ${of}`,
-      async run(io, [name = "", ...devices]) {
-        await removeDevices(io, owner, [name], devices);
+      async run(io, [name = "", ...devices], flags) {
+        await removeDevices(io, owner, [name], devices, flags);
         if (!io.quiet) { for (const device of devices) io.out(`Device ${device} removed from ${name}\n`); }
       },
     }),

@@ -78,11 +78,12 @@ export async function change(
   what: Configurable,
   args: readonly string[],
   alter: (thing: Thing) => Record<string, unknown>,
+  query = "",
 ): Promise<void> {
   const path = what.path(args);
   const { value, etag } = await client.getTagged<Thing>(path);
   const body = { ...pick(value, what.writable), ...alter(value) };
-  await client.change("PUT", path, body, etag === undefined ? {} : { etag });
+  await client.change("PUT", path + query, body, etag === undefined ? {} : { etag });
 }
 
 export function pick(thing: object, keys: readonly string[]): Record<string, unknown> {

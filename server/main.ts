@@ -125,7 +125,13 @@ async function start(options: DaemonOptions, seams: DaemonSeams): Promise<Daemon
   const volumes = new Volumes(volumeOptions);
   const volumeSnapshots = new VolumeSnapshots(volumeOptions, volumes);
   const images = new Images({ database, journal, events, operations, host, volumes, directory: paths.images });
-  const profiles = new Profiles({ database, events, changed: (name) => instances.profileChanged(name) });
+  const profiles = new Profiles({
+    database,
+    events,
+    journal,
+    users: (name) => instances.profileUsers(name),
+    changed: (before, options) => instances.profileChanged(before, options),
+  });
   const instances: Instances = new Instances({
     database,
     journal,

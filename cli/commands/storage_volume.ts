@@ -1,7 +1,7 @@
 import type { Config, Instance, Profile, StorageVolume } from "../../api/types.ts";
 import { url } from "../client/client.ts";
 import { UsageError } from "../client/errors.ts";
-import { addDevice, removeDevices } from "../device_verbs.ts";
+import { addDevice, lazyFlag, removeDevices } from "../device_verbs.ts";
 import { render } from "../output/render.ts";
 import { binarySize } from "../output/units.ts";
 import { type Configurable, settingsOf, settingVerbs } from "../settings.ts";
@@ -113,7 +113,12 @@ async function attach(io: Io, owner: Configurable, words: readonly string[]): Pr
   await addDevice(io, owner, [target], device, config);
 }
 
-async function detach(io: Io, owner: Configurable, words: readonly string[]): Promise<void> {
+async function detach(
+  io: Io,
+  owner: Configurable,
+  words: readonly string[],
+  flags: { readonly lazy: boolean },
+): Promise<void> {
   const [pool = "", volume = "", target = "", device] = words;
   const { name } = volumeParts(volume);
   const { devices } = await io.client.get<Instance | Profile>(owner.path([target]));
@@ -122,11 +127,11 @@ async function detach(io: Io, owner: Configurable, words: readonly string[]): Pr
   if (device !== undefined) {
     if (!devices[device]) throw new UsageError("The specified device doesn't exist");
     if (!found.includes(device)) throw new UsageError(`Device "${device}" is not volume "${name}" of pool "${pool}"`);
-    return await removeDevices(io, owner, [target], [device]);
+    return await removeDevices(io, owner, [target], [device], flags);
   }
   if (found.length === 0) throw new UsageError("No device found for this storage volume");
   if (found.length > 1) throw new UsageError("More than one device matches, specify the device name");
-  await removeDevices(io, owner, [target], found);
+  await removeDevices(io, owner, [target], found, flags);
 }
 
 const args = {
@@ -237,15 +242,15 @@ Example: lido storage volume attach fast data c1 /mnt/data
   verb({
     words: "storage volume detach",
     args: args.detach,
-    flags: {},
+    flags: lazyFlag,
     summary: "Detach a storage volume from an instance",
-    run: (io, words) => detach(io, instances, words),
+    run: (io, words, flags) => detach(io, instances, words, flags),
   }),
   verb({
     words: "storage volume detach-profile",
     args: ofProfile(args.detach),
-    flags: {},
+    flags: lazyFlag,
     summary: "Detach a storage volume from a profile",
-    run: (io, words) => detach(io, profiles, words),
+    run: (io, words, flags) => detach(io, profiles, words, flags),
   }),
 ];

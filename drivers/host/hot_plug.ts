@@ -1,9 +1,5 @@
-import type { HotPlugAnswer, HotPlugRequest } from "./hot_plug_worker.ts";
+import type { HotPlugAnswer, HotPlugRequest } from "./hot_plug_messages.ts";
 import { workerUrl } from "./worker_url.ts";
-
-export type HotPlugFailure = { readonly code: string };
-type AttachRequest = Omit<Extract<HotPlugRequest, { kind: "attach" }>, "kind">;
-type DetachRequest = Omit<Extract<HotPlugRequest, { kind: "detach" }>, "kind">;
 
 /** A hostile container can make a path that never resolves (a FUSE filesystem that does not answer). Then the thread is given up. */
 const answerTimeoutMs = 10_000;
@@ -13,12 +9,11 @@ export class HotPlugThread {
   #worker: Worker | undefined;
   #queue: Promise<unknown> = Promise.resolve();
 
-  attach(request: AttachRequest): Promise<HotPlugFailure | undefined> {
-    return this.#ask({ kind: "attach", ...request });
-  }
-
-  detach(request: DetachRequest): Promise<HotPlugFailure | undefined> {
-    return this.#ask({ kind: "detach", ...request });
+  /** @returns What became of it; `code` "ETIMEDOUT" when the thread was given up. */
+  ask(request: HotPlugRequest): Promise<HotPlugAnswer> {
+    const answer = this.#queue.then(() => this.#askNow(request));
+    this.#queue = answer.catch(() => {});
+    return answer;
   }
 
   close(): Promise<void> {
@@ -27,13 +22,7 @@ export class HotPlugThread {
     return Promise.resolve();
   }
 
-  #ask(request: HotPlugRequest): Promise<HotPlugFailure | undefined> {
-    const answer = this.#queue.then(() => this.#askNow(request));
-    this.#queue = answer.catch(() => {});
-    return answer;
-  }
-
-  #askNow(request: HotPlugRequest): Promise<HotPlugFailure | undefined> {
+  #askNow(request: HotPlugRequest): Promise<HotPlugAnswer> {
     const worker = this.#worker ??= new Worker(workerUrl("hot_plug_worker.ts", import.meta.url), { type: "module" });
     return new Promise((resolve) => {
       const timer = setTimeout(() => {
@@ -43,7 +32,7 @@ export class HotPlugThread {
       }, answerTimeoutMs);
       worker.onmessage = ({ data }: MessageEvent<HotPlugAnswer>) => {
         clearTimeout(timer);
-        resolve(data.code === undefined ? undefined : { code: data.code });
+        resolve(data);
       };
       worker.postMessage(request);
     });

@@ -1,24 +1,8 @@
 /** The thread of `hot_plug.ts`: enters a container's mount namespace and attaches or detaches one mount there. The target is resolved beneath
  * the container's root by openat2(RESOLVE_IN_ROOT | NO_SYMLINKS): a symlink that the container plants leads nowhere. */
 
-export type HotPlugRequest =
-  | {
-    readonly kind: "attach";
-    readonly pid: number;
-    /** A detached mount of ours. */
-    readonly tree: number;
-    readonly target: string;
-    readonly isDirectory: boolean;
-    /** The container's root on the host: what is made on the way to the target is its. */
-    readonly uid: number;
-    readonly gid: number;
-  }
-  | { readonly kind: "detach"; readonly pid: number; readonly target: string; readonly lazy: boolean };
-
-export interface HotPlugAnswer {
-  /** Name of the errno; absent when it was done. */
-  readonly code?: string;
-}
+import { readFileSync } from "node:fs";
+import type { HotPlugAnswer, HotPlugRequest, Inside, MountRoot } from "./hot_plug_messages.ts";
 
 const CLONE_FS = 0x200, CLONE_NEWNS = 0x20000;
 const O_PATH = 0x200000,
@@ -30,6 +14,11 @@ const O_PATH = 0x200000,
 const RESOLVE_NO_MAGICLINKS = 0x02n, RESOLVE_NO_SYMLINKS = 0x04n, RESOLVE_IN_ROOT = 0x10n;
 const MOVE_MOUNT_F_EMPTY_PATH = 4, MOVE_MOUNT_T_EMPTY_PATH = 0x40;
 const MNT_DETACH = 2, UMOUNT_NOFOLLOW = 8;
+const AT_FDCWD = -100, STATX_INO = 0x100, STATX_ATTR_MOUNT_ROOT = 0x2000n;
+/** No symlink, no automount, and nothing that has to be asked for elsewhere. */
+const statFlags = 0x100 | 0x800 | 0x4000;
+/** How many mounts of the container's own, one over the other, are taken away to get at ours. */
+const mountsMax = 64;
 
 type Libc = typeof import("./libc.ts");
 const thread = self as unknown as {
@@ -41,54 +30,141 @@ thread.onmessage = async ({ data }) => {
   // Loaded only now: libc is there after an await, and a message that comes before `onmessage` is set would be lost.
   const libc = await import("./libc.ts");
   try {
-    if (data.kind === "attach") attach(libc, data);
-    else detach(libc, data);
-    thread.postMessage({});
+    // As the container sees it, but read where its /proc is not to be believed in.
+    const mountinfo = data.kind === "detach" ? readFileSync(`/proc/${data.pid}/mountinfo`, "utf8") : "";
+    thread.postMessage(inside(libc, data, (root) => carryOut(libc, root, data, mountinfo)));
   } catch (error) {
-    thread.postMessage({ code: error instanceof libc.SystemCallError ? error.code : String(error) });
+    thread.postMessage({ code: (error as { code?: string }).code ?? String(error) });
   }
 };
 
-function attach(c: Libc, request: Extract<HotPlugRequest, { kind: "attach" }>): void {
-  inside(c, request.pid, (root) => {
-    const target = makeTarget(c, root, request);
-    try {
-      const flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH;
-      c.check("move_mount", c.libc.move_mount(request.tree, c.cString(""), target, c.cString(""), flags));
-    } finally {
-      c.libc.close(target);
-    }
-  });
+function carryOut(c: Libc, root: number, request: HotPlugRequest, mountinfo: string): HotPlugAnswer {
+  if (request.kind === "attach") {
+    attach(c, root, request);
+    return {};
+  }
+  if (request.kind === "detach") return detach(c, root, request, mountinfo);
+  const isMounted = inParent(c, root, request.target, (last) => isOurs(mountRootAt(c, last), request.root));
+  return { isMounted: isMounted ?? false };
 }
 
-/** Nothing may hold the mount while it goes, a descriptor of ours included. So the thread's working directory becomes the target's parent, which is
- * resolved beneath the root, and the last part is unmounted by its name without following it. */
-function detach(c: Libc, request: Extract<HotPlugRequest, { kind: "detach" }>): void {
-  inside(c, request.pid, (root) => {
-    const parts = request.target.split("/").filter(Boolean);
-    const last = parts.pop() ?? ".";
-    const parent = openInRoot(c, root, `/${parts.join("/")}`, O_PATH | O_DIRECTORY);
-    try {
-      c.check("fchdir", c.libc.fchdir(parent));
-      c.check("umount", c.libc.umount2(c.cString(last), UMOUNT_NOFOLLOW | (request.lazy ? MNT_DETACH : 0)));
-    } finally {
-      c.libc.close(parent);
+function attach(c: Libc, root: number, request: Extract<HotPlugRequest, { kind: "attach" }>): void {
+  const target = makeTarget(c, root, request);
+  try {
+    const flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH;
+    c.check("move_mount", c.libc.move_mount(request.tree, c.cString(""), target, c.cString(""), flags));
+  } finally {
+    c.libc.close(target);
+  }
+}
+
+/** The container may have unmounted it itself, moved it (a directory on the way was renamed), or mounted something over it. */
+function detach(
+  c: Libc,
+  root: number,
+  request: Extract<HotPlugRequest, { kind: "detach" }>,
+  mountinfo: string,
+): HotPlugAnswer {
+  const targets = mountTargets(mountinfo);
+  const isCovered = targets.filter((target) => target === request.target).length > 1;
+  if (unmountAt(c, root, request.target, request, isCovered)) return {};
+  if (isCovered && !request.lazy) return { code: "COVERED" };
+  for (const target of request.root ? targets : []) if (unmountAt(c, root, target, request, false)) return {};
+  return {};
+}
+
+/** @param isCovered Whether what is over ours goes too, if it may. @returns Whether ours was there. */
+function unmountAt(
+  c: Libc,
+  root: number,
+  target: string,
+  { root: ours, lazy }: { root?: MountRoot; lazy: boolean },
+  isCovered: boolean,
+): boolean {
+  return inParent(c, root, target, (last) => {
+    for (let count = 0; count < mountsMax; count++) {
+      const found = mountRootAt(c, last);
+      if (!found) return false;
+      const isIt = isOurs(found, ours);
+      if (!isIt && !(isCovered && lazy)) return false;
+      c.check("umount", c.libc.umount2(c.cString(last), UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0)));
+      if (isIt) return true;
     }
-  });
+    return false;
+  }) ?? false;
+}
+
+/** Runs `work` with the target's parent, which is resolved beneath the root, as the thread's working directory. Nothing may hold a mount while it
+ * goes, a descriptor of ours included: so its last part goes by its name. @returns undefined when there is no such directory. */
+function inParent<T>(c: Libc, root: number, target: string, work: (last: string) => T): T | undefined {
+  const parts = target.split("/").filter(Boolean);
+  const last = parts.pop() ?? ".";
+  let parent: number;
+  try {
+    parent = openInRoot(c, root, `/${parts.join("/")}`, O_PATH | O_DIRECTORY);
+  } catch (error) {
+    if (error instanceof c.SystemCallError && ["ENOENT", "ENOTDIR", "ELOOP"].includes(error.code)) return undefined;
+    throw error;
+  }
+  try {
+    c.check("fchdir", c.libc.fchdir(parent));
+    return work(last);
+  } finally {
+    c.libc.close(parent);
+    c.libc.fchdir(root);
+  }
+}
+
+/** @returns The root of what is mounted at a name of the working directory; undefined when nothing is. Asks no filesystem. */
+function mountRootAt(c: Libc, name: string): MountRoot | undefined {
+  const stat = new Uint8Array(256);
+  const view = new DataView(stat.buffer);
+  if (c.libc.statx(AT_FDCWD, c.cString(name), statFlags, STATX_INO, stat) !== 0) return undefined;
+  const isRoot = (view.getBigUint64(8, true) & STATX_ATTR_MOUNT_ROOT) !== 0n;
+  if (!isRoot) return undefined;
+  return { device: device(view.getUint32(136, true), view.getUint32(140, true)), inode: view.getBigUint64(32, true) };
+}
+
+/** As stat(2) says it. @see makedev(3) */
+function device(major: number, minor: number): bigint {
+  const [high, low] = [BigInt(major), BigInt(minor)];
+  return low & 0xffn | (high & 0xfffn) << 8n | (low & ~0xffn) << 12n | (high & ~0xfffn) << 32n;
+}
+
+function isOurs(found: MountRoot | undefined, ours: MountRoot | undefined): boolean {
+  return found !== undefined && (!ours || (found.device === ours.device && found.inode === ours.inode));
+}
+
+/** Mount points, the latest first. @see proc_pid_mountinfo(5) */
+function mountTargets(mountinfo: string): string[] {
+  return mountinfo.split("\n").filter(Boolean).map((line) =>
+    line.split(" ")[4]!.replace(/\\([0-7]{3})/g, (_, digits: string) => String.fromCharCode(parseInt(digits, 8)))
+  ).reverse();
 }
 
 /** Runs `work` with this thread in the container's mount namespace; its root as a descriptor. */
-function inside(c: Libc, pid: number, work: (root: number) => void): void {
-  const own = c.check("open", c.libc.open(c.cString("/proc/thread-self/ns/mnt"), O_CLOEXEC, 0));
-  const theirs = c.check("open", c.libc.open(c.cString(`/proc/${pid}/ns/mnt`), O_CLOEXEC, 0));
-  const root = c.check("open", c.libc.open(c.cString(`/proc/${pid}/root`), O_PATH | O_DIRECTORY | O_CLOEXEC, 0));
-  c.check("unshare", c.libc.unshare(CLONE_FS));
-  c.check("setns", c.libc.setns(theirs, CLONE_NEWNS));
+function inside<T>(c: Libc, { pid, pidfd }: Inside, work: (root: number) => T): T {
+  const opened: number[] = [];
+  const open = (path: string, flags: number): number => {
+    const fd = c.check(`open ${path}`, c.libc.open(c.cString(path), flags | O_CLOEXEC, 0));
+    opened.push(fd);
+    return fd;
+  };
   try {
-    work(root);
+    const own = open("/proc/thread-self/ns/mnt", 0);
+    const theirs = open(`/proc/${pid}/ns/mnt`, 0);
+    const root = open(`/proc/${pid}/root`, O_PATH | O_DIRECTORY);
+    // Had it ended before, its number might be another process's by now, and these another's namespace and root.
+    c.check("find the instance's init", c.libc.pidfd_send_signal(pidfd, 0, null, 0));
+    c.check("unshare", c.libc.unshare(CLONE_FS));
+    c.check("setns", c.libc.setns(theirs, CLONE_NEWNS));
+    try {
+      return work(root);
+    } finally {
+      c.check("setns", c.libc.setns(own, CLONE_NEWNS));
+    }
   } finally {
-    c.check("setns", c.libc.setns(own, CLONE_NEWNS));
-    for (const fd of [own, theirs, root]) c.libc.close(fd);
+    for (const fd of opened) c.libc.close(fd);
   }
 }
 

@@ -3,10 +3,10 @@ import { once } from "node:events";
 import { readFile, writeFile } from "node:fs/promises";
 import type { IdMap, IdRange } from "../runtime/runtime.ts";
 import { check, cString, libc, SystemCallError } from "./libc.ts";
+import { mountAttributes, propagationOf } from "./mount_options.ts";
 
-const MS_PRIVATE = 1n << 18n;
 const OPEN_TREE_CLONE = 1, AT_FDCWD = -100, AT_EMPTY_PATH = 0x1000, AT_RECURSIVE = 0x8000, O_CLOEXEC = 0x80000;
-const MOUNT_ATTR_IDMAP = 0x100000n, MOUNT_ATTR_RDONLY = 1n;
+const MOUNT_ATTR_IDMAP = 0x100000n;
 
 /** A range of the host's ids that root may hand out. */
 export interface HostRange {
@@ -78,7 +78,6 @@ function mapLines(ranges: readonly IdRange[]): string {
 export interface CloneMountOptions {
   readonly idmap?: IdMap;
   readonly recursive?: boolean;
-  readonly readonly?: boolean;
 }
 
 /** A detached copy of the mount that `path` is on, from `path` down; the caller moves it to its place and closes it.
@@ -94,9 +93,11 @@ export function cloneMountIn(
   options: {
     namespace?: number | undefined;
     recursive?: boolean;
-    readonly?: boolean;
-    /** What is mounted on one side is seen on the other, as the source's own propagation says; else neither hears of the other. */
-    propagates?: boolean;
+    /** Of the mount itself, see `mountOptionNames`; those below it get them too. */
+    options?: readonly string[];
+    /** Whether what is mounted on one side is seen on the other: "slave", "rshared" and the like. "as-source" leaves it as it is at the
+     * source. Absent: neither hears of the other. */
+    propagation?: string | undefined;
   },
 ): number {
   const recursive = options.recursive ? AT_RECURSIVE : 0;
@@ -105,22 +106,24 @@ export function cloneMountIn(
     libc.open_tree(AT_FDCWD, cString(path), OPEN_TREE_CLONE | O_CLOEXEC | recursive),
   );
   try {
-    const attributes = new BigUint64Array([
-      (options.namespace === undefined ? 0n : MOUNT_ATTR_IDMAP) | (options.readonly ? MOUNT_ATTR_RDONLY : 0n),
-      0n,
-      options.propagates ? 0n : MS_PRIVATE,
-      BigInt(options.namespace ?? 0),
-    ]);
-    const bytes = new Uint8Array(attributes.buffer);
-    check(
-      `mount_setattr ${path}`,
-      libc.mount_setattr(tree, cString(""), AT_EMPTY_PATH | recursive, bytes, bytes.length),
-    );
+    const { set, clear } = mountAttributes(options.options ?? []);
+    const idmap = options.namespace === undefined ? 0n : MOUNT_ATTR_IDMAP;
+    setAttributes(tree, path, recursive, [set | idmap, clear, 0n, BigInt(options.namespace ?? 0)]);
+    if (options.propagation !== "as-source") {
+      const { flag, recursive: below } = propagationOf(options.propagation ?? "rprivate");
+      setAttributes(tree, path, below ? AT_RECURSIVE : 0, [0n, 0n, flag, 0n]);
+    }
     return tree;
   } catch (error) {
     libc.close(tree);
     throw error;
   }
+}
+
+/** @param values attr_set, attr_clr, propagation, userns_fd. */
+function setAttributes(tree: number, path: string, recursive: number, values: readonly bigint[]): void {
+  const bytes = new Uint8Array(new BigUint64Array(values).buffer);
+  check(`mount_setattr ${path}`, libc.mount_setattr(tree, cString(""), AT_EMPTY_PATH | recursive, bytes, bytes.length));
 }
 
 /** Whether the filesystem at `path` takes idmapped mounts: tried, for there is no way to ask. */

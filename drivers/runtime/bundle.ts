@@ -80,7 +80,7 @@ export function ociConfig(
         source: mount.source,
         options: [
           mount.recursive === false ? "bind" : "rbind",
-          mount.readonly ? "ro" : "rw",
+          ...(mount.options ?? []),
           mount.propagation ?? "rprivate",
         ],
       })),

@@ -31,6 +31,7 @@ import type {
   ContainerSpec,
   IdMap,
   LaunchedCommand,
+  MountPlace,
   MountSpec,
   RunningContainer,
   Runtime,
@@ -230,13 +231,17 @@ export class CrunRuntime implements Runtime {
   }
 
   attach(name: string, mount: MountSpec): Promise<void> {
-    const { pid, idmap } = this.#container(name);
-    return this.#hotPlug.attach(pid, mount, idmap);
+    const container = this.#container(name);
+    return this.#hotPlug.attach(container, mount, container.idmap);
   }
 
-  detach(name: string, target: string, options: { lazy?: boolean } = {}): Promise<void> {
-    const { pid } = this.#container(name);
-    return this.#hotPlug.detach(pid, target, { ...options, processes: () => this.#cgroup(name).processes() });
+  detach(name: string, mount: MountPlace, options: { lazy?: boolean } = {}): Promise<void> {
+    const processes = () => this.#cgroup(name).processes();
+    return this.#hotPlug.detach(this.#container(name), mount, { ...options, processes });
+  }
+
+  isAttached(name: string, mount: MountPlace): Promise<boolean> {
+    return this.#hotPlug.isAttached(this.#container(name), mount);
   }
 
   usage(name: string): Promise<{ processes: number; memoryBytes: bigint; memoryPeakBytes: bigint; cpuNs: bigint }> {
@@ -274,7 +279,9 @@ export class CrunRuntime implements Runtime {
       const tree = cloneMountIn(source, {
         namespace: mount.shifted ? namespace : undefined,
         recursive: mount.recursive ?? true,
-        propagates: mount.propagation !== undefined,
+        ...(mount.options ? { options: mount.options } : {}),
+        // crun makes it what is asked for.
+        propagation: mount.propagation === undefined ? undefined : "as-source",
       });
       cloned.push({ tree, isDirectory });
     };

@@ -1,82 +1,113 @@
-import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { statSync } from "node:fs";
 import { LidoError } from "../../api/errors.ts";
-import { cloneMountIn, userNamespace } from "../host/idmap.ts";
 import { HotPlugThread } from "../host/hot_plug.ts";
+import type { HotPlugAnswer, Inside, MountRoot } from "../host/hot_plug_messages.ts";
+import { cloneMountIn, userNamespace } from "../host/idmap.ts";
 import { closeFd } from "../host/process.ts";
+import { findHolders } from "./holders.ts";
 import { withSource } from "./mount_source.ts";
-import type { IdMap, MountSpec } from "./runtime.ts";
+import type { IdMap, MountPlace, MountSpec } from "./runtime.ts";
+
+/** What stands in the way of a mount, in words. */
+const reasons: Readonly<Record<string, string>> = {
+  ELOOP: "a symbolic link is on the way",
+  ENOTDIR: "something on the way is not a directory",
+  EISDIR: "a directory is there",
+  EROFS: "the path is missing and cannot be made on a read-only filesystem",
+  EACCES: "the path is missing and the instance's root may not make it",
+  ENOSPC: "the path is missing and there is no space to make it",
+  EDQUOT: "the path is missing and there is no space to make it",
+  EAGAIN: "the instance keeps renaming directories on the way",
+  ETIMEDOUT: "a filesystem of the instance does not answer",
+  ESRCH: "the instance has ended",
+  ENOENT: "the instance has ended, or a directory on the way was removed just then",
+};
 
 /** Mounts come and go in the namespace of a container that runs. The work inside is done by a thread of its own (`drivers/host/hot_plug.ts`):
  * the container may have put a filesystem in the way that never answers. */
 export class HotPlug {
   readonly #thread = new HotPlugThread();
 
-  async attach(pid: number, mount: MountSpec, idmap: IdMap | undefined): Promise<void> {
+  async attach(container: Inside, mount: MountSpec, idmap: IdMap | undefined): Promise<void> {
     const userNs = mount.shifted && idmap ? await userNamespace(idmap) : undefined;
     const { tree, isDirectory } = withSource(mount, (path, isDirectory) => ({
       isDirectory,
       tree: cloneMountIn(path, {
         namespace: userNs,
         recursive: mount.recursive ?? false,
-        readonly: mount.readonly ?? false,
-        propagates: mount.propagation !== undefined,
+        ...(mount.options ? { options: mount.options } : {}),
+        propagation: mount.propagation,
       }),
     }));
     try {
       const owner = { uid: rootOf(idmap?.uid), gid: rootOf(idmap?.gid) };
-      const failure = await this.#thread.attach({ pid, tree, target: mount.target, isDirectory, ...owner });
-      if (failure) {
-        throw new LidoError("bad_request", `Cannot mount at "${mount.target}" in the instance: ${failure.code}`);
-      }
+      const answer = await this.#ask(container, mount.target, { kind: "attach", tree, isDirectory, ...owner });
+      if (answer.code !== undefined) throw refusal(`Cannot mount at "${mount.target}" in the instance`, answer.code);
     } finally {
       closeFd(tree);
     }
   }
 
-  async detach(pid: number, target: string, options: { lazy?: boolean; processes: () => number[] }): Promise<void> {
-    const failure = await this.#thread.detach({ pid, target, lazy: options.lazy ?? false });
-    if (!failure) return;
-    if (failure.code !== "EBUSY") {
-      throw new LidoError("bad_request", `Cannot unmount "${target}" in the instance: ${failure.code}`);
+  async detach(
+    container: Inside,
+    mount: MountPlace,
+    options: { lazy?: boolean; processes: () => number[] },
+  ): Promise<void> {
+    const root = mountRoot(mount);
+    const answer = await this.#ask(container, mount.target, {
+      kind: "detach",
+      lazy: options.lazy ?? false,
+      ...(root ? { root } : {}),
+    });
+    if (answer.code === undefined) return;
+    const what = `Cannot unmount "${mount.target}" in the instance`;
+    if (answer.code === "COVERED") {
+      throw new LidoError("bad_request", `${what}: the instance has mounted something over it`);
     }
-    const holders = findHolders(options.processes(), target);
-    throw new LidoError(
-      "bad_request",
-      `Cannot unmount "${target}" in the instance: it is in use${
-        holders.length > 0 ? ` by ${holders.join(", ")}` : ""
-      }`,
-    );
+    if (answer.code !== "EBUSY") throw refusal(what, answer.code);
+    const holders = findHolders(container.pid, options.processes(), mount.target);
+    const by = holders.length > 0 ? ` by ${holders.join(", ")}` : "";
+    throw new LidoError("bad_request", `${what}: it is in use${by}`);
+  }
+
+  async isAttached(container: Inside, mount: MountPlace): Promise<boolean> {
+    const root = mountRoot(mount);
+    const answer = await this.#ask(container, mount.target, { kind: "look", ...(root ? { root } : {}) });
+    if (answer.code !== undefined) throw refusal(`Cannot look at "${mount.target}" in the instance`, answer.code);
+    return answer.isMounted ?? false;
   }
 
   close(): Promise<void> {
     return this.#thread.close();
   }
+
+  #ask(
+    { pid, pidfd }: Inside,
+    target: string,
+    request: DistributiveOmit<Parameters<HotPlugThread["ask"]>[0], "pid" | "pidfd" | "target">,
+  ): Promise<HotPlugAnswer> {
+    return this.#thread.ask({ ...request, pid, pidfd, target });
+  }
+}
+
+type DistributiveOmit<T, K extends PropertyKey> = T extends unknown ? Omit<T, K> : never;
+
+function refusal(what: string, code: string): LidoError {
+  return new LidoError("bad_request", `${what}: ${reasons[code] ?? code}`);
 }
 
 function rootOf(ranges: IdMap["uid"] | undefined): number {
   return ranges?.find(({ container }) => container === 0)?.host ?? 0;
 }
 
-const holdersMax = 8;
-
-/** @returns "sh (pid 123)" for those that have their directory, root or an open file beneath `target`. */
-function findHolders(pids: readonly number[], target: string): string[] {
-  const found: string[] = [];
-  const isBeneath = (path: string) => path === target || path.startsWith(`${target}/`);
-  for (const pid of pids) {
-    if (found.length >= holdersMax) break;
-    try {
-      const fds = readdirSync(`/proc/${pid}/fd`).map((fd) => `fd/${fd}`);
-      const holds = ["cwd", "root", ...fds].some((link) => {
-        try {
-          // Links of a process in another mount namespace are shown from its own root.
-          return isBeneath(readlinkSync(`/proc/${pid}/${link}`));
-        } catch {
-          return false;
-        }
-      });
-      if (holds) found.push(`${readFileSync(`/proc/${pid}/comm`, "utf8").trim()} (pid ${pid})`);
-    } catch { /* gone meanwhile */ }
+/** @returns undefined when the source is gone. */
+function mountRoot(mount: MountPlace): MountRoot | undefined {
+  try {
+    return withSource(mount, (path) => {
+      const { dev: device, ino: inode } = statSync(path, { bigint: true });
+      return { device, inode };
+    });
+  } catch {
+    return undefined;
   }
-  return found;
 }

@@ -21,12 +21,16 @@ export interface MountSpec {
   readonly subPath?: string;
   /** Absolute path in the container; resolved beneath its root, made if missing. */
   readonly target: string;
-  readonly readonly?: boolean;
+  /** Of `mountOptionNames` (drivers/host/mount_options.ts), such as "ro" and "nosuid". */
+  readonly options?: readonly string[];
   readonly recursive?: boolean;
   readonly propagation?: string;
   /** Whether the mount gets the container's id map (idmapped mount), so that root-owned files on disk are root's inside. */
   readonly shifted?: boolean;
 }
+
+/** A mount of a container, as far as it must be known to find it there. */
+export type MountPlace = Pick<MountSpec, "source" | "subPath" | "target">;
 
 export interface ContainerSpec {
   readonly name: string;
@@ -108,7 +112,11 @@ export interface Runtime {
   exec(name: string, command: CommandSpec, stdio: CommandStdio): Promise<LaunchedCommand>;
   /** Mounts into the running container's own namespace. @throws {LidoError} When the target leaves the root or cannot be made. */
   attach(name: string, mount: MountSpec): Promise<void>;
-  detach(name: string, target: string, options?: { lazy?: boolean }): Promise<void>;
+  /** Unmounts it, wherever the container may have moved it. What is not mounted any more is no error.
+   * @throws {LidoError} When it is in use, with who holds it; not so if it may go `lazy`, when they have let it go. */
+  detach(name: string, mount: MountPlace, options?: { lazy?: boolean }): Promise<void>;
+  /** Whether it is mounted at its target now. */
+  isAttached(name: string, mount: MountPlace): Promise<boolean>;
   /** Processes, memory and CPU of a container from its cgroup. */
   usage(name: string): Promise<{ processes: number; memoryBytes: bigint; memoryPeakBytes: bigint; cpuNs: bigint }>;
   /** Ends watching; containers go on. */

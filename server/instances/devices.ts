@@ -4,6 +4,7 @@ import { posix } from "node:path";
 import { LidoError } from "../../api/errors.ts";
 import { parseSizeBytes } from "../../api/size.ts";
 import type { Config, Devices } from "../../api/types.ts";
+import { mountOptionNames } from "../../drivers/host/mount_options.ts";
 import { boolean, isTrue } from "./config_keys.ts";
 
 const propagations = ["private", "shared", "slave", "unbindable", "rprivate", "rshared", "rslave", "runbindable"];
@@ -13,6 +14,12 @@ const diskOptions: Readonly<Record<string, (value: string) => string | undefined
   pool: () => undefined,
   propagation: (value) =>
     propagations.includes(value) ? undefined : `Invalid value "${value}" (not one of [${propagations.join(" ")}])`,
+  "raw.mount.options": (value) => {
+    const unknown = mountOptions(value).find((word) => !mountOptionNames.includes(word));
+    return unknown === undefined
+      ? undefined
+      : `Cannot apply "${unknown}" to what is mounted already (not one of [${mountOptionNames.join(" ")}])`;
+  },
   readonly: boolean,
   recursive: boolean,
   required: boolean,
@@ -31,7 +38,8 @@ export interface Disk {
   readonly hostPath?: string;
   /** Absolute and normal, never "/". */
   readonly target: string;
-  readonly readonly: boolean;
+  /** Of the mount: "ro", "nosuid" and the like. */
+  readonly options: readonly string[];
   readonly recursive: boolean;
   readonly shift: boolean;
   readonly required: boolean;
@@ -41,9 +49,9 @@ export interface Disk {
 /** Checks the devices of one instance or profile by themselves.
  * @throws {LidoError} bad_request, `Invalid devices: Device validation failed for "x": …`. */
 export function checkDevices(devices: Devices): void {
-  const seenPaths = new Map<string, string>();
-  for (const [name, device] of Object.entries(devices)) {
-    const reason = reasonAgainstName(name) ?? reasonAgainst(name, device) ?? reasonAgainstPath(device, seenPaths, name);
+  const paths = countPaths(Object.values(devices));
+  for (const [name, device] of sorted(devices)) {
+    const reason = reasonAgainstName(name) ?? reasonAgainst(name, device) ?? reasonAgainstPath(device, paths);
     if (reason) {
       throw new LidoError("bad_request", `Invalid devices: Device validation failed for "${name}": ${reason}`);
     }
@@ -53,9 +61,9 @@ export function checkDevices(devices: Devices): void {
 /** Checks the devices an instance has in the end, its profiles' included: one path, one device; no second root.
  * @throws {LidoError} bad_request. */
 export function checkExpandedDevices(devices: Devices): void {
-  const seenPaths = new Map<string, string>();
-  for (const [name, device] of Object.entries(devices)) {
-    const reason = isRoot(device) ? undefined : reasonAgainstPath(device, seenPaths, name);
+  const paths = countPaths(Object.values(devices).filter((device) => !isRoot(device)));
+  for (const [name, device] of sorted(devices)) {
+    const reason = isRoot(device) ? undefined : reasonAgainstPath(device, paths);
     if (reason) {
       throw new LidoError("bad_request", `Invalid expanded devices: Device validation failed for "${name}": ${reason}`);
     }
@@ -106,13 +114,15 @@ function toDisk(name: string, device: Config): Disk {
       ? { volume: { pool: device.pool, name: volumeName, subPath: slash < 0 ? "" : device.source!.slice(slash + 1) } }
       : { hostPath: device.source! }),
     target: normal(device.path!),
-    readonly: isTrue(device.readonly),
+    options: [...mountOptions(device["raw.mount.options"] ?? ""), ...(isTrue(device.readonly) ? ["ro"] : [])],
     recursive: isTrue(device.recursive),
     shift: isTrue(device.shift),
     required: device.required === undefined || device.required === "" || isTrue(device.required),
     ...(device.propagation ? { propagation: device.propagation } : {}),
   };
 }
+
+const mountOptions = (text: string): string[] => text.split(",").map((word) => word.trim()).filter(Boolean);
 
 const depth = (path: string): number => path.split("/").length;
 
@@ -172,10 +182,23 @@ function reasonAgainst(name: string, device: Config): string | undefined {
   return undefined;
 }
 
-function reasonAgainstPath(device: Config, seen: Map<string, string>, name: string): string | undefined {
+/** As LXD, which names the first of two. */
+function sorted(devices: Devices): [string, Config][] {
+  return Object.entries(devices).sort(([left], [right]) => left < right ? -1 : 1);
+}
+
+function countPaths(devices: readonly Config[]): Map<string, number> {
+  const counts = new Map<string, number>();
+  for (const device of devices) {
+    if (device.type !== "disk" || !device.path) continue;
+    const path = normal(device.path);
+    counts.set(path, (counts.get(path) ?? 0) + 1);
+  }
+  return counts;
+}
+
+function reasonAgainstPath(device: Config, counts: ReadonlyMap<string, number>): string | undefined {
   if (device.type !== "disk" || !device.path) return undefined;
   const path = normal(device.path);
-  if (seen.has(path)) return `More than one disk device uses the same path "${path}"`;
-  seen.set(path, name);
-  return undefined;
+  return counts.get(path)! > 1 ? `More than one disk device uses the same path "${path}"` : undefined;
 }

@@ -30,6 +30,11 @@ for (
       disk({ path: "/m", source: "/srv", propagation: "z" }),
       'option "propagation": Invalid value',
     ],
+    [
+      "an option of a filesystem",
+      disk({ path: "/m", source: "/srv", "raw.mount.options": "nosuid,uid=0" }),
+      'option "raw.mount.options": Cannot apply "uid=0" to what is mounted already (not one of [ro rw nosuid ',
+    ],
     ["another type", { type: "nic" }, 'Failed loading device "a": Unsupported device type'],
     ["no type", {}, 'Failed loading device "a": Unsupported device type'],
   ] as const
@@ -45,7 +50,7 @@ for (
 Deno.test("checkDevices() refuses two devices at one path, however it is spelled", () => {
   assert.throws(
     () => checkDevices({ a: disk({ path: "/mnt/", source: "/x" }), b: disk({ path: "/y/../mnt", source: "/z" }) }),
-    /Device validation failed for "b": More than one disk device uses the same path "\/mnt"/,
+    /Device validation failed for "a": More than one disk device uses the same path "\/mnt"/,
   );
 });
 
@@ -68,12 +73,19 @@ Deno.test("disksOf() mounts parents before children and keeps within the root", 
     root: disk({ path: "/", pool: "p" }),
     c: disk({ path: "/a/b/c", source: "/1" }),
     b: disk({ path: "/a/b", pool: "p", source: "v/sub/dir" }),
-    z: disk({ path: "/../../z", source: "/2", required: "false" }),
+    z: disk({
+      path: "/../../z",
+      source: "/2",
+      required: "false",
+      readonly: "true",
+      "raw.mount.options": "nosuid, noatime",
+    }),
     n: { type: "none" },
   });
   assert.deepEqual(disks.map((each) => each.target), ["/z", "/a/b", "/a/b/c"]);
   assert.deepEqual(disks[1]!.volume, { pool: "p", name: "v", subPath: "sub/dir" });
   assert.equal(disks[0]!.required, false);
+  assert.deepEqual(disks[0]!.options, ["nosuid", "noatime", "ro"]);
 });
 
 Deno.test("sameDevice() looks at meaning, not order", () => {

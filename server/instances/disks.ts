@@ -1,10 +1,12 @@
 import { stat } from "node:fs/promises";
 import { LidoError } from "../../api/errors.ts";
-import type { IdMap, MountSpec } from "../../drivers/runtime/runtime.ts";
+import type { Devices } from "../../api/types.ts";
+import type { IdMap, MountPlace, MountSpec } from "../../drivers/runtime/runtime.ts";
 import type { Volume } from "../../drivers/storage/driver.ts";
 import { type Disk, disksOf } from "./devices.ts";
 import type { InstanceServices } from "./ports.ts";
-import type { InstanceRecords } from "./records.ts";
+import type { InstanceRecord, InstanceRecords } from "./records.ts";
+import type { ShiftProgress } from "./rootfs.ts";
 import { prefixed, type Sharing } from "./sharing.ts";
 
 /** Makes disk devices ready to be mounted into a container, and lets them go. */
@@ -41,14 +43,33 @@ export class Disks {
 
   /** The caller holds the disk's volume. @param map The container's map, absent when privileged. @returns undefined for a source that is missing and need not be there.
    * @throws {LidoError} `Failed to start device "x": …`. */
-  async prepare(instance: string, disk: Disk, map: IdMap | undefined): Promise<MountSpec | undefined> {
+  async prepare(
+    instance: string,
+    disk: Disk,
+    map: IdMap | undefined,
+    progress?: ShiftProgress,
+  ): Promise<MountSpec | undefined> {
     try {
       return disk.volume
-        ? await this.#prepareVolume(instance, disk, disk.volume, map)
+        ? await this.#prepareVolume(instance, disk, disk.volume, map, progress)
         : await this.#prepareHostPath(disk, disk.hostPath!, map);
     } catch (error) {
       throw prefixed(`Failed to start device "${disk.device}": `, error);
     }
+  }
+
+  /** Where a disk is mounted from and to, whatever has become of its source. */
+  place(disk: Disk): MountPlace {
+    if (!disk.volume) return { source: disk.hostPath!, target: disk.target };
+    const { pool, subPath } = disk.volume;
+    const source = this.#services.pools.driver(pool).path(volumeOf(disk.volume));
+    return { source, target: disk.target, ...(subPath ? { subPath } : {}) };
+  }
+
+  /** Has the source of a disk there while something is done with it. */
+  async use(disk: Disk): Promise<AsyncDisposable> {
+    if (!disk.volume) return { [Symbol.asyncDispose]: () => Promise.resolve() };
+    return await this.#services.mounts.use(disk.volume.pool, volumeOf(disk.volume));
   }
 
   /** The instance needs the volume of a disk no more. */
@@ -59,7 +80,7 @@ export class Disks {
 
   /** After a restart of the daemon: the running instance has its disks' volumes. */
   adoptAll(instance: string): void {
-    for (const disk of disksOf(this.#records.expand(this.#records.get(instance)).devices)) {
+    for (const disk of disksOf(this.#devices(this.#records.get(instance)))) {
       if (!disk.volume) continue;
       this.#services.mounts.adopt(disk.volume.pool, volumeOf(disk.volume), holderOf(instance, disk));
     }
@@ -69,7 +90,12 @@ export class Disks {
   async releaseAll(instance: string): Promise<void> {
     const record = this.#records.find(instance);
     if (!record) return;
-    for (const disk of disksOf(this.#records.expand(record).devices)) await this.release(instance, disk);
+    for (const disk of disksOf(this.#devices(record))) await this.release(instance, disk);
+  }
+
+  /** Those that are mounted; of an instance that is only being started, its own. */
+  #devices(record: InstanceRecord): Devices {
+    return this.#records.mounted(record.name) ?? this.#records.expand(record).devices;
   }
 
   async #prepareVolume(
@@ -77,8 +103,9 @@ export class Disks {
     disk: Disk,
     volume: NonNullable<Disk["volume"]>,
     map: IdMap | undefined,
+    progress: ShiftProgress | undefined,
   ): Promise<MountSpec> {
-    const { shifted } = await this.#sharing.prepare(instance, volume.pool, volume.name, map);
+    const { shifted } = await this.#sharing.prepare(instance, volume.pool, volume.name, map, progress);
     const root = await this.#services.mounts.hold(volume.pool, volumeOf(volume), holderOf(instance, disk));
     if (volume.subPath && !(await this.#services.files.exists(root, volume.subPath))) {
       await this.release(instance, disk);
@@ -114,7 +141,7 @@ export class Disks {
       source,
       target: disk.target,
       shifted,
-      readonly: disk.readonly,
+      options: disk.options,
       recursive: disk.recursive,
       ...(disk.propagation ? { propagation: disk.propagation } : {}),
     };

@@ -4,6 +4,7 @@
 import { LidoError, messageOf } from "../../api/errors.ts";
 import type {
   Config,
+  Devices,
   Instance,
   InstanceFull,
   InstancePut,
@@ -17,6 +18,7 @@ import { Creation } from "./create.ts";
 import { isTrue } from "./config_keys.ts";
 import { disksOf } from "./devices.ts";
 import { Disks } from "./disks.ts";
+import { HotDisks } from "./hot_disks.ts";
 import { parseIdmap } from "./idmaps.ts";
 import { Lifecycle } from "./lifecycle.ts";
 import { type Action, OperationLocks } from "./locks.ts";
@@ -28,7 +30,7 @@ import { Renames } from "./rename.ts";
 import { Rootfs, type ShiftProgress, volumeOf } from "./rootfs.ts";
 import { Sharing } from "./sharing.ts";
 import { InstanceSnapshots } from "./snapshots.ts";
-import { type Settings, Updates } from "./update.ts";
+import { type Settings, type UpdateOptions, Updates } from "./update.ts";
 import { type InstanceSnapshotView, instanceView, snapshotView, stateView } from "./view.ts";
 
 /** What a command needs to know of the container it is started in. */
@@ -77,12 +79,12 @@ export class Instances {
     this.#creation = new Creation(services, this.#records, maps, disks);
     this.#snapshots = new InstanceSnapshots(services, this.#records, this.#rootfs);
     this.#renames = new Renames(services, this.#records, this.#rootfs);
-    this.#updates = new Updates({ ...parts, adopted: () => this.adopt() });
+    const hot = new HotDisks(services, this.#records, disks, () => this.adopt());
+    this.#updates = new Updates({ ...parts, hot });
     this.#lifecycle = new Lifecycle({
       ...parts,
       rootfs: this.#rootfs,
       locks: this.#locks,
-      started: (name) => this.#updates.started(name),
       remove: (record) => this.#creation.delete(record),
     });
   }
@@ -164,24 +166,25 @@ export class Instances {
   }
 
   /** Replaces the settings, or brings a snapshot back. @throws {LidoError} not_found or bad_request. */
-  update(name: string, put: InstancePut): Operation {
+  update(name: string, put: InstancePut, options: UpdateOptions = {}): Operation {
     if (put.restore) return this.#restore(name, put.restore);
     const record = this.#records.get(name);
     const settings: Settings = { ...put, profiles: put.profiles ?? [] };
-    return this.#update(record, settings);
+    return this.#update(record, settings, options);
   }
 
   /** Changes some of the settings. */
-  patch(name: string, put: Partial<InstancePut>): Operation {
+  patch(name: string, put: Partial<InstancePut>, options: UpdateOptions = {}): Operation {
     const record = this.#records.get(name);
-    return this.#update(record, {
+    const settings: Settings = {
       architecture: put.architecture || record.architecture,
       description: put.description ?? record.description,
       ephemeral: put.ephemeral ?? record.ephemeral,
       config: { ...record.config, ...put.config },
       devices: { ...record.devices, ...put.devices },
       profiles: put.profiles ?? record.profiles,
-    });
+    };
+    return this.#update(record, settings, options);
   }
 
   /** @throws {LidoError} bad_request or conflict. */
@@ -266,14 +269,22 @@ export class Instances {
     return { name, pid: running.pid, config, ...(idmap ? { idmap } : {}) };
   }
 
-  /** Makes every instance that uses a profile follow its change. Called after the profile was saved.
-   * @throws {LidoError} bad_request that names the instances which could not. */
-  async profileChanged(profile: string): Promise<void> {
+  /** The instances that have a profile, with all their devices. */
+  profileUsers(profile: string): Map<string, Devices> {
+    const records = this.#records.list().filter((each) => each.profiles.includes(profile));
+    const expanded = this.#records.expandAll(records);
+    return new Map(records.map(({ name }, index) => [name, expanded[index]!.devices]));
+  }
+
+  /** Makes the instances that use a profile follow its change. Called after the profile was saved.
+   * @param before What `profileUsers` said until then. @throws {LidoError} bad_request that names the instances which could not. */
+  async profileChanged(before: ReadonlyMap<string, Devices>, options: UpdateOptions = {}): Promise<void> {
+    await this.adopt();
     const failures: string[] = [];
-    for (const record of this.#records.list().filter((each) => each.profiles.includes(profile))) {
+    for (const record of this.#records.list().filter(({ name }) => before.has(name))) {
       try {
         using _lock = await this.#locks.wait(record.name, "update");
-        await this.#updates.follow(record.name);
+        await this.#updates.follow(record.name, before.get(record.name)!, options);
       } catch (error) {
         failures.push(`${record.name}: ${messageOf(error)}`);
       }
@@ -315,9 +326,6 @@ export class Instances {
   async start(): Promise<void> {
     await this.adopt();
     const due = await this.#lifecycle.takeUp();
-    for (const record of this.#records.list()) {
-      if (this.#services.runtime.get(record.name)) this.#updates.started(record.name);
-    }
     this.#autostart = this.#startAll(due);
   }
 
@@ -344,14 +352,15 @@ export class Instances {
     }
   }
 
-  #update(record: InstanceRecord, settings: Settings): Operation {
+  #update(record: InstanceRecord, settings: Settings, options: UpdateOptions): Operation {
     this.#records.checkProfiles(settings.profiles, () => "Profile not found");
     const cleaned = { ...settings, config: merge(settings.config, {}) };
     return this.#operate(
       record.name,
       "update",
       "Updating instance",
-      () => this.#updates.apply(record.name, cleaned),
+      (operation) =>
+        this.#updates.apply(record.name, cleaned, { ...options, progress: progressOf(operation, "volume") }),
     );
   }
 
@@ -443,9 +452,9 @@ export class Instances {
   }
 }
 
-const progressOf = (operation: Operation): ShiftProgress => (entries) =>
+const progressOf = (operation: Operation, what: "container" | "volume" = "container"): ShiftProgress => (entries) =>
   operation.update({
-    container_progress: `Remapping container filesystem: ${entries} files`,
+    container_progress: `Remapping ${what === "volume" ? "storage volume" : "container filesystem"}: ${entries} files`,
     progress: { stage: "container_progress", processed: String(entries) },
   });
 

@@ -34,20 +34,18 @@ export class Lifecycle {
   readonly #disks: Disks;
   readonly #rootfs: Rootfs;
   readonly #locks: OperationLocks;
-  readonly #started: (name: string) => void;
   readonly #remove: (record: InstanceRecord) => Promise<void>;
   /** Stops that wait for their container's end. */
   readonly #waiting = new Map<string, (status: ExitStatus) => void>();
   readonly #background = new Set<Promise<void>>();
 
-  /** @param parts.started Is told of each container that was started. @param parts.remove Deletes an ephemeral instance that has ended. */
+  /** @param parts.remove Deletes an ephemeral instance that has ended. */
   constructor(parts: {
     services: InstanceServices;
     records: InstanceRecords;
     disks: Disks;
     rootfs: Rootfs;
     locks: OperationLocks;
-    started: (name: string) => void;
     remove: (record: InstanceRecord) => Promise<void>;
   }) {
     this.#services = parts.services;
@@ -55,7 +53,6 @@ export class Lifecycle {
     this.#disks = parts.disks;
     this.#rootfs = parts.rootfs;
     this.#locks = parts.locks;
-    this.#started = parts.started;
     this.#remove = parts.remove;
     this.#services.runtime.onExit((name, status) => this.#ended(name, status));
   }
@@ -81,21 +78,23 @@ export class Lifecycle {
     const disks = disksOf(devices);
     await this.#disks.hold(disks, async () => {
       for (const disk of disks) {
-        const mount = await this.#disks.prepare(name, disk, map);
+        const mount = await this.#disks.prepare(name, disk, map, progress);
         if (mount) mounts.push(mount);
       }
     });
     await runtime.start(await this.#specification(record, config, { rootfs, shifted, map, mounts }));
     revert.move();
-    this.#records.update(name, {
-      config: merge(this.#records.get(name).config, {
-        "volatile.idmap.current": formatIdmap(map),
-        "volatile.idmap.next": formatIdmap(map),
-        "volatile.last_state.power": "RUNNING",
-      }),
-      lastUsedAt: new Date().toISOString(),
+    this.#services.database.transaction(() => {
+      this.#records.update(name, {
+        config: merge(this.#records.get(name).config, {
+          "volatile.idmap.current": formatIdmap(map),
+          "volatile.idmap.next": formatIdmap(map),
+          "volatile.last_state.power": "RUNNING",
+        }),
+        lastUsedAt: new Date().toISOString(),
+      });
+      this.#records.setMounted(name, devices);
     });
-    this.#started(name);
     this.#publish("instance-started", name);
   }
 
@@ -235,7 +234,10 @@ export class Lifecycle {
     await this.#disks.releaseAll(name);
     const record = this.#records.get(name);
     await this.#rootfs.release(record);
-    this.#records.setConfig(name, { "volatile.last_state.power": "STOPPED" });
+    this.#services.database.transaction(() => {
+      this.#records.setConfig(name, { "volatile.last_state.power": "STOPPED" });
+      this.#records.setMounted(name, undefined);
+    });
     if (record.ephemeral && !restart) await this.#remove(record);
   }
 

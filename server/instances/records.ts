@@ -166,6 +166,29 @@ export class InstanceRecords {
     this.#database.run("DELETE FROM instance_snapshots WHERE instance_id = ? AND name = ?", instance.id, name);
   }
 
+  /** The devices that a running container has mounted. @returns undefined for one that does not run. */
+  mounted(name: string): Devices | undefined {
+    const row = this.#database.get(
+      "SELECT instance_mounts.devices FROM instance_mounts JOIN instances ON instances.id = instance_id WHERE name = ?",
+      name,
+    );
+    return row && parse(row.devices);
+  }
+
+  /** @param devices undefined when nothing is any more. */
+  setMounted(name: string, devices: Devices | undefined): void {
+    const id = this.find(name)?.id;
+    if (id === undefined) return;
+    if (!devices) this.#database.run("DELETE FROM instance_mounts WHERE instance_id = ?", id);
+    else {
+      this.#database.run(
+        "INSERT OR REPLACE INTO instance_mounts (instance_id, devices) VALUES (?, ?)",
+        id,
+        JSON.stringify(devices),
+      );
+    }
+  }
+
   /** @throws {LidoError} bad_request when one of `profiles` is not there. */
   checkProfiles(profiles: readonly string[], textOfMissing: (name: string) => string): void {
     const known = this.#profiles();

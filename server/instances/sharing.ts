@@ -40,7 +40,7 @@ export class Sharing {
       const [from, to] = cause === "crashed" ? [payload.from, payload.to] : [payload.to, payload.from];
       const volume = this.#find(payload.pool, payload.volume);
       if (!volume) return;
-      await this.#shift(payload.pool, payload.volume, from, to);
+      await this.#shift(payload.pool, payload.volume, from, to, () => {});
       this.#setMap(volume.id, to);
     });
   }
@@ -58,7 +58,13 @@ export class Sharing {
   /** Makes a volume's owners fit a container that is about to mount it; the caller holds the volume's lock.
    * @param map The container's map; absent when it is privileged.
    * @returns Whether it must be mounted with the container's map. @throws {LidoError} bad_request with LXD's texts. */
-  async prepare(instance: string, pool: string, name: string, map: IdMap | undefined): Promise<{ shifted: boolean }> {
+  async prepare(
+    instance: string,
+    pool: string,
+    name: string,
+    map: IdMap | undefined,
+    progress: (entries: number) => void = () => {},
+  ): Promise<{ shifted: boolean }> {
     const volume = this.get(pool, name);
     if (isTrue(volume.config["security.unmapped"])) return { shifted: false };
     const isShifted = isTrue(volume.config["security.shifted"]);
@@ -69,8 +75,9 @@ export class Sharing {
     const last = parseIdmap(volume.config["volatile.idmap.last"]);
     if (!sameIdmap(last, next)) {
       try {
-        this.#checkUsers(instance, pool, name, next);
-        await this.#remap(volume, pool, name, formatIdmap(last), formatIdmap(next));
+        // Whoever uses a shifted volume: none of them runs, or it could not have become one.
+        if (!isShifted) this.#checkUsers(instance, pool, name, next);
+        await this.#remap({ id: volume.id, pool, name }, last, next, progress);
       } catch (error) {
         throw prefixed(
           `Failed mounting volume: Failed shifting storage volume "${name}" of type "custom" on storage pool "${pool}": `,
@@ -109,19 +116,32 @@ export class Sharing {
     }
   }
 
-  async #remap(volume: CustomVolume, pool: string, name: string, from: string, to: string): Promise<void> {
-    this.#setConfig(volume.id, { "volatile.idmap.next": to });
-    for (const step of shiftSteps(parseIdmap(from), parseIdmap(to)).map(formatIdmap)) {
-      await using intent = this.#openShift({ pool, volume: name, from, to: step });
-      await this.#shift(pool, name, from, step);
-      intent.commit(() => this.#setMap(volume.id, step));
-      from = step;
+  async #remap(
+    volume: { id: number; pool: string; name: string },
+    from: IdMap | undefined,
+    to: IdMap | undefined,
+    progress: (entries: number) => void,
+  ): Promise<void> {
+    const { id, pool, name } = volume;
+    this.#setConfig(id, { "volatile.idmap.next": formatIdmap(to) });
+    let last = formatIdmap(from);
+    for (const step of shiftSteps(from, to).map(formatIdmap)) {
+      await using intent = this.#openShift({ pool, volume: name, from: last, to: step });
+      await this.#shift(pool, name, last, step, progress);
+      intent.commit(() => this.#setMap(id, step));
+      last = step;
     }
   }
 
-  async #shift(pool: string, name: string, from: string, to: string): Promise<void> {
+  async #shift(
+    pool: string,
+    name: string,
+    from: string,
+    to: string,
+    progress: (entries: number) => void,
+  ): Promise<void> {
     await using use = await this.#services.mounts.use(pool, { type: "custom", name: `default_${name}` });
-    await this.#services.ids.shift(use.path, parseIdmap(from), parseIdmap(to));
+    await this.#services.ids.shift(use.path, parseIdmap(from), parseIdmap(to), { progress });
   }
 
   #find(pool: string, name: string): CustomVolume | undefined {

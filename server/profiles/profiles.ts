@@ -3,13 +3,23 @@ import type { Devices, Profile, ProfilePut, ProfilesPost } from "../../api/types
 import type { Events } from "../events/events.ts";
 import { checkProfileConfig } from "../instances/config_keys.ts";
 import { checkDevices } from "../instances/devices.ts";
+import type { UpdateOptions } from "../instances/update.ts";
+import type { Intent, Journal } from "../journal/journal.ts";
 import type { Database, Row } from "../state/database.ts";
 
 export interface ProfilesOptions {
   readonly database: Database;
   readonly events: Events;
-  /** Applies a profile's new settings to the instances that have it; the instance service is built later. */
-  readonly changed: (profile: string) => Promise<void>;
+  readonly journal: Journal;
+  /** The instances that have a profile, with all their devices; the instance service is built later. */
+  readonly users: (profile: string) => Map<string, Devices>;
+  /** Applies a profile's new settings to the instances that have it. @param before What `users` said until then. */
+  readonly changed: (before: Map<string, Devices>, options: UpdateOptions) => Promise<void>;
+}
+
+interface UpdateIntent {
+  readonly name: string;
+  readonly before: ProfilePut;
 }
 
 function rootPool(devices: Devices): string | undefined {
@@ -20,8 +30,12 @@ function rootPool(devices: Devices): string | undefined {
 export class Profiles {
   readonly #options: ProfilesOptions;
 
+  readonly #open: (payload: UpdateIntent) => Intent;
+
   constructor(options: ProfilesOptions) {
     this.#options = options;
+    // Some of the instances may have followed: they go back too.
+    this.#open = options.journal.kind<UpdateIntent>("profile.update", ({ name, before }) => this.#change(name, before));
   }
 
   names(): string[] {
@@ -61,7 +75,7 @@ export class Profiles {
 
   /** Changes a profile and the instances that have it. When one of these cannot follow, the profile stays as it was.
    * @param isPatch Whether what is not given stays. */
-  async update(name: string, put: ProfilePut, isPatch: boolean): Promise<void> {
+  async update(name: string, put: ProfilePut, isPatch: boolean, options: UpdateOptions = {}): Promise<void> {
     const row = this.#row(name);
     const before = {
       description: String(row.description),
@@ -77,14 +91,9 @@ export class Profiles {
       : put;
     this.#check(after);
     if (rootPool(after.devices) !== rootPool(before.devices)) this.#checkRootUsers(name);
-    this.#write(name, after);
-    try {
-      await this.#options.changed(name);
-    } catch (error) {
-      this.#write(name, before);
-      await this.#options.changed(name);
-      throw error;
-    }
+    await using intent = this.#open({ name, before });
+    await this.#change(name, after, options);
+    intent.commit(() => {});
     this.#options.events.lifecycle("profile-updated", `/1.0/profiles/${name}`);
   }
 
@@ -112,6 +121,13 @@ export class Profiles {
     if (profile.used_by.length > 0) throw new LidoError("bad_request", "Profile is currently in use");
     this.#options.database.run("DELETE FROM profiles WHERE name = ?", name);
     this.#options.events.lifecycle("profile-deleted", `/1.0/profiles/${name}`);
+  }
+
+  async #change(name: string, put: ProfilePut, options: UpdateOptions = {}): Promise<void> {
+    if (!this.#find(name)) return;
+    const before = this.#options.users(name);
+    this.#write(name, put);
+    await this.#options.changed(before, options);
   }
 
   #write(name: string, put: ProfilePut): void {

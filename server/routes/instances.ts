@@ -16,6 +16,7 @@ import {
 } from "../../api/types.ts";
 import type { InstanceStatePut } from "../../api/types.ts";
 import type { Context } from "../context.ts";
+import { detachOptions } from "./detach.ts";
 import { background, checkEtag, done, newApp, route, sync } from "./route.ts";
 import { clearLog, listLogs, readLog, removeLog } from "../instances/logs.ts";
 
@@ -107,26 +108,24 @@ function addInstances(app: OpenAPIHono, { instances }: Context, root: string): v
       summary: "Replace an instance's settings, or restore a snapshot",
       body: instancePutSchema,
     },
-    ({ c, body, param }) => {
+    ({ c, body, param, query }) => {
       checkEtag(c, instances.etag(param("name")));
-      return background(c, instances.update(param("name"), body));
+      return background(c, instances.update(param("name"), body, detachOptions(query("detach"))));
     },
   );
   route(
     app,
     { method: "patch", path, tag, summary: "Change some of an instance's settings", body: patchSchema },
-    ({ c, body, param }) => {
+    ({ c, body, param, query }) => {
       checkEtag(c, instances.etag(param("name")));
       const { config, devices, profiles, ...rest } = body;
-      return background(
-        c,
-        instances.patch(param("name"), {
-          ...rest,
-          ...(config ? { config } : {}),
-          ...(devices ? { devices } : {}),
-          ...(profiles ? { profiles } : {}),
-        }),
-      );
+      const put = {
+        ...rest,
+        ...(config ? { config } : {}),
+        ...(devices ? { devices } : {}),
+        ...(profiles ? { profiles } : {}),
+      };
+      return background(c, instances.patch(param("name"), put, detachOptions(query("detach"))));
     },
   );
   route(

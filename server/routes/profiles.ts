@@ -2,6 +2,7 @@ import type { OpenAPIHono } from "@hono/zod-openapi";
 import { z } from "zod";
 import { profilePutSchema, profileSchema, profilesPostSchema } from "../../api/types.ts";
 import type { Context } from "../context.ts";
+import { detachOptions } from "./detach.ts";
 import { checkEtag, created, done, newApp, route, sync } from "./route.ts";
 
 const tag = "profiles";
@@ -45,9 +46,9 @@ export function profileRoutes({ profiles }: Pick<Context, "profiles">): OpenAPIH
     route(
       app,
       { method, path: one, summary: "Change a profile", tag, body: profilePutSchema },
-      async ({ c, param, body }) => {
+      async ({ c, param, body, query }) => {
         checkEtag(c, profiles.etag(param("name")));
-        await profiles.update(param("name"), body, method === "patch");
+        await profiles.update(param("name"), body, method === "patch", detachOptions(query("detach")));
         return done(c);
       },
     );

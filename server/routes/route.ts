@@ -55,6 +55,7 @@ export function route<Schema extends z.ZodType | undefined = undefined>(
   const { method, path, body } = options;
   document(app, options);
   app.on(method.toUpperCase(), path.replaceAll(/\{(\w+)\}/g, ":$1"), async (c) => {
+    checkProject(c.req.query("project"));
     const isUpload = options.upload && c.req.header("content-type")?.startsWith("application/octet-stream");
     const parsed = body && !isUpload ? await readBody(c, body) : undefined;
     const request = {
@@ -72,6 +73,12 @@ export function route<Schema extends z.ZodType | undefined = undefined>(
     if (isUpload) return await options.upload!({ ...request, body: undefined });
     return await handler({ ...request, body: parsed as BodyOf<Schema> });
   });
+}
+
+/** There is one project; another's things are not here. */
+function checkProject(name: string | undefined): void {
+  if (!name || name === "default") return;
+  throw new LidoError("not_found", `Project "${name}" not found: "default" is the only one`);
 }
 
 /** @returns The body, checked. @throws {LidoError} too_large, or bad_request with the field and what is wrong with it. */

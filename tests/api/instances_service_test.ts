@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { access, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { instancePutSchema, instancesPostSchema, instanceStatePutSchema } from "../../api/types.ts";
+import { disksOf } from "../../server/instances/devices.ts";
 import { fingerprint, makeWorld, type World } from "./instances_support.ts";
 
 const state = (action: string, more: Record<string, unknown> = {}) => instanceStatePutSchema.parse({ action, ...more });
@@ -201,6 +202,23 @@ Deno.test("sharing: one map works, another is refused with LXD's texts, made the
   assert.deepEqual(world.database.all("SELECT * FROM journal"), []);
 });
 
+Deno.test("sharing: a volume that becomes a shifted one gets its plain owners back, however many use it", async () => {
+  await using world = await makeWorld();
+  await world.addVolume("v1");
+  for (const name of ["c1", "c2"]) {
+    await world.create(name, { devices: { a: volume("v1", "/a") } });
+    await start(world, name);
+  }
+  for (const name of ["c1", "c2"]) await world.done(world.instances.setState(name, stopNow));
+  const config = JSON.stringify({ ...world.volumeConfig("v1"), "security.shifted": "true" });
+  world.database.run("UPDATE storage_volumes SET config = ? WHERE name = 'v1'", config);
+  await change(world, "c2", { config: { "security.idmap.isolated": "true" } });
+  for (const name of ["c2", "c1"]) await start(world, name);
+  assert.deepEqual(world.shifts, ["/custom/default_v1 0 1000000", "/custom/default_v1 1000000 0"]);
+  assert.equal(world.volumeConfig("v1")["volatile.idmap.last"], "[]");
+  for (const name of ["c1", "c2"]) assert.equal(world.runtime.mounts.get(name)!.get("/a")!.shifted, true);
+});
+
 Deno.test("sharing: a volume with one user follows its map; unmapped and shifted ones stay", async () => {
   await using world = await makeWorld();
   await world.addVolume("v1");
@@ -266,12 +284,14 @@ Deno.test("hot plug is all or nothing", async () => {
   await change(world, "c1", { devices: { b: volume("v2", "/b"), c: volume("v1", "/b/deep") } });
   assert.deepEqual(world.runtime.seen, ["detach c1 /a", "attach c1 /b", "attach c1 /b/deep"]);
 
-  world.runtime.failures.set("detach c1 /b", new Error("busy: held by sh (12)"));
-  await assert.rejects(
-    change(world, "c1", { devices: { c: volume("v1", "/b/deep") } }),
-    /Failed to stop device "b": busy/,
-  );
+  const onlyDeep = { devices: { c: volume("v1", "/b/deep") } };
+  world.runtime.failures.set("detach c1 /b/deep", new Error("busy: held by sh (12)"));
+  await assert.rejects(change(world, "c1", onlyDeep), /Failed to stop device "c": busy/);
   assert.deepEqual(Object.keys(world.instances.get("c1").devices), ["b", "c"]);
+  world.runtime.failures.clear();
+  world.runtime.seen.length = 0;
+  await change(world, "c1", onlyDeep);
+  assert.deepEqual(world.runtime.seen, ["detach c1 /b/deep", "detach c1 /b", "attach c1 /b/deep"]);
   assert.deepEqual(world.database.all("SELECT * FROM journal"), []);
 });
 
@@ -280,18 +300,18 @@ Deno.test("a change of a profile reaches running instances, and those that canno
   await world.addVolume("v1");
   await world.create("c1");
   await start(world, "c1");
-  const save = (devices: object) =>
+  const save = async (devices: object) => {
+    const before = world.instances.profileUsers("default");
     world.database.run("UPDATE profiles SET devices = ? WHERE name = 'default'", JSON.stringify(devices));
+    await world.instances.profileChanged(before);
+  };
   const root = { type: "disk", path: "/", pool: "p" };
-  save({ root, v: volume("v1", "/v") });
-  await world.instances.profileChanged("default");
+  await save({ root, v: volume("v1", "/v") });
   assert.ok(world.runtime.mounts.get("c1")!.has("/v"));
-  save({ root });
-  await world.instances.profileChanged("default");
+  await save({ root });
   assert.ok(!world.runtime.mounts.get("c1")!.has("/v"));
-  save({ root, v: volume("gone", "/v") });
   await assert.rejects(
-    world.instances.profileChanged("default"),
+    save({ root, v: volume("gone", "/v") }),
     /The following instances failed to update: c1: Failed to start device "v": /,
   );
 });
@@ -352,7 +372,8 @@ Deno.test("after a restart of the daemon: what runs is taken up, what ended is s
   for (const name of ["runs", "ended"]) await start(first, name);
   await change(first, "runs", { devices: { v: volume("v1", "/v") } });
   // Killed in the middle of an attach at /w, of a creation, and after a container's end that nobody saw.
-  const half = JSON.stringify({ name: "runs", targets: ["/w"] });
+  const added = [{ ...disksOf({ w: { type: "disk", path: "/w", source: "/x" } })[0]! }];
+  const half = JSON.stringify({ name: "runs", removed: [], added });
   first.database.run("INSERT INTO journal (kind, payload, created_at) VALUES ('instance.hotplug', ?, '')", half);
   first.database.run(
     "INSERT INTO journal (kind, payload, created_at) VALUES ('instance.create', ?, '')",

@@ -1,9 +1,9 @@
-import { LidoError } from "../../api/errors.ts";
 import type {
   CommandSpec,
   CommandStdio,
   ContainerSpec,
   LaunchedCommand,
+  MountPlace,
   MountSpec,
   RunningContainer,
   Runtime,
@@ -79,9 +79,13 @@ export class FakeRuntime implements Runtime {
     this.mounts.get(name)!.set(mount.target, mount);
   }
 
-  async detach(name: string, target: string, options: { lazy?: boolean } = {}): Promise<void> {
+  async detach(name: string, { target }: MountPlace, options: { lazy?: boolean } = {}): Promise<void> {
     this.#see(`detach ${name} ${target}${options.lazy ? " lazy" : ""}`);
-    if (!this.mounts.get(name)!.delete(target)) throw new LidoError("bad_request", `Nothing is mounted at "${target}"`);
+    this.mounts.get(name)!.delete(target);
+  }
+
+  isAttached(name: string, { source, target }: MountPlace): Promise<boolean> {
+    return Promise.resolve(this.mounts.get(name)!.get(target)?.source === source);
   }
 
   usage(): Promise<{ processes: number; memoryBytes: bigint; memoryPeakBytes: bigint; cpuNs: bigint }> {

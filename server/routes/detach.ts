@@ -1,0 +1,10 @@
+import { LidoError } from "../../api/errors.ts";
+import type { UpdateOptions } from "../instances/update.ts";
+
+/** @param value Of `?detach=`: "lazy" lets a disk that is in use go when it is let go; without it that is refused.
+ * @throws {LidoError} bad_request for anything else. */
+export function detachOptions(value: string | undefined): UpdateOptions {
+  if (value === undefined) return {};
+  if (value !== "lazy") throw new LidoError("bad_request", `Invalid detach "${value}": only "lazy" is allowed`);
+  return { lazy: true };
+}
