@@ -1,0 +1,62 @@
+/** The pools that sharing is tried on. $LIDO_SHARING_POOLS adds more, as JSON of the same shape: a guest that has LVM and ZFS. */
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
+import { succeed } from "./command.ts";
+import type { Daemon } from "./daemon.ts";
+
+export interface SharingPlace {
+  readonly name: string;
+  readonly driver: string;
+  /** Words of `storage create`. */
+  readonly config: readonly string[];
+  /** Filesystem of a loop file that becomes the pool's source. */
+  readonly format?: readonly string[];
+  /** Whether the pool lies on an overlay, which has no idmapped mounts. */
+  readonly isOverlaid?: boolean;
+}
+
+const ext4 = ["mkfs.ext4", "-q", "-F", "-O", "quota,project"];
+
+export const sharingPlaces: readonly SharingPlace[] = [
+  { name: "dir on ext4", driver: "dir", config: [], format: ext4 },
+  { name: "dir on xfs", driver: "dir", config: [], format: ["mkfs.xfs", "-q", "-f"] },
+  { name: "btrfs", driver: "btrfs", config: ["size=512MiB"] },
+  ...JSON.parse(process.env.LIDO_SHARING_POOLS ?? "[]") as SharingPlace[],
+];
+
+/** A place where no idmapped mount can be had, so that owners must be changed on disk. */
+export const fallbackPlace: SharingPlace = {
+  name: "dir on an overlay",
+  driver: "dir",
+  config: [],
+  format: ["mkfs.ext4", "-q", "-F"],
+  isOverlaid: true,
+};
+
+/** Makes the pool "pool" there. @returns What takes its filesystem away again, after the daemon's end. */
+export async function makePool(daemon: Daemon, place: SharingPlace): Promise<AsyncDisposable> {
+  const stack = new AsyncDisposableStack();
+  const config = [...place.config];
+  if (place.format) {
+    const base = `${daemon.directory}.place`;
+    stack.defer(() => succeed(["rm", "-rf", base]).then(() => {}));
+    mkdirSync(join(base, "filesystem"), { recursive: true });
+    const file = join(base, "filesystem.img"), at = join(base, "filesystem");
+    await succeed(["truncate", "-s", "600M", file]);
+    await succeed([...place.format, file]);
+    await succeed(["mount", "-o", "loop", file, at]);
+    stack.defer(() => succeed(["umount", at]).then(() => {}));
+    let source = join(at, "source");
+    if (place.isOverlaid) {
+      for (const name of ["lower", "upper", "work", "source"]) mkdirSync(join(at, name));
+      const options = `lowerdir=${join(at, "lower")},upperdir=${join(at, "upper")},workdir=${join(at, "work")}`;
+      await succeed(["mount", "-t", "overlay", "none", "-o", options, source]);
+      stack.defer(() => succeed(["umount", join(at, "source")]).then(() => {}));
+      source = join(source, "pool");
+    }
+    mkdirSync(source);
+    config.push(`source=${source}`);
+  }
+  await daemon.ok("storage", "create", "pool", place.driver, ...config);
+  return { [Symbol.asyncDispose]: () => stack.disposeAsync() };
+}

@@ -1,0 +1,334 @@
+/** Volumes that containers share, on every kind of pool: who owns what, who is refused, and what comes and goes while they run. */
+import assert from "node:assert/strict";
+import { chmodSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { succeed } from "../support/command.ts";
+import { Daemon } from "../support/daemon.ts";
+import { busyboxImage } from "../support/image.ts";
+import { fallbackPlace, makePool, type SharingPlace, sharingPlaces } from "../support/sharing_places.ts";
+
+interface Instance {
+  readonly status: string;
+  readonly config: Record<string, string>;
+  readonly devices: Record<string, Record<string, string>>;
+}
+
+class World {
+  readonly daemon: Daemon;
+
+  constructor(daemon: Daemon) {
+    this.daemon = daemon;
+  }
+
+  ok(...argv: string[]): Promise<string> {
+    return this.daemon.ok(...argv);
+  }
+
+  sh(instance: string, script: string): Promise<string> {
+    return this.daemon.ok("exec", instance, "--", "sh", "-c", script);
+  }
+
+  async fails(argv: readonly string[], text: string): Promise<void> {
+    const { code, err } = await this.daemon.lido(argv);
+    assert.deepEqual([code, err], [1, `Error: ${text}\n`], `lido ${argv.join(" ")}`);
+  }
+
+  async instance(name: string): Promise<Instance> {
+    return await this.daemon.query(`/1.0/instances/${name}`) as Instance;
+  }
+
+  async pid(name: string): Promise<number> {
+    return (await this.daemon.query(`/1.0/instances/${name}/state`) as { pid: number }).pid;
+  }
+
+  volume(name: string): string {
+    return join(this.daemon.directory, "storage-pools/pool/custom", `default_${name}`);
+  }
+
+  rootfs(name: string): string {
+    return join(this.daemon.directory, "storage-pools/pool/containers", name, "rootfs");
+  }
+
+  /** Where a container's mounts are that a user attached. */
+  async mounts(name: string): Promise<string[]> {
+    const targets = await this.sh(name, "cut -d' ' -f5 /proc/self/mountinfo");
+    return targets.split("\n").filter((path) => /^\/(mnt|srv|data)(\/|$)/.test(path)).sort();
+  }
+}
+
+/** A daemon with the pool, the image and the default profile's root on it. */
+async function withWorld(place: SharingPlace, test: (world: World) => Promise<void>): Promise<void> {
+  await using stack = new AsyncDisposableStack();
+  const daemon = await Daemon.start();
+  let pool: AsyncDisposable | undefined;
+  stack.defer(() => pool?.[Symbol.asyncDispose]());
+  stack.use(daemon);
+  pool = await makePool(daemon, place);
+  await daemon.ok("profile", "device", "add", "default", "root", "disk", "path=/", "pool=pool");
+  await daemon.ok("image", "import", await busyboxImage(), "--alias", "bb");
+  await test(new World(daemon));
+}
+
+const differs = (volume: string, text: string) =>
+  `Failed to start device "data": Failed mounting volume: Failed shifting storage volume "${volume}" of type "custom" on storage pool "pool": ${text}`;
+
+/** A file of each kind that a change of owners could spoil. */
+async function plant(rootfs: string): Promise<void> {
+  const at = (name: string) => join(rootfs, "root", name);
+  writeFileSync(at("suid"), "");
+  chmodSync(at("suid"), 0o6755);
+  writeFileSync(at("able"), "", { mode: 0o755 });
+  await succeed(["setcap", "cap_net_raw+ep", at("able")]);
+  writeFileSync(at("listed"), "");
+  await succeed(["setfacl", "-m", "u:1000:rw", at("listed")]);
+  mkdirSync(at("inherits"));
+  await succeed(["setfacl", "-d", "-m", "u:1000:rwx", at("inherits")]);
+  writeFileSync(at("mine"), "");
+  await succeed(["chown", "1000:1000", at("mine")]);
+  await succeed(["ln", at("mine"), at("link")]);
+  symlinkSync("/etc/shadow", at("outside"));
+}
+
+const seenInside = "cd /root; stat -c '%n %u %g %a %h' suid able listed inherits mine link outside | sort";
+
+for (const place of sharingPlaces) {
+  Deno.test(`sharing on ${place.name}`, (t) =>
+    withWorld(place, async (world) => {
+      const { daemon } = world;
+      await world.ok("launch", "bb", "c1");
+      await world.ok("launch", "bb", "c2");
+      await world.ok("launch", "bb", "c3", "-c", "security.idmap.isolated=true");
+      await world.ok("storage", "volume", "create", "pool", "v");
+
+      await t.step("two containers see each other's files with the right owners", async () => {
+        for (const name of ["c1", "c2"]) {
+          await world.ok("storage", "volume", "attach", "pool", "v", name, "data", "/data");
+        }
+        await world.sh("c1", "echo hello > /data/f; chown 1000:1000 /data/f; mkdir /data/d");
+        assert.equal(
+          await world.sh("c2", "cat /data/f; stat -c '%u %g' /data /data/f /data/d"),
+          "hello\n0 0\n1000 1000\n0 0",
+        );
+        const { config } = await daemon.query("/1.0/storage-pools/pool/volumes/custom/v") as Instance;
+        const map = (await world.instance("c1")).config["volatile.idmap.current"]!;
+        assert.deepEqual([config["volatile.idmap.last"], config["volatile.idmap.next"]], [map, map]);
+        const [{ Hostid }] = JSON.parse(map);
+        assert.equal(await succeed(["stat", "-c", "%u", join(world.volume("v"), "f")]), String(Hostid + 1000));
+      });
+
+      await t.step(
+        "an isolated one is refused with LXD's text, running or at its start, and the device is not kept",
+        async () => {
+          const text = differs("v", 'Idmaps of container "c1" and storage volume "v" are not identical');
+          await world.fails(["storage", "volume", "attach", "pool", "v", "c3", "data", "/data"], text);
+          assert.deepEqual((await world.instance("c3")).devices, {});
+          assert.deepEqual(await world.mounts("c3"), []);
+          await world.ok("stop", "-f", "c3");
+          await world.ok("storage", "volume", "attach", "pool", "v", "c3", "data", "/data");
+          await world.fails(["start", "c3"], text);
+          await world.ok("storage", "volume", "detach", "pool", "v", "c2");
+          await world.ok("config", "device", "remove", "c3", "data");
+          await world.ok("start", "c3");
+          const alone = differs("v", "Idmaps of container and storage volume are not identical");
+          await world.fails(["storage", "volume", "attach", "pool", "v", "c3", "data", "/data"], alone);
+        },
+      );
+
+      await t.step("made the same, it works; a volume with one user follows its map", async () => {
+        await world.ok("config", "set", "c3", "security.idmap.isolated=false");
+        await world.ok("restart", "-f", "c3");
+        await world.ok("storage", "volume", "attach", "pool", "v", "c3", "data", "/data");
+        assert.equal(await world.sh("c3", "stat -c '%u %g' /data/f"), "1000 1000");
+        await world.ok("storage", "volume", "detach", "pool", "v", "c1");
+        await world.ok("config", "set", "c3", "security.idmap.isolated=true");
+        await world.ok("restart", "-f", "c3");
+        assert.equal(await world.sh("c3", "stat -c '%u %g' /data/f"), "1000 1000");
+        const map = (await world.instance("c3")).config["volatile.idmap.current"]!;
+        const [{ Hostid }] = JSON.parse(map);
+        assert.equal(await succeed(["stat", "-c", "%u", join(world.volume("v"), "f")]), String(Hostid + 1000));
+        await world.ok("storage", "volume", "detach", "pool", "v", "c3");
+      });
+
+      await t.step("shifted: three containers with three maps write, and each sees its own root as owner", async () => {
+        await world.ok("storage", "volume", "create", "pool", "all", "security.shifted=true");
+        await world.ok("stop", "-f", "c2");
+        await world.ok("config", "set", "c2", "security.privileged=true");
+        await world.ok("start", "c2");
+        const names = ["c1", "c2", "c3"];
+        const maps = await Promise.all(names.map((name) => world.sh(name, "cat /proc/self/uid_map")));
+        assert.equal(new Set(maps).size, 3);
+        for (const name of names) await world.ok("storage", "volume", "attach", "pool", "all", name, "/srv");
+        for (const name of names) {
+          await world.sh(name, `touch /srv/${name}; touch /srv/u-${name}; chown 7:8 /srv/u-${name}`);
+        }
+        const expected = names.flatMap((name) => [`/srv/${name} 0 0`, `/srv/u-${name} 7 8`]).sort().join("\n");
+        for (const name of names) {
+          assert.equal(await world.sh(name, "stat -c '%n %u %g' /srv/* | sort"), expected);
+        }
+        assert.equal(await succeed(["stat", "-c", "%u", join(world.volume("all"), "c3")]), "0");
+        await world.fails(
+          ["storage", "volume", "set", "pool", "all", "security.shifted=false"],
+          "Cannot modify shifting with running instances using the volume",
+        );
+        for (const name of names) await world.ok("storage", "volume", "detach", "pool", "all", name);
+      });
+
+      await t.step(
+        "what a map's change could spoil is as it was: unprivileged, isolated, privileged and back",
+        async () => {
+          await world.ok("init", "bb", "c4");
+          await plant(world.rootfs("c4"));
+          await world.ok("start", "c4");
+          const seen = await world.sh("c4", seenInside);
+          assert.match(seen, /^able 0 0 755 1\n[^]*mine 1000 1000 644 2\n[^]*suid 0 0 6755 1$/);
+          for (
+            const keys of [["security.idmap.isolated=true"], ["security.privileged=true"], [
+              "security.privileged=false",
+            ]]
+          ) {
+            await world.ok("config", "set", "c4", ...keys);
+            await world.ok("restart", "-f", "c4");
+            assert.equal(await world.sh("c4", seenInside), seen, keys[0]);
+          }
+          const able = join(world.rootfs("c4"), "root/able");
+          assert.match(await succeed(["getcap", "-n", able]), /cap_net_raw=ep$/);
+          await world.ok("delete", "-f", "c4");
+        },
+      );
+
+      await t.step("a quota changes while the container runs", async () => {
+        if (place.driver === "dir") return; // its quotas have a suite of their own
+        await world.ok("config", "device", "override", "c1", "root", "size=100MiB");
+        await assert.rejects(world.sh("c1", "dd if=/dev/zero of=/root/big bs=1M count=150"), /quota/i);
+        await world.sh("c1", "rm /root/big");
+        await world.ok("config", "device", "set", "c1", "root", "size=300MiB");
+        await world.sh("c1", "dd if=/dev/zero of=/root/big bs=1M count=150 2>/dev/null; rm /root/big");
+      });
+
+      await t.step("who keeps a volume busy is named; lazily it goes all the same", async () => {
+        await world.ok("storage", "volume", "attach", "pool", "v", "c1", "data", "/data");
+        const pid = await world.sh("c1", "cd /data; sleep 1000 >/dev/null 2>&1 & echo $!");
+        await world.fails(
+          ["storage", "volume", "detach", "pool", "v", "c1"],
+          `Failed to stop device "data": Cannot unmount "/data" in the instance: it is in use by sleep 1000 (pid ${pid})`,
+        );
+        assert.deepEqual(await world.mounts("c1"), ["/data"]);
+        await world.ok("storage", "volume", "detach", "--lazy", "pool", "v", "c1");
+        assert.deepEqual(await world.mounts("c1"), []);
+        await world.sh("c1", `kill ${pid}`);
+      });
+
+      await t.step("profiles: attached to running instances, overridden, masked by none", async () => {
+        await world.ok("profile", "create", "p1");
+        await world.ok("profile", "add", "c1", "p1");
+        await world.ok("storage", "volume", "attach-profile", "pool", "all", "p1", "x", "/mnt/x");
+        assert.deepEqual(await world.mounts("c1"), ["/mnt/x"]);
+        await world.ok("config", "device", "override", "c1", "x", "path=/mnt/y");
+        assert.deepEqual(await world.mounts("c1"), ["/mnt/y"]);
+        await world.ok("config", "device", "set", "c1", "x", "readonly=true");
+        await assert.rejects(world.sh("c1", "touch /mnt/y/f"), /Read-only/);
+        await world.ok("config", "device", "unset", "c1", "x", "readonly");
+        await world.sh("c1", "touch /mnt/y/f");
+        await world.ok("config", "device", "remove", "c1", "x");
+        assert.deepEqual(await world.mounts("c1"), ["/mnt/x"]);
+        await world.ok("config", "device", "add", "c1", "x", "none");
+        assert.deepEqual(await world.mounts("c1"), []);
+        await world.ok("storage", "volume", "detach-profile", "pool", "all", "p1");
+        await world.ok("config", "device", "remove", "c1", "x");
+      });
+
+      await t.step("parts of volumes, host paths, single files, options, in the order of their depth", async () => {
+        mkdirSync(join(world.volume("all"), "part/deep"), { recursive: true });
+        const host = `${daemon.directory}.host`;
+        mkdirSync(host);
+        try {
+          writeFileSync(join(host, "file"), "from the host\n");
+          const add = (name: string, ...keys: string[]) =>
+            world.ok("config", "device", "add", "c1", name, "disk", ...keys);
+          await add("z", "pool=pool", "source=all/part", "path=/mnt/a");
+          await add("b", `source=${host}`, "path=/mnt/a/deep", "shift=true", "raw.mount.options=nosuid,noexec");
+          await add("a", `source=${host}/file`, "path=/srv/file", "readonly=true");
+          await add("n", "source=/nosuch", "path=/srv/no", "required=false");
+          for (const start of [() => world.ok("restart", "-f", "c1"), () => Promise.resolve("")]) {
+            await start();
+            assert.deepEqual(await world.mounts("c1"), ["/mnt/a", "/mnt/a/deep", "/srv/file"]);
+            assert.equal(await world.sh("c1", "cat /srv/file; stat -c %u /mnt/a/deep/file"), "from the host\n0");
+            assert.match(await world.sh("c1", "grep /mnt/a/deep /proc/self/mountinfo"), /nosuid,(nodev,)?noexec/);
+            await assert.rejects(world.sh("c1", "echo x > /srv/file"), /Read-only/);
+          }
+          // What is mounted below goes with it and comes again.
+          await world.ok("config", "device", "set", "c1", "z", "source=all");
+          assert.equal(await world.sh("c1", "ls -d /mnt/a/part; cat /mnt/a/deep/file"), "/mnt/a/part\nfrom the host");
+          for (const name of ["z", "b", "a", "n"]) await world.ok("config", "device", "remove", "c1", name);
+          assert.deepEqual(await world.mounts("c1"), []);
+        } finally {
+          await succeed(["rm", "-rf", host]);
+        }
+      });
+
+      await t.step(
+        "mounts are taken up again by the next daemon; a container that ends by itself frees them",
+        async () => {
+          await world.ok("storage", "volume", "attach", "pool", "v", "c1", "data", "/data");
+          for (const end of [() => daemon.terminate(), () => daemon.kill()]) {
+            await end();
+            await daemon.up();
+            assert.deepEqual(await world.mounts("c1"), ["/data"]);
+            await world.ok("storage", "volume", "detach", "pool", "v", "c1");
+            assert.deepEqual(await world.mounts("c1"), []);
+            await world.ok("storage", "volume", "attach", "pool", "v", "c1", "data", "/data");
+          }
+          for (const end of ["poweroff", "kill"]) {
+            if (end === "kill") process.kill(await world.pid("c1"), "SIGKILL");
+            else await daemon.lido(["exec", "c1", "--", "poweroff"]);
+            for (const until = Date.now() + 20_000; (await world.instance("c1")).status !== "Stopped";) {
+              assert.ok(Date.now() < until, `${end}: it is not known to have stopped`);
+              await new Promise((resolve) => setTimeout(resolve, 50));
+            }
+            await world.ok("start", "c1");
+            assert.deepEqual(await world.mounts("c1"), ["/data"]);
+          }
+          await world.ok("storage", "volume", "detach", "pool", "v", "c1");
+        },
+      );
+    }));
+}
+
+Deno.test(`sharing on ${fallbackPlace.name}, where owners must be changed on disk`, (t) =>
+  withWorld(fallbackPlace, async (world) => {
+    await t.step("a shifted volume is refused with LXD's text", async () => {
+      await world.ok("launch", "bb", "c1");
+      await world.ok("storage", "volume", "create", "pool", "all", "security.shifted=true");
+      await world.fails(
+        ["storage", "volume", "attach", "pool", "all", "c1", "data", "/data"],
+        'Failed to start device "data": Required idmapping abilities not available',
+      );
+    });
+
+    await t.step("setuid, capabilities, ACLs and links survive every change of the map", async () => {
+      await world.ok("init", "bb", "c2");
+      await plant(world.rootfs("c2"));
+      await world.ok("start", "c2");
+      const seen = await world.sh("c2", seenInside);
+      const at = (name: string) => join(world.rootfs("c2"), "root", name);
+      assert.match(seen, /^able 0 0 755 1\n[^]*mine 1000 1000 644 2\n[^]*suid 0 0 6755 1$/);
+      for (
+        const keys of [["security.idmap.isolated=true"], ["security.privileged=true"], ["security.privileged=false"]]
+      ) {
+        await world.ok("config", "set", "c2", ...keys);
+        await world.ok("restart", "-f", "c2");
+        assert.equal(await world.sh("c2", seenInside), seen, keys[0]);
+        const map = JSON.parse((await world.instance("c2")).config["volatile.idmap.current"]!);
+        const base: number = map[0]?.Hostid ?? 0;
+        const rootid = base === 0 ? "" : ` \\[rootid=${base}\\]`;
+        assert.match(await succeed(["getcap", "-n", at("able")]), new RegExp(`cap_net_raw=ep${rootid}$`));
+        assert.match(await succeed(["getfacl", "-n", "-p", at("listed")]), new RegExp(`user:${base + 1000}:rw-`));
+        assert.match(
+          await succeed(["getfacl", "-n", "-p", at("inherits")]),
+          new RegExp(`default:user:${base + 1000}:rwx`),
+        );
+        assert.equal(await succeed(["stat", "-c", "%u %h", at("link")]), `${base + 1000} 2`);
+      }
+      assert.equal(await succeed(["stat", "-c", "%u", "/etc/shadow"]), "0");
+    });
+  }));
