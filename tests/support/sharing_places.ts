@@ -15,7 +15,7 @@ export interface SharingPlace {
   readonly isOverlaid?: boolean;
 }
 
-const ext4 = ["mkfs.ext4", "-q", "-F", "-O", "quota,project"];
+const ext4 = ["mkfs.ext4", "-q", "-F"];
 
 export const sharingPlaces: readonly SharingPlace[] = [
   { name: "dir on ext4", driver: "dir", config: [], format: ext4 },

@@ -57,13 +57,13 @@ class World {
 }
 
 /** A daemon with the pool, the image and the default profile's root on it. */
-async function withWorld(place: SharingPlace, test: (world: World) => Promise<void>): Promise<void> {
+async function withWorld(kind: SharingPlace, test: (world: World) => Promise<void>): Promise<void> {
   await using stack = new AsyncDisposableStack();
   const daemon = await Daemon.start();
-  let pool: AsyncDisposable | undefined;
-  stack.defer(() => pool?.[Symbol.asyncDispose]());
+  // What the pool is on goes after the daemon.
+  const place = stack.use(new AsyncDisposableStack());
   stack.use(daemon);
-  pool = await makePool(daemon, place);
+  place.use(await makePool(daemon, kind));
   await daemon.ok("profile", "device", "add", "default", "root", "disk", "path=/", "pool=pool");
   await daemon.ok("image", "import", await busyboxImage(), "--alias", "bb");
   await test(new World(daemon));
