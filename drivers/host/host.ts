@@ -93,8 +93,9 @@ export interface Loops {
   /** @param options.directIo Tried; falls back to buffered where the filesystem refuses. @returns The device, "/dev/loopN". @see loop(4) */
   attach(file: string, options?: { directIo?: boolean }): Promise<string>;
   detach(device: string): Promise<void>;
-  /** @returns The devices whose backing file is `file`. */
-  find(file: string): Promise<string[]>;
+  /** @param options.isCurrent Not those whose file was deleted and is at that path no more.
+   * @returns The devices whose backing file is, or was, `file`. */
+  find(file: string, options?: { isCurrent?: boolean }): Promise<string[]>;
   /** Makes the device see its file's new size (LOOP_SET_CAPACITY). */
   refresh(device: string): Promise<void>;
 }

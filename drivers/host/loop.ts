@@ -39,7 +39,7 @@ export class HostLoops implements Loops {
     }
   }
 
-  async find(file: string): Promise<string[]> {
+  async find(file: string, options: { isCurrent?: boolean } = {}): Promise<string[]> {
     const real = await realpath(file).catch(() => file);
     const devices: string[] = [];
     for (const name of readdirSync("/sys/block")) {
@@ -50,7 +50,7 @@ export class HostLoops implements Loops {
       } catch {
         continue; // not attached
       }
-      if (backing === real || backing === `${real} (deleted)`) devices.push(`/dev/${name}`);
+      if (backing === real || (!options.isCurrent && backing === `${real} (deleted)`)) devices.push(`/dev/${name}`);
     }
     return devices;
   }

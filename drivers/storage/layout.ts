@@ -1,5 +1,6 @@
-import { chmod, mkdir, readdir } from "node:fs/promises";
+import { chmod, mkdir, readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
+import { LidoError } from "../../api/errors.ts";
 import type { Volume, VolumeType } from "./driver.ts";
 
 /** Where volumes are below a pool's root: LXD 5.0's layout, so that data can move between the two. */
@@ -52,6 +53,14 @@ export async function makeDirectories(root: string): Promise<void> {
       await chmod(join(root, directory), mode); // mkdir's mode is cut by the umask
     }
   }
+}
+
+/** What is opened must be what was made: a directory that something was to be mounted at, or that something else is mounted at, has none of ours.
+ * @throws {LidoError} unavailable. */
+export async function needDirectories(root: string): Promise<void> {
+  const isThere = await stat(join(root, directories.custom)).then((info) => info.isDirectory(), () => false);
+  if (isThere) return await makeDirectories(root);
+  throw new LidoError("unavailable", `"${root}" does not hold the pool: it has no directory "${directories.custom}"`);
 }
 
 /** @returns Every volume and snapshot that has a directory below `root`. */

@@ -27,7 +27,7 @@ export async function makeLoopFile(file: string, size: string): Promise<void> {
 
 /** @returns The loop device of `file`, attached now or before. @throws {LidoError} unavailable when the file is gone. */
 export async function attachLoopFile(host: Host, file: string): Promise<string> {
-  const [attached] = await host.loops.find(file);
+  const [attached] = await host.loops.find(file, { isCurrent: true });
   if (attached) return attached;
   try {
     return await host.loops.attach(file, { directIo: true });

@@ -11,11 +11,14 @@ import type { Database, Row } from "../state/database.ts";
 import { checkPoolConfig } from "./config.ts";
 import { Locks } from "./locks.ts";
 import { checkName } from "./names.ts";
+import { Presence } from "./presence.ts";
 import { type PoolFailure, unmadePool, viewPool } from "./pool_view.ts";
 import { readUsage, type Usage } from "./usage.ts";
 
 /** A pool that was not there is tried again this often. */
 const retryEveryMs = 60_000;
+/** And when somebody asks for it, if the last time is longer ago than this. */
+const retryAskedMs = 2_000;
 
 export interface PoolsOptions {
   readonly database: Database;
@@ -56,6 +59,8 @@ export interface MissingDriver {
 export class Pools {
   readonly #options: PoolsOptions;
   readonly #drivers = new Map<string, Driver>();
+  /** Of those that are open. */
+  readonly #presences = new Map<string, Presence>();
   /** Why a pool is not open. */
   readonly #unavailable = new Map<string, string>();
   readonly #locks = new Locks();
@@ -63,6 +68,7 @@ export class Pools {
   readonly #deleting: ReturnType<Journal["kind"]>;
   readonly #growing: ReturnType<Journal["kind"]>;
   #retry: NodeJS.Timeout | undefined;
+  #retriedAt = 0;
   #probed: Promise<{ supported: SupportedDriver[]; missing: MissingDriver[] }> | undefined;
 
   constructor(options: PoolsOptions) {
@@ -78,6 +84,7 @@ export class Pools {
     this.#growing = options.journal.kind<GrowIntent>("pool.grow", async ({ name, size }) => {
       if (!this.names().includes(name)) return;
       await this.driver(name).facets.resize?.grow(parseSizeBytes(size)!);
+      this.#setDriver(name, this.driver(name));
       this.#storeConfig(name, { ...this.config(name), size });
     }) as ReturnType<Journal["kind"]>;
   }
@@ -85,18 +92,25 @@ export class Pools {
   /** Opens every pool. One that cannot be opened does not stop the others; it is tried again. */
   async start(): Promise<void> {
     await this.#openAll();
-    this.#retry = setInterval(() => {
-      this.retry().catch((error) => this.#options.log.warn({ error: messageOf(error) }, "cannot retry storage pools"));
-    }, retryEveryMs);
+    this.#retry = setInterval(() => this.#retryNow(), retryEveryMs);
     this.#retry.unref();
   }
 
-  /** Tries the pools again that could not be opened, and settles what waited for those that came back. */
+  /** Tries the pools again that could not be opened or were pulled away, and settles what waited for those that came back. */
   async retry(): Promise<void> {
-    const before = this.#unavailable.size;
-    if (before === 0) return;
+    this.#retriedAt = Date.now();
+    const away = this.names().filter((name) => this.reason(name) !== undefined);
+    if (away.length === 0) return;
     await this.#openAll();
-    if (this.#unavailable.size < before) await this.#options.journal.recover();
+    if (away.some((name) => this.#drivers.has(name) && this.reason(name) === undefined)) {
+      await this.#options.journal.recover();
+    }
+  }
+
+  #retryNow(): void {
+    if (Date.now() - this.#retriedAt < retryAskedMs) return;
+    this.#retriedAt = Date.now();
+    this.retry().catch((error) => this.#options.log.warn({ error: messageOf(error) }, "cannot retry storage pools"));
   }
 
   /** Pools stay mounted: containers go on without the daemon. */
@@ -139,9 +153,10 @@ export class Pools {
     return [...this.#drivers.values()];
   }
 
-  /** Why a pool is not open. */
+  /** Why a pool is not open, or not there any more; undefined when it can be used. */
   reason(name: string): string | undefined {
-    return this.#unavailable.get(name);
+    if (!this.#drivers.has(name)) return this.#unavailable.get(name) ?? "not opened yet";
+    return this.#presences.get(name)?.absence();
   }
 
   /** Whether it is being made, changed or deleted. */
@@ -170,12 +185,11 @@ export class Pools {
   /** @throws {LidoError} not_found, or unavailable with the reason. */
   driver(name: string): Driver {
     const driver = this.#drivers.get(name);
-    if (driver) return driver;
+    const reason = this.reason(name);
+    if (driver && reason === undefined) return driver;
     this.#row(name);
-    throw new LidoError(
-      "unavailable",
-      `Storage pool "${name}" is unavailable: ${this.#unavailable.get(name) ?? "not opened yet"}`,
-    );
+    this.#retryNow();
+    throw new LidoError("unavailable", `Storage pool "${name}" is unavailable: ${reason}`);
   }
 
   async create(post: StoragePoolsPost): Promise<void> {
@@ -212,7 +226,7 @@ export class Pools {
           JSON.stringify(planned),
         )
       );
-      this.#drivers.set(name, driver);
+      this.#setDriver(name, driver);
       this.#probed = undefined;
       events.lifecycle("storage-pool-created", `/1.0/storage-pools/${name}`, { driver: kind.name });
     });
@@ -262,6 +276,7 @@ export class Pools {
       const config: Config = JSON.parse(String(row.config));
       const kind = this.kind(String(row.driver));
       await this.#drivers.get(name)?.refuseDestroy?.();
+      await this.#refuseCovered(name, config);
       await using intent = this.#deleting({ name, driver: kind.name, config });
       this.#drivers.delete(name);
       await kind.destroy(host, this.#poolOf(name, config));
@@ -328,6 +343,7 @@ export class Pools {
     await resize.check(sizeBytes);
     await using intent = this.#growing({ name, size } satisfies GrowIntent);
     await resize.grow(sizeBytes);
+    this.#setDriver(name, this.driver(name));
     intent.commit(store);
   }
 
@@ -345,22 +361,35 @@ export class Pools {
 
   async #openAll(): Promise<void> {
     const rows = this.#options.database.all("SELECT name, driver, config FROM storage_pools").filter((row) =>
-      !this.#drivers.has(String(row.name))
+      this.reason(String(row.name)) !== undefined
     );
     await Promise.all(rows.map((row) => this.#locks.hold([String(row.name)], () => this.#open(row))));
   }
 
   async #open(row: Row): Promise<void> {
     const name = String(row.name);
-    if (this.#drivers.has(name)) return;
+    if (this.reason(name) === undefined) return;
     try {
       const pool = this.#poolOf(name, JSON.parse(String(row.config)));
-      this.#drivers.set(name, await this.kind(String(row.driver)).open(this.#options.host, pool));
-      this.#unavailable.delete(name);
+      this.#setDriver(name, await this.kind(String(row.driver)).open(this.#options.host, pool));
     } catch (error) {
       this.#unavailable.set(name, messageOf(error));
       this.#options.log.warn({ pool: name, error: messageOf(error) }, "cannot open a storage pool");
     }
+  }
+
+  #setDriver(name: string, driver: Driver): void {
+    this.#drivers.set(name, driver);
+    this.#presences.set(name, new Presence(driver.pool));
+    this.#unavailable.delete(name);
+  }
+
+  /** What was mounted over the pool is not ours to empty. @throws {LidoError} unavailable. */
+  async #refuseCovered(name: string, config: Config): Promise<void> {
+    const reason = this.#drivers.has(name) ? this.reason(name) : undefined;
+    const { root } = this.#poolOf(name, config);
+    if (reason === undefined || !await this.#options.host.mounts.at(root)) return;
+    throw new LidoError("unavailable", `Cannot delete storage pool "${name}": ${reason}`);
   }
 
   #poolOf(name: string, config: Config): Pool {
@@ -403,8 +432,10 @@ export class Pools {
     const halfDeleted = new Set(open.filter(({ isActive }) => !isActive).map(({ payload }) => payload.name));
     return (name) => {
       if (halfDeleted.has(name)) return { status: "Errored", reason: "its deletion was cut off; delete it again" };
-      if (this.#drivers.has(name)) return undefined;
-      return { status: "Unavailable", reason: this.#unavailable.get(name) ?? "not opened yet" };
+      const reason = this.reason(name);
+      if (reason === undefined) return undefined;
+      this.#retryNow();
+      return { status: "Unavailable", reason };
     };
   }
 }

@@ -1,12 +1,12 @@
-import { mkdir, readdir, realpath, rmdir, stat } from "node:fs/promises";
-import { dirname, isAbsolute, join, resolve } from "node:path";
+import { lstat, mkdir, readdir, rmdir, stat } from "node:fs/promises";
+import { isAbsolute, join } from "node:path";
 import { LidoError } from "../../../api/errors.ts";
 import { parseSizeBytes } from "../../../api/size.ts";
-import type { Host } from "../../host/host.ts";
+import type { Host, MountEntry } from "../../host/host.ts";
 import { refuseFilled } from "../block_device.ts";
 import type { Driver, DriverKind, Pool } from "../driver.ts";
 import { anyText, boolean, isTrue, size, words } from "../keys.ts";
-import { listTemporaries, makeDirectories } from "../layout.ts";
+import { listTemporaries, makeDirectories, needDirectories } from "../layout.ts";
 import {
   attachLoopFile,
   defaultSize,
@@ -16,6 +16,7 @@ import {
   refuseShrink,
   removeLoopFile,
 } from "../loop_file.ts";
+import { checkSourceDirectory, refuseBusyDevice } from "../source.ts";
 import { removeTree } from "../tree.ts";
 import { BtrfsDriver, removeReceived } from "./driver.ts";
 import { BtrfsTool, isSubvolume } from "./tool.ts";
@@ -48,7 +49,7 @@ export const btrfsKind: DriverKind = {
     return { version: await new BtrfsTool(host).version() };
   },
 
-  async plan(_host, pool) {
+  async plan(host, pool) {
     const { source, size } = pool.config;
     if (!source || source === pool.diskFile) {
       const bytes = parseSizeBytes(size ?? await defaultSize(pool.diskFile));
@@ -66,19 +67,18 @@ export const btrfsKind: DriverKind = {
     if (!isAbsolute(source)) throw new LidoError("bad_request", `Source path '${source}' isn't absolute`);
     const info = await stat(source).catch(() => undefined);
     if (!info) throw new LidoError("bad_request", `Source path '${source}' doesn't exist`);
-    if (info.isBlockDevice()) return { ...pool.config };
-    if (!info.isDirectory()) {
+    if (info.isBlockDevice()) {
+      await refuseBusyDevice(source);
+      return { ...pool.config };
+    }
+    const isLink = (await lstat(source)).isSymbolicLink();
+    if (!info.isDirectory() && !isLink) {
       throw new LidoError("bad_request", `Source path '${source}' is neither a block device nor a directory`);
     }
-    const clean = resolve(await realpath(source));
-    const lidoDirectory = dirname(dirname(pool.root));
-    if (clean !== pool.root && (clean === lidoDirectory || clean.startsWith(lidoDirectory + "/"))) {
-      throw new LidoError("bad_request", `Only allowed source path under "${lidoDirectory}" is "${pool.root}"`);
-    }
-    if (!await isOnBtrfs(_host, clean)) {
+    const clean = await checkSourceDirectory(pool, source);
+    if (!await isOnBtrfs(host, clean)) {
       throw new LidoError("bad_request", "Provided path does not reside on a btrfs filesystem");
     }
-    if ((await readdir(clean)).length > 0) throw new LidoError("bad_request", `Source path '${source}' isn't empty`);
     return { ...pool.config, source: clean };
   },
 
@@ -95,6 +95,8 @@ export const btrfsKind: DriverKind = {
       if (!isTrue(pool.config["source.wipe"])) await refuseFilled(host, source!);
       await tool.format(source!, pool.name, { force: isTrue(pool.config["source.wipe"]), words: formatting });
     }
+    if (source !== pool.root) await mountSource(host, pool);
+    await makeDirectories(pool.root);
     return await this.open(host, pool);
   },
 
@@ -102,8 +104,10 @@ export const btrfsKind: DriverKind = {
     const { source } = pool.config;
     const isLoop = source === pool.diskFile;
     await mkdir(pool.root, { recursive: true, mode: 0o711 });
-    if (!await host.mounts.at(pool.root)) await mountSource(host, pool);
-    await makeDirectories(pool.root);
+    const mounted = await host.mounts.at(pool.root);
+    if (mounted) await needOwnMount(host, pool, mounted);
+    else await mountSource(host, pool);
+    await needDirectories(pool.root);
     const tool = new BtrfsTool(host);
     for (const leftover of await listTemporaries(pool.root)) {
       const path = join(pool.root, leftover);
@@ -152,12 +156,31 @@ async function mountSource(host: Host, pool: Pool): Promise<void> {
   const { source } = pool.config;
   const options = (pool.config["btrfs.mount_options"] || "user_subvol_rm_allowed").split(",");
   if (source === pool.diskFile) {
-    return await host.mounts.mount(await attachLoopFile(host, pool.diskFile), pool.root, "btrfs", options);
+    const device = await attachLoopFile(host, pool.diskFile);
+    try {
+      return await host.mounts.mount(device, pool.root, "btrfs", options);
+    } catch (error) {
+      await host.loops.detach(device);
+      throw error;
+    }
   }
   const info = await stat(source!).catch(() => undefined);
   if (!info) throw new LidoError("unavailable", `Source path '${source}' doesn't exist`);
   if (info.isBlockDevice()) await host.mounts.mount(source!, pool.root, "btrfs", options);
   else if (source !== pool.root) await host.mounts.bind(source!, pool.root);
+}
+
+/** What is mounted already may have been there before the daemon, or be somebody else's. @throws {LidoError} unavailable. */
+async function needOwnMount(host: Host, pool: Pool, mounted: MountEntry): Promise<void> {
+  const { source } = pool.config;
+  if (source === pool.diskFile) {
+    if ((await host.loops.find(source, { isCurrent: true })).includes(mounted.source)) return;
+  } else {
+    const [there, ours] = await Promise.all([stat(pool.root), stat(source!).catch(() => undefined)]);
+    if (!ours) throw new LidoError("unavailable", `Source path '${source}' doesn't exist`);
+    if (ours.isBlockDevice() ? mounted.type === "btrfs" : there.dev === ours.dev && there.ino === ours.ino) return;
+  }
+  throw new LidoError("unavailable", `Something else than '${source}' is mounted at "${pool.root}"`);
 }
 
 async function isOnBtrfs(host: Host, path: string): Promise<boolean> {

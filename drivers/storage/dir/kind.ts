@@ -1,10 +1,11 @@
-import { mkdir, readdir, rm, rmdir, stat } from "node:fs/promises";
-import { dirname, isAbsolute, join, resolve } from "node:path";
+import { mkdir, readdir, rmdir, stat } from "node:fs/promises";
+import { join } from "node:path";
 import { LidoError } from "../../../api/errors.ts";
 import type { Host } from "../../host/host.ts";
 import type { DriverKind, Pool } from "../driver.ts";
 import { anyText, boolean } from "../keys.ts";
-import { listTemporaries, makeDirectories } from "../layout.ts";
+import { listTemporaries, makeDirectories, needDirectories, temporaryPrefix } from "../layout.ts";
+import { checkSourceDirectory } from "../source.ts";
 import { removeTree } from "../tree.ts";
 import { DirDriver } from "./driver.ts";
 import { canReflink } from "./reflink.ts";
@@ -25,18 +26,7 @@ export const dirKind: DriverKind = {
   async plan(_host, pool) {
     const source = pool.config.source;
     if (!source) return { ...pool.config, source: pool.root };
-    if (!isAbsolute(source)) throw new LidoError("bad_request", `Source path '${source}' isn't absolute`);
-    const clean = resolve(source);
-    if (clean === pool.root) return { ...pool.config, source: clean };
-    const lidoDirectory = dirname(dirname(pool.root));
-    if (clean === lidoDirectory || clean.startsWith(lidoDirectory + "/")) {
-      throw new LidoError("bad_request", `Source path '${source}' is within the lido directory`);
-    }
-    const info = await stat(clean).catch(() => undefined);
-    if (!info) throw new LidoError("bad_request", `Source path '${source}' doesn't exist`);
-    if (!info.isDirectory()) throw new LidoError("bad_request", `Source path '${source}' isn't a directory`);
-    if ((await readdir(clean)).length > 0) throw new LidoError("bad_request", `Source path '${source}' isn't empty`);
-    return { ...pool.config, source: clean };
+    return { ...pool.config, source: await checkSourceDirectory(pool, source) };
   },
 
   async create(host, pool) {
@@ -53,7 +43,7 @@ export const dirKind: DriverKind = {
     }
     await mkdir(pool.root, { recursive: true, mode: 0o711 });
     await bindSource(host, pool);
-    await makeDirectories(pool.root);
+    await needDirectories(pool.root);
     for (const leftover of await listTemporaries(pool.root)) await removeTree(host, join(pool.root, leftover));
     const [reflink, idmappedMounts] = await Promise.all([canReflink(host, pool.root), host.mounts.canIdmap(pool.root)]);
     return new DirDriver(host, pool, { reflink, idmappedMounts });
@@ -62,10 +52,10 @@ export const dirKind: DriverKind = {
   async destroy(host, pool) {
     const source = pool.config.source;
     const foreign = source !== undefined && source !== pool.root;
-    // What is in a foreign directory is ours, the directory itself is not.
+    // What was made is taken away and nothing else: a foreign directory stays, and what somebody put beside our directories.
     if (foreign && (await host.mounts.at(pool.root)) === undefined) return await dropRoot(pool);
     for (const entry of await readdir(pool.root).catch(() => [])) {
-      if (!foreign || ownEntries.test(entry)) await removeTree(host, join(pool.root, entry));
+      if (ownEntries.test(entry) || entry.startsWith(temporaryPrefix)) await removeTree(host, join(pool.root, entry));
     }
     await host.mounts.unmount(pool.root);
     await dropRoot(pool);
@@ -76,13 +66,15 @@ const ownEntries = /^(containers|custom|images|containers-snapshots|custom-snaps
 
 async function bindSource(host: Host, pool: Pool): Promise<void> {
   const source = pool.config.source;
-  if (!source || source === pool.root || await host.mounts.at(pool.root)) return;
-  await host.mounts.bind(source, pool.root);
+  if (!source || source === pool.root) return;
+  if (!await host.mounts.at(pool.root)) return await host.mounts.bind(source, pool.root);
+  const [there, ours] = await Promise.all([stat(pool.root), stat(source)]);
+  if (there.dev === ours.dev && there.ino === ours.ino) return;
+  throw new LidoError("unavailable", `Something else than '${source}' is mounted at "${pool.root}"`);
 }
 
 async function dropRoot(pool: Pool): Promise<void> {
-  await rmdir(pool.root).catch(async (error: NodeJS.ErrnoException) => {
-    if (error.code === "ENOENT") return;
-    await rm(pool.root, { recursive: true });
+  await rmdir(pool.root).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== "ENOENT") throw error;
   });
 }
