@@ -7,12 +7,22 @@ import {
   type Mounts,
   type PipedCommand,
   type PipeOptions,
+  type ProjectQuotas,
   type RunOptions,
   type RunResult,
 } from "./host.ts";
 
 /** What a tool says: its standard output, or all of it. Absent: it succeeds and says nothing. */
 export type Answer = string | Partial<RunResult> | undefined;
+
+const noQuotas: ProjectQuotas = {
+  probe: () => Promise.resolve({ absent: "a host for tests has no quotas" }),
+  assign: () => Promise.resolve(),
+  adopt: () => Promise.resolve(),
+  usage: () => Promise.resolve(undefined),
+  limit: () => Promise.resolve(),
+  release: () => Promise.resolve(),
+};
 
 /** A host for tests: it records what is asked of it, in order, and answers from a script. Nothing outside the process is touched; mounts and
  * loop devices are kept in memory. */
@@ -23,6 +33,7 @@ export class FakeHost implements Host {
   readonly processes: string[][] = [];
   readonly mounts: Mounts;
   readonly loops: Loops;
+  readonly quotas: ProjectQuotas = noQuotas;
   readonly #answer: (argv: readonly string[]) => Answer;
   readonly #missing: ReadonlySet<string>;
 

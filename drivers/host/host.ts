@@ -12,6 +12,7 @@ export interface Host {
   which(tool: string): Promise<string | undefined>;
   readonly mounts: Mounts;
   readonly loops: Loops;
+  readonly quotas: ProjectQuotas;
 }
 
 export interface RunOptions {
@@ -98,4 +99,24 @@ export interface Loops {
   find(file: string, options?: { isCurrent?: boolean }): Promise<string[]>;
   /** Makes the device see its file's new size (LOOP_SET_CAPACITY). */
   refresh(device: string): Promise<void>;
+}
+
+/** Quotas of directory trees on ext4 and xfs. A tree is marked by a *project id*, which every file in it has and every new one inherits; the
+ * kernel counts and limits by it. The id of a tree is that of its top directory, and nowhere else: so it goes with it through every
+ * rename, and there is nothing that could disagree. @see quotactl(2), FS_IOC_FSSETXATTR in ioctl_xfs_fsgetxattr(2) */
+export interface ProjectQuotas {
+  /** Whether trees below `directory` can be limited: what may pass a limit, or why not. */
+  probe(directory: string): Promise<{ readonly exemptsRoot: boolean } | { readonly absent: string }>;
+  /** Gives an empty directory a project that nobody else on the filesystem has. */
+  assign(directory: string): Promise<void>;
+  /** The same for a tree with content; what is created meanwhile is in. May be cut off and repeated. */
+  adopt(directory: string): Promise<void>;
+  /** @returns undefined when the tree has no project, or not wholly. */
+  usage(
+    directory: string,
+  ): Promise<{ readonly usedBytes: bigint; readonly limitBytes: bigint | undefined } | undefined>;
+  /** @param limitBytes Rounded up to the filesystem's unit, 1 or 4 KiB; undefined lifts the limit. */
+  limit(directory: string, limitBytes: bigint | undefined): Promise<void>;
+  /** Before the tree is deleted: its record goes with its last file. No tree or no project is no error. */
+  release(directory: string): Promise<void>;
 }

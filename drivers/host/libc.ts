@@ -93,6 +93,12 @@ const syscalls = {
   openat2: { number: 437, args: "ippL" },
   /** int mount_setattr(int dirfd, const char *path, unsigned flags, struct mount_attr *attr, size_t size) */
   mount_setattr: { number: 442, args: "ipupL" },
+  /** int quotactl_fd(unsigned fd, unsigned cmd, qid_t id, void *addr) */
+  quotactl_fd: { number: 443, args: "iuup" },
+  /** int file_getattr(int dirfd, const char *path, struct file_attr *attr, size_t size, unsigned flags); from Linux 6.17 on */
+  file_getattr: { number: 468, args: "ippLu" },
+  /** int file_setattr(int dirfd, const char *path, struct file_attr *attr, size_t size, unsigned flags); from Linux 6.17 on */
+  file_setattr: { number: 469, args: "ippLu" },
 } as const;
 
 export type Libc = Record<keyof typeof table | keyof typeof syscalls, ForeignFunction>;

@@ -2,8 +2,9 @@ import { pipe, run, which } from "./command.ts";
 import type { Host } from "./host.ts";
 import { HostLoops } from "./loop.ts";
 import { HostMounts } from "./mounts.ts";
+import { HostProjectQuotas } from "./project_quota.ts";
 
 /** The host this process runs on. */
 export function createHost(): Host {
-  return { run, pipe, which, mounts: new HostMounts(), loops: new HostLoops() };
+  return { run, pipe, which, mounts: new HostMounts(), loops: new HostLoops(), quotas: new HostProjectQuotas() };
 }

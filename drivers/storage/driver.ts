@@ -96,8 +96,11 @@ export interface Clone {
 export interface Quota {
   /** Whether a volume has a size in any case: then no limit asked for means the driver's default, and lifting it changes nothing. */
   readonly isInevitable?: true;
-  /** @param sizeBytes undefined lifts the limit. @throws {LidoError} bad_request if the volume already uses more and the driver cannot hold that. */
-  set(volume: Volume, sizeBytes: bigint | undefined): Promise<void>;
+  /** Whether what root itself writes may pass a limit: who fills a volume for its user then calls `set` once more, which looks. */
+  readonly exemptsRoot?: boolean;
+  /** @param sizeBytes undefined lifts the limit. @param options.evenBelowUse Without the refusal: back to what was before a change that failed.
+   * @throws {LidoError} bad_request if the volume already uses more. */
+  set(volume: Volume, sizeBytes: bigint | undefined, options?: { evenBelowUse?: boolean }): Promise<void>;
   get(volume: Volume): Promise<bigint | undefined>;
   usedBytes(volume: Volume): Promise<bigint>;
 }

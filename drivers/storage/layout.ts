@@ -97,6 +97,15 @@ async function names(directory: string): Promise<string[]> {
   return entries.filter((name) => !name.startsWith(temporaryPrefix));
 }
 
+/** The refusal of a limit that is passed already. */
+export function refuseBelowUse(volume: Volume, sizeBytes: bigint, usedBytes: bigint): void {
+  if (usedBytes <= sizeBytes) return;
+  throw new LidoError(
+    "bad_request",
+    `Cannot limit ${describe(volume)} to ${sizeBytes} bytes: it uses ${usedBytes} bytes already`,
+  );
+}
+
 /** For messages: `custom volume "default_v/s0"`. */
 export function describe(volume: Volume): string {
   return `${volume.type} volume "${volume.name}${volume.snapshot === undefined ? "" : `/${volume.snapshot}`}"`;

@@ -7,7 +7,8 @@ export interface CopyTreeOptions {
   readonly signal?: AbortSignal;
 }
 
-/** Copies a tree with owners, modes, times, xattrs, ACLs, hard links, holes and devices; `target` must not exist. One process, whatever
+/** Copies a tree with owners, modes, times, xattrs, ACLs, hard links, holes and devices; `target` does not exist or is an
+ * empty directory. One process, whatever
  * the size. @see cp(1) */
 export async function copyTree(host: Host, source: string, target: string, options: CopyTreeOptions): Promise<void> {
   await host.run(

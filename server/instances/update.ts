@@ -70,7 +70,11 @@ export class Updates {
       const { quota } = this.#services.pools.driver(pool).facets;
       const volume = volumeOf(name);
       const sizeBytes = size ? parseSizeBytes(size) : undefined;
-      await this.#services.mounts.alone(pool, volume, async () => await quota?.set(volume, sizeBytes));
+      await this.#services.mounts.alone(
+        pool,
+        volume,
+        async () => await quota?.set(volume, sizeBytes, { evenBelowUse: true }),
+      );
     });
   }
 

@@ -14,8 +14,9 @@ import type { Operation } from "../operations/operations.ts";
 import { showProgress } from "../operations/progress.ts";
 import type { Row } from "../state/database.ts";
 import { type BackupIndex, parseIndex, writeIndex } from "./backup_index.ts";
+import { sizeOf } from "./config.ts";
 import { checkName } from "./names.ts";
-import { emptyTree, transferSnapshot } from "./planner.ts";
+import { checkLimit, emptyTree, transferSnapshot } from "./planner.ts";
 import { onDisk, viewSnapshot } from "./rows.ts";
 import { checkTime } from "./snapshots.ts";
 import { lockName, url, type Volumes, type VolumesOptions } from "./volumes.ts";
@@ -205,7 +206,8 @@ export class VolumeBackups {
       run: async (operation) => {
         const target = { ...onDisk("custom", name), config };
         await this.#volumes.make(pool, target, { description, config }, async (driver, volume) => {
-          await driver.create(volume);
+          const sizeBytes = sizeOf(config);
+          await driver.create(volume, sizeBytes === undefined ? {} : { sizeBytes });
           await using use = await mounts.use(pool, volume);
           const sections = new Sections(entries, index.snapshots.map((one) => one.name), showProgress(operation, name));
           try {
@@ -219,6 +221,7 @@ export class VolumeBackups {
           } catch (error) {
             throw await upload.reason(error);
           }
+          await checkLimit({ driver, volume }, sizeBytes);
           return (id) => this.#volumes.insertSnapshots(id, index.snapshots.map(rowOf));
         });
         events.lifecycle("storage-volume-created", url(pool, "custom", name), { type: "custom" });

@@ -90,7 +90,17 @@ async function copyFiles(
     const snapshot = snapshots[index];
     if (snapshot !== undefined) await target.driver.facets.snapshot!.create(at(target, snapshot).volume);
   }
+  await checkLimit(target, options.sizeBytes);
   await flush(host, filled.path);
+}
+
+/** After a volume was filled by this process. @throws {LidoError} bad_request when it is over its limit, which root may pass on some filesystems. */
+export async function checkLimit(
+  { driver, volume }: Omit<Place, "pool">,
+  sizeBytes: bigint | undefined,
+): Promise<void> {
+  const { quota } = driver.facets;
+  if (sizeBytes !== undefined && quota?.exemptsRoot) await quota.set(volume, sizeBytes);
 }
 
 async function fillFrom(host: Host, source: string, target: string, options: CopyOptions): Promise<void> {

@@ -4,7 +4,7 @@ import type { Host } from "../../drivers/host/host.ts";
 import type { CreateOptions, Driver, Progress, Volume, VolumeType } from "../../drivers/storage/driver.ts";
 import { flush } from "../../drivers/storage/tree.ts";
 import type { Events } from "../events/events.ts";
-import type { Journal } from "../journal/journal.ts";
+import type { Intent, Journal } from "../journal/journal.ts";
 import type { Operations } from "../operations/operations.ts";
 import type { Database, Row } from "../state/database.ts";
 import { checkVolumeChange, checkVolumeConfig, sizeOf, withPoolDefaults } from "./config.ts";
@@ -50,6 +50,11 @@ interface RenameIntent extends VolumeIntent {
   readonly to: string;
 }
 
+interface LimitIntent extends VolumeIntent {
+  /** Bytes that the row still says, as decimal digits; null for none. */
+  readonly from: string | null;
+}
+
 export interface CreateForOptions {
   /** What it is to be a copy of; empty when absent. */
   readonly from?: Volume;
@@ -76,6 +81,7 @@ export class Volumes {
   readonly #creating: ReturnType<Journal["kind"]>;
   readonly #deleting: ReturnType<Journal["kind"]>;
   readonly #renaming: ReturnType<Journal["kind"]>;
+  readonly #limiting: ReturnType<Journal["kind"]>;
 
   constructor(options: VolumesOptions) {
     this.#options = options;
@@ -89,6 +95,16 @@ export class Volumes {
       // Back to the old name: the row still has it.
       const driver = this.#driver(pool);
       if (driver) await driver.rename({ type, name: to }, name);
+    }) as ReturnType<Journal["kind"]>;
+    this.#limiting = journal.kind<LimitIntent>("volume.limit", async ({ pool, type, name, from }) => {
+      const driver = this.#driver(pool), volume = { type, name };
+      const quota = driver?.facets.quota;
+      if (!quota || !await driver.exists(volume)) return;
+      const undo = () => quota.set(volume, from === null ? undefined : BigInt(from), { evenBelowUse: true });
+      await options.mounts.alone(pool, volume, undo).catch((error) => {
+        // What cannot shrink stays larger than its row says: nothing is lost by that.
+        if (!(quota.isInevitable && error instanceof LidoError)) throw error;
+      });
     }) as ReturnType<Journal["kind"]>;
   }
 
@@ -156,24 +172,47 @@ export class Volumes {
         }
       }
       const changed = { ...volume, config }, sizeBytes = sizeOf(config);
+      const driver = this.#options.pools.driver(pool);
       const isOwn = Object.keys(kind.volumeKeys).some((key) => before[key] !== config[key]);
-      if (isOwn || sizeOf(before) !== sizeBytes) {
-        const driver = this.#options.pools.driver(pool);
-        const set = isOwn && driver.configureVolume
-          ? () => driver.configureVolume!(changed, sizeBytes)
-          : sizeOf(before) === sizeBytes
-          ? undefined
-          : () => needQuota(driver, name).set(changed, sizeBytes);
-        if (set) await this.#options.mounts.alone(pool, volume, set);
-      }
-      this.#options.database.run(
-        "UPDATE storage_volumes SET description = ?, config = ? WHERE id = ?",
-        put.description ?? String(row.description),
-        JSON.stringify(config),
-        row.id!,
-      );
+      const configure = isOwn && driver.configureVolume ? () => driver.configureVolume!(changed, sizeBytes) : undefined;
+      await using limit = configure || sizeOf(before) !== sizeBytes
+        ? await this.limit(pool, changed, sizeOf(before), sizeBytes, configure)
+        : undefined;
+      this.#options.database.transaction(() => {
+        this.#options.database.run(
+          "UPDATE storage_volumes SET description = ?, config = ? WHERE id = ?",
+          put.description ?? String(row.description),
+          JSON.stringify(config),
+          row.id!,
+        );
+        limit?.commit(() => {});
+      });
       this.#options.events.lifecycle("storage-volume-updated", url(pool, type, name), { type });
     });
+  }
+
+  /** Limits a volume's size; the caller holds its lock. @param from What the database says. @param change Does it, when there is more to change.
+   * @returns To be committed with what the database is to say; else the limit is what it was.
+   * @throws {LidoError} bad_request; nothing has changed then. */
+  async limit(
+    pool: string,
+    volume: Volume,
+    from: bigint | undefined,
+    to: bigint | undefined,
+    change?: () => Promise<void>,
+  ): Promise<Intent> {
+    const driver = this.#options.pools.driver(pool);
+    const set = change ?? (() => needQuota(driver, fromDisk(volume)).set(volume, to));
+    if (!change) needQuota(driver, fromDisk(volume));
+    const { type, name } = volume;
+    const open = this.#limiting({ pool, type, name, from: from?.toString() ?? null } satisfies LimitIntent);
+    try {
+      await this.#options.mounts.alone(pool, volume, set);
+      return open;
+    } catch (error) {
+      await open[Symbol.asyncDispose]();
+      throw error;
+    }
   }
 
   async rename(pool: string, name: string, to: string): Promise<void> {

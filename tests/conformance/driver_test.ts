@@ -167,10 +167,8 @@ const cases: Record<string, (opened: Opened) => Promise<void>> = {
     await driver.create(volume, { sizeBytes });
     assert.equal(await quota.get(volume), sizeBytes);
     await driver.mount(volume);
-    const big = join(driver.path(volume), "big");
-    await assert.rejects(
-      host.run(["dd", "if=/dev/urandom", `of=${big}`, "bs=1M", `count=${2 * limitMiB}`, "conv=fsync", "status=none"]),
-    );
+    const path = driver.path(volume);
+    await assert.rejects(write(path, 2 * limitMiB));
     const used = await quota.usedBytes(volume);
     assert.ok(used > sizeBytes / 2n && used <= sizeBytes + MiB, String(used));
     if (quota.isInevitable) {
@@ -182,8 +180,55 @@ const cases: Record<string, (opened: Opened) => Promise<void>> = {
       await quota.set(volume, undefined);
       assert.equal(await quota.get(volume), undefined);
     }
-    const more = `count=${limitMiB * 3 / 2}`;
-    await host.run(["dd", "if=/dev/urandom", `of=${big}`, "bs=1M", more, "conv=fsync", "status=none"]);
+    await write(path, limitMiB * 3 / 2);
+  },
+
+  async "the quota facet does not shrink below what is used, except to undo"({ driver }) {
+    const quota = need(driver, "quota");
+    if (!quota || driver.mountsVolumes) return; // whose tools have rules of their own
+    await driver.create(volume);
+    await write(driver.path(volume), 24);
+    await assert.rejects(
+      quota.set(volume, 16n * MiB),
+      /Cannot limit .*default_v1.* to 16777216 bytes: it uses \d+ bytes/,
+    );
+    assert.equal(await quota.get(volume), undefined);
+    await quota.set(volume, 64n * MiB);
+    await assert.rejects(quota.set(volume, 16n * MiB), /Cannot limit/);
+    assert.equal(await quota.get(volume), 64n * MiB);
+    await quota.set(volume, 16n * MiB, { evenBelowUse: true });
+    assert.equal(await quota.get(volume), 16n * MiB);
+  },
+
+  async "a quota is a volume's own: not its copy's, kept by restore and rename, gone with it"({ driver }) {
+    const quota = need(driver, "quota");
+    if (!quota || driver.mountsVolumes) return; // whose tools have rules of their own
+    await driver.create(volume, { sizeBytes: 32n * MiB });
+    const s0 = { ...volume, snapshot: "s0" };
+    await write(driver.path(volume), 8);
+    await driver.facets.snapshot!.create(s0);
+    if (driver.facets.clone) {
+      await driver.facets.clone.clone(volume, other);
+      assert.equal(await quota.get(other), undefined);
+      await write(driver.path(other), 48);
+      assert.ok(await quota.usedBytes(volume) < 9n * MiB, "the copy's files are not the source's");
+      const third = { ...volume, name: "default_v3" };
+      await assert.rejects(driver.facets.clone.clone(volume, third, { sizeBytes: 4n * MiB }), /Cannot limit/);
+      await driver.delete(third);
+      await driver.facets.clone.clone(volume, third, { sizeBytes: 16n * MiB });
+      assert.equal(await quota.get(third), 16n * MiB);
+      await driver.delete(third);
+      await driver.delete(other);
+    }
+    await driver.facets.snapshot!.restore(s0);
+    await driver.facets.snapshot!.afterRestore(volume);
+    assert.equal(await quota.get(volume), 32n * MiB);
+    await driver.rename(volume, other.name);
+    assert.equal(await quota.get(other), 32n * MiB);
+    await assert.rejects(write(driver.path(other), 64));
+    await driver.delete(other);
+    await driver.create(other);
+    assert.equal(await quota.get(other), undefined);
   },
 
   async "the send facet carries a snapshot to another volume"({ driver }) {
@@ -228,7 +273,11 @@ for (const place of places.filter(({ name }) => wanted.test(name))) {
     continue;
   }
   for (const [name, test] of Object.entries(cases)) {
-    Deno.test({ name: `${place.name}: ${name}`, fn: () => withPool(place, test), sanitizeResources: false });
+    Deno.test({
+      name: `${place.name}: ${name}`,
+      fn: () => withPool(place, test),
+      sanitizeResources: false,
+    });
   }
 }
 
@@ -246,6 +295,13 @@ function need<Name extends keyof Facets>(driver: Driver, name: Name): Facets[Nam
   const facet = driver.facets[name];
   if (!facet) assert.match(driver.absent[name] ?? "", /\w+ \w+/, `facet "${name}" is absent without a reason`);
   return facet;
+}
+
+/** Writes so much of a file as a container's root would: without the capability that passes the limits of ext4. */
+async function write(directory: string, mebibytes: number): Promise<void> {
+  const without = ["setpriv", "--bounding-set=-sys_resource", "--inh-caps=-sys_resource"];
+  const to = [`of=${join(directory, "big")}`, "bs=1M", `count=${mebibytes}`, "conv=fsync", "status=none"];
+  await host.run([...without, "dd", "if=/dev/urandom", ...to]);
 }
 
 function fill(path: string): void {

@@ -17,20 +17,29 @@ export interface Place {
   /** More of the pool's settings. */
   readonly config?: Readonly<Record<string, string>>;
   /** Filesystem made on a loop file for the lido directory; absent: the one that the temporary directory is on. */
-  readonly filesystem?: {
-    readonly format: readonly string[];
-    readonly type: string;
-    readonly options: readonly string[];
-  };
+  readonly filesystem?: Filesystem;
 }
 
+export interface Filesystem {
+  readonly format: readonly string[];
+  readonly type: string;
+  readonly options: readonly string[];
+}
+
+const ext4 = { format: ["mkfs.ext4", "-q", "-F"], type: "ext4", options: [] };
+const xfs = { format: ["mkfs.xfs", "-q", "-f", "-m", "reflink=1"], type: "xfs", options: [] };
+const ext4Quota = {
+  format: [...ext4.format, "-O", "quota,project", "-E", "quotatype=prjquota"],
+  type: "ext4",
+  options: ["prjquota"],
+};
+const xfsQuota = { ...xfs, options: ["prjquota"] };
+
 export const places: readonly Place[] = [
-  { name: "dir on ext4", driver: "dir", filesystem: { format: ["mkfs.ext4", "-q", "-F"], type: "ext4", options: [] } },
-  {
-    name: "dir on xfs (reflink)",
-    driver: "dir",
-    filesystem: { format: ["mkfs.xfs", "-q", "-f", "-m", "reflink=1"], type: "xfs", options: [] },
-  },
+  { name: "dir on ext4", driver: "dir", filesystem: ext4 },
+  { name: "dir on ext4 (project quota)", driver: "dir", filesystem: ext4Quota },
+  { name: "dir on xfs (reflink)", driver: "dir", filesystem: xfs },
+  { name: "dir on xfs (reflink, project quota)", driver: "dir", filesystem: xfsQuota },
   { name: "btrfs on a loop file", driver: "btrfs" },
   { name: "zfs on a loop file", driver: "zfs", config: { "zfs.pool_name": zpool() } },
   {
@@ -75,11 +84,53 @@ async function device(base: string, name: string, undo: AsyncDisposableStack): P
 }
 
 /** Why this host cannot have the place; undefined when it can. */
-export async function reasonAgainst({ driver }: Place): Promise<string | undefined> {
+export async function reasonAgainst({ driver, filesystem }: Place): Promise<string | undefined> {
   const kind = driverKinds.get(driver);
   if (!kind) return `there is no driver "${driver}"`;
   const found = await kind.probe(host);
-  return "missing" in found ? found.missing : undefined;
+  if ("missing" in found) return found.missing;
+  if (!filesystem?.options.includes("prjquota")) return undefined;
+  try {
+    await using _mounted = await mounted(filesystem);
+    return undefined;
+  } catch {
+    return `this kernel has no project quotas on ${filesystem.type}`;
+  }
+}
+
+export interface Mounted extends AsyncDisposable {
+  readonly base: string;
+  /** In `base`. */
+  readonly directory: string;
+}
+
+/** A new filesystem on a loop file. */
+export async function mounted(filesystem: Filesystem): Promise<Mounted> {
+  await using stack = new AsyncDisposableStack();
+  const base = await mkdtemp(join(tmpdir(), "lido-conformance-"));
+  stack.defer(() => rm(base, { recursive: true, force: true }));
+  const directory = join(base, "lido");
+  await mkdir(directory);
+  const file = join(base, "filesystem.img");
+  await writeFile(file, "");
+  await truncate(file, 600 * 1024 * 1024);
+  await host.run([...filesystem.format, file]);
+  const device = await host.loops.attach(file);
+  stack.defer(() => host.loops.detach(device));
+  await host.mounts.mount(device, directory, filesystem.type, filesystem.options);
+  stack.defer(() => host.mounts.unmount(directory));
+  const all = stack.move();
+  return { base, directory, [Symbol.asyncDispose]: () => all.disposeAsync() };
+}
+
+async function plain(): Promise<Mounted> {
+  const base = await mkdtemp(join(tmpdir(), "lido-conformance-"));
+  await mkdir(join(base, "lido"));
+  return {
+    base,
+    directory: join(base, "lido"),
+    [Symbol.asyncDispose]: () => rm(base, { recursive: true, force: true }),
+  };
 }
 
 export interface Opened {
@@ -94,20 +145,7 @@ export interface Opened {
 /** Makes a pool on `place`, hands it to `test`, and takes everything away again, whatever came of it. */
 export async function withPool(place: Place, test: (opened: Opened) => Promise<void>): Promise<void> {
   await using stack = new AsyncDisposableStack();
-  const base = await mkdtemp(join(tmpdir(), "lido-conformance-"));
-  stack.defer(() => rm(base, { recursive: true, force: true }));
-  const directory = join(base, "lido");
-  await mkdir(directory);
-  if (place.filesystem) {
-    const file = join(base, "filesystem.img");
-    await writeFile(file, "");
-    await truncate(file, 600 * 1024 * 1024);
-    await host.run([...place.filesystem.format, file]);
-    const device = await host.loops.attach(file);
-    stack.defer(() => host.loops.detach(device));
-    await host.mounts.mount(device, directory, place.filesystem.type, place.filesystem.options);
-    stack.defer(() => host.mounts.unmount(directory));
-  }
+  const { base, directory } = stack.use(await (place.filesystem ? mounted(place.filesystem) : plain()));
   await mkdir(join(directory, "disks"));
   const kind = driverKinds.get(place.driver)!;
   const bare: Pool = {

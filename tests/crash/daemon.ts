@@ -92,6 +92,7 @@ const host: Host = {
   },
   mounts: watched(real.mounts, ["mount", "bind", "unmount"]),
   loops: watched(real.loops, ["attach", "detach", "refresh"]),
+  quotas: watched(real.quotas, ["assign", "adopt", "limit", "release"]),
 };
 
 const daemon = await startDaemon({ directory: process.env.LIDO_DIR!, logLevel: "info" }, { host, observe: point });

@@ -2,6 +2,7 @@ import { chmod, chown, mkdir, open, readdir, rename, statfs } from "node:fs/prom
 import { basename, join } from "node:path";
 import { LidoError } from "../../../api/errors.ts";
 import { subvolumeHasChildren } from "../../host/btrfs_ioctl.ts";
+import { hasQuota, limitQuotaGroup, quotaGroup } from "../../host/btrfs_quota.ts";
 import { exchange } from "../../host/exchange.ts";
 import type { Host } from "../../host/host.ts";
 import { dropEmptyParent, makeParent, pathExists, pathOf, renameVolume, setOwner } from "../directory_volumes.ts";
@@ -20,7 +21,15 @@ import type {
   Snapshots,
   Volume,
 } from "../driver.ts";
-import { describe, listDirectories, listTemporaries, ownerOf, snapshotsDirectory, temporaryOf } from "../layout.ts";
+import {
+  describe,
+  listDirectories,
+  listTemporaries,
+  ownerOf,
+  refuseBelowUse,
+  snapshotsDirectory,
+  temporaryOf,
+} from "../layout.ts";
 import { flush, removeTree } from "../tree.ts";
 import { type BtrfsTool, isSubvolume } from "./tool.ts";
 
@@ -67,7 +76,7 @@ export class BtrfsDriver implements Driver {
     await this.#tool.create(path);
     await setOwner(path, options);
     if (options.sizeBytes === undefined) return await syncOwner(path);
-    await this.#limit(path, options.sizeBytes);
+    await this.#limit(volume, options.sizeBytes);
     await this.#flush();
   }
 
@@ -147,12 +156,17 @@ export class BtrfsDriver implements Driver {
     return flush(this.#host, this.pool.root);
   }
 
-  async #limit(path: string, sizeBytes: bigint | undefined): Promise<void> {
-    if (await this.#tool.quota(path) === undefined) {
-      if (sizeBytes === undefined) return;
-      await this.#tool.enableQuota(this.pool.root);
+  async #limit(volume: Volume, sizeBytes: bigint | undefined, evenBelowUse = false): Promise<void> {
+    const path = this.path(volume);
+    if (sizeBytes === undefined) return void limitQuotaGroup(path, undefined);
+    if (!hasQuota(path)) await this.#tool.enableQuota(this.pool.root);
+    if (!evenBelowUse) {
+      await this.#flush(); // what was written a moment ago counts
+      refuseBelowUse(volume, sizeBytes, quotaGroup(path)?.referencedBytes ?? 0n);
     }
-    await this.#tool.limit(path, sizeBytes);
+    if (!limitQuotaGroup(path, sizeBytes)) {
+      throw new LidoError("bad_request", `Cannot limit ${describe(volume)}: quotas were switched off meanwhile`);
+    }
   }
 
   #snapshots(): Snapshots {
@@ -176,8 +190,7 @@ export class BtrfsDriver implements Driver {
         const temporary = join(this.pool.root, temporaryOf(parent, "restore"));
         await this.#remove(temporary);
         await this.#copy(this.path(snapshot), temporary, { readonly: false });
-        const limit = (await this.#tool.quota(this.path(parent)))?.limitBytes;
-        if (limit !== undefined) await this.#tool.limit(temporary, limit);
+        limitQuotaGroup(temporary, quotaGroup(this.path(parent))?.limitBytes);
         exchange(temporary, this.path(parent));
         await this.#flush();
       },
@@ -202,7 +215,8 @@ export class BtrfsDriver implements Driver {
           await chown(path, options.uid ?? 0, options.gid ?? 0);
           await chmod(path, options.mode);
         }
-        if (options.sizeBytes !== undefined) await this.#limit(path, options.sizeBytes);
+        // The kernel gives a snapshot its source's limit; a copy has its own or none.
+        if (target.snapshot === undefined) await this.#limit(target, options.sizeBytes);
         // The kernel has the snapshot itself on the disk when it says that it is made.
         if (options.sizeBytes !== undefined) await this.#flush();
         else if (options.mode !== undefined) await syncOwner(path);
@@ -212,15 +226,16 @@ export class BtrfsDriver implements Driver {
 
   #quota(): Quota {
     return {
-      set: async (volume, sizeBytes) => {
-        await this.#limit(this.path(volume), sizeBytes);
+      set: async (volume, sizeBytes, options) => {
+        await this.#limit(volume, sizeBytes, options?.evenBelowUse);
         await this.#flush();
       },
-      get: async (volume) => (await this.#tool.quota(this.path(volume)))?.limitBytes,
+      get: (volume) => Promise.resolve(quotaGroup(this.path(volume))?.limitBytes),
       usedBytes: async (volume) => {
-        const quota = await this.#tool.quota(this.path(volume));
-        if (!quota) throw new LidoError("not_implemented", "Quotas are not enabled on this pool");
-        return quota.referencedBytes;
+        const path = this.path(volume);
+        if (!hasQuota(path)) throw new LidoError("not_implemented", "Quotas are not enabled on this pool");
+        await this.#flush();
+        return quotaGroup(path)?.referencedBytes ?? 0n;
       },
     };
   }
@@ -252,10 +267,8 @@ export class BtrfsDriver implements Driver {
         await this.#tool.snapshot(received, target, { readonly: volume.snapshot !== undefined });
         await this.#tool.delete(received);
         await removeTree(this.#host, directory);
-        if (options.sizeBytes !== undefined) {
-          await this.#limit(target, options.sizeBytes);
-          await this.#flush();
-        }
+        if (volume.snapshot === undefined) await this.#limit(volume, options.sizeBytes);
+        if (options.sizeBytes !== undefined) await this.#flush();
       },
     };
   }

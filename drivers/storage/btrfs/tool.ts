@@ -1,11 +1,14 @@
 import { lstat } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import type { Readable } from "node:stream";
+import { hasQuota, subvolumeId } from "../../host/btrfs_quota.ts";
 import { CommandError, type Host, type PipedCommand } from "../../host/host.ts";
+import { DroppedGroups } from "./dropped_groups.ts";
 
 /** Everything lido asks of btrfs-progs: each argv and each parser, and nobody else starts them. @see btrfs(8) */
 export class BtrfsTool {
   readonly #host: Host;
+  readonly #dropped = new DroppedGroups();
 
   constructor(host: Host) {
     this.#host = host;
@@ -37,9 +40,12 @@ export class BtrfsTool {
     await this.#host.run(["btrfs", "subvolume", "snapshot", ...(options.readonly ? ["-r"] : []), source, target]);
   }
 
-  /** Deletes subvolumes and those nested in them, for good: after a power cut, too. One process when there are none nested. */
+  /** Deletes subvolumes and those nested in them, with their quota groups, for good: after a power cut, too. One process when there are none nested. */
   async delete(...paths: string[]): Promise<void> {
-    if (paths.length === 0) return;
+    const [first] = paths;
+    if (first === undefined) return;
+    const parent = dirname(first);
+    const groups = hasQuota(parent) ? paths.map(subvolumeId) : undefined;
     try {
       await this.#host.run(["btrfs", "subvolume", "delete", "--commit-after", ...paths]);
     } catch (error) {
@@ -48,12 +54,14 @@ export class BtrfsTool {
         if (!await isSubvolume(path)) continue;
         // The deepest first; a read-only one must be writable for its child's name to go.
         for (const nested of (await this.nested(path)).sort((a, b) => b.length - a.length)) {
+          groups?.push(subvolumeId(join(path, nested)));
           await this.setReadonly(join(path, nested, ".."), false).catch(() => {});
           await this.#host.run(["btrfs", "subvolume", "delete", join(path, nested)]);
         }
         await this.#host.run(["btrfs", "subvolume", "delete", "--commit-after", path]);
       }
     }
+    if (groups) this.#dropped.drop(parent, groups);
   }
 
   /** @returns Paths of the subvolumes within `path`, relative to it. */
@@ -75,21 +83,10 @@ export class BtrfsTool {
     await this.#host.run(["btrfs", "property", "set", "-ts", path, "ro", String(readonly)]);
   }
 
+  /** Switches quotas on, and waits until what is there was counted. */
   async enableQuota(path: string): Promise<void> {
     await this.#host.run(["btrfs", "quota", "enable", path]);
-  }
-
-  async limit(path: string, bytes: bigint | undefined): Promise<void> {
-    await this.#host.run(["btrfs", "qgroup", "limit", bytes === undefined ? "none" : String(bytes), path]);
-  }
-
-  /** @returns undefined when quotas are off. */
-  async quota(path: string): Promise<{ referencedBytes: bigint; limitBytes: bigint | undefined } | undefined> {
-    const argv = ["btrfs", "qgroup", "show", "--sync", "-rf", "--raw", path];
-    const { code, stdout, stderr } = await this.#host.run(argv, { okCodes: [0, 1] });
-    if (code === 0) return parseQuota(stdout);
-    if (/quotas? (?:is )?not enabled|can't list qgroups/i.test(stderr)) return undefined;
-    throw new CommandError(argv, code, stderr);
+    await this.#host.run(["btrfs", "quota", "rescan", "-w", path], { timeoutMs: rescanTimeoutMs });
   }
 
   send(snapshot: string, options: { parent?: string; signal?: AbortSignal }): PipedCommand {
@@ -112,6 +109,8 @@ export class BtrfsTool {
 }
 
 const subvolumeInode = 256;
+/** A rescan reads the metadata of the whole filesystem. */
+const rescanTimeoutMs = 24 * 3_600_000;
 
 /** The root of a subvolume is always inode 256. @see btrfs-subvolume(8) */
 export async function isSubvolume(path: string): Promise<boolean> {
@@ -132,14 +131,6 @@ export function parseSubvolumes(output: string): string[] {
     if (path === undefined) throw new Error(`Cannot read the output of btrfs: ${JSON.stringify(line.slice(0, 200))}`);
     return path.replace(/^<FS_TREE>\//, "");
   });
-}
-
-/** @param output Of `btrfs qgroup show -rf --raw`: the last line is the subvolume's. */
-export function parseQuota(output: string): { referencedBytes: bigint; limitBytes: bigint | undefined } {
-  const line = output.trim().split("\n").at(-1) ?? "";
-  const match = /^0\/\d+\s+(\d+)\s+\d+\s+(none|\d+)/.exec(line.trim());
-  if (!match) throw new Error(`Cannot read the output of btrfs qgroup: ${JSON.stringify(line.slice(0, 200))}`);
-  return { referencedBytes: BigInt(match[1]!), limitBytes: match[2] === "none" ? undefined : BigInt(match[2]!) };
 }
 
 /** @param output Of `btrfs device stats`: "[/dev/loop0].write_io_errs    0". */

@@ -1,5 +1,6 @@
 import { mkdir, readdir, rename, statfs } from "node:fs/promises";
 import { join } from "node:path";
+import { LidoError } from "../../../api/errors.ts";
 import { exchange } from "../../host/exchange.ts";
 import type { Host } from "../../host/host.ts";
 import { dropEmptyParent, makeParent, pathExists, pathOf, renameVolume, setOwner } from "../directory_volumes.ts";
@@ -11,14 +12,24 @@ import type {
   Facets,
   Leftover,
   Pool,
+  Quota,
   Resources,
   Snapshots,
   Volume,
 } from "../driver.ts";
-import { listDirectories, listTemporaries, ownerOf, snapshotsDirectory, temporaryOf } from "../layout.ts";
+import {
+  describe,
+  listDirectories,
+  listTemporaries,
+  ownerOf,
+  refuseBelowUse,
+  snapshotsDirectory,
+  temporaryOf,
+} from "../layout.ts";
 import { copyTree, flush, removeTree } from "../tree.ts";
 
-/** Volumes as plain directories. Snapshots are copies, which cost next to nothing where the filesystem shares blocks (xfs, btrfs). */
+/** Volumes as plain directories. Snapshots are copies, which cost next to nothing where the filesystem shares blocks (xfs, btrfs). Where it has
+ * project quotas each volume is a project, from its making on: so its space is known at once, and a limit costs nothing. */
 export class DirDriver implements Driver {
   readonly pool: Pool;
   readonly facets: Readonly<Partial<Facets>>;
@@ -27,16 +38,27 @@ export class DirDriver implements Driver {
   readonly mountsVolumes = false;
   readonly #host: Host;
   readonly #reflink: boolean;
+  readonly #hasQuotas: boolean;
 
-  constructor(host: Host, pool: Pool, probed: { reflink: boolean; idmappedMounts: boolean }) {
+  /** @param probed.quota As `ProjectQuotas.probe` answered. */
+  constructor(
+    host: Host,
+    pool: Pool,
+    probed: { reflink: boolean; idmappedMounts: boolean; quota: { exemptsRoot: boolean } | { absent: string } },
+  ) {
     this.#host = host;
     this.pool = pool;
     this.#reflink = probed.reflink;
+    this.#hasQuotas = "exemptsRoot" in probed.quota;
     this.idmappedMounts = probed.idmappedMounts;
-    this.facets = { snapshot: this.#snapshots(), ...(probed.reflink ? { clone: this.#clone() } : {}) };
+    this.facets = {
+      snapshot: this.#snapshots(),
+      ...(probed.reflink ? { clone: this.#clone() } : {}),
+      ...("exemptsRoot" in probed.quota ? { quota: this.#quota(probed.quota.exemptsRoot) } : {}),
+    };
     this.absent = {
       ...(probed.reflink ? {} : { clone: "the filesystem cannot share blocks between files (no reflink)" }),
-      quota: "the filesystem has no project quotas enabled (mount option prjquota)",
+      ...("absent" in probed.quota ? { quota: probed.quota.absent } : {}),
       send: "a plain directory has no stream format of its own",
       resize: "the pool is a directory of another filesystem",
       health: "the pool is a directory of another filesystem",
@@ -48,15 +70,15 @@ export class DirDriver implements Driver {
   }
 
   async create(volume: Volume, options: CreateOptions = {}): Promise<void> {
-    const path = this.path(volume);
-    await mkdir(path, { mode: 0o700 });
-    await setOwner(path, options);
+    await this.#make(this.path(volume));
+    await setOwner(this.path(volume), options);
+    if (options.sizeBytes !== undefined) await this.#limit(volume, options.sizeBytes);
   }
 
   async delete(volume: Volume): Promise<void> {
-    await removeTree(this.#host, join(this.pool.root, temporaryOf(volume, "restore")));
+    await this.#remove(join(this.pool.root, temporaryOf(volume, "restore")));
     await removeTree(this.#host, join(this.pool.root, snapshotsDirectory(volume)));
-    await removeTree(this.#host, this.path(volume));
+    await this.#remove(this.path(volume));
   }
 
   exists(volume: Volume): Promise<boolean> {
@@ -96,6 +118,32 @@ export class DirDriver implements Driver {
     await flush(this.#host, target);
   }
 
+  /** An empty directory, whose space is counted from its first file on. */
+  async #make(path: string): Promise<void> {
+    await mkdir(path, { mode: 0o700 });
+    if (this.#hasQuotas) await this.#host.quotas.assign(path);
+  }
+
+  async #remove(path: string): Promise<void> {
+    await this.#host.quotas.release(path);
+    await removeTree(this.#host, path);
+  }
+
+  async #limit(volume: Volume, sizeBytes: bigint | undefined, evenBelowUse = false): Promise<void> {
+    const { quota } = this.absent;
+    if (quota !== undefined) throw new LidoError("bad_request", `Cannot limit ${describe(volume)}: ${quota}`);
+    const { quotas } = this.#host, path = this.path(volume);
+    let usage = await quotas.usage(path);
+    if (!usage) {
+      if (sizeBytes === undefined) return;
+      await quotas.adopt(path); // from a time before the filesystem had quotas
+      usage = await quotas.usage(path);
+    }
+    if (sizeBytes !== undefined && !evenBelowUse) refuseBelowUse(volume, sizeBytes, usage?.usedBytes ?? 0n);
+    await quotas.limit(path, sizeBytes);
+    await flush(this.#host, path);
+  }
+
   #snapshots(): Snapshots {
     return {
       cost: this.#reflink ? "reflink" : "copy",
@@ -112,11 +160,15 @@ export class DirDriver implements Driver {
       restore: async (snapshot) => {
         const { snapshot: _, ...volume } = snapshot;
         const temporary = join(this.pool.root, temporaryOf(volume, "restore"));
-        await removeTree(this.#host, temporary);
+        await this.#remove(temporary);
+        const limit = await this.facets.quota?.get(volume);
+        // A project of its own: for a while both are there, and one limit would be too narrow for two.
+        await this.#make(temporary);
         await this.#copy(this.path(snapshot), temporary);
+        if (limit !== undefined) await this.#host.quotas.limit(temporary, limit);
         exchange(temporary, this.path(volume));
       },
-      afterRestore: (volume) => removeTree(this.#host, join(this.pool.root, temporaryOf(volume, "restore"))),
+      afterRestore: (volume) => this.#remove(join(this.pool.root, temporaryOf(volume, "restore"))),
       list: (parent) =>
         readdir(join(this.pool.root, snapshotsDirectory(parent))).catch((error: NodeJS.ErrnoException) => {
           if (error.code === "ENOENT") return [];
@@ -130,9 +182,25 @@ export class DirDriver implements Driver {
       cost: "reflink",
       carriesSnapshots: true,
       clone: async (source, target, options) => {
+        // Snapshots are not counted: a project is a volume's.
         if (target.snapshot !== undefined) await makeParent(this.path(target));
+        else await this.#make(this.path(target));
         await this.#copy(this.path(source), this.path(target), options);
         if (options?.mode !== undefined) await setOwner(this.path(target), options);
+        if (options?.sizeBytes !== undefined) await this.#limit(target, options.sizeBytes);
+      },
+    };
+  }
+
+  #quota(exemptsRoot: boolean): Quota {
+    return {
+      exemptsRoot,
+      set: (volume, sizeBytes, options) => this.#limit(volume, sizeBytes, options?.evenBelowUse),
+      get: async (volume) => (await this.#host.quotas.usage(this.path(volume)))?.limitBytes,
+      usedBytes: async (volume) => {
+        const usage = await this.#host.quotas.usage(this.path(volume));
+        if (!usage) throw new LidoError("not_implemented", `The space of ${describe(volume)} is not counted`);
+        return usage.usedBytes;
       },
     };
   }

@@ -2,9 +2,10 @@ import { mkdir, readdir, rmdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { LidoError } from "../../../api/errors.ts";
 import type { Host } from "../../host/host.ts";
+import { pathOf } from "../directory_volumes.ts";
 import type { DriverKind, Pool } from "../driver.ts";
 import { anyText, boolean } from "../keys.ts";
-import { listTemporaries, makeDirectories, needDirectories, temporaryPrefix } from "../layout.ts";
+import { listDirectories, listTemporaries, makeDirectories, needDirectories, temporaryPrefix } from "../layout.ts";
 import { checkSourceDirectory } from "../source.ts";
 import { removeTree } from "../tree.ts";
 import { DirDriver } from "./driver.ts";
@@ -44,9 +45,16 @@ export const dirKind: DriverKind = {
     await mkdir(pool.root, { recursive: true, mode: 0o711 });
     await bindSource(host, pool);
     await needDirectories(pool.root);
-    for (const leftover of await listTemporaries(pool.root)) await removeTree(host, join(pool.root, leftover));
-    const [reflink, idmappedMounts] = await Promise.all([canReflink(host, pool.root), host.mounts.canIdmap(pool.root)]);
-    return new DirDriver(host, pool, { reflink, idmappedMounts });
+    for (const leftover of await listTemporaries(pool.root)) {
+      await host.quotas.release(join(pool.root, leftover));
+      await removeTree(host, join(pool.root, leftover));
+    }
+    const [reflink, idmappedMounts, quota] = await Promise.all([
+      canReflink(host, pool.root),
+      host.mounts.canIdmap(pool.root),
+      host.quotas.probe(pool.root),
+    ]);
+    return new DirDriver(host, pool, { reflink, idmappedMounts, quota });
   },
 
   async destroy(host, pool) {
@@ -54,6 +62,7 @@ export const dirKind: DriverKind = {
     const foreign = source !== undefined && source !== pool.root;
     // What was made is taken away and nothing else: a foreign directory stays, and what somebody put beside our directories.
     if (foreign && (await host.mounts.at(pool.root)) === undefined) return await dropRoot(pool);
+    for (const volume of await listDirectories(pool.root)) await host.quotas.release(pathOf(pool, volume));
     for (const entry of await readdir(pool.root).catch(() => [])) {
       if (ownEntries.test(entry) || entry.startsWith(temporaryPrefix)) await removeTree(host, join(pool.root, entry));
     }

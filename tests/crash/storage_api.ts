@@ -1,0 +1,113 @@
+/** What the crash tests of storage have in common: their requests, and all that users can see. */
+import { chownSync, mkdirSync, readFileSync, statfsSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { quotaGroup } from "../../drivers/host/btrfs_quota.ts";
+import { createHost } from "../../drivers/host/real.ts";
+import { type Daemon, projectRoot } from "../support/daemon.ts";
+import { digest, Requests, type State } from "./support.ts";
+
+export class Api extends Requests {
+  volumePath(pool: string, name: string): string {
+    return join(this.directory, "storage-pools", pool, "custom", `default_${name}`);
+  }
+
+  createPool(name: string, driver: string, config: object = {}) {
+    return this.ask("POST", "/storage-pools", { name, driver, config });
+  }
+
+  deletePool(name: string) {
+    return this.ask("DELETE", `/storage-pools/${name}`);
+  }
+
+  create(pool: string, name: string, config: object = {}, source: object = {}) {
+    return this.ask("POST", `/storage-pools/${pool}/volumes/custom`, { name, type: "custom", config, source });
+  }
+
+  copy(from: string, pool: string, name: string) {
+    return this.create(pool, name, {}, { type: "copy", pool: from, name: "work" });
+  }
+
+  delete(pool: string, name: string) {
+    return this.ask("DELETE", `/storage-pools/${pool}/volumes/custom/${name}`);
+  }
+
+  rename(pool: string, name: string, to: string) {
+    return this.ask("POST", `/storage-pools/${pool}/volumes/custom/${name}`, { name: to });
+  }
+
+  move(pool: string, name: string, toPool: string, to: string) {
+    return this.ask("POST", `/storage-pools/${pool}/volumes/custom/${name}`, { name: to, pool: toPool });
+  }
+
+  snapshot(pool: string, name: string) {
+    return this.ask("POST", `/storage-pools/${pool}/volumes/custom/work/snapshots`, { name });
+  }
+
+  renameSnapshot(pool: string, name: string, to: string) {
+    return this.ask("POST", `/storage-pools/${pool}/volumes/custom/work/snapshots/${name}`, { name: to });
+  }
+
+  deleteSnapshot(pool: string, name: string) {
+    return this.ask("DELETE", `/storage-pools/${pool}/volumes/custom/work/snapshots/${name}`);
+  }
+
+  restore(pool: string, snapshot: string) {
+    return this.ask("PUT", `/storage-pools/${pool}/volumes/custom/work`, { restore: snapshot });
+  }
+
+  import(pool: string, name: string) {
+    const headers = { "content-type": "application/octet-stream", "x-lxd-name": name };
+    return this.ask("POST", `/storage-pools/${pool}/volumes/custom`, backup, headers);
+  }
+
+  set(pool: string, name: string, config: object) {
+    return this.ask("PATCH", `/storage-pools/${pool}/volumes/custom/${name}`, { config });
+  }
+}
+
+const backup = readFileSync(join(projectRoot, "tests/fixtures/lxd-5.0.2-volume.tar.gz"));
+
+/** All that users can see of storage, on disk and by the API; times and ids apart. */
+export async function state(daemon: Daemon, api: Api): Promise<State> {
+  const found: State = {};
+  for (const pool of await api.ask("GET", "/storage-pools?recursion=1")) {
+    const { space } = await api.ask("GET", `/storage-pools/${pool.name}/resources`);
+    const total = pool.driver === "dir" ? "the host's" : space.total;
+    found[pool.name] = JSON.stringify([pool.driver, pool.config, pool.status, total]);
+    for (const volume of await api.ask("GET", `/storage-pools/${pool.name}/volumes/custom?recursion=1`)) {
+      const root = join(daemon.directory, "storage-pools", pool.name);
+      const at = `${pool.name}/${volume.name}`;
+      const tree = join(root, "custom", `default_${volume.name}`);
+      found[at] = JSON.stringify([volume.config, digest(tree), await limitOf(tree)]);
+      const path = `/storage-pools/${pool.name}/volumes/custom/${volume.name}/snapshots?recursion=1`;
+      for (const snapshot of await api.ask("GET", path)) {
+        found[`${at}/${snapshot.name}`] = digest(
+          join(root, "custom-snapshots", `default_${volume.name}`, snapshot.name),
+        );
+      }
+    }
+  }
+  return found;
+}
+
+const host = createHost();
+const btrfsType = 0x9123683e;
+
+/** As the kernel has it, whatever the database says. */
+async function limitOf(path: string): Promise<string> {
+  const isBtrfs = Number(statfsSync(path).type) >>> 0 === btrfsType;
+  return String(isBtrfs ? quotaGroup(path)?.limitBytes : (await host.quotas.usage(path))?.limitBytes);
+}
+
+export function fill(directory: string, seed: string): void {
+  mkdirSync(join(directory, "sub"), { recursive: true });
+  for (let index = 0; index < 5; index++) {
+    writeFileSync(join(directory, "sub", `f${index}`), seed.repeat(1000 * (index + 1)));
+  }
+  writeFileSync(join(directory, "owned"), seed, { mode: 0o640 });
+  chownSync(join(directory, "owned"), 1234, 5678);
+}
+
+export function writeLater(volume: string): void {
+  writeFileSync(join(volume, "later"), "after the snapshot");
+}
