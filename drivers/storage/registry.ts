@@ -1,8 +1,9 @@
 import { btrfsKind } from "./btrfs/kind.ts";
 import { dirKind } from "./dir/kind.ts";
 import type { DriverKind } from "./driver.ts";
+import { lvmKind } from "./lvm/kind.ts";
 
 /** Every driver there is, by the name that users give. The only place that knows their names. */
 export const driverKinds: ReadonlyMap<string, DriverKind> = new Map(
-  [dirKind, btrfsKind].map((kind) => [kind.name, kind]),
+  [dirKind, btrfsKind, lvmKind].map((kind) => [kind.name, kind]),
 );

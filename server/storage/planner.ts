@@ -1,7 +1,13 @@
 import { Readable } from "node:stream";
 import { LidoError } from "../../api/errors.ts";
 import type { Host } from "../../drivers/host/host.ts";
-import type { CopyOptions, Driver, Progress, Volume } from "../../drivers/storage/driver.ts";
+import {
+  CannotShrink,
+  type CopyOptions,
+  type Driver,
+  type Progress,
+  type Volume,
+} from "../../drivers/storage/driver.ts";
 import type { MountedVolumes } from "./mounted.ts";
 
 export interface Place {
@@ -53,10 +59,16 @@ export async function copyVolume(
   if (plan.method === "files") return await copyFiles(host, mounts, source, target, snapshots, copy);
   const one = plan.method === "clone" ? cloneOne : sendOne;
   const { sizeBytes: _, ...unlimited } = copy;
-  for (const snapshot of snapshots) {
-    await one(at(source, snapshot), at(target, snapshot), unlimited);
+  try {
+    for (const snapshot of snapshots) {
+      await one(at(source, snapshot), at(target, snapshot), unlimited);
+    }
+    await one(source, target, copy);
+  } catch (error) {
+    if (!(error instanceof CannotShrink)) throw error;
+    await target.driver.delete(target.volume);
+    await copyFiles(host, mounts, source, target, snapshots, copy);
   }
-  await one(source, target, copy);
 }
 
 function at(place: Place, snapshot: string): Place {
@@ -85,6 +97,7 @@ async function copyFiles(
       await using read = await mounts.use(state.pool, state.volume);
       await fillFrom(host, read.path, filled.path, options);
     }
+    await target.driver.flush?.(target.volume);
     const snapshot = snapshots[index];
     if (snapshot !== undefined) await target.driver.facets.snapshot!.create(at(target, snapshot).volume);
   }

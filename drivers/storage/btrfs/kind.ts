@@ -3,6 +3,7 @@ import { dirname, isAbsolute, join, resolve } from "node:path";
 import { LidoError } from "../../../api/errors.ts";
 import { parseSizeBytes } from "../../../api/size.ts";
 import type { Host } from "../../host/host.ts";
+import { refuseFilled } from "../block_device.ts";
 import type { Driver, DriverKind, Pool } from "../driver.ts";
 import { anyText, boolean, isTrue, size, words } from "../keys.ts";
 import { listTemporaries, makeDirectories } from "../layout.ts";
@@ -162,15 +163,6 @@ async function mountSource(host: Host, pool: Pool): Promise<void> {
 async function isOnBtrfs(host: Host, path: string): Promise<boolean> {
   const { stdout } = await host.run(["stat", "-f", "-c", "%T", "--", path]);
   return stdout.trim() === "btrfs";
-}
-
-/** @throws {LidoError} bad_request when the device holds a filesystem, partitions or the like. @see blkid(8) */
-async function refuseFilled(host: Host, device: string, wipe: boolean): Promise<void> {
-  if (wipe) return;
-  const { code, stdout } = await host.run(["blkid", "-p", "-o", "export", device], { okCodes: [0, 2, 8] });
-  if (code === 2 && stdout === "") return;
-  const kind = /^(?:TYPE|PTTYPE)=(.+)$/m.exec(stdout)?.[1] ?? "data";
-  throw new LidoError("bad_request", `Source "${device}" already holds ${kind}; set source.wipe=true to overwrite it`);
 }
 
 /** A directory of somebody else's filesystem: what we made in it goes, the rest stays. */
