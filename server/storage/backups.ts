@@ -215,6 +215,7 @@ export class VolumeBackups {
               operation.signal.throwIfAborted();
               await emptyTree(host, use.path);
               await section.extract((argv, stdin) => host.pipe(argv, { stdin }), use.path);
+              await driver.flush?.(volume);
               if (section.snapshot !== undefined) await facet!.create({ ...volume, snapshot: section.snapshot });
             }
             await flush(host, use.path);
