@@ -21,6 +21,8 @@ import {
   insertVolume,
   needVolumeRow,
   onDisk,
+  snapshotRows,
+  viewSnapshotAsVolume,
   viewVolume,
   volumeRow,
   volumeRows,
@@ -108,11 +110,16 @@ export class Volumes {
     }) as ReturnType<Journal["kind"]>;
   }
 
+  /** Volumes and, behind each, its snapshots as "volume/snapshot"; in three queries, however many there are. */
   list(pool: string, type?: string): StorageVolume[] {
-    this.#options.pools.id(pool);
+    const { database, pools } = this.#options;
+    pools.id(pool);
     if (type !== undefined) checkType(type);
-    const usage = readUsage(this.#options.database);
-    return volumeRows(this.#options.database, pool, type).map((row) => viewVolume(row, usage));
+    const usage = readUsage(database);
+    const volumes = volumeRows(database, pool, type).map((row) => viewVolume(row, usage));
+    const all = [...volumes, ...snapshotRows(database, pool, type).map(viewSnapshotAsVolume)];
+    const keys = new Map(all.map((one) => [one, `${one.type} ${one.name}`]));
+    return all.sort((left, right) => keys.get(left)! < keys.get(right)! ? -1 : 1);
   }
 
   get(pool: string, type: string, name: string): StorageVolume {
