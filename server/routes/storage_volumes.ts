@@ -37,9 +37,9 @@ export function storageVolumeRoutes(context: Services): OpenAPIHono {
   addFiles(app, {
     path: `${one}/files`,
     tag,
-    use: (request, work) => {
+    open: (request) => {
       const [pool, type, name] = keyOf(request);
-      return context.volumes.withFiles(pool, needCustom(type, name), work);
+      return context.volumes.files(pool, needCustom(type, name));
     },
   });
   return app;

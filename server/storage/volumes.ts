@@ -274,12 +274,12 @@ export class Volumes {
     return { usage: { used: Number(stdout.split("\t")[0]), total: 0, estimated: true } };
   }
 
-  /** Runs `work` on the files of a custom volume, whether or not a container has it; with the owners that the container sees. */
-  async withFiles<T>(pool: string, name: string, work: (tree: FileTree) => Promise<T>): Promise<T> {
+  /** The files of a custom volume, whether or not a container has it, with the owners that the container sees; until it is disposed of. */
+  async files(pool: string, name: string): Promise<FileTree & AsyncDisposable> {
     const volume = this.volume(this.row(pool, "custom", name));
-    await using use = await this.#options.mounts.use(pool, volume);
+    const use = await this.#options.mounts.use(pool, volume);
     const map = parseIdmap(volume.config?.["volatile.idmap.last"]);
-    return await work({ root: use.path, map, name: `volume "${name}"` });
+    return { root: use.path, map, name: `volume "${name}"`, [Symbol.asyncDispose]: () => use[Symbol.asyncDispose]() };
   }
 
   /** Makes a volume and its row for an instance or an image, all or nothing. */
