@@ -64,7 +64,8 @@ export interface Configurable {
   readonly args: readonly string[];
   /** For the help, e.g. "storage pool". */
   readonly noun: string;
-  readonly kind: Kind;
+  /** By what is named, where that may be one thing or another. */
+  readonly kind: Kind | ((args: readonly string[]) => Kind);
   /** The fields a PUT takes. */
   readonly writable: readonly string[];
   readonly path: (args: readonly string[]) => string;
@@ -101,7 +102,8 @@ export function settingVerbs(what: Configurable): Verb[] {
       summary: `Show the configuration of a ${noun}`,
       async run(io, given) {
         const thing = await io.client.get<Record<string, unknown>>(what.path(given));
-        await showYaml(io, kind, pick(thing, Object.keys(thing).filter((key) => !what.hidden?.includes(key))));
+        const shownAs = typeof kind === "function" ? kind(given) : kind;
+        await showYaml(io, shownAs, pick(thing, Object.keys(thing).filter((key) => !what.hidden?.includes(key))));
       },
     }),
     verb({

@@ -6,6 +6,7 @@ import type { Io } from "./verb.ts";
 
 export interface ExportOptions {
   readonly volumeOnly: boolean;
+  readonly optimized: boolean;
   readonly compression: string;
 }
 
@@ -25,6 +26,7 @@ export async function exportVolume(
   const operation = await io.client.change("POST", backups, {
     name: "",
     volume_only: options.volumeOnly,
+    optimized_storage: options.optimized,
     compression_algorithm: options.compression,
   });
   const name = operation?.resources.backups?.[0]?.split("/").at(-1) ?? "";

@@ -107,14 +107,15 @@ export const verbs: Verb[] = [
     flags: {
       compression: { value: "algorithm", initial: "", summary: "none, gzip (default), bzip2, xz or zstd" },
       volumeOnly: { summary: "Export the volume without its snapshots" },
+      optimizedStorage: { summary: "In the driver's own format, where it has one: smaller, for pools of that driver" },
     },
     summary: "Export a storage volume as one file, which LXD can import too",
     details: `The file is VOLUME.backup when no path is given; "-" is stdout.
 `,
     async run(io, [pool = "", volume = "", path], flags) {
       const { exportVolume } = await import("../volume_backup.ts");
-      const { compression, volumeOnly } = flags;
-      await exportVolume(io, pool, volume, path ?? `${volume}.backup`, { compression, volumeOnly });
+      const { compression, volumeOnly, optimizedStorage: optimized } = flags;
+      await exportVolume(io, pool, volume, path ?? `${volume}.backup`, { compression, volumeOnly, optimized });
       if (!io.quiet && path !== "-") io.out("Backup exported successfully!\n");
     },
   }),

@@ -1,9 +1,9 @@
-import type { Config, Instance, Profile, StorageVolume } from "../../api/types.ts";
+import type { Config, Instance, Profile, StorageVolume, StorageVolumeSnapshot } from "../../api/types.ts";
 import { url } from "../client/client.ts";
 import { UsageError } from "../client/errors.ts";
 import { addDevice, lazyFlag, removeDevices } from "../device_verbs.ts";
 import { render } from "../output/render.ts";
-import { binarySize } from "../output/units.ts";
+import { binarySize, shortDate } from "../output/units.ts";
 import { type Configurable, settingsOf, settingVerbs } from "../settings.ts";
 import { type Io, type Verb, verb } from "../verb.ts";
 import { instances } from "./config.ts";
@@ -28,8 +28,9 @@ const volumes: Configurable = {
   words: "storage volume",
   args: ["pool", "volume"],
   noun: "storage volume",
-  kind: "storageVolume",
-  writable: ["config", "description"],
+  kind: ([, volume = ""]) => volumeParts(volume).name.includes("/") ? "storageVolumeSnapshot" : "storageVolume",
+  // The last is a snapshot's.
+  writable: ["config", "description", "expires_at"],
   path: ([pool = "", volume = ""]) => volumePath(pool, volume),
 };
 
@@ -187,15 +188,22 @@ export const verbs: Verb[] = [
     async run(io, [pool = "", volume = ""]) {
       const path = volumePath(pool, volume);
       const found = await io.client.get<StorageVolume>(path);
-      const { usage } = await io.client.get<{ usage: { used: number; total: number } | null }>(`${path}/state`);
+      type State = { usage: { used: number; total: number; estimated?: boolean } | null };
+      const { usage } = await io.client.get<State>(`${path}/state`);
+      const snapshots = await io.client.get<StorageVolumeSnapshot[]>(`${path}/snapshots?recursion=1`);
       const lines = [
         `Name: ${found.name}`,
-        `Description: ${found.description}`,
+        ...(found.description ? [`Description: ${found.description}`] : []),
         `Type: ${found.type}`,
         `Content type: ${found.content_type}`,
-        ...(usage ? [`Usage: ${binarySize(usage.used)}`] : []),
+        ...(usage ? [`Usage: ${binarySize(usage.used)}${usage.estimated ? " (by a walk of its files)" : ""}`] : []),
         ...(usage && usage.total > 0 ? [`Total: ${binarySize(usage.total)}`] : []),
       ];
+      if (snapshots.length > 0) {
+        const { table } = await import("../output/table.ts");
+        const rows = snapshots.map((one) => [one.name, one.description, shortDate(one.expires_at)]);
+        lines.push("", "Snapshots:", table(["NAME", "DESCRIPTION", "EXPIRES AT"], rows).trimEnd());
+      }
       io.out(`${lines.join("\n")}\n`);
     },
   }),

@@ -70,8 +70,10 @@ export class Lido implements AsyncDisposable {
     await this.client.change("DELETE", url`/1.0/storage-pools/${name}`);
   }
 
-  volumes(pool: string): Promise<StorageVolume[]> {
-    return this.client.get(`${url`/1.0/storage-pools/${pool}/volumes/custom`}?recursion=1`);
+  /** Custom volumes; the list has their snapshots among them. */
+  async volumes(pool: string): Promise<StorageVolume[]> {
+    const path = `${url`/1.0/storage-pools/${pool}/volumes/custom`}?recursion=1`;
+    return (await this.client.get<StorageVolume[]>(path)).filter(({ name }) => !name.includes("/"));
   }
 
   async createVolume(pool: string, name: string, config: Config = {}): Promise<void> {

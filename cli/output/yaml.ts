@@ -24,6 +24,12 @@ function scalar(value: string, indent: string): string {
   return notPlain.test(value) ? `'${value.replaceAll("'", "''")}'` : value;
 }
 
+/** Fields that are times in LXD's structures stand as such, not as text. */
+const times = /^(created|expires|last_used|uploaded|updated|ended|modified)_at$/;
+function isTime(key: string, value: unknown): value is string {
+  return times.test(key) && typeof value === "string" && /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$/.test(value);
+}
+
 function isEmpty(value: unknown): boolean {
   return Array.isArray(value) ? value.length === 0 : Object.keys(value as object).length === 0;
 }
@@ -37,6 +43,8 @@ function emit(value: unknown, indent: string): string {
   }
   return Object.entries(value).filter(([, item]) => item !== undefined).map(([key, item]) => {
     const label = `${indent}${scalar(key, indent)}:`;
+    // Go leaves out what is zero of a second's parts.
+    if (isTime(key, item)) return `${label} ${item.replace(/(\.\d*?)0+Z$/, "$1Z").replace(".Z", "Z")}`;
     if (item === null || typeof item !== "object") return `${label} ${emit(item, `${indent}  `)}`;
     if (isEmpty(item)) return `${label} ${Array.isArray(item) ? "[]" : "{}"}`;
     return `${label}\n${emit(item, Array.isArray(item) ? indent : `${indent}  `)}`;

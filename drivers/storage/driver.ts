@@ -129,6 +129,18 @@ export interface Send {
     /** The rest of the stream; to be received as the whole was. */
     send(token: string, options?: SendOptions): SentStream;
   };
+  /** Present when streams can go into backups, where LXD knows how to find them. */
+  readonly backup?: StreamBackup;
+}
+
+export interface StreamBackup {
+  /** For streams that come from elsewhere: what those of one backup go through, one after the other.
+   * @returns A function that gives a stream back as it came. It fails when the stream is damaged or would lead out of its volume. */
+  inspect(): (stream: AsyncIterable<Uint8Array>) => AsyncGenerator<Uint8Array>;
+  /** @param head The first bytes of a stream. @returns The UUID of what was sent; undefined when there are too few. */
+  uuidOf(head: Uint8Array): string | undefined;
+  /** @returns Why the volume or snapshot cannot be sent as one stream. */
+  obstacle(volume: Volume): string | undefined;
 }
 
 export interface SendOptions {

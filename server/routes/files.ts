@@ -21,30 +21,39 @@ import { done, route, type RouteRequest, sync } from "./route.ts";
 
 const idMax = 4_294_967_294;
 const linkMaxBytes = 4095;
+const stallMaxMs = 300_000;
 
 export interface FilesOptions {
   readonly path: string;
   readonly tag: string;
-  /** Runs `work` while the tree is there. */
-  readonly use: <T>(request: RouteRequest, work: (tree: FileTree) => Promise<T>) => Promise<T>;
+  /** The tree is there until it is disposed of. */
+  readonly open: (request: RouteRequest) => Promise<FileTree & AsyncDisposable>;
 }
 
 /** Adds GET, HEAD, POST and DELETE of `…/files?path=`. */
-export function addFiles(app: OpenAPIHono, { path, tag, use }: FilesOptions): void {
+export function addFiles(app: OpenAPIHono, { path, tag, open }: FilesOptions): void {
   route(app, {
     method: "get",
     path,
     summary: "A file's content, a directory's names, or (recursion=1) its entries; HEAD for the headers alone",
     tag,
     returns: z.array(z.union([z.string(), fileEntrySchema])),
-  }, (request) => {
+  }, async (request) => {
     const file = pathOf(request);
-    return use(request, async (tree) => {
-      const info = statFile(tree, file);
-      const answer = request.c.req.method === "HEAD" ? sync(request.c, null) : await show(request, tree, file, info);
-      for (const [name, value] of Object.entries(headersOf(info))) answer.headers.set(name, value);
-      return answer;
-    });
+    await using undo = new AsyncDisposableStack();
+    const tree = undo.use(await open(request));
+    const info = statFile(tree, file);
+    let answer: Response;
+    if (request.c.req.method === "HEAD") answer = sync(request.c, null);
+    else if (info.type === "file") {
+      const { stream, sizeBytes } = readFile(tree, file);
+      // The tree is used until the last byte has gone, or the client.
+      const rest = undo.move();
+      stream.once("close", () => void rest.disposeAsync());
+      answer = bytes(Readable.toWeb(limited(stream)) as unknown as globalThis.ReadableStream, sizeBytes);
+    } else answer = await show(request, tree, file, info);
+    for (const [name, value] of Object.entries(headersOf(info))) answer.headers.set(name, value);
+    return answer;
   });
 
   route(app, {
@@ -52,24 +61,63 @@ export function addFiles(app: OpenAPIHono, { path, tag, use }: FilesOptions): vo
     path,
     summary: "Make a file, directory or link, or write a file; by X-LXD-type, -uid, -gid, -mode, -write, -modify-perm",
     tag,
-  }, (request) => {
+  }, async (request) => {
     const file = pathOf(request);
     const making = makingOf(request);
-    return use(request, async (tree) => {
-      const body = request.c.req.raw.body as unknown as ReadableStream<Uint8Array> | null;
-      const content = body ? Readable.fromWeb(body) : Readable.from([]);
-      const target = making.type === "symlink" ? { target: await readTarget(content) } : content;
-      await makeFile(tree, file, making, target);
-      return done(request.c);
-    });
+    await using tree = await open(request);
+    const body = request.c.req.raw.body as unknown as ReadableStream<Uint8Array> | null;
+    const content = body ? limited(Readable.fromWeb(body)) : Readable.from([]);
+    await makeFile(tree, file, making, making.type === "symlink" ? { target: await readTarget(content) } : content);
+    return done(request.c);
   });
 
-  route(app, { method: "delete", path, summary: "Delete a file, link or empty directory", tag }, (request) => {
-    const file = pathOf(request);
-    return use(request, (tree) => {
+  route(
+    app,
+    { method: "delete", path, summary: "Delete a file, link or empty directory", tag },
+    async (request) => {
+      const file = pathOf(request);
+      await using tree = await open(request);
       deleteFile(tree, file);
-      return Promise.resolve(done(request.c));
-    });
+      return done(request.c);
+    },
+  );
+}
+
+/** A client that neither sends nor takes anything keeps a volume from being restored or deleted: not for ever. */
+function limited(stream: Readable): Readable {
+  let timer: NodeJS.Timeout | undefined;
+  const restart = () => {
+    clearTimeout(timer);
+    timer = setTimeout(() => {
+      const reason = new LidoError("bad_request", "The transfer stood still for too long");
+      stream.destroy(reason);
+      moving.destroy(reason);
+    }, stallMaxMs);
+  };
+  const moving = Readable.from(
+    (async function* () {
+      try {
+        for await (const chunk of stream) {
+          restart();
+          yield chunk;
+        }
+      } finally {
+        clearTimeout(timer);
+        stream.destroy();
+      }
+    })(),
+    { objectMode: false },
+  );
+  restart();
+  return moving.once("close", () => {
+    clearTimeout(timer);
+    stream.destroy();
+  });
+}
+
+function bytes(body: globalThis.ReadableStream | string, length: number): Response {
+  return new Response(body, {
+    headers: { "content-type": "application/octet-stream", "content-length": String(length) },
   });
 }
 
@@ -91,15 +139,11 @@ async function show(request: RouteRequest, tree: FileTree, file: string, info: F
         })),
       );
     }
-    case "symlink":
-      return new Response(linkTarget(tree, file), { headers: { "content-type": "application/octet-stream" } });
-    case "file": {
-      const { stream, sizeBytes } = readFile(tree, file);
-      return new Response(Readable.toWeb(stream) as unknown as globalThis.ReadableStream, {
-        headers: { "content-type": "application/octet-stream", "content-length": String(sizeBytes) },
-      });
+    case "symlink": {
+      const target = linkTarget(tree, file);
+      return bytes(target, Buffer.byteLength(target));
     }
-    case "other":
+    default:
       throw new LidoError("bad_request", `Cannot use "${file}": it is a FIFO, socket or device`);
   }
 }

@@ -4,6 +4,7 @@ import type { OpenAPIHono } from "@hono/zod-openapi";
 import { z } from "zod";
 import { imageAliasEntrySchema, imageAliasesPostSchema, imagePutSchema, imageSchema } from "../../api/types.ts";
 import { LidoError } from "../../api/errors.ts";
+import { filterBy } from "../filter/filter.ts";
 import type { Context } from "../context.ts";
 import { background, checkEtag, created, done, newApp, route, sync } from "./route.ts";
 
@@ -23,7 +24,7 @@ export function imageRoutes({ images }: Pick<Context, "images">): OpenAPIHono {
     tag,
     returns: z.array(z.union([z.string(), imageSchema])),
   }, (request) => {
-    const found = images.list();
+    const found = filterBy(images.list(), request.query("filter"));
     return sync(
       request.c,
       request.recursion() > 0 ? found : found.map(({ fingerprint }) => `/1.0/images/${fingerprint}`),

@@ -17,6 +17,7 @@ import {
 import type { InstanceStatePut } from "../../api/types.ts";
 import type { Context } from "../context.ts";
 import { detachOptions } from "./detach.ts";
+import { filterBy } from "../filter/filter.ts";
 import { background, checkEtag, done, newApp, route, sync } from "./route.ts";
 import { clearLog, listLogs, readLog, removeLog } from "../instances/logs.ts";
 
@@ -69,9 +70,12 @@ function addInstances(app: OpenAPIHono, { instances }: Context, root: string): v
       summary: "List instances",
       returns: z.array(z.string()).or(z.array(instanceFullSchema)),
     },
-    async ({ c, recursion }) => {
-      if (recursion() === 0) return sync(c, instances.names().map((name) => `${root}/${name}`));
-      return sync(c, recursion() === 1 ? instances.list() : await instances.listFull());
+    async ({ c, recursion, query }) => {
+      const filter = query("filter");
+      const level = recursion();
+      if (level === 0 && !filter) return sync(c, instances.names().map((name) => `${root}/${name}`));
+      const found = filterBy(level === 2 ? await instances.listFull() : instances.list(), filter);
+      return sync(c, level === 0 ? found.map(({ name }) => `${root}/${name}`) : found);
     },
   );
   route(

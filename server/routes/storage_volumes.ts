@@ -17,6 +17,7 @@ import {
 } from "../../api/types.ts";
 import type { Context } from "../context.ts";
 import { volumeTypes } from "../storage/volumes.ts";
+import { filterBy } from "../filter/filter.ts";
 import { addFiles } from "./files.ts";
 import { background, checkEtag, created, done, newApp, route, type RouteRequest, sync } from "./route.ts";
 
@@ -36,9 +37,9 @@ export function storageVolumeRoutes(context: Services): OpenAPIHono {
   addFiles(app, {
     path: `${one}/files`,
     tag,
-    use: (request, work) => {
+    open: (request) => {
       const [pool, type, name] = keyOf(request);
-      return context.volumes.withFiles(pool, needCustom(type, name), work);
+      return context.volumes.files(pool, needCustom(type, name));
     },
   });
   return app;
@@ -61,7 +62,11 @@ function addVolumes(
       if (request.recursion() > 0) return sync(request.c, shown);
       return sync(
         request.c,
-        shown.map(({ type, name }) => `/1.0/storage-pools/${request.param("pool")}/volumes/${type}/${name}`),
+        shown.map(({ type, name }) => {
+          const [volume, snapshot] = name.split("/");
+          const path = `/1.0/storage-pools/${request.param("pool")}/volumes/${type}/${volume}`;
+          return snapshot === undefined ? path : `${path}/snapshots/${snapshot}`;
+        }),
       );
     });
 
@@ -214,8 +219,7 @@ function addSnapshots(app: OpenAPIHono, { volumeSnapshots }: Services): void {
     returns: z.array(z.union([z.string(), storageVolumeSnapshotSchema])),
   }, (request) => {
     const [pool, type, name] = keyOf(request);
-    if (type !== "custom") return sync(request.c, []);
-    const found = volumeSnapshots.list(pool, name);
+    const found = volumeSnapshots.list(pool, type, name);
     if (request.recursion() > 0) return sync(request.c, found);
     return sync(
       request.c,
@@ -235,7 +239,7 @@ function addSnapshots(app: OpenAPIHono, { volumeSnapshots }: Services): void {
     app,
     { method: "get", path: snapshotPath, summary: "A snapshot", tag, returns: storageVolumeSnapshotSchema },
     (request) => {
-      const key = [...keyed(request), request.param("snapshot")] as const;
+      const key = [...keyOf(request), request.param("snapshot")] as const;
       return sync(request.c, volumeSnapshots.get(...key), { etag: volumeSnapshots.etag(...key) });
     },
   );
@@ -246,7 +250,7 @@ function addSnapshots(app: OpenAPIHono, { volumeSnapshots }: Services): void {
       { method, path: snapshotPath, summary: "Change a snapshot", tag, body: storageVolumeSnapshotPutSchema },
       (request) => {
         const key = [...keyed(request), request.param("snapshot")] as const;
-        checkEtag(request.c, volumeSnapshots.etag(...key));
+        checkEtag(request.c, volumeSnapshots.etag(key[0], "custom", key[1], key[2]));
         volumeSnapshots.update(...key, request.body);
         return done(request.c);
       },
@@ -285,24 +289,5 @@ function needCustom(type: string, name: string): string {
     known
       ? `Storage volume "${name}" of type "${type}" belongs to an ${type === "image" ? "image" : "instance"}`
       : `Invalid storage volume type "${type}"`,
-  );
-}
-
-/** LXD's filter language in its simplest and only common form: `key=value` or `key eq value`, joined by `and` or commas.
- * @throws {LidoError} bad_request for anything else. */
-function filterBy<T extends object>(items: T[], filter: string | undefined): T[] {
-  if (!filter) return items;
-  const clauses = filter.split(/\s+and\s+|,/).map((clause) => {
-    const match = /^\s*([\w.]+)\s*(?:=|\s(?:eq)\s)\s*"?([^"]*?)"?\s*$/.exec(clause);
-    if (!match) throw new LidoError("bad_request", `Invalid filter ${JSON.stringify(clause)}: key=value is allowed`);
-    return { path: match[1]!.split("."), value: match[2]! };
-  });
-  return items.filter((item) =>
-    clauses.every(({ path, value }) => {
-      const [first, ...rest] = path;
-      const field = (item as Record<string, unknown>)[first!];
-      const found = rest.length === 0 ? field : (field as Record<string, unknown> | undefined)?.[rest.join(".")];
-      return String(found ?? "") === value;
-    })
   );
 }

@@ -9,6 +9,8 @@ export interface BackupIndex {
   readonly name: string;
   readonly pool: string;
   readonly driver: string;
+  /** In the driver's own format. */
+  readonly optimized: boolean;
   readonly volume: { readonly config: Config; readonly description: string };
   /** The oldest first. */
   readonly snapshots: readonly BackupSnapshot[];
@@ -62,7 +64,6 @@ export function parseIndex(text: string): BackupIndex {
   }
   const { name, pool, backend, type, optimized, snapshots, config: { volume, volume_snapshots } } = result.data;
   if (type !== "custom") throw invalid(`type "${type}" is no custom volume's`);
-  if (optimized) throw invalid("it is in a driver's own format; export it without --optimized-storage");
   if (volume.content_type !== "filesystem") throw invalid(`content type "${volume.content_type}" is not supported`);
   const known = new Map((volume_snapshots ?? []).map((one) => [one.name, one]));
   const names = snapshots ?? [...known.keys()];
@@ -72,6 +73,7 @@ export function parseIndex(text: string): BackupIndex {
     name,
     pool,
     driver: backend,
+    optimized,
     volume,
     snapshots: names.map((snapshot) => {
       const one = known.get(snapshot);
@@ -96,8 +98,8 @@ export function writeIndex(index: BackupIndex): string {
     backend: index.driver,
     pool: index.pool,
     snapshots: index.snapshots.map(({ name }) => name),
-    optimized: false,
-    optimized_header: false,
+    optimized: index.optimized,
+    optimized_header: index.optimized,
     type: "custom",
     config: {
       volume: {

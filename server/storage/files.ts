@@ -1,4 +1,3 @@
-import { lstatSync } from "node:fs";
 import type { Readable } from "node:stream";
 import { LidoError } from "../../api/errors.ts";
 import type { DirectoryEntry, FileInfo } from "../../drivers/host/tree_files.ts";
@@ -58,8 +57,7 @@ export async function listEntries(of: FileTree, path: string): Promise<Directory
 }
 
 /** Makes a file, directory or link, or overwrites a file.
- * @param content Of a file. @param target Of a link.
- * @throws {LidoError} conflict when the tree was replaced meanwhile, by a restore or a deletion: what was written is not in it. */
+ * @param content Of a file. @param target Of a link. */
 export async function makeFile(
   of: FileTree,
   path: string,
@@ -68,21 +66,13 @@ export async function makeFile(
 ): Promise<void> {
   const owner = { uid: idOnDisk(of.map, "uid", making.uid ?? 0), gid: idOnDisk(of.map, "gid", making.gid ?? 0) };
   const mode = making.mode ?? modes[making.type];
-  const before = identityOf(of);
-  try {
-    await explainedLater(of, path, async () => {
-      const isThere = tree.statIn(of.root, path) !== undefined;
-      if (making.type === "directory") tree.makeDirectoryIn(of.root, path, owner, mode);
-      else if ("target" in content) tree.makeLinkIn(of.root, path, content.target, owner);
-      else await tree.writeIn(of.root, path, content, { append: making.append, owner, mode });
-      if (isThere) tree.changeIn(of.root, path, chosen({ ...owner, mode }, making.changes));
-    });
-  } finally {
-    if (identityOf(of) !== before) {
-      // deno-lint-ignore no-unsafe-finally -- it is the reason of whatever went wrong
-      throw new LidoError("conflict", `Cannot write "${path}": ${of.name} was replaced meanwhile`);
-    }
-  }
+  await explainedLater(of, path, async () => {
+    const isThere = tree.statIn(of.root, path) !== undefined;
+    if (making.type === "directory") tree.makeDirectoryIn(of.root, path, owner, mode);
+    else if ("target" in content) tree.makeLinkIn(of.root, path, content.target, owner);
+    else await tree.writeIn(of.root, path, content, { append: making.append, owner, mode });
+    if (isThere) tree.changeIn(of.root, path, chosen({ ...owner, mode }, making.changes));
+  });
 }
 
 export function deleteFile(of: FileTree, path: string): void {
@@ -98,12 +88,6 @@ function chosen(all: Required<FileChange>, keys: ReadonlySet<string>): { uid?: n
 
 function inside(of: FileTree, info: FileInfo): FileInfo {
   return { ...info, uid: idInside(of.map, "uid", info.uid), gid: idInside(of.map, "gid", info.gid) };
-}
-
-/** @returns undefined when the tree is gone. */
-function identityOf({ root }: FileTree): string | undefined {
-  const info = lstatSync(root, { throwIfNoEntry: false });
-  return info && `${info.dev}:${info.ino}`;
 }
 
 function explained<T>(of: FileTree, path: string, work: () => T): T {

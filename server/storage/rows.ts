@@ -41,6 +41,33 @@ export function volumeRows(database: Database, pool: string, type?: string): Row
   );
 }
 
+/** Snapshots of a pool's volumes, those of instances too, each with the `type` and name of its volume. */
+export function snapshotRows(database: Database, pool: string, type?: string): Row[] {
+  const of = type === undefined ? "" : " AND storage_volumes.type = ?";
+  const from = "JOIN storage_pools ON storage_pools.id = pool_id";
+  const columns = "storage_volumes.type, storage_volumes.name AS volume, storage_volumes.project";
+  const values = type === undefined ? [pool] : [pool, type];
+  return database.all(
+    `SELECT ${columns}, one.name, one.description, one.created_at, one.config FROM storage_volume_snapshots AS one
+       JOIN storage_volumes ON storage_volumes.id = one.volume_id ${from} WHERE storage_pools.name = ?${of}
+     UNION ALL
+     SELECT ${columns}, one.name, '', one.created_at, '{}' FROM instance_snapshots AS one
+       JOIN instances ON instances.id = one.instance_id
+       JOIN storage_volumes ON storage_volumes.name = instances.name AND storage_volumes.type = 'container' ${from}
+       WHERE storage_pools.name = ?${of}`,
+    ...values,
+    ...values,
+  );
+}
+
+export function snapshotRowsOfInstance(database: Database, instance: string): Row[] {
+  return database.all(
+    `SELECT name, '' AS description, created_at, expires_at, '{}' AS config FROM instance_snapshots
+     WHERE instance_id = (SELECT id FROM instances WHERE name = ?) ORDER BY id`,
+    instance,
+  );
+}
+
 export function insertVolume(
   database: Database,
   row: { poolId: number; type: VolumeType; name: string; description?: string; createdAt?: string; config: Config },
@@ -83,6 +110,22 @@ export function viewVolume(row: Row, usage: Usage): StorageVolume {
     name,
     type,
     used_by: type === "custom" ? usage.ofVolume(pool, name) : owner,
+    location: "none",
+    content_type: "filesystem",
+    project: String(row.project),
+    created_at: String(row.created_at),
+  };
+}
+
+/** A snapshot as the list of volumes has it: "volume/snapshot". */
+export function viewSnapshotAsVolume(row: Row): StorageVolume {
+  const type = String(row.type) as StorageVolume["type"], volume = String(row.volume), name = String(row.name);
+  return {
+    config: JSON.parse(String(row.config)),
+    description: String(row.description),
+    name: `${volume}/${name}`,
+    type,
+    used_by: type === "custom" ? [] : [`/1.0/instances/${volume}/snapshots/${name}`],
     location: "none",
     content_type: "filesystem",
     project: String(row.project),

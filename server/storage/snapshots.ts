@@ -7,7 +7,7 @@ import type { Row } from "../state/database.ts";
 import { checkName } from "./names.ts";
 import { expiryAfter } from "./schedule.ts";
 import { endRestore } from "./restore.ts";
-import { fromDisk, onDisk, viewSnapshot } from "./rows.ts";
+import { fromDisk, onDisk, snapshotRowsOfInstance, viewSnapshot } from "./rows.ts";
 import { lockName, url, type Volumes, type VolumesOptions } from "./volumes.ts";
 
 interface SnapshotIntent {
@@ -85,16 +85,23 @@ export class VolumeSnapshots {
     ) as ReturnType<Journal["kind"]>;
   }
 
-  list(pool: string, volume: string): StorageVolumeSnapshot[] {
-    return this.#volumes.snapshotRows(Number(this.#volumes.row(pool, "custom", volume).id)).map(viewSnapshot);
+  /** Those of instances too; they are made and changed by the instance. */
+  list(pool: string, type: string, volume: string): StorageVolumeSnapshot[] {
+    const row = this.#volumes.row(pool, type, volume);
+    const rows = type === "container"
+      ? snapshotRowsOfInstance(this.#options.database, volume)
+      : this.#volumes.snapshotRows(Number(row.id));
+    return rows.map(viewSnapshot);
   }
 
-  get(pool: string, volume: string, snapshot: string): StorageVolumeSnapshot {
-    return viewSnapshot(this.#row(pool, volume, snapshot));
+  get(pool: string, type: string, volume: string, snapshot: string): StorageVolumeSnapshot {
+    const found = this.list(pool, type, volume).find(({ name }) => name === snapshot);
+    if (!found) throw new LidoError("not_found", "Storage volume snapshot not found");
+    return found;
   }
 
-  etag(pool: string, volume: string, snapshot: string): unknown {
-    const { description, expires_at } = this.#row(pool, volume, snapshot);
+  etag(pool: string, type: string, volume: string, snapshot: string): unknown {
+    const { description, expires_at } = this.get(pool, type, volume, snapshot);
     return [snapshot, description, expires_at];
   }
 
@@ -121,9 +128,10 @@ export class VolumeSnapshots {
       await facet.create(target, { signal });
       open.commit(() =>
         this.#options.database.run(
-          "INSERT INTO storage_volume_snapshots (volume_id, name, created_at, expires_at, config) VALUES (?, ?, ?, ?, ?)",
+          "INSERT INTO storage_volume_snapshots (volume_id, name, description, created_at, expires_at, config) VALUES (?, ?, ?, ?, ?, ?)",
           row.id!,
           name,
+          row.description!,
           new Date().toISOString(),
           expiresAt,
           row.config!,
@@ -187,7 +195,7 @@ export class VolumeSnapshots {
   /** Makes the volume what it was. @throws {LidoError} When a running instance has it. */
   async restore(pool: string, volume: string, snapshot: string): Promise<void> {
     const row = this.#volumes.row(pool, "custom", volume);
-    if (!this.#find(Number(row.id), snapshot)) throw new LidoError("not_found", "Storage volume snapshot not found");
+    if (!this.#find(Number(row.id), snapshot)) throw new LidoError("not_found", "Snapshot not found");
     if (this.#options.users(pool, volume).some(({ isRunning }) => isRunning)) {
       throw new LidoError("bad_request", "Cannot restore custom volume used by running instances");
     }

@@ -21,6 +21,8 @@ import {
   insertVolume,
   needVolumeRow,
   onDisk,
+  snapshotRows,
+  viewSnapshotAsVolume,
   viewVolume,
   volumeRow,
   volumeRows,
@@ -108,11 +110,16 @@ export class Volumes {
     }) as ReturnType<Journal["kind"]>;
   }
 
+  /** Volumes and, behind each, its snapshots as "volume/snapshot"; in three queries, however many there are. */
   list(pool: string, type?: string): StorageVolume[] {
-    this.#options.pools.id(pool);
+    const { database, pools } = this.#options;
+    pools.id(pool);
     if (type !== undefined) checkType(type);
-    const usage = readUsage(this.#options.database);
-    return volumeRows(this.#options.database, pool, type).map((row) => viewVolume(row, usage));
+    const usage = readUsage(database);
+    const volumes = volumeRows(database, pool, type).map((row) => viewVolume(row, usage));
+    const all = [...volumes, ...snapshotRows(database, pool, type).map(viewSnapshotAsVolume)];
+    const keys = new Map(all.map((one) => [one, `${one.type} ${one.name}`]));
+    return all.sort((left, right) => keys.get(left)! < keys.get(right)! ? -1 : 1);
   }
 
   get(pool: string, type: string, name: string): StorageVolume {
@@ -271,12 +278,12 @@ export class Volumes {
     return { usage: { used: Number(stdout.split("\t")[0]), total: 0, estimated: true } };
   }
 
-  /** Runs `work` on the files of a custom volume, whether or not a container has it; with the owners that the container sees. */
-  async withFiles<T>(pool: string, name: string, work: (tree: FileTree) => Promise<T>): Promise<T> {
+  /** The files of a custom volume, whether or not a container has it, with the owners that the container sees; until it is disposed of. */
+  async files(pool: string, name: string): Promise<FileTree & AsyncDisposable> {
     const volume = this.volume(this.row(pool, "custom", name));
-    await using use = await this.#options.mounts.use(pool, volume);
+    const use = await this.#options.mounts.use(pool, volume);
     const map = parseIdmap(volume.config?.["volatile.idmap.last"]);
-    return await work({ root: use.path, map, name: `volume "${name}"` });
+    return { root: use.path, map, name: `volume "${name}"`, [Symbol.asyncDispose]: () => use[Symbol.asyncDispose]() };
   }
 
   /** Makes a volume and its row for an instance or an image, all or nothing. */

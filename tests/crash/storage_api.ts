@@ -75,6 +75,7 @@ export async function state(daemon: Daemon, api: Api): Promise<State> {
     const total = pool.driver === "dir" ? "the host's" : space.total;
     found[pool.name] = JSON.stringify([pool.driver, pool.config, pool.status, total]);
     for (const volume of await api.ask("GET", `/storage-pools/${pool.name}/volumes/custom?recursion=1`)) {
+      if (volume.name.includes("/")) continue; // a snapshot: its content is looked at below
       const root = join(daemon.directory, "storage-pools", pool.name);
       const at = `${pool.name}/${volume.name}`;
       const tree = join(root, "custom", `default_${volume.name}`);

@@ -143,7 +143,9 @@ export class Daemon implements AsyncDisposable {
   /** Takes everything away by the API, as a user would. */
   async empty(): Promise<void> {
     const names = async (path: string) =>
-      (await this.query(path) as string[]).map((url) => decodeURIComponent(url.split("?")[0]!.split("/").at(-1)!));
+      (await this.query(path) as string[]).filter((url) => !url.includes("/snapshots/")).map((url) =>
+        decodeURIComponent(url.split("?")[0]!.split("/").at(-1)!)
+      );
     for (const name of await names("/1.0/instances")) await this.ok("delete", "-f", name);
     for (const name of await names("/1.0/images")) await this.ok("image", "delete", name);
     const profile = await this.query("/1.0/profiles/default") as { devices: Record<string, unknown> };

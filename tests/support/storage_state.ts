@@ -10,6 +10,7 @@ export async function storageState(daemon: Daemon, pools: readonly string[]): Pr
   for (const pool of pools) {
     const root = join(daemon.directory, "storage-pools", pool);
     for (const { name } of await daemon.query(`/1.0/storage-pools/${pool}/volumes/custom?recursion=1`) as Named[]) {
+      if (name.includes("/")) continue; // a snapshot, which is asked for below
       known.push(`${pool}/${name}`);
       const path = `/1.0/storage-pools/${pool}/volumes/custom/${name}/snapshots?recursion=1`;
       for (const snapshot of await daemon.query(path) as Named[]) known.push(`${pool}/${name}/${snapshot.name}`);

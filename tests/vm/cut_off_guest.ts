@@ -161,6 +161,7 @@ async function state(api: Api): Promise<State> {
   for (const pool of await api.pools()) {
     found[pool.name] = JSON.stringify([pool.driver, pool.config, (pool as unknown as { status: string }).status]);
     for (const { name, config } of await api.ask("GET", `/storage-pools/${pool.name}/volumes/custom?recursion=1`)) {
+      if (name.includes("/")) continue; // a snapshot, which is asked for below
       found[`${pool.name}/${name}`] = JSON.stringify([config, await root(pool, "custom", `default_${name}`)]);
       for (
         const one of await api.ask("GET", `/storage-pools/${pool.name}/volumes/custom/${name}/snapshots?recursion=1`)

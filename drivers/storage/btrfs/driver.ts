@@ -31,6 +31,7 @@ import {
   temporaryOf,
 } from "../layout.ts";
 import { flush, removeTree } from "../tree.ts";
+import { StreamGuard, streamUuid } from "./stream.ts";
 import { type BtrfsTool, isSubvolume } from "./tool.ts";
 
 /** An open btrfs pool: a subvolume for each volume, a read-only snapshot for each snapshot. */
@@ -244,6 +245,15 @@ export class BtrfsDriver implements Driver {
     return {
       format: "btrfs",
       isChained: false,
+      backup: {
+        inspect: () => {
+          const guard = new StreamGuard();
+          return (stream) => guard.check(stream);
+        },
+        uuidOf: streamUuid,
+        obstacle: (volume) =>
+          subvolumeHasChildren(this.path(volume)) ? `${describe(volume)} has subvolumes of its own` : undefined,
+      },
       send: (volume, options = {}) => {
         if (volume.snapshot === undefined) {
           throw new LidoError("bad_request", `Cannot send ${describe(volume)}: only a snapshot can be sent`);
