@@ -5,7 +5,6 @@
  * whether lido waits for the disk before it says that something is done, as it would see at a power cut. */
 import { existsSync, mkdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import { setTimeout as delay } from "node:timers/promises";
 import { Disks, type Kind, Machine } from "./machine.ts";
 
 export interface CutOffPlan {
@@ -61,13 +60,11 @@ export async function runCutOff(
         node_modules/.bin/deno run -A --no-check tests/vm/cut_off_guest.ts "${plan.device}" "${plan.loop}"`,
       onOutput: (text) => text.trimEnd().split("\n").forEach((line) => print(`  ${line}`)),
     });
-    let isOver = false;
-    const ended = machine.ended.finally(() => isOver = true);
-    const until = performance.now() + leftMs();
-    // A file that another kernel makes tells nobody of it: it is looked for.
-    while (!isOver && !existsSync(cut) && performance.now() < until) await Promise.race([ended, delay(10)]);
+    const timer = setTimeout(() => machine.kill(), leftMs());
+    await Promise.race([machine.made("cut"), machine.ended]);
+    clearTimeout(timer);
     machine.kill();
-    const code = await ended;
+    const code = await machine.ended;
     if (existsSync(cut)) {
       print(`  cut off at: ${readFileSync(cut, "utf8")}`);
       sum.passed++;
