@@ -10,6 +10,7 @@ import { Disks, type Kind, Machine } from "./machine.ts";
 export interface CutOffPlan {
   readonly name: string;
   readonly kind: Kind;
+  readonly driver: string;
   /** The pool on a block device and the one on a loop file: driver and configuration, as words of `lido storage create`. */
   readonly device: string;
   readonly loop: string;
@@ -19,11 +20,12 @@ export const cutOffs: readonly CutOffPlan[] = [
   {
     name: "cut off, lvm",
     kind: "uml",
+    driver: "lvm",
     device: "lvm source=$D2 volume.size=64MiB",
     loop: "lvm size=2GiB volume.size=64MiB lvm.use_thinpool=false",
   },
-  { name: "cut off, btrfs and dir", kind: "uml", device: "btrfs source=$D2", loop: "btrfs size=1GiB" },
-  { name: "cut off, zfs", kind: "qemu", device: "zfs source=$D2", loop: "zfs size=1GiB" },
+  { name: "cut off, btrfs and dir", kind: "uml", driver: "btrfs", device: "btrfs source=$D2", loop: "btrfs size=1GiB" },
+  { name: "cut off, zfs", kind: "qemu", driver: "zfs", device: "zfs source=$D2", loop: "zfs size=1GiB" },
 ];
 
 /** Boots until all operations of tests/vm/cut_off_guest.ts were cut off and looked at. Each boot looks at what the last one left, and ends in the
