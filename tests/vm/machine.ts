@@ -203,8 +203,9 @@ export class Machine implements AsyncDisposable {
         "-machine",
         "q35,memory-backend=memory",
       ],
+      // no_timer_check: on a busy host the emulated timer can miss the moment at which the kernel looks for it, which then gives up.
       ...["-kernel", join(guest, "vmlinux"), "-append"],
-      "console=ttyS0 root=/dev/nvme0n1 rw rootfstype=ext4 init=/sbin/vm-init quiet panic=-1 mitigations=off vm.kind=qemu",
+      "console=ttyS0 root=/dev/nvme0n1 rw rootfstype=ext4 init=/sbin/vm-init quiet panic=-1 mitigations=off no_timer_check vm.kind=qemu",
       ...[
         "-drive",
         `if=none,id=root,file=${join(guest, "root.img")},format=raw,snapshot=on,cache=unsafe,file.locking=off`,
