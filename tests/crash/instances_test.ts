@@ -2,8 +2,9 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Instance } from "../../api/types.ts";
-import type { Daemon } from "../support/daemon.ts";
+import { type Daemon, fastPoolRequest } from "../support/daemon.ts";
 import { busyboxImage } from "../support/image.ts";
+import { withContent } from "../support/volume_content.ts";
 import { CutOff, digest, Requests, runAll, type Scenario, startDaemon, type State } from "./support.ts";
 
 class Api extends Requests {
@@ -50,12 +51,17 @@ async function state(daemon: Daemon, api: Api): Promise<State> {
   for (const instance of await api.ask("GET", "/instances?recursion=1") as Instance[]) {
     const { name, status, config, devices } = instance;
     const kept = Object.entries(config).filter(([key]) => !key.startsWith("volatile."));
-    const pool = instance.expanded_devices.root!.pool!;
-    const root = join(daemon.directory, "storage-pools", pool);
-    const tree = digest(join(root, "containers", name, "rootfs"));
-    found[name] = JSON.stringify([status, kept, devices, tree]);
+    const pool = await api.ask("GET", `/storage-pools/${instance.expanded_devices.root!.pool}`);
+    const tree = (snapshot?: string) =>
+      withContent(
+        daemon.directory,
+        pool,
+        { type: "containers", name, snapshot },
+        (path) => digest(join(path, "rootfs")),
+      );
+    found[name] = JSON.stringify([status, kept, devices, await tree()]);
     for (const snapshot of await api.ask("GET", `/instances/${name}/snapshots?recursion=1`)) {
-      found[`${name}/${snapshot.name}`] = digest(join(root, "containers-snapshots", name, snapshot.name));
+      found[`${name}/${snapshot.name}`] = await tree(snapshot.name);
     }
   }
   for (const pool of await api.ask("GET", "/storage-pools?recursion=1")) {
@@ -66,9 +72,10 @@ async function state(daemon: Daemon, api: Api): Promise<State> {
   return found;
 }
 
-function writeLater(api: Api, pool: string): void {
-  const rootfs = join(api.directory, "storage-pools", pool, "containers", `spare-${pool}`, "rootfs");
-  writeFileSync(join(rootfs, "root/later"), "after the snapshot");
+async function writeLater(api: Api, name: string): Promise<void> {
+  const pool = await api.ask("GET", `/storage-pools/${name}`);
+  const write = (path: string) => writeFileSync(join(path, "rootfs/root/later"), "after the snapshot");
+  await withContent(api.directory, pool, { type: "containers", name: `spare-${name}` }, write, true);
 }
 
 const scenarios: readonly Scenario<Api>[] = ["fast", "plain"].flatMap((pool): Scenario<Api>[] => [
@@ -102,7 +109,7 @@ const scenarios: readonly Scenario<Api>[] = ["fast", "plain"].flatMap((pool): Sc
     name: `restore, settings too (${pool})`,
     run: (api) => api.ask("PUT", `/instances/spare-${pool}`, { restore: "s0" }),
     reset: async (api) => {
-      writeLater(api, pool);
+      await writeLater(api, pool);
       await api.ask("PATCH", `/instances/spare-${pool}`, { config: { "user.note": "later" } });
     },
   },
@@ -125,7 +132,7 @@ Deno.test("operations on instances cut off at every point", async (t) => {
   await api.import();
   const [{ fingerprint }] = await api.ask("GET", "/images?recursion=1");
   await api.ask("POST", "/images/aliases", { name: "bb", target: fingerprint });
-  await api.ask("POST", "/storage-pools", { name: "fast", driver: "btrfs", config: { size: "512MiB" } });
+  await api.ask("POST", "/storage-pools", { name: "fast", ...fastPoolRequest() });
   await api.ask("POST", "/storage-pools", { name: "plain", driver: "dir", config: {} });
   for (const pool of ["fast", "plain"]) {
     await api.create(pool, `keep-${pool}`);
@@ -137,7 +144,7 @@ Deno.test("operations on instances cut off at every point", async (t) => {
     await api.power(`spare-${pool}`, "start");
     await api.power(`spare-${pool}`, "stop");
     await api.snapshot(`spare-${pool}`, "s0");
-    writeLater(api, pool);
+    await writeLater(api, pool);
     await api.ask("PATCH", `/instances/spare-${pool}`, { config: { "user.note": "later" } });
   }
   const cutOff = new CutOff(daemon, api, () => state(daemon, api));

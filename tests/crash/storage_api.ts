@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { quotaGroup } from "../../drivers/host/btrfs_quota.ts";
 import { createHost } from "../../drivers/host/real.ts";
 import { type Daemon, projectRoot } from "../support/daemon.ts";
+import { withContent } from "../support/volume_content.ts";
 import { digest, Requests, type State } from "./support.ts";
 
 export class Api extends Requests {
@@ -13,6 +14,12 @@ export class Api extends Requests {
 
   createPool(name: string, driver: string, config: object = {}) {
     return this.ask("POST", "/storage-pools", { name, driver, config });
+  }
+
+  /** Writes into a volume that nobody uses. */
+  async write(poolName: string, name: string, use: (path: string) => void): Promise<void> {
+    const pool = await this.ask("GET", `/storage-pools/${poolName}`);
+    await withContent(this.directory, pool, { type: "custom", name: `default_${name}` }, use, true);
   }
 
   deletePool(name: string) {
@@ -76,15 +83,14 @@ export async function state(daemon: Daemon, api: Api): Promise<State> {
     found[pool.name] = JSON.stringify([pool.driver, pool.config, pool.status, total]);
     for (const volume of await api.ask("GET", `/storage-pools/${pool.name}/volumes/custom?recursion=1`)) {
       if (volume.name.includes("/")) continue; // a snapshot: its content is looked at below
-      const root = join(daemon.directory, "storage-pools", pool.name);
       const at = `${pool.name}/${volume.name}`;
-      const tree = join(root, "custom", `default_${volume.name}`);
-      found[at] = JSON.stringify([volume.config, digest(tree), await limitOf(tree)]);
+      const seen = { type: "custom", name: `default_${volume.name}` };
+      found[at] = await withContent(daemon.directory, pool, seen, async (tree) => {
+        return JSON.stringify([volume.config, digest(tree), await limitOf(pool.driver, tree)]);
+      });
       const path = `/storage-pools/${pool.name}/volumes/custom/${volume.name}/snapshots?recursion=1`;
-      for (const snapshot of await api.ask("GET", path)) {
-        found[`${at}/${snapshot.name}`] = digest(
-          join(root, "custom-snapshots", `default_${volume.name}`, snapshot.name),
-        );
+      for (const { name: snapshot } of await api.ask("GET", path)) {
+        found[`${at}/${snapshot}`] = await withContent(daemon.directory, pool, { ...seen, snapshot }, digest);
       }
     }
   }
@@ -95,7 +101,10 @@ const host = createHost();
 const btrfsType = 0x9123683e;
 
 /** As the kernel has it, whatever the database says. */
-async function limitOf(path: string): Promise<string> {
+async function limitOf(driver: string, path: string): Promise<string> {
+  // LVM's is the size of the filesystem. ZFS tells what is free within it, which is not the same twice.
+  if (driver === "lvm") return String(statfsSync(path).blocks);
+  if (driver === "zfs") return "";
   const isBtrfs = Number(statfsSync(path).type) >>> 0 === btrfsType;
   return String(isBtrfs ? quotaGroup(path)?.limitBytes : (await host.quotas.usage(path))?.limitBytes);
 }

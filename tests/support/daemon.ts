@@ -17,6 +17,15 @@ export const executable = process.env.LIDO_BINARY ?? join(projectRoot, "dist/lid
 /** Driver and configuration of the pool `fast`; $LIDO_TEST_POOL names another, as words of `lido storage create`. */
 export const fastPool: readonly string[] = (process.env.LIDO_TEST_POOL ?? "btrfs size=1GiB").split(" ");
 
+/** The same as the API has it. @param overrides More of its configuration. */
+export function fastPoolRequest(
+  overrides: Record<string, string> = {},
+): { driver: string; config: Record<string, string> } {
+  const [driver, ...pairs] = fastPool;
+  const config = Object.fromEntries(pairs.map((pair) => pair.split(/=(.*)/s) as [string, string]));
+  return { driver: driver!, config: { ...config, ...overrides } };
+}
+
 /** A daemon of the shipped executable in a directory of its own, and the clients that talk to it. */
 export class Daemon implements AsyncDisposable {
   readonly directory: string;

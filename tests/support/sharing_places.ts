@@ -17,12 +17,15 @@ export interface SharingPlace {
 
 const ext4 = ["mkfs.ext4", "-q", "-F"];
 
-export const sharingPlaces: readonly SharingPlace[] = [
+// One driver alone, by a pattern, as for the conformance suite.
+const wanted = new RegExp(process.env.LIDO_TEST_PLACES ?? "");
+
+export const sharingPlaces: readonly SharingPlace[] = ([
   { name: "dir on ext4", driver: "dir", config: [], format: ext4 },
   { name: "dir on xfs", driver: "dir", config: [], format: ["mkfs.xfs", "-q", "-f"] },
   { name: "btrfs", driver: "btrfs", config: ["size=512MiB"] },
-  ...JSON.parse(process.env.LIDO_SHARING_POOLS ?? "[]") as SharingPlace[],
-];
+  ...JSON.parse(process.env.LIDO_SHARING_POOLS ?? "[]"),
+] as SharingPlace[]).filter(({ name }) => wanted.test(name));
 
 /** A place where no idmapped mount can be had, so that owners must be changed on disk. */
 export const fallbackPlace: SharingPlace = {

@@ -5,12 +5,12 @@
  * whether lido waits for the disk before it says that something is done, as it would see at a power cut. */
 import { existsSync, mkdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import { setTimeout as delay } from "node:timers/promises";
 import { Disks, type Kind, Machine } from "./machine.ts";
 
 export interface CutOffPlan {
   readonly name: string;
   readonly kind: Kind;
+  readonly driver: string;
   /** The pool on a block device and the one on a loop file: driver and configuration, as words of `lido storage create`. */
   readonly device: string;
   readonly loop: string;
@@ -20,11 +20,12 @@ export const cutOffs: readonly CutOffPlan[] = [
   {
     name: "cut off, lvm",
     kind: "uml",
+    driver: "lvm",
     device: "lvm source=$D2 volume.size=64MiB",
     loop: "lvm size=2GiB volume.size=64MiB lvm.use_thinpool=false",
   },
-  { name: "cut off, btrfs and dir", kind: "uml", device: "btrfs source=$D2", loop: "btrfs size=1GiB" },
-  { name: "cut off, zfs", kind: "qemu", device: "zfs source=$D2", loop: "zfs size=1GiB" },
+  { name: "cut off, btrfs and dir", kind: "uml", driver: "btrfs", device: "btrfs source=$D2", loop: "btrfs size=1GiB" },
+  { name: "cut off, zfs", kind: "qemu", driver: "zfs", device: "zfs source=$D2", loop: "zfs size=1GiB" },
 ];
 
 /** Boots until all operations of tests/vm/cut_off_guest.ts were cut off and looked at. Each boot looks at what the last one left, and ends in the
@@ -61,13 +62,11 @@ export async function runCutOff(
         node_modules/.bin/deno run -A --no-check tests/vm/cut_off_guest.ts "${plan.device}" "${plan.loop}"`,
       onOutput: (text) => text.trimEnd().split("\n").forEach((line) => print(`  ${line}`)),
     });
-    let isOver = false;
-    const ended = machine.ended.finally(() => isOver = true);
-    const until = performance.now() + leftMs();
-    // A file that another kernel makes tells nobody of it: it is looked for.
-    while (!isOver && !existsSync(cut) && performance.now() < until) await Promise.race([ended, delay(10)]);
+    const timer = setTimeout(() => machine.kill(), leftMs());
+    await Promise.race([machine.made("cut"), machine.ended]);
+    clearTimeout(timer);
     machine.kill();
-    const code = await ended;
+    const code = await machine.ended;
     if (existsSync(cut)) {
       print(`  cut off at: ${readFileSync(cut, "utf8")}`);
       sum.passed++;

@@ -8,6 +8,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import {
   closeSync,
   existsSync,
+  type FSWatcher,
   mkdirSync,
   mkdtempSync,
   openSync,
@@ -15,6 +16,7 @@ import {
   readFileSync,
   rmSync,
   truncateSync,
+  watch,
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
@@ -79,6 +81,8 @@ export class Machine implements AsyncDisposable {
   readonly #onOutput: (text: string) => void;
   /** Settles with the exit code of the command, or undefined when the guest ended without one. */
   readonly ended: Promise<number | undefined>;
+  readonly #watcher: FSWatcher;
+  #waiting: { path: string; resolve: () => void }[] = [];
   #read = 0;
 
   constructor(boot: Boot) {
@@ -92,6 +96,7 @@ export class Machine implements AsyncDisposable {
     const device = boot.kind === "uml" ? "/dev/ubd" : "/dev/vd";
     const names = boot.disks.map((_, index) => `export D${index + 1}=${device}${letters[index]}\n`);
     writeFileSync(join(this.out, "command"), `${names.join("")}${boot.command}\n`);
+    this.#watcher = watch(this.out, () => this.#look());
     ours.add(this);
     this.ended = this.#run(boot);
   }
@@ -108,27 +113,33 @@ export class Machine implements AsyncDisposable {
   }
 
   async #run(boot: Boot): Promise<number | undefined> {
-    const emulator = boot.kind === "uml" ? this.#startUml(boot) : await this.#startQemu(boot);
-    const gone = new Promise<void>((resolve, reject) => emulator.on("exit", () => resolve()).on("error", reject));
-    let isRunning = true;
-    // A file that another kernel writes to tells nobody of it: it is looked at.
-    const follow = async () => {
-      while (isRunning) {
-        this.#follow();
-        await Promise.race([gone, delay(100)]);
-      }
-    };
-    const following = follow();
-    await gone;
-    isRunning = false;
-    await following;
-    this.#follow();
-    this.kill();
+    try {
+      const emulator = boot.kind === "uml" ? this.#startUml(boot) : await this.#startQemu(boot);
+      await new Promise<void>((resolve, reject) => emulator.on("exit", () => resolve()).on("error", reject));
+      this.#look();
+    } finally {
+      this.#watcher.close();
+      this.kill();
+    }
     const code = join(this.out, "code");
     return existsSync(code) ? Number(readFileSync(code, "utf8")) : undefined;
   }
 
-  #follow(): void {
+  /** @returns When the guest has made this file in `out`. */
+  made(name: string): Promise<void> {
+    return new Promise((resolve) => {
+      this.#waiting.push({ path: join(this.out, name), resolve });
+      this.#look();
+    });
+  }
+
+  /** What the guest writes into `out` is written by a process of this host, so that the kernel tells of it. */
+  #look(): void {
+    this.#waiting = this.#waiting.filter(({ path, resolve }) => {
+      if (!existsSync(path)) return true;
+      resolve();
+      return false;
+    });
     const bytes = readFileSync(join(this.out, "log"));
     if (bytes.length === this.#read) return;
     this.#onOutput(bytes.subarray(this.#read).toString());
@@ -192,8 +203,9 @@ export class Machine implements AsyncDisposable {
         "-machine",
         "q35,memory-backend=memory",
       ],
+      // no_timer_check: on a busy host the emulated timer can miss the moment at which the kernel looks for it, which then gives up.
       ...["-kernel", join(guest, "vmlinux"), "-append"],
-      "console=ttyS0 root=/dev/nvme0n1 rw rootfstype=ext4 init=/sbin/vm-init quiet panic=-1 mitigations=off vm.kind=qemu",
+      "console=ttyS0 root=/dev/nvme0n1 rw rootfstype=ext4 init=/sbin/vm-init quiet panic=-1 mitigations=off no_timer_check vm.kind=qemu",
       ...[
         "-drive",
         `if=none,id=root,file=${join(guest, "root.img")},format=raw,snapshot=on,cache=unsafe,file.locking=off`,

@@ -4,6 +4,7 @@
  * $LIDO_VM_LIMIT_S: past this what is not done counts as failed (2100). */
 import { readFileSync } from "node:fs";
 import process from "node:process";
+import { driverKinds } from "../../drivers/storage/registry.ts";
 import { cutOffs, runCutOff } from "./cut_off.ts";
 import { NoGuest, prepare } from "./guest.ts";
 import { Disks, type Kind, Machine } from "./machine.ts";
@@ -117,8 +118,12 @@ function availableMiB(): number {
 }
 
 async function main(words: readonly string[]): Promise<number> {
-  const chosen = <Named extends { name: string }>(all: readonly Named[]) =>
-    all.filter(({ name }) => words.length === 0 || words.some((word) => name.includes(word)));
+  const chosen = <One extends { name: string; driver: string }>(all: readonly One[]) =>
+    all.filter(({ name, driver }) =>
+      driverKinds.has(driver) && (words.length === 0 || words.some((word) => name.includes(word)))
+    );
+  const without = [...plans, ...cutOffs].filter(({ driver }) => !driverKinds.has(driver));
+  for (const { name, driver } of without) console.log(`Left out: ${name}: there is no driver "${driver}"`);
   const kinds: readonly Kind[] = ["uml", "qemu"];
   const neededMiB = kinds.reduce((total, kind) => total + memoryMiB[kind], 1024);
   let guest: string;
@@ -143,7 +148,7 @@ async function main(words: readonly string[]): Promise<number> {
     return sum;
   }));
   const total = (key: keyof Sum) => sums.reduce((all, sum) => all + sum[key], 0);
-  const skips = total("skipped") > 0 ? `, ${total("skipped")} skipped` : "";
+  const skips = total("skipped") + without.length > 0 ? `, ${total("skipped") + without.length} skipped` : "";
   console.log(`\n${total("passed")} passed, ${total("failed")} failed${skips}`);
   return total("failed") > 0 ? 1 : 0;
 }
