@@ -10,3 +10,4 @@ export * from "./types/operations.ts";
 export * from "./types/profiles.ts";
 export * from "./types/server.ts";
 export * from "./types/storage.ts";
+export * from "./types/warnings.ts";

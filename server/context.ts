@@ -15,6 +15,7 @@ import type { Profiles } from "./profiles/profiles.ts";
 import type { Settings } from "./state/settings.ts";
 import type { Database } from "./state/database.ts";
 import type { MountedVolumes } from "./storage/mounted.ts";
+import type { PoolWatch } from "./storage/pool_watch.ts";
 import type { Pools } from "./storage/pools.ts";
 import type { VolumeBackups } from "./storage/backups.ts";
 import type { VolumeCopies } from "./storage/copies.ts";
@@ -64,6 +65,7 @@ export interface Context {
   readonly pools: Pools;
   readonly volumes: Volumes;
   readonly mounts: MountedVolumes;
+  readonly poolWatch: PoolWatch;
   readonly volumeSnapshots: VolumeSnapshots;
   readonly volumeCopies: VolumeCopies;
   readonly volumeBackups: VolumeBackups;

@@ -30,6 +30,7 @@ import { Settings } from "./state/settings.ts";
 import { VolumeBackups } from "./storage/backups.ts";
 import { VolumeCopies } from "./storage/copies.ts";
 import { MountedVolumes } from "./storage/mounted.ts";
+import { PoolWatch } from "./storage/pool_watch.ts";
 import { Pools } from "./storage/pools.ts";
 import { storedConfig } from "./storage/rows.ts";
 import { SnapshotTimer } from "./storage/snapshot_timer.ts";
@@ -175,6 +176,9 @@ async function start(options: DaemonOptions, seams: DaemonSeams): Promise<Daemon
     deleteInstanceSnapshot: (instance, snapshot) => instances.deleteSnapshot(instance, snapshot),
   });
   snapshotTimer.start();
+  const poolWatch = new PoolWatch({ pools, events, log });
+  poolWatch.start();
+  undo.defer(() => poolWatch.close());
   undo.defer(() => snapshotTimer.close());
 
   const ended = Promise.withResolvers<void>();
@@ -193,6 +197,7 @@ async function start(options: DaemonOptions, seams: DaemonSeams): Promise<Daemon
     pools,
     volumes,
     mounts,
+    poolWatch,
     volumeSnapshots,
     volumeBackups: new VolumeBackups({ ...volumeOptions, directory: paths.backups }, volumes),
     volumeCopies: new VolumeCopies(volumeOptions, volumes),

@@ -19,7 +19,15 @@
  * derived from the pool and the volume alone. */
 
 import type { Readable } from "node:stream";
+import { LidoError } from "../../api/errors.ts";
 import type { Host } from "../host/host.ts";
+
+/** A size that the volume's filesystem cannot be made to have: a copy of that size must be made file by file. */
+export class CannotShrink extends LidoError {
+  constructor(volume: string) {
+    super("bad_request", `Cannot shrink ${volume}: Cannot be shrunk`);
+  }
+}
 
 export type VolumeType = "container" | "custom" | "image";
 
@@ -143,6 +151,8 @@ export interface Resize {
 export interface Health {
   /** One line for people ("ONLINE", "no device errors") and whether it is good. */
   check(): Promise<{ ok: boolean; text: string }>;
+  /** For pools that run full beside what `resources` tells: how far, of what ("data", "metadata"). Costs no process. */
+  fill?(): Promise<{ of: string; used: bigint; total: bigint }[]>;
 }
 
 export interface Facets {
@@ -184,6 +194,9 @@ export interface Driver {
   mount(volume: Volume): Promise<void>;
   /** What is not mounted is no error. @throws {SystemCallError} EBUSY. */
   unmount(volume: Volume): Promise<void>;
+  /** Writes out what was written to a mounted volume. Only where success is not known before: a thin pool may have no room for what the filesystem took.
+   * @throws {LidoError} unavailable when it has none. */
+  flush?(volume: Volume): Promise<void>;
   /** Every volume and snapshot on disk, for check and recover; one listing, not one call per volume. */
   list(): Promise<Volume[]>;
   /** What operations that never ended left in the pool. It goes when the pool is opened, or with its volume. */

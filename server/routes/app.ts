@@ -15,6 +15,7 @@ import { newApp } from "./route.ts";
 import { serverRoutes } from "./server.ts";
 import { storagePoolRoutes } from "./storage_pools.ts";
 import { storageVolumeRoutes } from "./storage_volumes.ts";
+import { warningRoutes } from "./warnings.ts";
 
 /** What a client may ask whose certificate nobody trusts. */
 const forStrangers = new Set(["GET /", "GET /1.0", "POST /1.0/certificates"]);
@@ -39,6 +40,7 @@ export function makeApp(context: Context): OpenAPIHono {
     execSessionRoutes,
     certificateRoutes,
     checkRoutes,
+    warningRoutes,
   ];
   for (const part of parts) app.route("/", part(context));
   return app;

@@ -112,7 +112,7 @@ export function serverRoutes(context: Context): OpenAPIHono {
   });
 
   // What LXD has and a host of containers does not need: the honest answer is that there are none.
-  for (const none of ["networks", "network-acls", "warnings", "cluster/members"]) {
+  for (const none of ["networks", "network-acls", "cluster/members"]) {
     route(app, { method: "get", path: `/1.0/${none}`, summary: "Always empty", tag }, ({ c }) => sync(c, []));
   }
   route(

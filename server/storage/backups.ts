@@ -217,7 +217,7 @@ export class VolumeBackups {
               await section.extract((argv, stdin) => host.pipe(argv, { stdin }), use.path);
               if (section.snapshot !== undefined) await facet!.create({ ...volume, snapshot: section.snapshot });
             }
-            await flush(host, use.path);
+            await (driver.flush?.(volume) ?? flush(host, use.path));
           } catch (error) {
             throw await upload.reason(error);
           }

@@ -1,7 +1,7 @@
 import { Readable } from "node:stream";
 import { LidoError } from "../../api/errors.ts";
 import type { Host } from "../../drivers/host/host.ts";
-import type { CopyOptions, Driver, Volume } from "../../drivers/storage/driver.ts";
+import { CannotShrink, type CopyOptions, type Driver, type Volume } from "../../drivers/storage/driver.ts";
 import { flush } from "../../drivers/storage/tree.ts";
 import type { MountedVolumes } from "./mounted.ts";
 
@@ -57,8 +57,14 @@ export async function copyVolume(
   if (plan.method === "files") return await copyFiles(host, mounts, source, target, snapshots, copy);
   const { sizeBytes: _, ...unlimited } = copy;
   if (plan.method === "send") return await sendAll(source, target, snapshots, copy, unlimited);
-  for (const snapshot of snapshots) await cloneOne(at(source, snapshot), at(target, snapshot), unlimited);
-  await cloneOne(source, target, copy);
+  try {
+    for (const snapshot of snapshots) await cloneOne(at(source, snapshot), at(target, snapshot), unlimited);
+    await cloneOne(source, target, copy);
+  } catch (error) {
+    if (!(error instanceof CannotShrink)) throw error;
+    await target.driver.delete(target.volume);
+    await copyFiles(host, mounts, source, target, snapshots, copy);
+  }
 }
 
 function at(place: Place, snapshot: string): Place {
@@ -91,7 +97,7 @@ async function copyFiles(
     if (snapshot !== undefined) await target.driver.facets.snapshot!.create(at(target, snapshot).volume);
   }
   await checkLimit(target, options.sizeBytes);
-  await flush(host, filled.path);
+  await (target.driver.flush?.(target.volume) ?? flush(host, filled.path));
 }
 
 /** After a volume was filled by this process. @throws {LidoError} bad_request when it is over its limit, which root may pass on some filesystems. */

@@ -252,15 +252,19 @@ export class Volumes {
     const volume = this.volume(this.row(pool, type, name));
     const driver = this.#options.pools.driver(pool);
     const { quota } = driver.facets;
-    if (quota) {
-      try {
-        const [used, limit] = await Promise.all([quota.usedBytes(volume), quota.get(volume)]);
-        return { usage: { used: Number(used), total: Number(limit ?? 0n) } };
-      } catch (error) {
-        if (!(error instanceof LidoError && error.code === "not_implemented")) throw error;
-      }
-    }
+    const count = async () => {
+      const [used, limit] = await Promise.all([quota!.usedBytes(volume), quota!.get(volume)]);
+      return { usage: { used: Number(used), total: Number(limit ?? 0n) } };
+    };
+    const uncounted = (error: unknown) => {
+      if (!(error instanceof LidoError && error.code === "not_implemented")) throw error;
+    };
+    const counted = quota && await count().catch(uncounted);
+    if (counted) return counted;
     await using use = await this.#options.mounts.use(pool, volume);
+    // Some can only tell while it is mounted.
+    const mounted = quota && driver.mountsVolumes ? await count().catch(uncounted) : undefined;
+    if (mounted) return mounted;
     const { stdout } = await this.#options.host.run(["du", "-sx", "--block-size=1", "--", use.path], {
       okCodes: [0, 1],
     });
@@ -306,7 +310,7 @@ export class Volumes {
       await driver.create(target);
       await using use = await this.#options.mounts.use(pool, target);
       await fill(use.path);
-      await flush(this.#options.host, use.path);
+      await (driver.flush?.(target) ?? flush(this.#options.host, use.path));
     });
   }
 

@@ -35,6 +35,9 @@ const ext4Quota = {
 };
 const xfsQuota = { ...xfs, options: ["prjquota"] };
 
+/** Room for the filesystems that want most. */
+const blockDevice = (base: string, undo: AsyncDisposableStack) => device(base, "device", undo, 2048);
+
 export const places: readonly Place[] = [
   { name: "dir on ext4", driver: "dir", filesystem: ext4 },
   { name: "dir on ext4 (project quota)", driver: "dir", filesystem: ext4Quota },
@@ -64,7 +67,23 @@ export const places: readonly Place[] = [
     driver: "zfs",
     config: { "zfs.pool_name": zpool(), "zfs.clone_copy": "false", "volume.zfs.use_refquota": "true" },
   },
+  { name: "lvm thin, ext4, on a loop file", driver: "lvm", config: lvm("ext4", "64MiB") },
+  { name: "lvm thin, xfs, on a block device", driver: "lvm", source: blockDevice, limitMiB: 304, config: lvm("xfs") },
+  { name: "lvm thin, btrfs, on a loop file", driver: "lvm", limitMiB: 128, config: lvm("btrfs", "192MiB") },
+  {
+    name: "lvm classic, ext4, on a block device",
+    driver: "lvm",
+    source: blockDevice,
+    config: { ...lvm("ext4", "64MiB"), "lvm.use_thinpool": "false" },
+  },
 ];
+
+/** @param volumeSize Of volumes for which no size is asked. */
+function lvm(filesystem: string, volumeSize = "320MiB"): Record<string, string> {
+  // The host may have groups of its own.
+  const group = `lido-test-${process.pid}`;
+  return { "volume.block.filesystem": filesystem, "volume.size": volumeSize, "lvm.vg_name": group };
+}
 
 export const host = createHost();
 
@@ -74,10 +93,10 @@ function zpool(): string {
 }
 
 /** A block device on a file. */
-async function device(base: string, name: string, undo: AsyncDisposableStack): Promise<string> {
+async function device(base: string, name: string, undo: AsyncDisposableStack, sizeMiB = 512): Promise<string> {
   const file = join(base, `${name}.img`);
   await writeFile(file, "");
-  await truncate(file, 512 * 1024 * 1024);
+  await truncate(file, sizeMiB * 1024 * 1024);
   const device = await host.loops.attach(file);
   undo.defer(() => host.loops.detach(device));
   return device;

@@ -1,18 +1,19 @@
-import { CommandError, type Host } from "../../host/host.ts";
+import { CommandError, type Host, type RunResult } from "../../host/host.ts";
+import { lockedBy } from "./lock.ts";
 
-/** A logical volume as `lvs` reports it. Sizes in bytes. */
+/** A logical volume as `lvs` reports it. */
 export interface LogicalVolume {
   readonly name: string;
   readonly sizeBytes: bigint;
   /** The volume a snapshot was taken of. */
   readonly origin: string | undefined;
-  /** The thin pool it is in. */
-  readonly pool: string | undefined;
-  readonly active: boolean;
-  /** Of a thin pool or thin volume, or a classic snapshot: percent of data in use. */
-  readonly dataPercent: number | undefined;
-  readonly metadataPercent: number | undefined;
-  readonly attributes: string;
+  readonly isActive: boolean;
+  /** Whether somebody has the device open, by a mount for instance. */
+  readonly isOpen: boolean;
+  readonly isThinPool: boolean;
+  /** A classic snapshot that was merged back is being merged still. */
+  readonly isMerging: boolean;
+  readonly tags: readonly string[];
 }
 
 export interface VolumeGroup {
@@ -20,11 +21,16 @@ export interface VolumeGroup {
   readonly sizeBytes: bigint;
   readonly freeBytes: bigint;
   readonly tags: readonly string[];
-  readonly logicalVolumes: number;
+  readonly devices: readonly string[];
 }
 
-/** Everything lido asks of LVM's tools. Reports are `--reportformat json --units b --nosuffix`. A lock held by another process is waited
- * for by LVM itself; `run`'s time limit bounds the wait. @see lvm(8), lvmreport(7) */
+const volumeColumns = "lv_name,lv_size,origin,lv_active,lv_device_open,lv_attr,lv_tags";
+const groupColumns = "vg_name,vg_size,vg_free,vg_tags,pv_name";
+/** How long a lock of another process is waited for, with the work itself. */
+const timeoutMs = 300_000;
+
+/** Everything lido asks of LVM's tools: each argv and each parser, and nobody else starts them. Reports are JSON with sizes in bytes.
+ * LVM itself waits for a lock that another process has; the time limit bounds that. @see lvm(8), lvmreport(7) */
 export class LvmTool {
   readonly #host: Host;
 
@@ -32,56 +38,44 @@ export class LvmTool {
     this.#host = host;
   }
 
-  /** @returns e.g. "2.03.16(2) (2022-05-18) / 1.02.185 (2022-05-18) / 4.47.0": tool, library, driver, as LXD shows it. */
+  /** @returns e.g. "2.03.16(2) (2022-05-18) / 1.02.185 (2022-05-18) / 4.47.0": tool, library, driver, as LXD shows it.
+   * @throws {Error} When the kernel has no device-mapper. */
   async version(): Promise<string> {
-    const { stdout } = await this.#host.run(["lvm", "version"]);
-    return parseVersion(stdout);
+    return parseVersion((await this.#run(["lvm", "version"])).stdout);
   }
 
   /** @returns undefined when there is no such group. */
   async group(name: string): Promise<VolumeGroup | undefined> {
-    const found = await this.#report("vg", ["vgs", "-o", "vg_name,vg_size,vg_free,vg_tags,lv_count", name]);
-    const row = found?.[0];
-    return row && {
-      name: field(row, "vg_name"),
-      sizeBytes: bytes(row, "vg_size"),
-      freeBytes: bytes(row, "vg_free"),
-      tags: field(row, "vg_tags").split(",").filter(Boolean),
-      logicalVolumes: Number(field(row, "lv_count")),
-    };
+    const output = await this.#report(["vgs", "-o", groupColumns, name], name);
+    return output === undefined ? undefined : parseGroups(output)[0];
   }
 
-  /** @param name `vg` for all of a group, or `vg/lv`. Empty when there is none. */
-  async volumes(name: string): Promise<LogicalVolume[]> {
-    const columns = "lv_name,lv_size,origin,pool_lv,lv_active,data_percent,metadata_percent,lv_attr";
-    return (await this.#report("lv", ["lvs", "-o", columns, name]) ?? []).map((row) => ({
-      name: field(row, "lv_name"),
-      sizeBytes: bytes(row, "lv_size"),
-      origin: field(row, "origin") || undefined,
-      pool: field(row, "pool_lv") || undefined,
-      active: field(row, "lv_active") !== "",
-      dataPercent: percent(row, "data_percent"),
-      metadataPercent: percent(row, "metadata_percent"),
-      attributes: field(row, "lv_attr"),
-    }));
+  /** @returns undefined when there is no such group. */
+  async volumes(group: string): Promise<LogicalVolume[] | undefined> {
+    const output = await this.#report(["lvs", "-o", volumeColumns, group], group);
+    return output === undefined ? undefined : parseVolumes(output);
   }
 
+  /** Makes the physical volume too: a process less. */
   async createGroup(name: string, device: string, tag: string): Promise<void> {
-    // vgcreate makes the physical volume itself: one process less.
-    await this.#host.run(["vgcreate", "--yes", "--addtag", tag, name, device]);
+    await this.#run(["vgcreate", "--yes", "--addtag", tag, name, device], name);
   }
 
-  async addTag(group: string, tag: string): Promise<void> {
-    await this.#host.run(["vgchange", "--yes", "--addtag", tag, group]);
+  async tagGroup(group: string, tag: string): Promise<void> {
+    await this.#run(["vgchange", "--yes", "--addtag", tag, group], group);
   }
 
-  async deleteTag(group: string, tag: string): Promise<void> {
-    await this.#host.run(["vgchange", "--yes", "--deltag", tag, group]);
+  async untagGroup(group: string, tag: string): Promise<void> {
+    await this.#tolerate(["vgchange", "--yes", "--deltag", tag, group], group);
   }
 
-  /** Nothing there is no error. */
+  /** With all that is in it; nothing there is no error. */
   async removeGroup(name: string): Promise<void> {
-    await this.#tolerate(["vgremove", "--yes", "--force", name]);
+    await this.#tolerate(["vgremove", "--yes", "--force", name], name);
+  }
+
+  async deactivateGroup(name: string): Promise<void> {
+    await this.#tolerate(["vgchange", "--yes", "-an", name], name);
   }
 
   async removePhysical(device: string): Promise<void> {
@@ -89,123 +83,222 @@ export class LvmTool {
   }
 
   async resizePhysical(device: string): Promise<void> {
-    await this.#host.run(["pvresize", "--yes", device]);
+    await this.#run(["pvresize", "--yes", device]);
   }
 
-  async activate(name: string): Promise<void> {
-    // Thin snapshots carry the "skip activation" flag, which -K overrides.
-    await this.#host.run(["lvchange", "--yes", "-ay", "-K", name]);
-  }
-
-  async deactivate(name: string): Promise<void> {
-    await this.#tolerate(["lvchange", "--yes", "-an", name]);
-  }
-
-  async createThinPool(group: string, name: string, options: { metadataBytes?: bigint }): Promise<void> {
-    await this.#host.run([
-      ...["lvcreate", "--yes", "--wipesignatures", "y", "--type", "thin-pool", "-l", "100%FREE"],
+  /** Writes that find the pool full fail at once, instead of waiting a minute for somebody to grow it. */
+  async createThinPool(
+    group: string,
+    name: string,
+    options: { metadataBytes?: bigint; stripes?: string; stripeBytes?: bigint; tag: string },
+  ): Promise<void> {
+    await this.#run([
+      ...["lvcreate", "--yes", "--type", "thin-pool", "--extents", "100%FREE"],
       ...(options.metadataBytes ? ["--poolmetadatasize", `${options.metadataBytes}b`] : []),
-      ...["--name", name, group],
-    ]);
+      ...striped(options),
+      ...["--addtag", options.tag, "--name", name, group],
+    ], group);
+    await this.#run(["lvchange", "--yes", "--errorwhenfull", "y", `${group}/${name}`], group);
   }
 
-  async extendAll(name: string): Promise<void> {
-    await this.#host.run(["lvextend", "--yes", "-l", "+100%FREE", name]);
+  /** Takes up what the group has free; nothing free is no error. */
+  async extendAll(group: string, name: string): Promise<void> {
+    await this.#tolerate(
+      ["lvextend", "--yes", "--extents", "+100%FREE", `${group}/${name}`],
+      group,
+      /matches existing size|No size change|Insufficient free space|no free space/i,
+    );
   }
 
-  /** @param options.thinPool Absent for a classic volume. */
+  /** Active; later activated only by those who ask for it by `-K`. @param options.thinPool Absent for a classic volume. */
   async create(
     group: string,
     name: string,
     options: { sizeBytes: bigint; thinPool?: string; stripes?: string; stripeBytes?: bigint },
   ): Promise<void> {
-    const { sizeBytes, thinPool, stripes, stripeBytes } = options;
-    await this.#host.run([
-      ...["lvcreate", "--yes", "--wipesignatures", "y", "--setactivationskip", "n", "--name", name],
+    const { sizeBytes, thinPool } = options;
+    await this.#run([
+      ...["lvcreate", "--yes", "--setactivationskip", "y", "--ignoreactivationskip", "--name", name],
+      // What was never written to in a thin pool reads as zeros: no signature can be there.
       ...(thinPool
-        ? ["--thin", "--virtualsize", `${sizeBytes}b`, `${group}/${thinPool}`]
-        : ["--size", `${sizeBytes}b`]),
-      ...(stripes ? ["--stripes", stripes] : []),
-      ...(stripeBytes ? ["--stripesize", `${stripeBytes}b`] : []),
-      ...(thinPool ? [] : [group]),
-    ]);
+        ? ["--wipesignatures", "n", "--thin", "--virtualsize", `${sizeBytes}b`, `${group}/${thinPool}`]
+        : ["--wipesignatures", "y", "--size", `${sizeBytes}b`, ...striped(options), group]),
+    ], group);
   }
 
-  /** @param options.sizeBytes For a classic snapshot: how much may change. Thin ones need none. */
-  async snapshot(origin: string, name: string, options: { sizeBytes?: bigint; readonly: boolean }): Promise<void> {
-    await this.#host.run([
-      ...["lvcreate", "--yes", "--setactivationskip", "n", "--activate", options.readonly ? "n" : "y"],
-      ...["--permission", options.readonly ? "r" : "rw", "--snapshot", "--name", name],
-      ...(options.sizeBytes ? ["--size", `${options.sizeBytes}b`] : []),
-      origin,
-    ].filter((word, index, all) => options.sizeBytes === undefined || !isActivateNo(word, index, all)));
+  /** @param options.isThin Classic ones get room for every block of the origin, and are active when that is. @param options.isActive For thin ones. */
+  async snapshot(
+    group: string,
+    origin: string,
+    name: string,
+    options: { isThin: boolean; isReadonly: boolean; isActive: boolean },
+  ): Promise<void> {
+    await this.#run([
+      ...["lvcreate", "--yes", "--setactivationskip", "y", "--permission", options.isReadonly ? "r" : "rw"],
+      ...(options.isThin
+        ? options.isActive ? ["--ignoreactivationskip"] : ["--activate", "n"]
+        : ["--ignoreactivationskip", "--extents", "100%ORIGIN"]),
+      ...["--snapshot", "--name", name, `${group}/${origin}`],
+    ], group);
+  }
+
+  async setReadonly(group: string, name: string): Promise<void> {
+    await this.#run(["lvchange", "--yes", "--permission", "r", `${group}/${name}`], group);
+  }
+
+  async tag(group: string, name: string, tag: string, isOn: boolean): Promise<void> {
+    await this.#run(["lvchange", "--yes", isOn ? "--addtag" : "--deltag", tag, `${group}/${name}`], group);
+  }
+
+  async activate(group: string, ...names: string[]): Promise<void> {
+    const paths = names.map((name) => `${group}/${name}`);
+    await this.#run(["lvchange", "--yes", "-ay", "--ignoreactivationskip", ...paths], group);
+  }
+
+  /** What is in use stays active. Nothing there is no error. @returns Whether it is inactive. */
+  async deactivate(group: string, ...names: string[]): Promise<boolean> {
+    if (names.length === 0) return true;
+    try {
+      await this.#tolerate(["lvchange", "--yes", "-an", ...names.map((name) => `${group}/${name}`)], group);
+      return true;
+    } catch (error) {
+      if (error instanceof CommandError && inUse.test(error.stderr)) return false;
+      throw error;
+    }
+  }
+
+  /** Makes the origin what the classic snapshot is, which is then no more. Both are unmounted, the origin is active. */
+  async merge(group: string, snapshot: string): Promise<void> {
+    await this.#run(
+      ["lvconvert", "--yes", "--interval", "1", "--merge", `${group}/${snapshot}`],
+      group,
+      mergeTimeoutMs,
+    );
   }
 
   async rename(group: string, from: string, to: string): Promise<void> {
-    await this.#host.run(["lvrename", "--yes", group, from, to]);
+    await this.#run(["lvrename", "--yes", group, from, to], group);
   }
 
-  async resize(name: string, sizeBytes: bigint): Promise<void> {
-    await this.#host.run(["lvresize", "--yes", "--force", "--size", `${sizeBytes}b`, name]);
+  async resize(group: string, name: string, sizeBytes: bigint): Promise<void> {
+    const argv = ["lvresize", "--yes", "--force", "--size", `${sizeBytes}b`, `${group}/${name}`];
+    await this.#tolerate(argv, group, /matches existing size|No size change/i);
   }
 
   /** Nothing there is no error. */
-  async remove(...names: string[]): Promise<void> {
-    if (names.length > 0) await this.#tolerate(["lvremove", "--yes", "--force", ...names]);
+  async remove(group: string, ...names: string[]): Promise<void> {
+    if (names.length === 0) return;
+    await this.#tolerate(["lvremove", "--yes", "--force", ...names.map((name) => `${group}/${name}`)], group);
   }
 
   /** @returns undefined when LVM says that there is no such thing. */
-  async #report(kind: "vg" | "lv", argv: string[]): Promise<Row[] | undefined> {
-    const [tool, ...rest] = argv;
-    const full = [tool!, "--reportformat", "json", "--units", "b", "--nosuffix", ...rest];
-    const { code, stdout, stderr } = await this.#host.run(full, { okCodes: [0, 5] });
-    if (code === 0) return parseReport(stdout, kind);
-    if (missing.test(stderr)) return undefined;
-    throw new CommandError(full, code, stderr);
+  async #report([tool, ...rest]: string[], group: string): Promise<string | undefined> {
+    const argv = [tool!, "--reportformat", "json", "--units", "b", "--nosuffix", ...rest];
+    try {
+      return (await this.#run(argv, group)).stdout;
+    } catch (error) {
+      if (error instanceof CommandError && missing.test(error.stderr)) return undefined;
+      throw error;
+    }
   }
 
-  async #tolerate(argv: string[]): Promise<void> {
+  async #tolerate(argv: string[], group?: string, harmless = missing): Promise<void> {
     try {
-      await this.#host.run(argv);
+      await this.#run(argv, group);
     } catch (error) {
-      if (!(error instanceof CommandError && missing.test(error.stderr))) throw error;
+      if (!(error instanceof CommandError && (harmless.test(error.stderr) || missing.test(error.stderr)))) throw error;
+    }
+  }
+
+  /** @param group Whose lock it may have to wait for. */
+  async #run(argv: string[], group?: string, limitMs = timeoutMs): Promise<RunResult> {
+    try {
+      return await this.#host.run(argv, { timeoutMs: limitMs });
+    } catch (error) {
+      if (group !== undefined && error instanceof CommandError && error.code === undefined) {
+        const holder = await lockedBy(group);
+        if (holder) {
+          throw new Error(`${error.message}: volume group "${group}" is locked by ${holder}`, { cause: error });
+        }
+      }
+      throw error;
     }
   }
 }
 
-const missing = /not found|Failed to find|No such device|No physical volume found/i;
+const mergeTimeoutMs = 24 * 3_600_000;
+const missing =
+  /Volume group "\S+" not found|Failed to find logical volume|No device found for|No PV found on device|No PV label|not find physical volume/i;
+const inUse = /in use|is used by/i;
 
-/** A classic snapshot cannot be made inactive: it is active with its origin. */
-function isActivateNo(word: string, index: number, all: readonly string[]): boolean {
-  return (word === "--activate" && all[index + 1] === "n") || (word === "n" && all[index - 1] === "--activate");
+function striped({ stripes, stripeBytes }: { stripes?: string; stripeBytes?: bigint }): string[] {
+  return [...(stripes ? ["--stripes", stripes] : []), ...(stripeBytes ? ["--stripesize", `${stripeBytes}b`] : [])];
 }
 
 type Row = Readonly<Record<string, string>>;
 
+/** @param output Of `vgs`: a row for each device of each group. @throws {Error} On anything else. */
+export function parseGroups(output: string): VolumeGroup[] {
+  const groups = new Map<string, VolumeGroup & { devices: string[] }>();
+  for (const row of parseReport(output, "vg")) {
+    const name = field(row, "vg_name");
+    const known = groups.get(name);
+    if (known) known.devices.push(field(row, "pv_name"));
+    else {
+      groups.set(name, {
+        name,
+        sizeBytes: bytes(row, "vg_size"),
+        freeBytes: bytes(row, "vg_free"),
+        tags: list(row, "vg_tags"),
+        devices: [field(row, "pv_name")],
+      });
+    }
+  }
+  return [...groups.values()];
+}
+
+/** @param output Of `lvs`. @throws {Error} On anything else. */
+export function parseVolumes(output: string): LogicalVolume[] {
+  return parseReport(output, "lv").map((row) => {
+    const attributes = field(row, "lv_attr");
+    return {
+      name: field(row, "lv_name").replace(/^\[(.*)\]$/, "$1"),
+      sizeBytes: bytes(row, "lv_size"),
+      origin: field(row, "origin") || undefined,
+      isActive: field(row, "lv_active") === "active",
+      isOpen: field(row, "lv_device_open") === "open",
+      isThinPool: attributes.startsWith("t"),
+      isMerging: /^[OS]/.test(attributes),
+      tags: list(row, "lv_tags"),
+    };
+  });
+}
+
 /** @param output Of `vgs|lvs --reportformat json`. @throws {Error} On anything else. */
 export function parseReport(output: string, kind: "vg" | "lv"): Row[] {
-  let parsed: { report?: { [kind: string]: Row[] }[] };
+  let parsed: { report?: { [kind: string]: Row[] }[] } | null;
   try {
     parsed = JSON.parse(output);
   } catch {
     throw new Error(`Cannot read the report of lvm: ${JSON.stringify(output.slice(0, 200))}`);
   }
-  const found = parsed.report?.[0]?.[kind];
+  const found = parsed?.report?.[0]?.[kind];
   if (!Array.isArray(found)) throw new Error(`Cannot read the report of lvm: it has no "${kind}"`);
   return found;
 }
 
-/** @param output Of `lvm version`. */
+/** @param output Of `lvm version`. @throws {Error} When there is no driver in the kernel, or it is something else. */
 export function parseVersion(output: string): string {
   const of = (label: string) => new RegExp(`^\\s*${label}:\\s*(.+)$`, "m").exec(output)?.[1]?.trim();
-  const version = of("LVM version");
-  if (!version) throw new Error("Cannot read the version of lvm");
-  return [version, of("Library version"), of("Driver version")].filter(Boolean).join(" / ");
+  const parts = [of("LVM version"), of("Library version"), of("Driver version")];
+  if (!parts[0]) throw new Error(`Cannot read the version of lvm: ${JSON.stringify(output.slice(0, 200))}`);
+  if (!parts[2]) throw new Error("the kernel has no device-mapper");
+  return parts.filter(Boolean).join(" / ");
 }
 
 function field(row: Row, name: string): string {
   const value = row[name];
-  if (value === undefined) throw new Error(`Cannot read the report of lvm: "${name}" is missing`);
+  if (typeof value !== "string") throw new Error(`Cannot read the report of lvm: "${name}" is missing`);
   return value;
 }
 
@@ -215,7 +308,6 @@ function bytes(row: Row, name: string): bigint {
   return BigInt(value);
 }
 
-function percent(row: Row, name: string): number | undefined {
-  const value = field(row, name);
-  return value === "" ? undefined : Number(value);
+function list(row: Row, name: string): string[] {
+  return field(row, name).split(",").filter(Boolean);
 }

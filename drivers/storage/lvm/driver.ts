@@ -1,0 +1,493 @@
+import { mkdir, rmdir, statfs } from "node:fs/promises";
+import { dirname } from "node:path";
+import { LidoError } from "../../../api/errors.ts";
+import { parseSizeBytes } from "../../../api/size.ts";
+import { CommandError, type Host } from "../../host/host.ts";
+import { pathOf, setOwner } from "../directory_volumes.ts";
+import type {
+  Clone,
+  CopyOptions,
+  CreateOptions,
+  Driver,
+  Facets,
+  Health,
+  Leftover,
+  Pool,
+  Quota,
+  Resize,
+  Resources,
+  Volume,
+} from "../driver.ts";
+import { CannotShrink } from "../driver.ts";
+import { describe } from "../layout.ts";
+import { filesystemDefault, filesystemOn, Filesystems, type FilesystemType, snapshotOptions } from "./filesystem.ts";
+import {
+  devicePath,
+  groupName,
+  logicalName,
+  parentOfTemporary,
+  temporaryName,
+  thinPoolName,
+  volumeOf,
+} from "./layout.ts";
+import { LvmSnapshots } from "./snapshots.ts";
+import { healthOf, refuseFull, type ThinStatus, thinStatus } from "./thin_status.ts";
+import type { LogicalVolume, LvmTool } from "./tool.ts";
+
+/** LXD's, for volumes of block devices. */
+export const sizeDefault = "10GiB", mountOptionsDefault = "discard";
+
+/** An open LVM pool: a logical volume with a filesystem for each volume, active only while it is mounted. The group is the pool's alone, so what is
+ * in it is known from when the pool was opened: asking needs no process. */
+export class LvmDriver implements Driver {
+  readonly pool: Pool;
+  readonly facets: Readonly<Partial<Facets>>;
+  readonly absent: Readonly<Partial<Record<keyof Facets, string>>>;
+  readonly idmappedMounts: boolean;
+  readonly mountsVolumes = true;
+  readonly group: string;
+  /** Absent for classic volumes. */
+  readonly thinPool: string | undefined;
+  readonly host: Host;
+  readonly tool: LvmTool;
+  readonly filesystems: Filesystems;
+  /** Size in bytes, by logical name. */
+  readonly sizes = new Map<string, bigint>();
+  /** By logical name, as far as it was seen. */
+  readonly types = new Map<string, FilesystemType>();
+  /** Names that were found taken by what we did not make: never removed. */
+  readonly #foreign = new Set<string>();
+  /** Names of what a command that failed may or may not have made. */
+  readonly #unsure = new Set<string>();
+  readonly #onClose: () => Promise<void>;
+
+  /** @param options.volumes What is in the group. @param options.onClose Lets go of the devices. */
+  constructor(
+    host: Host,
+    pool: Pool,
+    tool: LvmTool,
+    options: {
+      volumes: readonly LogicalVolume[];
+      idmappedMounts: boolean;
+      resize?: Resize;
+      onClose: () => Promise<void>;
+    },
+  ) {
+    this.host = host;
+    this.pool = pool;
+    this.tool = tool;
+    this.filesystems = new Filesystems(host);
+    this.group = groupName(pool);
+    this.thinPool = thinPoolName(pool);
+    this.idmappedMounts = options.idmappedMounts;
+    this.#onClose = options.onClose;
+    for (const { name, sizeBytes } of options.volumes) this.sizes.set(name, sizeBytes);
+    const { thinPool } = this;
+    this.facets = {
+      snapshot: new LvmSnapshots(this),
+      quota: this.#quota(),
+      ...(thinPool === undefined ? {} : { clone: this.#clone(), health: this.#health(thinPool) }),
+      ...(options.resize ? { resize: options.resize } : {}),
+    };
+    this.absent = {
+      ...(thinPool === undefined
+        ? {
+          clone: "classic logical volumes share no blocks (lvm.use_thinpool is false)",
+          health: "there is no thin pool that could run full",
+        }
+        : {}),
+      ...(options.resize ? {} : { resize: "the pool is not on a loop file" }),
+      send: "LVM has no stream format of its own",
+    };
+  }
+
+  path(volume: Volume): string {
+    return pathOf(this.pool, volume);
+  }
+
+  /** @throws {LidoError} bad_request for a name that LVM cannot have. */
+  name(volume: Volume): string {
+    return logicalName(this.group, volume);
+  }
+
+  device(name: string): string {
+    return devicePath(this.group, name);
+  }
+
+  async create(volume: Volume, options: CreateOptions = {}): Promise<void> {
+    const name = this.name(volume);
+    const sizeBytes = extents(options.sizeBytes ?? this.#sizeDefault());
+    this.refuseFull();
+    const config = volume.config ?? {};
+    const type = (config["block.filesystem"] || this.pool.config["volume.block.filesystem"] ||
+      filesystemDefault) as FilesystemType;
+    const stripeBytes = config["lvm.stripes.size"] && parseSizeBytes(config["lvm.stripes.size"]);
+    await this.made(name, sizeBytes, () =>
+      this.tool.create(this.group, name, {
+        sizeBytes,
+        ...(this.thinPool === undefined ? {} : { thinPool: this.thinPool }),
+        ...(config["lvm.stripes"] ? { stripes: config["lvm.stripes"] } : {}),
+        ...(stripeBytes ? { stripeBytes } : {}),
+      }));
+    await this.filesystems.format(this.device(name), type, {
+      isZeroed: this.thinPool !== undefined,
+      words: (config["block.create_options"] ?? this.pool.config["volume.block.create_options"] ?? "").split(" ")
+        .filter(
+          Boolean,
+        ),
+    });
+    this.types.set(name, type);
+    await this.#mountAt(volume, name, type, []);
+    await setOwner(this.path(volume), options);
+    await this.unmount(volume);
+  }
+
+  async delete(volume: Volume): Promise<void> {
+    const { snapshot: _, ...parent } = volume;
+    const name = this.name(parent);
+    const snapshots = this.snapshotNames(parent).map((snapshot): Volume => ({ ...parent, snapshot }));
+    for (const one of [...snapshots, parent]) await this.#unmountOnly(one);
+    const names = [
+      ...snapshots.map((one) => this.name(one)),
+      temporaryName(name, "new"),
+      temporaryName(name, "old"),
+      name,
+    ];
+    await this.remove(...names);
+  }
+
+  // deno-lint-ignore require-await -- async as the contract
+  async exists(volume: Volume): Promise<boolean> {
+    return this.sizes.has(this.name(volume));
+  }
+
+  async rename(volume: Volume, name: string): Promise<void> {
+    const { snapshot: _, ...parent } = volume;
+    const all: Volume[] = [...this.snapshotNames(parent).map((snapshot) => ({ ...parent, snapshot })), parent];
+    for (const one of all) {
+      if (!this.sizes.has(this.name(one))) continue;
+      await this.unmount(one);
+      await this.renameLogical(this.name(one), this.name({ ...one, name }));
+    }
+  }
+
+  async mount(volume: Volume): Promise<void> {
+    if (await this.host.mounts.at(this.path(volume))) return;
+    const name = this.name(volume);
+    await this.tool.activate(this.group, name);
+    try {
+      const type = await filesystemOn(this.device(name));
+      this.types.set(name, type);
+      const options = (volume.config?.["block.mount_options"] || this.pool.config["volume.block.mount_options"] ||
+        mountOptionsDefault).split(",");
+      await this.#mountAt(volume, name, type, volume.snapshot === undefined ? options : snapshotOptions(type));
+    } catch (error) {
+      await this.deactivate(volume);
+      throw error;
+    }
+  }
+
+  async unmount(volume: Volume): Promise<void> {
+    await this.#unmountOnly(volume);
+    if (this.sizes.has(this.name(volume))) await this.deactivate(volume);
+  }
+
+  async flush(volume: Volume): Promise<void> {
+    const isFull = () => this.#status()?.mode === "out_of_data_space";
+    try {
+      await this.host.run(["sync", "--file-system", this.path(volume)], { timeoutMs: flushTimeoutMs });
+      if (!isFull()) return;
+    } catch (error) {
+      if (!isFull()) throw error;
+    }
+    throw new LidoError(
+      "unavailable",
+      `No space left on device: thin pool "${this.thinPool}" of storage pool "${this.pool.name}" is full`,
+    );
+  }
+
+  async list(): Promise<Volume[]> {
+    return (await this.#listing()).flatMap(({ name }) => volumeOf(name) ?? []);
+  }
+
+  async leftovers(): Promise<Leftover[]> {
+    return (await this.#listing()).flatMap(({ name }) => {
+      const parent = parentOfTemporary(name);
+      return parent === undefined ? [] : [{ place: `${this.group}/${name}`, of: volumeOf(parent)!.name }];
+    });
+  }
+
+  async resources(): Promise<Resources> {
+    const status = this.#status();
+    const inodes = { used: 0n, total: 0n };
+    if (status && this.thinPool !== undefined) {
+      const total = this.sizes.get(this.thinPool) ?? 0n;
+      return { space: { used: total * status.data.used / status.data.total, total }, inodes };
+    }
+    const group = await this.tool.group(this.group);
+    if (!group) throw new LidoError("unavailable", `Volume group "${this.group}" doesn't exist`);
+    return { space: { used: group.sizeBytes - group.freeBytes, total: group.sizeBytes }, inodes };
+  }
+
+  async close(): Promise<void> {
+    for (const { target } of (await this.host.mounts.list()).toReversed()) {
+      if (target.startsWith(`${this.pool.root}/`)) await this.host.mounts.unmount(target);
+    }
+    await this.#onClose();
+  }
+
+  snapshotNames(parent: Volume): string[] {
+    return [...this.sizes.keys()].flatMap((name) => {
+      const volume = volumeOf(name);
+      return volume?.type === parent.type && volume.name === parent.name ? volume.snapshot ?? [] : [];
+    });
+  }
+
+  /** Classic snapshots are active with their origin, and only with it. */
+  async deactivate(volume: Volume): Promise<void> {
+    const { snapshot: _, ...parent } = volume;
+    const name = this.thinPool === undefined ? this.name(parent) : this.name(volume);
+    if (this.thinPool === undefined) {
+      for (const one of [parent, ...this.snapshotNames(parent).map((snapshot) => ({ ...parent, snapshot }))]) {
+        if (await this.host.mounts.at(this.path(one))) return;
+      }
+    }
+    await this.#deactivateLogical(name);
+  }
+
+  async #deactivateLogical(name: string): Promise<void> {
+    // The kernel lets a dead container's mounts go a moment after its last process, and tells nobody.
+    for (let attempt = 0; attempt < releaseTries; attempt++) {
+      if (await this.tool.deactivate(this.group, name)) return;
+      await new Promise((resolve) => setTimeout(resolve, releasePauseMs));
+    }
+  }
+
+  /** Runs what makes a logical volume, and knows it then. */
+  async made(name: string, sizeBytes: bigint, make: () => Promise<void>): Promise<void> {
+    try {
+      await make();
+    } catch (error) {
+      if (error instanceof CommandError && /already exists in volume group/i.test(error.stderr)) {
+        if (!this.sizes.has(name)) this.#foreign.add(name);
+        throw new LidoError("conflict", `Logical volume "${name}" already exists in volume group "${this.group}"`);
+      }
+      this.#unsure.add(name);
+      throw error;
+    }
+    this.sizes.set(name, sizeBytes);
+  }
+
+  async remove(...names: string[]): Promise<void> {
+    if (names.some((name) => this.#unsure.has(name))) {
+      for (const { name, sizeBytes } of await this.#listing()) {
+        if (names.includes(name)) this.sizes.set(name, sizeBytes);
+      }
+    }
+    // In the order given: a classic snapshot goes before its origin.
+    const going = names.filter((name) => this.sizes.has(name) && !this.#foreign.has(name));
+    for (let attempt = 0;; attempt++) {
+      try {
+        await this.tool.remove(this.group, ...going);
+        break;
+      } catch (error) {
+        if (!(error instanceof CommandError && /in use|is used by/i.test(error.stderr)) || attempt >= releaseTries) {
+          throw error;
+        }
+        await new Promise((resolve) => setTimeout(resolve, releasePauseMs));
+      }
+    }
+    for (const name of names) {
+      this.sizes.delete(name);
+      this.types.delete(name);
+      this.#unsure.delete(name);
+    }
+  }
+
+  async renameLogical(from: string, to: string): Promise<void> {
+    await this.tool.rename(this.group, from, to);
+    const sizeBytes = this.sizes.get(from)!;
+    this.sizes.delete(from);
+    this.sizes.set(to, sizeBytes);
+    const type = this.types.get(from);
+    this.types.delete(from);
+    if (type) this.types.set(to, type);
+  }
+
+  /** Grows or shrinks a logical volume and what is on it. @param name May be a temporary one, which has its parent's place. */
+  async resize(volume: Volume, name: string, sizeBytes: bigint): Promise<void> {
+    const before = this.sizes.get(name)!;
+    const after = extents(sizeBytes);
+    if (after === before) return;
+    const path = this.path(volume);
+    const isMounted = await this.host.mounts.at(path) !== undefined;
+    if (!isMounted) await this.tool.activate(this.group, name);
+    try {
+      const type = await filesystemOn(this.device(name));
+      const isFixed = this.thinPool === undefined && this.snapshotNames(volume).length > 0;
+      if (isFixed) {
+        throw new LidoError("bad_request", `Cannot resize ${describe(volume)}: classic volumes with snapshots cannot`);
+      }
+      if (after > before) await this.#grow(volume, name, type, after, isMounted);
+      else await this.#shrink(volume, name, type, after, isMounted);
+    } finally {
+      if (!isMounted) await this.#unmountOnly(volume);
+      if (!isMounted) await this.tool.deactivate(this.group, name);
+    }
+    this.sizes.set(name, after);
+  }
+
+  /** @throws {LidoError} unavailable when the thin pool has no room for another volume. */
+  refuseFull(): void {
+    const status = this.#status();
+    if (status) refuseFull(this.pool.name, this.thinPool!, status);
+  }
+
+  async #grow(
+    volume: Volume,
+    name: string,
+    type: FilesystemType,
+    sizeBytes: bigint,
+    isMounted: boolean,
+  ): Promise<void> {
+    this.refuseFull();
+    await this.tool.resize(this.group, name, sizeBytes);
+    // Mounted, a filesystem grows without being checked before.
+    if (!isMounted) await this.#mountAt(volume, name, type, type === "xfs" ? ["nouuid"] : []);
+    await this.filesystems.grow(this.device(name), type, this.path(volume));
+  }
+
+  async #shrink(
+    volume: Volume,
+    name: string,
+    type: FilesystemType,
+    sizeBytes: bigint,
+    isMounted: boolean,
+  ): Promise<void> {
+    if (type === "xfs") throw new CannotShrink(describe(volume));
+    if (isMounted) throw new LidoError("bad_request", `Cannot shrink ${describe(volume)}: In use`);
+    try {
+      if (type === "ext4") await this.filesystems.shrinkExt4(this.device(name), sizeBytes);
+      else {
+        await this.#mountAt(volume, name, type, []);
+        await this.filesystems.shrinkBtrfs(this.path(volume), sizeBytes);
+        await this.#unmountOnly(volume);
+      }
+    } catch (error) {
+      if (!(error instanceof CommandError)) throw error;
+      throw new LidoError("bad_request", `Cannot shrink ${describe(volume)} to ${sizeBytes} bytes: ${error.message}`);
+    }
+    await this.tool.resize(this.group, name, sizeBytes);
+  }
+
+  async #mountAt(volume: Volume, name: string, type: FilesystemType, options: readonly string[]): Promise<void> {
+    const path = this.path(volume);
+    await mkdir(path, { recursive: true, mode: 0o100 });
+    await this.host.mounts.mount(this.device(name), path, type, options);
+  }
+
+  async #unmountOnly(volume: Volume): Promise<void> {
+    const path = this.path(volume);
+    await this.host.mounts.unmount(path);
+    const quiet = (error: NodeJS.ErrnoException) => {
+      if (error.code !== "ENOENT" && error.code !== "ENOTEMPTY") throw error;
+    };
+    await rmdir(path).catch(quiet);
+    if (volume.snapshot !== undefined) await rmdir(dirname(path)).catch(quiet);
+  }
+
+  async #listing(): Promise<LogicalVolume[]> {
+    const volumes = await this.tool.volumes(this.group);
+    if (!volumes) throw new LidoError("unavailable", `Volume group "${this.group}" doesn't exist`);
+    return volumes;
+  }
+
+  #sizeDefault(): bigint {
+    return parseSizeBytes(this.pool.config["volume.size"] || sizeDefault)!;
+  }
+
+  #status(): ThinStatus | undefined {
+    return this.thinPool === undefined ? undefined : thinStatus(this.group, this.thinPool);
+  }
+
+  #clone(): Clone {
+    return {
+      cost: "instant",
+      carriesSnapshots: true,
+      clone: async (source, target, options: CopyOptions = {}) => {
+        this.refuseFull();
+        const name = this.name(target), from = this.name(source);
+        const isSnapshot = target.snapshot !== undefined;
+        await this.copyThin(from, name, target, isSnapshot);
+        if (isSnapshot) return;
+        if (options.sizeBytes !== undefined) await this.resize(target, name, options.sizeBytes);
+        if (options.mode === undefined) return;
+        await this.mount(target);
+        await setOwner(this.path(target), options);
+        await this.unmount(target);
+      },
+    };
+  }
+
+  /** A thin snapshot that is a volume of its own, with a UUID of its own; inactive. @param volume Whose place it may be mounted at for a moment. */
+  async copyThin(from: string, to: string, volume: Volume, isReadonly: boolean): Promise<void> {
+    const known = this.types.get(from);
+    const isPlain = known === "ext4";
+    const options = { isThin: true, isReadonly: isPlain && isReadonly, isActive: !isPlain };
+    await this.made(to, this.sizes.get(from)!, () => this.tool.snapshot(this.group, from, to, options));
+    try {
+      const type = known ?? await filesystemOn(this.device(to));
+      this.types.set(from, type).set(to, type);
+      if (isPlain) return;
+      if (type === "xfs") {
+        // The log of one that was frozen must be replayed before.
+        await this.#mountAt(volume, to, type, ["nouuid"]);
+        await this.#unmountOnly(volume);
+      }
+      await this.filesystems.renewUuid(this.device(to), type);
+      if (isReadonly) await this.tool.setReadonly(this.group, to);
+    } finally {
+      if (!isPlain) await this.#deactivateLogical(to);
+    }
+  }
+
+  #quota(): Quota {
+    return {
+      isInevitable: true,
+      set: async (volume, sizeBytes) => {
+        if (sizeBytes !== undefined) await this.resize(volume, this.name(volume), sizeBytes);
+      },
+      // deno-lint-ignore require-await -- async as the contract
+      get: async (volume) => this.sizes.get(this.name(volume)),
+      usedBytes: async (volume) => {
+        const path = this.path(volume);
+        if (!await this.host.mounts.at(path)) {
+          throw new LidoError("not_implemented", `Cannot tell what ${describe(volume)} takes up: it is not mounted`);
+        }
+        const { blocks, bfree, bsize } = await statfs(path, { bigint: true });
+        return (blocks - bfree) * bsize;
+      },
+    };
+  }
+
+  #health(thinPool: string): Health {
+    return {
+      // deno-lint-ignore require-await -- async as the contract
+      check: async () => healthOf(thinStatus(this.group, thinPool)),
+      // deno-lint-ignore require-await -- as above
+      fill: async () => {
+        const status = thinStatus(this.group, thinPool);
+        return status ? [{ of: "data", ...status.data }, { of: "metadata", ...status.metadata }] : [];
+      },
+    };
+  }
+}
+
+const flushTimeoutMs = 24 * 3_600_000;
+const releaseTries = 20, releasePauseMs = 250;
+const extentBytes = 4n * 1024n * 1024n;
+
+/** As LVM rounds: up to whole extents. */
+function extents(sizeBytes: bigint): bigint {
+  return (sizeBytes + extentBytes - 1n) / extentBytes * extentBytes;
+}

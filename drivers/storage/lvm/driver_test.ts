@@ -1,0 +1,162 @@
+import assert from "node:assert/strict";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { CommandError, type Host } from "../../host/host.ts";
+import type { Volume } from "../driver.ts";
+import { LvmDriver } from "./driver.ts";
+import { detect } from "./filesystem.ts";
+import { healthOf, parseThinStatus, percentOf, refuseFull } from "./thin_status.ts";
+import { type LogicalVolume, LvmTool } from "./tool.ts";
+
+const volume: Volume = { type: "custom", name: "default_v" };
+
+interface Fake extends AsyncDisposable {
+  readonly driver: LvmDriver;
+  /** Every process that was started, by its words; mounts beside them. */
+  readonly seen: string[];
+}
+
+async function fake(
+  options: { there?: string[]; fail?: [pattern: RegExp, stderr: string]; config?: Record<string, string> } = {},
+): Promise<Fake> {
+  const root = await mkdtemp(join(tmpdir(), "lido-lvm-"));
+  const seen: string[] = [];
+  const mounted = new Set<string>();
+  const host = {
+    run: (argv: readonly string[]) => {
+      const line = argv.join(" ");
+      seen.push(line);
+      if (options.fail?.[0].test(line)) return Promise.reject(new CommandError(argv, 5, options.fail[1]));
+      return Promise.resolve({ code: 0, stdout: '{"report": [{"lv": []}]}', stderr: "" });
+    },
+    mounts: {
+      mount: (_source: string, target: string) => Promise.resolve(void mounted.add(target)),
+      unmount: (target: string) => Promise.resolve(void mounted.delete(target)),
+      at: (target: string) => Promise.resolve(mounted.has(target) ? {} : undefined),
+    },
+  } as unknown as Host;
+  const volumes = (options.there ?? []).map((name): LogicalVolume => ({
+    name,
+    sizeBytes: 64n * 1024n * 1024n,
+    origin: undefined,
+    isActive: false,
+    isOpen: false,
+    isThinPool: false,
+    isMerging: false,
+    tags: [],
+  }));
+  const pool = { name: "lido-test-none", config: options.config ?? {}, root, diskFile: "" };
+  const driver = new LvmDriver(host, pool, new LvmTool(host), {
+    volumes,
+    idmappedMounts: true,
+    onClose: () => Promise.resolve(),
+  });
+  return { driver, seen, [Symbol.asyncDispose]: () => rm(root, { recursive: true }) };
+}
+
+const tools = (seen: readonly string[]) => seen.map((line) => line.split(" ")[0]);
+
+Deno.test("lvm thin: a volume is made by three processes, its mkfs included", async () => {
+  await using world = await fake();
+  assert.equal(await world.driver.exists(volume), false);
+  await world.driver.create(volume, { sizeBytes: 10_000_000n, uid: 0 });
+  assert.deepEqual(world.seen, [
+    "lvcreate --yes --setactivationskip y --ignoreactivationskip --name custom_default_v --wipesignatures n --thin " +
+    "--virtualsize 12582912b lido-test-none/LXDThinPool",
+    "mkfs.ext4 -q -F -E nodiscard,assume_storage_prezeroed=1 /dev/lido-test-none/custom_default_v",
+    "lvchange --yes -an lido-test-none/custom_default_v",
+  ]);
+  assert.equal(await world.driver.exists(volume), true);
+  assert.equal(await world.driver.facets.quota!.get(volume), 12582912n);
+});
+
+Deno.test("lvm thin: a snapshot, a copy and a delete are one process each", async () => {
+  await using world = await fake();
+  await world.driver.create(volume);
+  world.seen.length = 0;
+  await world.driver.facets.snapshot!.create({ ...volume, snapshot: "s0" });
+  assert.deepEqual(tools(world.seen.splice(0)), ["lvcreate"]);
+  await world.driver.facets.clone!.clone(volume, { ...volume, name: "default_w" });
+  assert.deepEqual(tools(world.seen.splice(0)), ["lvcreate"]);
+  await world.driver.facets.snapshot!.rename({ ...volume, snapshot: "s0" }, "s1");
+  assert.deepEqual(tools(world.seen.splice(0)), ["lvchange", "lvrename"]);
+});
+
+Deno.test("lvm thin: an xfs copy gets a UUID of its own", async () => {
+  await using world = await fake({ config: { "volume.block.filesystem": "xfs" } });
+  await world.driver.create(volume);
+  world.seen.length = 0;
+  await world.driver.facets.clone!.clone(volume, { ...volume, name: "default_w" });
+  assert.deepEqual(tools(world.seen), ["lvcreate", "xfs_admin", "lvchange"]);
+});
+
+Deno.test("lvm classic: stripes, no thin pool, a snapshot with room for all of its origin", async () => {
+  const settings = { "lvm.stripes": "2", "lvm.stripes.size": "64KiB" };
+  await using world = await fake({ config: { "lvm.use_thinpool": "false" } });
+  await world.driver.create({ ...volume, config: settings }, { sizeBytes: 8388608n });
+  assert.equal(
+    world.seen.splice(0)[0],
+    "lvcreate --yes --setactivationskip y --ignoreactivationskip --name custom_default_v --wipesignatures y " +
+      "--size 8388608b --stripes 2 --stripesize 65536b lido-test-none",
+  );
+  await world.driver.facets.snapshot!.create({ ...volume, snapshot: "s0" });
+  assert.equal(
+    world.seen[0],
+    "lvcreate --yes --setactivationskip y --permission r --ignoreactivationskip --extents 100%ORIGIN --snapshot " +
+      "--name custom_default_v-s0 lido-test-none/custom_default_v",
+  );
+  assert.match(world.driver.absent.clone!, /share no blocks/);
+});
+
+Deno.test("lvm: a volume that somebody else made is in the way, and is not deleted by the undoing", async () => {
+  await using world = await fake({
+    fail: [/^lvcreate/, '  Logical Volume "custom_default_v" already exists in volume group "lido-test-none"'],
+  });
+  await assert.rejects(world.driver.create(volume), /"custom_default_v" already exists in volume group/);
+  await world.driver.delete(volume);
+  assert.deepEqual(world.seen.filter((line) => line.startsWith("lvremove")), []);
+});
+
+Deno.test("lvm: delete takes snapshots and what a restore left, in one process", async () => {
+  await using world = await fake({
+    there: ["custom_default_v", "custom_default_v-s0", "old_custom_default_v", "custom_default_other"],
+  });
+  await world.driver.delete(volume);
+  assert.deepEqual(world.seen, [
+    "lvremove --yes --force lido-test-none/custom_default_v-s0 lido-test-none/old_custom_default_v " +
+    "lido-test-none/custom_default_v",
+  ]);
+  assert.deepEqual([...world.driver.sizes.keys()], ["custom_default_other"]);
+});
+
+Deno.test("lvm: which filesystem a device has", () => {
+  const head = new Uint8Array(0x10048);
+  assert.equal(detect(head), undefined);
+  head.set([0x53, 0xef], 1080);
+  assert.equal(detect(head), "ext4");
+  assert.equal(detect(new TextEncoder().encode("XFSB")), "xfs");
+  const btrfs = new Uint8Array(0x10048);
+  btrfs.set(new TextEncoder().encode("_BHRfS_M"), 0x10040);
+  assert.equal(detect(btrfs), "btrfs");
+  assert.equal(detect(new Uint8Array(3)), undefined);
+});
+
+Deno.test("lvm: the filling of a thin pool, from the kernel's status", () => {
+  const status = parseThinStatus("1 115/1024 64046/65344 - rw discard_passdown queue_if_no_space - 1024");
+  assert.deepEqual([percentOf(status.data), percentOf(status.metadata), status.mode], [98n, 11n, "rw"]);
+  assert.throws(
+    () => refuseFull("p1", "LXDThinPool", status),
+    /"p1" has no room for more: 98 % of the data of thin pool "LXDThinPool" is used/,
+  );
+  assert.deepEqual(healthOf(status), { ok: false, text: "98 % of data, 11 % of metadata used" });
+  const fresh = parseThinStatus("0 10/1024 0/65344 - rw no_discard_passdown error_if_no_space - 1024");
+  refuseFull("p1", "LXDThinPool", fresh);
+  assert.equal(healthOf(fresh).ok, true);
+  assert.deepEqual(healthOf(parseThinStatus("Fail")), { ok: false, text: "the thin pool is in state Fail" });
+  const full = parseThinStatus("0 10/1024 65344/65344 - out_of_data_space discard_passdown error_if_no_space - 1024");
+  assert.match(healthOf(full).text, /out_of_data_space/);
+  for (const nonsense of ["", "x", "1 2/3", "1 a/b c/d - rw"]) {
+    assert.throws(() => parseThinStatus(nonsense), /Cannot read the status/, nonsense);
+  }
+});

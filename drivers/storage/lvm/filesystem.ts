@@ -1,0 +1,99 @@
+import { open } from "node:fs/promises";
+import { LidoError } from "../../../api/errors.ts";
+import type { Host } from "../../host/host.ts";
+
+export type FilesystemType = "ext4" | "xfs" | "btrfs";
+
+export const filesystemDefault: FilesystemType = "ext4";
+export const packagesOf: Readonly<Record<FilesystemType, string>> = {
+  ext4: "e2fsprogs",
+  xfs: "xfsprogs",
+  btrfs: "btrfs-progs",
+};
+
+/** What each filesystem has at which byte of its device. @see blkid(8) */
+const signatures: readonly { type: FilesystemType; offset: number; bytes: string }[] = [
+  { type: "ext4", offset: 1080, bytes: "\x53\xef" },
+  { type: "xfs", offset: 0, bytes: "XFSB" },
+  { type: "btrfs", offset: 0x10040, bytes: "_BHRfS_M" },
+];
+const headBytes = 0x10048;
+/** A filesystem of terabytes takes its time to be checked. */
+const checkTimeoutMs = 24 * 3_600_000;
+
+/** Reads which filesystem is on a device: what is there counts, not what a setting says. @throws {LidoError} internal when it is none of ours. */
+export async function filesystemOn(device: string): Promise<FilesystemType> {
+  const handle = await open(device, "r");
+  try {
+    const head = Buffer.alloc(headBytes);
+    await handle.read(head, 0, headBytes, 0);
+    const found = detect(head);
+    if (found) return found;
+  } finally {
+    await handle.close();
+  }
+  throw new LidoError("internal", `Cannot mount "${device}": it holds no ext4, xfs or btrfs`);
+}
+
+export function detect(head: Uint8Array): FilesystemType | undefined {
+  const text = Buffer.from(head.buffer, head.byteOffset, head.byteLength);
+  return signatures.find(({ offset, bytes }) =>
+    text.subarray(offset, offset + bytes.length).toString("latin1") === bytes
+  )?.type;
+}
+
+/** How a snapshot is mounted beside its parent. A mounted origin was frozen when it was taken: its content is whole, though the log of xfs is not
+ * empty, and a snapshot cannot be written to. @see xfs(5) */
+export function snapshotOptions(type: FilesystemType): string[] {
+  return type === "xfs" ? ["ro", "nouuid", "norecovery"] : ["ro"];
+}
+
+/** mkfs and its like, one process for each. @see mke2fs(8), mkfs.xfs(8), mkfs.btrfs(8) */
+export class Filesystems {
+  readonly #host: Host;
+
+  constructor(host: Host) {
+    this.#host = host;
+  }
+
+  /** @param options.isZeroed Whether the device reads as zeros. @param options.words Of the user. */
+  async format(
+    device: string,
+    type: FilesystemType,
+    options: { isZeroed: boolean; words: readonly string[] },
+  ): Promise<void> {
+    const own: Record<FilesystemType, readonly string[]> = {
+      // Inode tables that are zeros already need not be written: a thin volume stays empty.
+      ext4: ["-q", "-F", "-E", options.isZeroed ? "nodiscard,assume_storage_prezeroed=1" : "nodiscard"],
+      xfs: ["-q", "-f", "-K"],
+      btrfs: ["-q", "-f", "--nodiscard"],
+    };
+    await this.#host.run([`mkfs.${type}`, ...own[type], ...options.words, device]);
+  }
+
+  /** To the size of its device. @param path Where it is mounted. */
+  async grow(device: string, type: FilesystemType, path: string): Promise<void> {
+    if (type === "ext4") await this.#host.run(["resize2fs", device]);
+    else if (type === "xfs") await this.#host.run(["xfs_growfs", path]);
+    else await this.#host.run(["btrfs", "filesystem", "resize", "max", path]);
+  }
+
+  /** Offline. @throws {CommandError} When the data does not fit. */
+  async shrinkExt4(device: string, sizeBytes: bigint): Promise<void> {
+    // 1: it had errors and has none now.
+    await this.#host.run(["e2fsck", "-f", "-y", device], { okCodes: [0, 1], timeoutMs: checkTimeoutMs });
+    await this.#host.run(["resize2fs", device, `${sizeBytes / 1024n}K`], { timeoutMs: checkTimeoutMs });
+  }
+
+  /** @param path Where it is mounted. */
+  async shrinkBtrfs(path: string, sizeBytes: bigint): Promise<void> {
+    await this.#host.run(["btrfs", "filesystem", "resize", String(sizeBytes), path], { timeoutMs: checkTimeoutMs });
+  }
+
+  /** Two filesystems of one UUID cannot be mounted at once: a copy gets another. Those of ext4 may be equal. */
+  async renewUuid(device: string, type: FilesystemType): Promise<void> {
+    if (type === "xfs") await this.#host.run(["xfs_admin", "-U", "generate", device]);
+    // In the superblocks only, whatever the size: the blocks keep the old one, which stands beside the new.
+    if (type === "btrfs") await this.#host.run(["btrfstune", "-f", "-m", device]);
+  }
+}

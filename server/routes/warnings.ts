@@ -1,0 +1,40 @@
+import type { OpenAPIHono } from "@hono/zod-openapi";
+import { z } from "zod";
+import { LidoError } from "../../api/errors.ts";
+import { warningSchema } from "../../api/types.ts";
+import type { Context } from "../context.ts";
+import { newApp, route, sync } from "./route.ts";
+
+const tag = "server";
+
+/** What needs a person's attention now, in LXD's shape. */
+export function warningRoutes({ poolWatch }: Pick<Context, "poolWatch">): OpenAPIHono {
+  const app = newApp();
+  route(
+    app,
+    {
+      method: "get",
+      path: "/1.0/warnings",
+      summary: "What needs attention: thin pools that run full",
+      tag,
+      returns: z.array(z.union([z.string(), warningSchema])),
+    },
+    (request) => {
+      const warnings = poolWatch.list();
+      return sync(
+        request.c,
+        request.recursion() > 0 ? warnings : warnings.map(({ uuid }) => `/1.0/warnings/${uuid}`),
+      );
+    },
+  );
+  route(
+    app,
+    { method: "get", path: "/1.0/warnings/{uuid}", summary: "One warning", tag, returns: warningSchema },
+    ({ c, param }) => {
+      const found = poolWatch.list().find(({ uuid }) => uuid === param("uuid"));
+      if (!found) throw new LidoError("not_found", "Warning not found");
+      return sync(c, found);
+    },
+  );
+  return app;
+}
