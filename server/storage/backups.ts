@@ -244,7 +244,7 @@ export class VolumeBackups {
               await driver.flush?.(volume);
               if (section.snapshot !== undefined) await facet!.create({ ...volume, snapshot: section.snapshot });
             }
-            await flush(host, use.path);
+            await (driver.flush?.(volume) ?? flush(host, use.path));
           } catch (error) {
             throw await upload.reason(error);
           }

@@ -98,7 +98,7 @@ async function copyFiles(
     if (snapshot !== undefined) await target.driver.facets.snapshot!.create(at(target, snapshot).volume);
   }
   await checkLimit(target, options.sizeBytes);
-  if (!target.driver.flush) await flush(host, filled.path);
+  await (target.driver.flush?.(target.volume) ?? flush(host, filled.path));
 }
 
 /** After a volume was filled by this process. @throws {LidoError} bad_request when it is over its limit, which root may pass on some filesystems. */

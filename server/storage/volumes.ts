@@ -317,8 +317,7 @@ export class Volumes {
       await driver.create(target);
       await using use = await this.#options.mounts.use(pool, target);
       await fill(use.path);
-      if (driver.flush) await driver.flush(target);
-      else await flush(this.#options.host, use.path);
+      await (driver.flush?.(target) ?? flush(this.#options.host, use.path));
     });
   }
 

@@ -37,6 +37,9 @@ const ext4Quota = {
 };
 const xfsQuota = { ...xfs, options: ["prjquota"] };
 
+/** Room for the filesystems that want most. */
+const blockDevice = (base: string, undo: AsyncDisposableStack) => device(base, "device", undo, 2048);
+
 export const places: readonly Place[] = [
   { name: "dir on ext4", driver: "dir", filesystem: ext4 },
   { name: "dir on ext4 (project quota)", driver: "dir", filesystem: ext4Quota },
@@ -67,18 +70,12 @@ export const places: readonly Place[] = [
     config: { "zfs.pool_name": zpool(), "zfs.clone_copy": "false", "volume.zfs.use_refquota": "true" },
   },
   { name: "lvm thin, ext4, on a loop file", driver: "lvm", config: lvm("ext4", "64MiB") },
-  {
-    name: "lvm thin, xfs, on a block device",
-    driver: "lvm",
-    source: (base, undo) => device(base, "a", undo, 2048),
-    limitMiB: 304,
-    config: lvm("xfs"),
-  },
+  { name: "lvm thin, xfs, on a block device", driver: "lvm", source: blockDevice, limitMiB: 304, config: lvm("xfs") },
   { name: "lvm thin, btrfs, on a loop file", driver: "lvm", limitMiB: 128, config: lvm("btrfs", "192MiB") },
   {
     name: "lvm classic, ext4, on a block device",
     driver: "lvm",
-    source: (base, undo) => device(base, "a", undo, 2048),
+    source: blockDevice,
     config: { ...lvm("ext4", "64MiB"), "lvm.use_thinpool": "false" },
   },
 ];

@@ -1,9 +1,9 @@
-import { lstat, mkdir, rm, stat } from "node:fs/promises";
+import { lstat, mkdir, rm } from "node:fs/promises";
 import { release } from "node:os";
 import { isAbsolute } from "node:path";
 import { LidoError, messageOf } from "../../../api/errors.ts";
 import { parseSizeBytes } from "../../../api/size.ts";
-import { deviceBytes, refuseFilled } from "../block_device.ts";
+import { deviceBytes, refuseFilled, wipeDevice } from "../block_device.ts";
 import type { Driver, DriverKind, Pool } from "../driver.ts";
 import { anyText, boolean, integer, isTrue, size, words } from "../keys.ts";
 import { makeDirectories } from "../layout.ts";
@@ -104,11 +104,8 @@ export const lvmKind: DriverKind = {
       refuseSmall(`size "${wanted}"`, parseSizeBytes(wanted)!);
       return { ...planned, source: pool.diskFile, size: wanted };
     }
-    const info = await stat(source).catch(() => undefined);
-    if (!info) throw new LidoError("bad_request", `Source path '${source}' doesn't exist`);
-    if (!info.isBlockDevice()) throw new LidoError("bad_request", `Source path '${source}' is not a block device`);
-    if (!isTrue(pool.config["source.wipe"])) await refuseFilled(host, source);
     refuseSmall(`device "${source}"`, await deviceBytes(source));
+    if (!isTrue(pool.config["source.wipe"])) await refuseFilled(host, source);
     return planned;
   },
 
@@ -121,8 +118,8 @@ export const lvmKind: DriverKind = {
       await makeLoopFile(pool.diskFile, size!);
       await tool.createGroup(group, await attachLoopFile(host, pool.diskFile), tag);
     } else if (isAbsolute(source!)) {
-      if (!isTrue(pool.config["source.wipe"])) await refuseFilled(host, source!);
-      if (isTrue(pool.config["source.wipe"])) await host.run(["wipefs", "--all", "--force", source!]);
+      if (isTrue(pool.config["source.wipe"])) await wipeDevice(host, source!);
+      else await refuseFilled(host, source!);
       await tool.createGroup(group, source!, tag);
     } else {
       await tool.tagGroup(group, tag);

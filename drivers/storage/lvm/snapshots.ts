@@ -1,3 +1,4 @@
+import { LidoError } from "../../../api/errors.ts";
 import type { Snapshots, Volume } from "../driver.ts";
 import type { LvmDriver } from "./driver.ts";
 import { filesystemOn } from "./filesystem.ts";
@@ -5,7 +6,7 @@ import { temporaryName } from "./layout.ts";
 
 /** On the origin while a classic snapshot is merged into it, which takes the snapshot away: by this it is made again. */
 const restoreTag = "lido_restore_";
-const mergePauseMs = 1000;
+const mergePauseMs = 1000, mergeLooksMax = 600;
 
 /** Snapshots of logical volumes. Thin ones are volumes of their own; classic ones keep what their origin had, and go with it. */
 export class LvmSnapshots implements Snapshots {
@@ -113,9 +114,19 @@ export class LvmSnapshots implements Snapshots {
     const tag = found?.tags.find((one) => one.startsWith(restoreTag));
     if (!found || tag === undefined) return await driver.deactivate(parent);
     if (found.isMerging) {
-      // Cut off, it goes on by itself once the origin is active, and nothing tells when it is done.
+      // Put off, or cut off, it goes on by itself when the origin is activated anew, and nothing tells when it is done.
+      await driver.deactivate(parent);
       await driver.tool.activate(driver.group, name);
-      while ((found = await find())?.isMerging) await new Promise((resolve) => setTimeout(resolve, mergePauseMs));
+      for (let looks = 0; found?.isMerging; looks++) {
+        if (looks === mergeLooksMax) {
+          throw new LidoError(
+            "unavailable",
+            `Logical volume "${name}" is still being restored; "lido admin check" tells`,
+          );
+        }
+        await new Promise((resolve) => setTimeout(resolve, mergePauseMs));
+        found = await find();
+      }
     }
     const snapshot: Volume = { ...parent, snapshot: tag.slice(restoreTag.length) };
     const isThere = (await driver.tool.volumes(driver.group))?.some((one) => one.name === driver.name(snapshot));

@@ -169,7 +169,11 @@ export class LvmTool {
 
   /** Makes the origin what the classic snapshot is, which is then no more. Both are unmounted, the origin is active. */
   async merge(group: string, snapshot: string): Promise<void> {
-    await this.#run(["lvconvert", "--yes", "--merge", `${group}/${snapshot}`], group, mergeTimeoutMs);
+    await this.#run(
+      ["lvconvert", "--yes", "--interval", "1", "--merge", `${group}/${snapshot}`],
+      group,
+      mergeTimeoutMs,
+    );
   }
 
   async rename(group: string, from: string, to: string): Promise<void> {
