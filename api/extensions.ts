@@ -43,6 +43,7 @@ export const extensions: readonly string[] = [
   "admin_check",
   "device_detach_lazy",
   "exec_sessions",
+  "storage_volumes_snapshot_group",
   "storage_pool_facets",
   "storage_volume_files",
 ];

@@ -9,4 +9,5 @@ export * from "./types/instances.ts";
 export * from "./types/operations.ts";
 export * from "./types/profiles.ts";
 export * from "./types/server.ts";
+export * from "./types/snapshot_groups.ts";
 export * from "./types/storage.ts";

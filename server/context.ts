@@ -18,6 +18,7 @@ import type { MountedVolumes } from "./storage/mounted.ts";
 import type { Pools } from "./storage/pools.ts";
 import type { VolumeBackups } from "./storage/backups.ts";
 import type { VolumeCopies } from "./storage/copies.ts";
+import type { SnapshotGroups } from "./storage/snapshot_groups.ts";
 import type { VolumeSnapshots } from "./storage/snapshots.ts";
 import type { Volumes } from "./storage/volumes.ts";
 
@@ -65,6 +66,7 @@ export interface Context {
   readonly volumes: Volumes;
   readonly mounts: MountedVolumes;
   readonly volumeSnapshots: VolumeSnapshots;
+  readonly snapshotGroups: SnapshotGroups;
   readonly volumeCopies: VolumeCopies;
   readonly volumeBackups: VolumeBackups;
   readonly images: Images;

@@ -33,6 +33,7 @@ import { MountedVolumes } from "./storage/mounted.ts";
 import { Pools } from "./storage/pools.ts";
 import { storedConfig } from "./storage/rows.ts";
 import { SnapshotTimer } from "./storage/snapshot_timer.ts";
+import { SnapshotGroups } from "./storage/snapshot_groups.ts";
 import { VolumeSnapshots } from "./storage/snapshots.ts";
 import { Volumes } from "./storage/volumes.ts";
 
@@ -124,6 +125,12 @@ async function start(options: DaemonOptions, seams: DaemonSeams): Promise<Daemon
   const volumeOptions = { database, journal, events, operations, host, pools, mounts, users };
   const volumes = new Volumes(volumeOptions);
   const volumeSnapshots = new VolumeSnapshots(volumeOptions, volumes);
+  const snapshotGroups = new SnapshotGroups(volumeOptions, volumes, volumeSnapshots, {
+    hold: (names, work) => instances.hold(names, work),
+    running: (names) => names.filter((name) => runtime.get(name)?.status === "running"),
+    freeze: (name) => runtime.freeze(name),
+    thaw: (name) => instances.thaw(name),
+  });
   const images = new Images({ database, journal, events, operations, host, volumes, directory: paths.images });
   const profiles = new Profiles({
     database,
@@ -194,6 +201,7 @@ async function start(options: DaemonOptions, seams: DaemonSeams): Promise<Daemon
     volumes,
     mounts,
     volumeSnapshots,
+    snapshotGroups,
     volumeBackups: new VolumeBackups({ ...volumeOptions, directory: paths.backups }, volumes),
     volumeCopies: new VolumeCopies(volumeOptions, volumes),
     check: new Check({ database, journal, host, pools, volumes, paths }),

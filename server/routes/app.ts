@@ -13,6 +13,7 @@ import { operationRoutes } from "./operations.ts";
 import { profileRoutes } from "./profiles.ts";
 import { newApp } from "./route.ts";
 import { serverRoutes } from "./server.ts";
+import { snapshotGroupRoutes } from "./snapshot_groups.ts";
 import { storagePoolRoutes } from "./storage_pools.ts";
 import { storageVolumeRoutes } from "./storage_volumes.ts";
 
@@ -33,6 +34,7 @@ export function makeApp(context: Context): OpenAPIHono {
     operationRoutes,
     storagePoolRoutes,
     storageVolumeRoutes,
+    snapshotGroupRoutes,
     imageRoutes,
     profileRoutes,
     instanceRoutes,
