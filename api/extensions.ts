@@ -48,6 +48,7 @@ export const extensions: readonly string[] = [
   "device_detach_lazy",
   "admin_recover",
   "exec_sessions",
+  "storage_volumes_snapshot_group",
   "storage_pool_facets",
   "storage_volume_files",
 ];

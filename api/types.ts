@@ -10,5 +10,6 @@ export * from "./types/operations.ts";
 export * from "./types/profiles.ts";
 export * from "./types/recover.ts";
 export * from "./types/server.ts";
+export * from "./types/snapshot_groups.ts";
 export * from "./types/storage.ts";
 export * from "./types/warnings.ts";

@@ -21,6 +21,7 @@ import type { PoolWatch } from "./storage/pool_watch.ts";
 import type { Pools } from "./storage/pools.ts";
 import type { VolumeBackups } from "./storage/backups.ts";
 import type { VolumeCopies } from "./storage/copies.ts";
+import type { SnapshotGroups } from "./storage/snapshot_groups.ts";
 import type { VolumeSnapshots } from "./storage/snapshots.ts";
 import type { Volumes } from "./storage/volumes.ts";
 
@@ -72,6 +73,7 @@ export interface Context {
   readonly mounts: MountedVolumes;
   readonly poolWatch: PoolWatch;
   readonly volumeSnapshots: VolumeSnapshots;
+  readonly snapshotGroups: SnapshotGroups;
   readonly volumeCopies: VolumeCopies;
   readonly volumeBackups: VolumeBackups;
   readonly images: Images;

@@ -36,6 +36,7 @@ import { PoolWatch } from "./storage/pool_watch.ts";
 import { Pools } from "./storage/pools.ts";
 import { storedConfig } from "./storage/rows.ts";
 import { SnapshotTimer } from "./storage/snapshot_timer.ts";
+import { SnapshotGroups } from "./storage/snapshot_groups.ts";
 import { VolumeSnapshots } from "./storage/snapshots.ts";
 import { Volumes } from "./storage/volumes.ts";
 
@@ -130,6 +131,12 @@ async function start(options: DaemonOptions, seams: DaemonSeams): Promise<Daemon
   const volumes = new Volumes(volumeOptions);
   const records: Records = new Records({ database, journal, pools, volumes, mounts, log, notes: paths.pools });
   const volumeSnapshots = new VolumeSnapshots(volumeOptions, volumes);
+  const snapshotGroups = new SnapshotGroups(volumeOptions, volumes, volumeSnapshots, {
+    hold: (names, work) => instances.hold(names, work),
+    running: (names) => names.filter((name) => runtime.get(name)?.status === "running"),
+    freeze: (name) => runtime.freeze(name),
+    thaw: (name) => instances.thaw(name),
+  });
   const images = new Images({ database, journal, events, operations, host, volumes, directory: paths.images });
   const profiles = new Profiles({
     database,
@@ -205,6 +212,7 @@ async function start(options: DaemonOptions, seams: DaemonSeams): Promise<Daemon
     mounts,
     poolWatch,
     volumeSnapshots,
+    snapshotGroups,
     volumeBackups: new VolumeBackups({ ...volumeOptions, directory: paths.backups }, volumes),
     volumeCopies: new VolumeCopies(volumeOptions, volumes),
     check: new Check({ database, journal, host, pools, volumes, paths, records }),

@@ -61,6 +61,21 @@ export const verbs: Verb[] = [
     },
   }),
   verb({
+    words: "storage volume snapshot-group",
+    args: ["snapshot", "pool/volume..."],
+    flags: { noExpiry: { summary: "Ignore any configured auto-expiry" } },
+    summary: "Snapshot several storage volumes at one moment, all or none",
+    details: `Running containers that have the volumes stand still meanwhile.
+Example: lido storage volume snapshot-group before-upgrade fast/data fast/log plain/config
+`,
+    async run(io, [name = "", ...words], flags) {
+      const volumes = words.map(placeOf).map(({ pool, volume }) => ({ pool, name: volume }));
+      if (volumes.length === 0) throw new UsageError("Missing volumes: as POOL/VOLUME");
+      const expiry = flags.noExpiry ? { expires_at: "0001-01-01T00:00:00Z" } : {};
+      await io.client.change("POST", "/1.0/storage-snapshot-groups", { name, volumes, ...expiry });
+    },
+  }),
+  verb({
     words: "storage volume restore",
     args: ["pool", "volume", "snapshot"],
     flags: {},

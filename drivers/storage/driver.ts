@@ -77,6 +77,8 @@ export interface Snapshots {
   /** "instant" when the cost does not depend on the data. */
   readonly cost: "instant" | "reflink" | "copy";
   create(volume: Volume, options?: CopyOptions): Promise<void>;
+  /** Several at one moment, whoever writes meanwhile; absent where the driver takes them one after the other. */
+  createGroup?(volumes: readonly Volume[]): Promise<void>;
   delete(volume: Volume): Promise<void>;
   rename(volume: Volume, name: string): Promise<void>;
   /** The later snapshots of the volume that `restore` would take away, the oldest first, where the driver cannot go back without; absent where it

@@ -296,6 +296,19 @@ export class Instances {
     }
   }
 
+  /** Runs `work` while nothing else changes these instances. */
+  async hold<T>(names: readonly string[], work: () => Promise<T>): Promise<T> {
+    using held = new DisposableStack();
+    for (const name of [...names].sort()) held.use(await this.#locks.wait(name, "snapshot"));
+    return await work();
+  }
+
+  /** Lets a frozen container go on; one that an earlier daemon froze, too. */
+  async thaw(name: string): Promise<void> {
+    await this.adopt();
+    if (this.#services.runtime.get(name)?.status === "frozen") await this.#services.runtime.unfreeze(name);
+  }
+
   /** The instances that have a custom volume attached, and whether they run. */
   usersOfVolume(pool: string, volume: string): { name: string; isRunning: boolean }[] {
     const records = this.#records.list();

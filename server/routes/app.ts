@@ -14,6 +14,7 @@ import { profileRoutes } from "./profiles.ts";
 import { newApp } from "./route.ts";
 import { recoverRoutes } from "./recover.ts";
 import { serverRoutes } from "./server.ts";
+import { snapshotGroupRoutes } from "./snapshot_groups.ts";
 import { storagePoolRoutes } from "./storage_pools.ts";
 import { storageVolumeRoutes } from "./storage_volumes.ts";
 import { warningRoutes } from "./warnings.ts";
@@ -37,6 +38,7 @@ export function makeApp(context: Context): OpenAPIHono {
     operationRoutes,
     storagePoolRoutes,
     storageVolumeRoutes,
+    snapshotGroupRoutes,
     imageRoutes,
     profileRoutes,
     instanceRoutes,

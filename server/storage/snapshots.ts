@@ -105,6 +105,27 @@ export class VolumeSnapshots {
     return [snapshot, description, expires_at];
   }
 
+  /** Checks that a snapshot can be made. @returns When it is to expire. @throws {LidoError} bad_request or conflict. */
+  checkNew(pool: string, volume: string, snapshot: string, expiresAt: string | null | undefined): string | null {
+    const row = this.#volumes.row(pool, "custom", volume);
+    checkName("Storage volume snapshot", snapshot);
+    if (this.#find(Number(row.id), snapshot)) throw new LidoError("conflict", `Snapshot "${snapshot}" already in use`);
+    return expiresAt ? checkTime(expiresAt) : defaultExpiry(JSON.parse(String(row.config)), false);
+  }
+
+  /** Writes a snapshot that was made down, with its volume's settings. */
+  insert(pool: string, volume: string, snapshot: string, expiresAt: string | null): void {
+    const row = this.#volumes.row(pool, "custom", volume);
+    this.#options.database.run(
+      "INSERT INTO storage_volume_snapshots (volume_id, name, created_at, expires_at, config) VALUES (?, ?, ?, ?, ?)",
+      row.id!,
+      snapshot,
+      new Date().toISOString(),
+      expiresAt,
+      row.config!,
+    );
+  }
+
   /** @param post.name Made by `snapshots.pattern` when empty. @param post.expires_at By `snapshots.expiry` when absent or null; Go's zero time is never.
    * @param isScheduled Whether nobody asked for it: then `snapshots.expiry.manual` does not count. */
   create(

@@ -79,6 +79,18 @@ const scenarios: readonly Scenario<Api>[] = [
     },
   ]),
   {
+    name: "snapshots of a group, on two pools",
+    run: (api) => {
+      const volumes = [{ pool: "a", name: "work" }, { pool: "d", name: "work" }, { pool: "a", name: "gone" }];
+      return api.ask("POST", "/storage-snapshot-groups", { name: "g", volumes });
+    },
+    reset: async (api) => {
+      await api.deleteSnapshot("a", "g");
+      await api.deleteSnapshot("d", "g");
+      await api.ask("DELETE", "/storage-pools/a/volumes/custom/gone/snapshots/g");
+    },
+  },
+  {
     name: "copy by the driver's stream",
     run: (api) => api.copy("a", "b", "new"),
     reset: (api) => api.delete("b", "new"),

@@ -39,6 +39,10 @@ export class ZfsSnapshots implements Snapshots {
     await this.#parts.tool.snapshot(names.snapshot(this.#top, snapshot));
   }
 
+  async createGroup(snapshots: readonly Volume[]): Promise<void> {
+    await this.#parts.tool.snapshot(...snapshots.map((snapshot) => names.snapshot(this.#top, snapshot)));
+  }
+
   async delete(snapshot: Volume): Promise<void> {
     await this.#parts.mountpoints.unmount(snapshot);
     await this.#parts.kept.deleteSnapshot(snapshot);
