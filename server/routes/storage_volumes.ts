@@ -16,7 +16,7 @@ import {
   storageVolumeStateSchema,
 } from "../../api/types.ts";
 import type { Context } from "../context.ts";
-import { volumeTypes } from "../storage/volumes.ts";
+import { volumeTypes } from "../storage/volume_options.ts";
 import { filterBy } from "../filter/filter.ts";
 import { addFiles } from "./files.ts";
 import { background, checkEtag, created, done, newApp, route, type RouteRequest, sync } from "./route.ts";

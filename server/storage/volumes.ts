@@ -1,7 +1,7 @@
 import { LidoError } from "../../api/errors.ts";
 import type { Config, StorageVolume, StorageVolumePut, StorageVolumesPost } from "../../api/types.ts";
 import type { Host } from "../../drivers/host/host.ts";
-import type { CreateOptions, Driver, Progress, Volume, VolumeType } from "../../drivers/storage/driver.ts";
+import type { Driver, Progress, Volume, VolumeType } from "../../drivers/storage/driver.ts";
 import { flush } from "../../drivers/storage/tree.ts";
 import type { Events } from "../events/events.ts";
 import type { Intent, Journal } from "../journal/journal.ts";
@@ -28,6 +28,7 @@ import {
   volumeRows,
 } from "./rows.ts";
 import { readUsage } from "./usage.ts";
+import { checkType, createOptions, needQuota, onlyFor } from "./volume_options.ts";
 
 export interface VolumesOptions {
   readonly database: Database;
@@ -72,8 +73,6 @@ export interface CreateForOptions {
 
 /** @param id The new row's. */
 export type Finish = (id: number) => (() => Promise<void>) | void;
-
-export const volumeTypes: readonly VolumeType[] = ["container", "custom", "image"];
 
 /** The volumes of every pool: the API's verbs on custom ones, and the making of those that belong to instances and images. */
 export class Volumes {
@@ -468,38 +467,4 @@ export function lockName(pool: string, volume: Volume): string {
 
 export function url(pool: string, type: string, name: string): string {
   return `/1.0/storage-pools/${pool}/volumes/${type}/${name}`;
-}
-
-/** The pool's defaults that hold for a type: owners, schedules and sharing are for custom volumes. */
-function onlyFor(pool: Config, type: VolumeType): Config {
-  if (type === "custom") return pool;
-  return Object.fromEntries(
-    Object.entries(pool).filter(([key]) =>
-      !/^volume\.(initial|security|snapshots)\./.test(key) && (type !== "image" || key !== "volume.size")
-    ),
-  );
-}
-
-/** @throws {LidoError} bad_request with the reason when the pool cannot limit a volume: a limit is never silently left out. */
-function needQuota(driver: Driver, name: string) {
-  const { quota } = driver.facets;
-  if (!quota) throw new LidoError("bad_request", `Cannot limit the size of volume "${name}": ${driver.absent.quota}`);
-  return quota;
-}
-
-function createOptions(driver: Driver, name: string, config: Config): CreateOptions {
-  const sizeBytes = sizeOf(config);
-  if (sizeBytes !== undefined) needQuota(driver, name);
-  return {
-    ...(sizeBytes === undefined ? {} : { sizeBytes }),
-    uid: Number(config["initial.uid"] ?? 0),
-    gid: Number(config["initial.gid"] ?? 0),
-    mode: parseInt(config["initial.mode"] ?? "0711", 8),
-  };
-}
-
-function checkType(type: string): void {
-  if (!(volumeTypes as readonly string[]).includes(type)) {
-    throw new LidoError("bad_request", `Invalid storage volume type "${type}": ${volumeTypes.join(", ")} are allowed`);
-  }
 }
