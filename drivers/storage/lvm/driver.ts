@@ -23,6 +23,7 @@ import { describe } from "../layout.ts";
 import { filesystemDefault, filesystemOn, Filesystems, type FilesystemType, snapshotOptions } from "./filesystem.ts";
 import {
   devicePath,
+  extents,
   groupName,
   logicalName,
   parentOfTemporary,
@@ -30,6 +31,7 @@ import {
   thinPoolName,
   volumeOf,
 } from "./layout.ts";
+import { flush } from "../tree.ts";
 import { LvmSnapshots } from "./snapshots.ts";
 import { healthOf, refuseFull, type ThinStatus, thinStatus } from "./thin_status.ts";
 import type { LogicalVolume, LvmTool } from "./tool.ts";
@@ -195,7 +197,7 @@ export class LvmDriver implements Driver {
   async flush(volume: Volume): Promise<void> {
     const isFull = () => this.#status()?.mode === "out_of_data_space";
     try {
-      await this.host.run(["sync", "--file-system", this.path(volume)], { timeoutMs: flushTimeoutMs });
+      await flush(this.host, this.path(volume));
       if (!isFull()) return;
     } catch (error) {
       if (!isFull()) throw error;
@@ -416,6 +418,7 @@ export class LvmDriver implements Driver {
       carriesSnapshots: true,
       clone: async (source, target, options: CopyOptions = {}) => {
         this.refuseFull();
+        await this.settle(source);
         const name = this.name(target), from = this.name(source);
         const isSnapshot = target.snapshot !== undefined;
         await this.copyThin(from, name, target, isSnapshot);
@@ -427,6 +430,13 @@ export class LvmDriver implements Driver {
         await this.unmount(target);
       },
     };
+  }
+
+  /** LVM freezes what is mounted while it takes a snapshot, but cannot find a btrfs by its device: that is written out before. */
+  async settle(volume: Volume): Promise<void> {
+    const path = this.path(volume);
+    if (this.types.get(this.name(volume)) !== "btrfs" || !await this.host.mounts.at(path)) return;
+    await flush(this.host, path);
   }
 
   /** A thin snapshot that is a volume of its own, with a UUID of its own; inactive. @param volume Whose place it may be mounted at for a moment. */
@@ -474,20 +484,13 @@ export class LvmDriver implements Driver {
     return {
       // deno-lint-ignore require-await -- async as the contract
       check: async () => healthOf(thinStatus(this.group, thinPool)),
-      // deno-lint-ignore require-await -- as above
-      fill: async () => {
+      fill: () => {
         const status = thinStatus(this.group, thinPool);
-        return status ? [{ of: "data", ...status.data }, { of: "metadata", ...status.metadata }] : [];
+        const filling = status ? [{ of: "data", ...status.data }, { of: "metadata", ...status.metadata }] : [];
+        return Promise.resolve(filling);
       },
     };
   }
 }
 
-const flushTimeoutMs = 24 * 3_600_000;
 const releaseTries = 20, releasePauseMs = 250;
-const extentBytes = 4n * 1024n * 1024n;
-
-/** As LVM rounds: up to whole extents. */
-function extents(sizeBytes: bigint): bigint {
-  return (sizeBytes + extentBytes - 1n) / extentBytes * extentBytes;
-}

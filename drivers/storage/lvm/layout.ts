@@ -76,3 +76,10 @@ export function deviceName(group: string, name: string): string {
 export function devicePath(group: string, name: string): string {
   return `/dev/${group}/${name}`;
 }
+
+const extentBytes = 4n * 1024n * 1024n;
+
+/** As LVM rounds: up to whole extents. */
+export function extents(sizeBytes: bigint): bigint {
+  return (sizeBytes + extentBytes - 1n) / extentBytes * extentBytes;
+}

@@ -21,6 +21,7 @@ export class LvmSnapshots implements Snapshots {
     const driver = this.#driver;
     const name = driver.name(snapshot), parent = driver.name(parentOf(snapshot));
     driver.refuseFull();
+    await driver.settle(parentOf(snapshot));
     const isThin = driver.thinPool !== undefined;
     const isBtrfs = await this.#isBtrfs(parentOf(snapshot));
     if (isThin && isBtrfs) return await driver.copyThin(parent, name, snapshot, true);
