@@ -42,6 +42,7 @@ export const extensions: readonly string[] = [
   // Our own.
   "admin_check",
   "device_detach_lazy",
+  "admin_recover",
   "exec_sessions",
   "storage_pool_facets",
   "storage_volume_files",

@@ -8,5 +8,6 @@ export * from "./types/images.ts";
 export * from "./types/instances.ts";
 export * from "./types/operations.ts";
 export * from "./types/profiles.ts";
+export * from "./types/recover.ts";
 export * from "./types/server.ts";
 export * from "./types/storage.ts";

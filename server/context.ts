@@ -13,6 +13,8 @@ import type { Journal } from "./journal/journal.ts";
 import type { Operations } from "./operations/operations.ts";
 import type { Profiles } from "./profiles/profiles.ts";
 import type { Settings } from "./state/settings.ts";
+import type { Recover } from "./recover/recover.ts";
+import type { Records } from "./records/records.ts";
 import type { Database } from "./state/database.ts";
 import type { MountedVolumes } from "./storage/mounted.ts";
 import type { Pools } from "./storage/pools.ts";
@@ -30,6 +32,8 @@ export interface Paths {
   readonly storagePools: string;
   readonly disks: string;
   readonly images: string;
+  /** Notes of the pools that there are, to find them by when the database is lost. */
+  readonly pools: string;
   readonly backups: string;
   readonly run: string;
   readonly logs: string;
@@ -44,6 +48,7 @@ export function pathsIn(root: string): Paths {
     storagePools: join(root, "storage-pools"),
     disks: join(root, "disks"),
     images: join(root, "images"),
+    pools: join(root, "pools"),
     backups: join(root, "backups"),
     run: join(root, "run"),
     logs: join(root, "logs"),
@@ -70,6 +75,8 @@ export interface Context {
   readonly images: Images;
   readonly profiles: Profiles;
   readonly instances: Instances;
+  readonly records: Records;
+  readonly recover: Recover;
   readonly trust: Trust;
   readonly check: Check;
   /** Listens at `core.https_address` as it is set now. @throws {LidoError} bad_request when it cannot; nothing is changed then. */

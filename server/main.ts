@@ -1,5 +1,5 @@
 /** Builds the daemon: every service in the order of what needs what. */
-import { chmodSync, mkdirSync, rmSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, rmSync } from "node:fs";
 import { pino } from "pino";
 import { LidoError, messageOf } from "../api/errors.ts";
 import { version } from "../api/version.ts";
@@ -24,6 +24,8 @@ import { Journal } from "./journal/journal.ts";
 import { Operations } from "./operations/operations.ts";
 import { Profiles } from "./profiles/profiles.ts";
 import { makeApp, makeUpgrade } from "./routes/app.ts";
+import { Recover } from "./recover/recover.ts";
+import { Records } from "./records/records.ts";
 import { Database } from "./state/database.ts";
 import { Reserve } from "./state/reserve.ts";
 import { Settings } from "./state/settings.ts";
@@ -91,7 +93,7 @@ async function start(options: DaemonOptions, seams: DaemonSeams): Promise<Daemon
   const log = pino({ level: options.logLevel ?? "info", base: null }, output);
   // A container's root, who is nobody here, must be able to pass through to its own files.
   for (const path of [paths.root, paths.storagePools]) makeDirectory(path, 0o711);
-  for (const path of [paths.disks, paths.images, paths.backups, paths.logs]) makeDirectory(path, 0o700);
+  for (const path of [paths.disks, paths.images, paths.pools, paths.backups, paths.logs]) makeDirectory(path, 0o700);
   const lock = PidLock.take(paths.lock);
   if ("heldBy" in lock) {
     throw new LidoError("conflict", `A daemon with pid ${lock.heldBy} is already running in "${paths.root}"`);
@@ -99,6 +101,8 @@ async function start(options: DaemonOptions, seams: DaemonSeams): Promise<Daemon
 
   await using undo = new AsyncDisposableStack();
   undo.defer(() => lock[Symbol.dispose]());
+  // sqlite takes it away when it closes the database.
+  const wasClean = !existsSync(`${paths.database}-wal`);
   const database = new Database(paths.database);
   undo.defer(() => database.close());
   const poller = new Poller();
@@ -110,10 +114,10 @@ async function start(options: DaemonOptions, seams: DaemonSeams): Promise<Daemon
   const host = seams.host ?? createHost();
   const journal = new Journal(database, log, seams.observe);
   const events = new Events();
-  const operations = new Operations(events);
+  const operations = new Operations(events, () => records.settled());
   const settings = new Settings(database);
   const trust = new Trust({ database, events, settings });
-  const pools = new Pools({ database, journal, events, host, log, paths });
+  const pools = new Pools({ database, journal, events, host, log, paths, opened: (name) => records.opened(name) });
   // Instances need volumes, and volumes ask which instances use them: the one knot.
   const users = (pool: string, volume: string) => instances.usersOfVolume(pool, volume);
   const mounts = new MountedVolumes({
@@ -123,6 +127,7 @@ async function start(options: DaemonOptions, seams: DaemonSeams): Promise<Daemon
   });
   const volumeOptions = { database, journal, events, operations, host, pools, mounts, users };
   const volumes = new Volumes(volumeOptions);
+  const records: Records = new Records({ database, journal, pools, volumes, mounts, log, notes: paths.pools });
   const volumeSnapshots = new VolumeSnapshots(volumeOptions, volumes);
   const images = new Images({ database, journal, events, operations, host, volumes, directory: paths.images });
   const profiles = new Profiles({
@@ -165,6 +170,7 @@ async function start(options: DaemonOptions, seams: DaemonSeams): Promise<Daemon
   if (open > 0) log.warn({ open, unsettled }, "settled what an earlier daemon was in the middle of");
   await images.start();
   await instances.start();
+  records.start(wasClean);
 
   const snapshotTimer = new SnapshotTimer({
     database,
@@ -196,10 +202,12 @@ async function start(options: DaemonOptions, seams: DaemonSeams): Promise<Daemon
     volumeSnapshots,
     volumeBackups: new VolumeBackups({ ...volumeOptions, directory: paths.backups }, volumes),
     volumeCopies: new VolumeCopies(volumeOptions, volumes),
-    check: new Check({ database, journal, host, pools, volumes, paths }),
+    check: new Check({ database, journal, host, pools, volumes, paths, records }),
     images,
     profiles,
     instances,
+    records,
+    recover: new Recover({ database, pools, volumes, instances, paths }),
     trust,
     listen: () => listen(),
     https: () => server.https,
@@ -225,7 +233,7 @@ async function start(options: DaemonOptions, seams: DaemonSeams): Promise<Daemon
     const timer = setTimeout(late.resolve, closeDeadlineMs);
     try {
       await Promise.race([
-        execSessions.close().then(() => operations.close()).then(() => instances.close()),
+        execSessions.close().then(() => operations.close()).then(() => instances.close()).then(() => records.idle()),
         late.promise,
       ]);
       await server.close();

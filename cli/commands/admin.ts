@@ -47,6 +47,31 @@ export const verbs = [
     },
   }),
   verb({
+    words: "admin recover",
+    args: [],
+    flags: {
+      yes: { short: "y", summary: "Ask nothing: recover all that is found" },
+      pool: { value: "pool", many: true, summary: "A pool that is not known: name=driver[,source=...][,key=value...]" },
+      preseed: { summary: "Read the pools as YAML from stdin, as for admin init (storage_pools); asks nothing" },
+      force: { summary: "Recover also what was being deleted or renamed when the daemon was cut off" },
+      dropImages: { summary: "Delete unpacked copies of images that are not known" },
+    },
+    summary: "Make pools, instances and volumes known again that are on disk and not in the database",
+    details:
+      `Pools in the daemon's own directories, and those it has had before, are found by themselves. Known pools are looked
+through too. Recovering again finds nothing; what is in the database is never changed. The exit code is 1 when
+something that was found could not be recovered.
+
+Examples:
+  lido admin recover
+  lido admin recover --yes
+  lido admin recover --yes --pool old=dir,source=/mnt/old/storage-pools/default
+`,
+    async run(io, _args, flags) {
+      return await (await import("./admin/recover.ts")).recover(io, flags);
+    },
+  }),
+  verb({
     words: "admin init",
     args: [],
     flags: {

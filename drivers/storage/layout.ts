@@ -17,6 +17,10 @@ export const volumeModeDefault = 0o711;
 /** Beginning of the names of what is only there while an operation runs; swept when the pool is opened. */
 export const temporaryPrefix = ".lido-";
 
+/** In a pool's root, beside the volumes: what the server keeps there to know them by. No driver looks into it; one whose pool is not the tree at
+ * its root mounts something of the pool there when it opens it. */
+export const recordsDirectory = ".lido-records";
+
 export function typeDirectory(type: VolumeType): string {
   return directories[type];
 }

@@ -1,11 +1,12 @@
-import { readdir, rm, rmdir } from "node:fs/promises";
+import { readdir, rmdir } from "node:fs/promises";
 import { join } from "node:path";
-import { messageOf } from "../../api/errors.ts";
+import { LidoError, messageOf } from "../../api/errors.ts";
 import type { CheckProblem } from "../../api/types.ts";
 import type { Host } from "../../drivers/host/host.ts";
 import type { Driver, Volume } from "../../drivers/storage/driver.ts";
 import type { Paths } from "../context.ts";
 import type { Journal } from "../journal/journal.ts";
+import type { Records } from "../records/records.ts";
 import type { Database } from "../state/database.ts";
 import type { Pools } from "../storage/pools.ts";
 import { deleteVolumeRow, fromDisk, onDisk } from "../storage/rows.ts";
@@ -18,6 +19,7 @@ export interface CheckOptions {
   readonly pools: Pools;
   readonly volumes: Volumes;
   readonly paths: Paths;
+  readonly records: Pick<Records, "idle" | "verify">;
 }
 
 interface Found extends Omit<CheckProblem, "repaired" | "can_repair"> {
@@ -78,6 +80,7 @@ export class Check {
       // The others have an intent, which speaks for them.
       if (status !== "Created") continue;
       found.push(...await this.#pool(name, pools.driver(name)));
+      found.push(...await this.#records(name));
     }
     return found;
   }
@@ -129,6 +132,21 @@ export class Check {
       });
     }
     return found;
+  }
+
+  async #records(pool: string): Promise<Found[]> {
+    const { records } = this.#options;
+    await records.idle();
+    const wrong = await records.verify(pool, true);
+    const repair = async () => {
+      const left = await records.verify(pool).then(() => records.verify(pool, true));
+      if (left.length > 0) throw new LidoError("internal", left.join("; "));
+    };
+    return wrong.map((subject) => ({
+      subject: `pool/${pool}/records/${subject}`,
+      problem: "What recovery would need is missing or old",
+      repair,
+    }));
   }
 
   // deno-lint-ignore require-await -- async for the list in `run`
@@ -183,7 +201,7 @@ export class Check {
       const fingerprint = file.replace(/\.rootfs$/, "");
       if (images.has(fingerprint) || !/^[0-9a-f]{64}$/.test(fingerprint)) continue;
       const path = join(paths.images, file);
-      found.push({ subject: path, problem: "The file is no image's", repair: () => rm(path) });
+      found.push({ subject: path, problem: "The file is no image's; it may be imported again, or deleted" });
     }
     for (const fingerprint of images) {
       if (!(await readdir(paths.images)).includes(fingerprint)) {

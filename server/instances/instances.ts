@@ -14,6 +14,7 @@ import type {
 } from "../../api/types.ts";
 import type { IdMap } from "../../drivers/runtime/runtime.ts";
 import type { Operation } from "../operations/operations.ts";
+import { adoptable, insertAdopted, type Lost } from "./adopt.ts";
 import { Creation } from "./create.ts";
 import { isTrue } from "./config_keys.ts";
 import { disksOf } from "./devices.ts";
@@ -57,6 +58,7 @@ export class Instances {
   readonly #services: InstanceServices;
   readonly #records: InstanceRecords;
   readonly #locks = new OperationLocks();
+  readonly #maps: Maps;
   readonly #rootfs: Rootfs;
   readonly #creation: Creation;
   readonly #lifecycle: Lifecycle;
@@ -73,7 +75,7 @@ export class Instances {
     this.#records = new InstanceRecords(services.database);
     const sharing = new Sharing(services, this.#records);
     const disks = this.#disks = new Disks(services, this.#records, sharing);
-    const maps = new Maps(services, this.#records);
+    const maps = this.#maps = new Maps(services, this.#records);
     const parts = { services, records: this.#records, disks, maps };
     this.#rootfs = new Rootfs(services, this.#records);
     this.#creation = new Creation(services, this.#records, maps, disks);
@@ -304,6 +306,32 @@ export class Instances {
       )
       .map(({ name }) => ({ name, isRunning: this.#services.runtime.get(name) !== undefined }));
   }
+
+  /** Makes an instance known that is on disk, together with `insertVolume`, all or nothing. A container of it that still runs is taken up.
+   * @returns What is not as it was. @throws {LidoError} conflict for a name that is taken; bad_request. */
+  async recover(lost: Lost, pool: string, insertVolume: () => void): Promise<string[]> {
+    const { name } = lost.instance;
+    using _lock = this.#locks.acquire(name, "create");
+    const ranges = await this.#maps.ranges();
+    const { notes, ...checked } = adoptable(lost, pool, this.#records);
+    const isRunning = this.#services.runtime.get(name) !== undefined;
+    this.#services.database.transaction(() => {
+      insertVolume();
+      insertAdopted(checked, isRunning, ranges, { records: this.#records, maps: this.#maps });
+    });
+    if (isRunning) {
+      this.#rootfs.adopt(this.#records.get(name));
+      this.#disks.adoptAll(name);
+    }
+    this.#services.events.lifecycle("instance-created", `/1.0/instances/${name}`, {
+      type: "container",
+      "storage-pool": pool,
+    });
+    return notes;
+  }
+
+  /** What would not be as it was, if it were recovered. */
+  notesOnRecovery = (lost: Lost, pool: string): string[] => adoptable(lost, pool, this.#records).notes;
 
   /** Directory of an instance's log files. @throws {LidoError} not_found. */
   logDirectory(name: string): string {

@@ -144,6 +144,21 @@ export class InstanceRecords {
     );
   }
 
+  /** A snapshot that was found on disk. */
+  insertFound(instance: InstanceRecord, snapshot: Omit<SnapshotRecord, "id">): void {
+    this.#database.run(
+      `INSERT INTO instance_snapshots (instance_id, name, created_at, expires_at, config, devices, profiles)
+       VALUES (?, ?, ?, ?, ?, ?, ?)`,
+      instance.id,
+      snapshot.name,
+      snapshot.createdAt,
+      snapshot.expiresAt ?? null,
+      JSON.stringify(snapshot.config),
+      JSON.stringify(snapshot.devices),
+      JSON.stringify(snapshot.profiles),
+    );
+  }
+
   /** A snapshot of another instance that was copied with it. */
   copySnapshot(instance: InstanceRecord, snapshot: SnapshotRecord): void {
     this.#database.run(

@@ -19,6 +19,12 @@ export interface Intent extends AsyncDisposable {
   [Symbol.asyncDispose](): Promise<void>;
 }
 
+/** Is told of each intent: before its work begins, and once it is closed. Must not throw. */
+export interface JournalWatcher {
+  opened(id: number, kind: string, payload: object): void;
+  closed(id: number): void;
+}
+
 export interface JournalLog {
   warn(context: object, message: string): void;
 }
@@ -32,6 +38,7 @@ export class Journal {
   /** Intents that are settled, but whose rows could not be taken away: the disk was full. */
   readonly #settled = new Set<number>();
   readonly #observe: (point: string) => void;
+  #watcher: JournalWatcher | undefined;
 
   /** @param observe Told of each point at which a kill would find the host in another state; for tests. */
   constructor(database: Database, log: JournalLog, observe: (point: string) => void = () => {}) {
@@ -45,6 +52,10 @@ export class Journal {
     if (this.#kinds.has(name)) throw new Error(`journal: "${name}" is declared twice`);
     this.#kinds.set(name, settle as Settle<never>);
     return (payload) => this.#open(name, payload, settle);
+  }
+
+  watch(watcher: JournalWatcher): void {
+    this.#watcher = watcher;
   }
 
   #open<Payload extends object>(name: string, payload: Payload, settle: Settle<Payload>): Intent {
@@ -61,6 +72,7 @@ export class Journal {
       ).id;
     }, makesRoom);
     this.#active.add(id);
+    this.#watcher?.opened(id, name, payload);
     this.#observe(`${name} opened`);
     let closed = false;
     return {
@@ -73,6 +85,7 @@ export class Journal {
         }, makesRoom);
         closed = true;
         this.#active.delete(id);
+        this.#watcher?.closed(id);
         this.#observe(`${name} committed`);
         return result;
       },
@@ -85,6 +98,7 @@ export class Journal {
           this.#settled.add(id);
           this.#close(id);
           this.#settled.delete(id);
+          this.#watcher?.closed(id);
           this.#observe(`${name} settled`);
         } catch (error) {
           // The intent stays open: the next start tries again. The caller sees the error that brought us here, not this one.
@@ -162,6 +176,7 @@ export class Journal {
       this.#settled.add(id);
       this.#close(id);
       this.#settled.delete(id);
+      this.#watcher?.closed(id);
       this.#observe(`${kind} settled`);
     } finally {
       this.#active.delete(id);

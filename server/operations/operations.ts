@@ -34,8 +34,11 @@ export class Operation {
   #metadata: Record<string, unknown> | null;
   readonly finished: Promise<void>;
 
-  constructor(options: OperationOptions, events: Events, onFinished: () => void) {
+  readonly #settled: () => Promise<void>;
+
+  constructor(options: OperationOptions, events: Events, settled: () => Promise<void>, onFinished: () => void) {
     this.#options = options;
+    this.#settled = settled;
     this.#events = events;
     this.#metadata = options.metadata ?? null;
     this.#publish();
@@ -95,7 +98,7 @@ export class Operation {
     // The client must get the operation's first answer before its end: the work starts on the next turn.
     await Promise.resolve();
     try {
-      await this.#options.run(this);
+      await this.#options.run(this).finally(this.#settled);
       this.#status = this.signal.aborted ? 401 : 200;
     } catch (error) {
       this.#status = this.signal.aborted ? 401 : 400;
@@ -116,12 +119,16 @@ export class Operations {
   readonly #byId = new Map<string, Operation>();
   readonly #expiries = new Set<NodeJS.Timeout>();
 
-  constructor(events: Events) {
+  readonly #settled: () => Promise<void>;
+
+  /** @param settled Resolves when what was changed is written down everywhere: an operation is not over before. Must not reject. */
+  constructor(events: Events, settled: () => Promise<void> = () => Promise.resolve()) {
     this.#events = events;
+    this.#settled = settled;
   }
 
   start(options: OperationOptions): Operation {
-    const operation = new Operation(options, this.#events, () => {
+    const operation = new Operation(options, this.#events, this.#settled, () => {
       const expiry = setTimeout(() => {
         this.#byId.delete(operation.id);
         this.#expiries.delete(expiry);

@@ -12,6 +12,7 @@ import { instanceRoutes } from "./instances.ts";
 import { operationRoutes } from "./operations.ts";
 import { profileRoutes } from "./profiles.ts";
 import { newApp } from "./route.ts";
+import { recoverRoutes } from "./recover.ts";
 import { serverRoutes } from "./server.ts";
 import { storagePoolRoutes } from "./storage_pools.ts";
 import { storageVolumeRoutes } from "./storage_volumes.ts";
@@ -27,6 +28,8 @@ export function makeApp(context: Context): OpenAPIHono {
       throw new LidoError("forbidden", "not authorized");
     }
     await next();
+    // Who is told that something was changed may lose the database right then.
+    if (c.req.method !== "GET") await context.records.settled();
   });
   const parts = [
     serverRoutes,
@@ -39,6 +42,7 @@ export function makeApp(context: Context): OpenAPIHono {
     execSessionRoutes,
     certificateRoutes,
     checkRoutes,
+    recoverRoutes,
   ];
   for (const part of parts) app.route("/", part(context));
   return app;

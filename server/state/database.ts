@@ -25,6 +25,7 @@ export class Database {
   /** Filled with the first change: what else a start needs comes before it. */
   #hasReserve: boolean;
   #depth = 0;
+  #afterWrite = () => {};
 
   /** @param path File, or ":memory:" in tests. @throws {Error} If the file was written by a newer lido. */
   constructor(path: string) {
@@ -66,14 +67,29 @@ export class Database {
       const { changes, lastInsertRowid } = this.#prepare(sql).run(...values);
       return { changes: Number(changes), id: Number(lastInsertRowid) };
     };
-    return this.#depth > 0 ? change() : this.#withSpace(change, { makesRoom: sql.startsWith("DELETE ") });
+    if (this.#depth > 0) return change();
+    const result = this.#withSpace(change, { makesRoom: sql.startsWith("DELETE ") });
+    this.#afterWrite();
+    return result;
   }
 
   /** Runs `change` in a transaction; a call inside another one joins it. All or nothing, also when the process is killed.
    * @throws {LidoError} unavailable when the disk is full; then nothing has changed. */
   transaction<T>(change: () => T, options: ChangeOptions = {}): T {
     if (this.#depth > 0) return change();
-    return this.#withSpace(() => this.#transact(change), options);
+    const result = this.#withSpace(() => this.#transact(change), options);
+    this.#afterWrite();
+    return result;
+  }
+
+  /** @param listener Told of each change once it is on disk; it must not throw. */
+  afterWrite(listener: () => void): void {
+    this.#afterWrite = listener;
+  }
+
+  /** Statements without values or rows. */
+  exec(sql: string): void {
+    this.#sqlite.exec(sql);
   }
 
   close(): void {

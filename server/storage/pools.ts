@@ -1,3 +1,4 @@
+import { rmdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { LidoError, messageOf } from "../../api/errors.ts";
 import { parseSizeBytes } from "../../api/size.ts";
@@ -10,6 +11,8 @@ import type { Journal } from "../journal/journal.ts";
 import type { Database, Row } from "../state/database.ts";
 import { checkPoolConfig } from "./config.ts";
 import { Locks } from "./locks.ts";
+import { type MissingDriver, probeDrivers, type SupportedDriver } from "./driver_probes.ts";
+import { findSource } from "./found_pool.ts";
 import { checkName } from "./names.ts";
 import { Presence } from "./presence.ts";
 import { type PoolFailure, unmadePool, viewPool } from "./pool_view.ts";
@@ -26,6 +29,8 @@ export interface PoolsOptions {
   readonly events: Events;
   readonly host: Host;
   readonly log: { warn(context: object, message: string): void };
+  /** Told of each pool that was made before and is open now. */
+  readonly opened: (name: string) => void;
   readonly paths: { readonly storagePools: string; readonly disks: string };
 }
 
@@ -35,24 +40,16 @@ interface PoolIntent {
   readonly config: Config;
 }
 
+interface FoundIntent extends PoolIntent {
+  /** How the host was before: whether it was mounted, and whether its directory was there. */
+  readonly wasMounted: boolean;
+  readonly wasThere: boolean;
+}
+
 interface GrowIntent {
   readonly name: string;
   /** As the pool's `size`. */
   readonly size: string;
-}
-
-export interface SupportedDriver {
-  readonly Name: string;
-  readonly Version: string;
-  readonly Remote: boolean;
-}
-
-export interface MissingDriver {
-  readonly Name: string;
-  /** What is missing and how to get it. */
-  readonly Reason: string;
-  /** Debian packages that bring it. */
-  readonly Packages: readonly string[];
 }
 
 /** The storage pools: their rows, and the drivers of those that are open. */
@@ -67,9 +64,10 @@ export class Pools {
   readonly #creating: ReturnType<Journal["kind"]>;
   readonly #deleting: ReturnType<Journal["kind"]>;
   readonly #growing: ReturnType<Journal["kind"]>;
+  readonly #finding: ReturnType<Journal["kind"]>;
   #retry: NodeJS.Timeout | undefined;
   #retriedAt = 0;
-  #probed: Promise<{ supported: SupportedDriver[]; missing: MissingDriver[] }> | undefined;
+  #probed: ReturnType<typeof probeDrivers> | undefined;
 
   constructor(options: PoolsOptions) {
     this.#options = options;
@@ -80,6 +78,13 @@ export class Pools {
     };
     this.#creating = options.journal.kind<PoolIntent>("pool.create", takeAway) as ReturnType<Journal["kind"]>;
     this.#deleting = options.journal.kind<PoolIntent>("pool.delete", takeAway) as ReturnType<Journal["kind"]>;
+    // What was opened to be looked at is let go again.
+    this.#finding = options.journal.kind<FoundIntent>("pool.find", async (intent) => {
+      if (this.names().includes(intent.name)) return;
+      const pool = this.#poolOf(intent.name, intent.config);
+      if (!intent.wasMounted) await (await this.kind(intent.driver).open(options.host, pool)).close();
+      if (!intent.wasThere) await rmdir(pool.root).catch(() => {}); // not empty: it is not ours to empty
+    }) as ReturnType<Journal["kind"]>;
     // A pool does not shrink: what was begun is finished.
     this.#growing = options.journal.kind<GrowIntent>("pool.grow", async ({ name, size }) => {
       if (!this.names().includes(name)) return;
@@ -182,6 +187,11 @@ export class Pools {
     return kind;
   }
 
+  /** Where an open pool is on the host; undefined when it is not open. */
+  rootOf(name: string): string | undefined {
+    return this.#drivers.get(name)?.pool.root;
+  }
+
   /** @throws {LidoError} not_found, or unavailable with the reason. */
   driver(name: string): Driver {
     const driver = this.#drivers.get(name);
@@ -229,6 +239,52 @@ export class Pools {
       this.#setDriver(name, driver);
       this.#probed = undefined;
       events.lifecycle("storage-pool-created", `/1.0/storage-pools/${name}`, { driver: kind.name });
+    });
+  }
+
+  /** Opens a pool that is on disk and not known, for `work`. The host is as before afterwards, unless `keep` was called, which makes the pool known.
+   * @throws {LidoError} bad_request when there is no such pool there, or the name or the source is taken. */
+  async withFound<T>(
+    post: Pick<StoragePoolsPost, "name" | "driver" | "config">,
+    work: (driver: Driver, keep: (info: { description: string; config: Config }) => void) => Promise<T>,
+  ): Promise<T> {
+    const { name } = post;
+    const { database, host, events } = this.#options;
+    checkName("Storage pool", name);
+    const kind = this.kind(post.driver);
+    checkPoolConfig(kind, post.config);
+    return await this.#locks.hold([name], async () => {
+      if (this.names().includes(name) || this.#unmade().some((pool) => pool.name === name)) {
+        throw new LidoError("conflict", `The storage pool "${name}" is known already`);
+      }
+      const bare = this.#poolOf(name, post.config);
+      const source = await findSource(bare);
+      this.#refuseSharedSource(source);
+      const pool = this.#poolOf(name, { ...post.config, source });
+      const wasMounted = await host.mounts.at(pool.root) !== undefined;
+      const intent: FoundIntent = {
+        name,
+        driver: kind.name,
+        config: pool.config,
+        wasMounted,
+        wasThere: await stat(pool.root).then(() => true, () => false),
+      };
+      await using open = this.#finding(intent);
+      const driver = await kind.open(host, pool);
+      return await work(driver, ({ description, config }) => {
+        open.commit(() =>
+          database.run(
+            "INSERT INTO storage_pools (name, driver, description, state, config) VALUES (?, ?, ?, 'Created', ?)",
+            name,
+            kind.name,
+            description,
+            JSON.stringify({ ...config, source }),
+          )
+        );
+        this.#setDriver(name, driver);
+        this.#options.opened(name);
+        events.lifecycle("storage-pool-created", `/1.0/storage-pools/${name}`, { driver: kind.name });
+      });
     });
   }
 
@@ -308,25 +364,12 @@ export class Pools {
 
   /** The drivers that work on this host. Looked at once, and again after a pool was made. */
   async supported(): Promise<SupportedDriver[]> {
-    return (await this.#probe()).supported;
+    return (await (this.#probed ??= probeDrivers(this.#options.host))).supported;
   }
 
   /** Those that do not, and why. */
   async missing(): Promise<MissingDriver[]> {
-    return (await this.#probe()).missing;
-  }
-
-  #probe(): Promise<{ supported: SupportedDriver[]; missing: MissingDriver[] }> {
-    return this.#probed ??= Promise.all(
-      [...driverKinds.values()].map(async (kind) => ({ kind, probed: await kind.probe(this.#options.host) })),
-    ).then((all) => ({
-      supported: all.flatMap(({ kind, probed }) =>
-        "version" in probed ? [{ Name: kind.name, Version: probed.version, Remote: false }] : []
-      ),
-      missing: all.flatMap(({ kind, probed }) =>
-        "missing" in probed ? [{ Name: kind.name, Reason: probed.missing, Packages: kind.packages }] : []
-      ),
-    }));
+    return (await (this.#probed ??= probeDrivers(this.#options.host))).missing;
   }
 
   /** Names of the drivers that pools are on. */
@@ -372,6 +415,7 @@ export class Pools {
     try {
       const pool = this.#poolOf(name, JSON.parse(String(row.config)));
       this.#setDriver(name, await this.kind(String(row.driver)).open(this.#options.host, pool));
+      this.#options.opened(name);
     } catch (error) {
       this.#unavailable.set(name, messageOf(error));
       this.#options.log.warn({ pool: name, error: messageOf(error) }, "cannot open a storage pool");

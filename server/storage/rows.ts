@@ -43,7 +43,7 @@ export function volumeRows(database: Database, pool: string, type?: string): Row
 
 export function insertVolume(
   database: Database,
-  row: { poolId: number; type: VolumeType; name: string; description?: string; config: Config },
+  row: { poolId: number; type: VolumeType; name: string; description?: string; createdAt?: string; config: Config },
 ): number {
   return database.run(
     "INSERT INTO storage_volumes (pool_id, type, name, description, created_at, config) VALUES (?, ?, ?, ?, ?, ?)",
@@ -51,7 +51,7 @@ export function insertVolume(
     row.type,
     row.name,
     row.description ?? "",
-    new Date().toISOString(),
+    row.createdAt ?? new Date().toISOString(),
     JSON.stringify(row.config),
   ).id;
 }

@@ -162,7 +162,7 @@ async function printYaml(io: Io, value: object): Promise<void> {
   io.out(stringify(value, { aliasDuplicateObjects: false }));
 }
 
-async function readPreseed(): Promise<Settings> {
+export async function readPreseed(): Promise<Settings> {
   const { readDescriptor } = await import("../../exec/descriptors.ts");
   const chunks: Uint8Array[] = [];
   for await (const chunk of readDescriptor(0)) chunks.push(chunk.slice());

@@ -7,7 +7,7 @@ import type { Host, MountEntry } from "../../host/host.ts";
 import { refuseFilled } from "../block_device.ts";
 import type { Driver, DriverKind, Pool } from "../driver.ts";
 import { anyText, boolean, isTrue, size, words } from "../keys.ts";
-import { listTemporaries, makeDirectories, needDirectories } from "../layout.ts";
+import { listTemporaries, makeDirectories, needDirectories, recordsDirectory } from "../layout.ts";
 import {
   attachLoopFile,
   defaultSize,
@@ -202,4 +202,5 @@ async function removeVolumes(host: Host, pool: Pool): Promise<void> {
     }
     await removeTree(host, path);
   }
+  await removeTree(host, join(pool.root, recordsDirectory));
 }

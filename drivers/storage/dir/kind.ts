@@ -71,7 +71,7 @@ export const dirKind: DriverKind = {
   },
 };
 
-const ownEntries = /^(containers|custom|images|containers-snapshots|custom-snapshots)$/;
+const ownEntries = /^(\.lido-records|containers|custom|images|containers-snapshots|custom-snapshots)$/;
 
 async function bindSource(host: Host, pool: Pool): Promise<void> {
   const source = pool.config.source;

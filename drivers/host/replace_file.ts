@@ -1,0 +1,60 @@
+import { constants } from "node:fs";
+import { open, rename, unlink } from "node:fs/promises";
+import { openBeneath } from "./beneath.ts";
+import { libc } from "./libc.ts";
+
+const O_PATH = 0x200000, O_DIRECTORY = 0x10000, O_NOFOLLOW = 0x20000;
+
+/** Puts a file in the place of another at one moment: after a kill or a power cut there is the old text or the new one, never a part of it.
+ * No symlink is followed, neither on the way nor at the end: what an image or another host planted is replaced itself.
+ * @param root A host path we trust. @param directory In it, e.g. "containers/c1". @param mode Owner is root.
+ * @throws {SystemCallError} ENOENT when the directory is not there; ELOOP for a symlink on the way. */
+export async function replaceFile(
+  root: string,
+  directory: string,
+  name: string,
+  text: string,
+  mode: number,
+): Promise<void> {
+  const fd = openBeneath(root, directory, { flags: O_PATH | O_DIRECTORY | O_NOFOLLOW });
+  // The directory is the very one that was opened, whatever is renamed meanwhile.
+  const at = (file: string) => `/proc/self/fd/${fd}/${file}`;
+  const beside = `.${name}.lido`;
+  try {
+    await unlink(at(beside)).catch(ignoreMissing);
+    const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | O_NOFOLLOW;
+    const file = await open(at(beside), flags, mode);
+    try {
+      await file.chmod(mode); // open's mode is cut by the umask
+      await file.writeFile(text);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await rename(at(beside), at(name)).catch(async (error) => {
+      await unlink(at(beside)).catch(ignoreMissing);
+      throw error;
+    });
+  } finally {
+    libc.close(fd);
+  }
+}
+
+/** Takes a file away; nothing there is no error. */
+export async function removeFile(root: string, directory: string, name: string): Promise<void> {
+  let fd: number;
+  try {
+    fd = openBeneath(root, directory, { flags: O_PATH | O_DIRECTORY | O_NOFOLLOW });
+  } catch (error) {
+    return ignoreMissing(error as NodeJS.ErrnoException);
+  }
+  try {
+    await unlink(`/proc/self/fd/${fd}/${name}`).catch(ignoreMissing);
+  } finally {
+    libc.close(fd);
+  }
+}
+
+function ignoreMissing(error: NodeJS.ErrnoException): void {
+  if (error.code !== "ENOENT") throw error;
+}

@@ -1,0 +1,96 @@
+import { LidoError, messageOf } from "../../api/errors.ts";
+import type { Config, Devices } from "../../api/types.ts";
+import { architectureName } from "./architectures.ts";
+import { checkInstanceConfig } from "./config_keys.ts";
+import { checkDevices, isRoot, sameDevice } from "./devices.ts";
+import type { HostRanges } from "./idmaps.ts";
+import type { Maps } from "./maps.ts";
+import { checkInstanceName } from "./names.ts";
+import { type Expanded, type InstanceFields, type InstanceRecords, merge, type SnapshotRecord } from "./records.ts";
+
+/** An instance that is on disk, as its backup.yaml says. */
+export interface Lost {
+  readonly instance: InstanceFields;
+  readonly expanded: Expanded;
+  readonly snapshots: readonly Omit<SnapshotRecord, "id">[];
+}
+
+/** What an instance that is recovered will be: what lido has no word for is left out, and noted.
+ * @param pool Where its volume was found: that is where its root disk is. @throws {LidoError} bad_request for a name that is not allowed. */
+export function adoptable(lost: Lost, pool: string, records: InstanceRecords): Lost & { readonly notes: string[] } {
+  const { instance } = lost;
+  checkInstanceName(instance.name);
+  const notes: string[] = [];
+  const config = allowed(instance.config, "", notes, (part) => checkInstanceConfig(part as Config));
+  const devices = allowed(instance.devices, "device ", notes, (part) => checkDevices(part as Devices));
+  const withRoot = rootPlaced(
+    devices,
+    lost.expanded.devices,
+    records.expand({ ...instance, config, devices }).devices,
+    pool,
+  );
+  return {
+    instance: { ...instance, architecture: architectureName(instance.architecture), config, devices: withRoot },
+    expanded: lost.expanded,
+    snapshots: lost.snapshots.map((snapshot) => ({
+      ...snapshot,
+      config: allowed(snapshot.config, "", [], (part) => checkInstanceConfig(part as Config)),
+      devices: allowed(snapshot.devices, "", [], (part) => checkDevices(part as Devices)),
+    })),
+    notes,
+  };
+}
+
+/** Inserts it, within a transaction of the caller's.
+ * @param isRunning Whether its container still runs: then its map is the one it has. */
+export function insertAdopted(
+  lost: Lost,
+  isRunning: boolean,
+  ranges: HostRanges,
+  parts: { records: InstanceRecords; maps: Maps },
+): void {
+  const { records, maps } = parts;
+  const { instance } = lost;
+  const expanded = records.expand(instance).config;
+  const { volatile } = maps.plan(instance.name, expanded, ranges);
+  const record = records.insert({
+    ...instance,
+    config: merge({ ...instance.config, ...volatile }, {
+      "volatile.last_state.power": isRunning ? "RUNNING" : "STOPPED",
+    }),
+  });
+  for (const snapshot of lost.snapshots) records.insertFound(record, snapshot);
+}
+
+function allowed<T>(
+  all: Readonly<Record<string, T>>,
+  noun: string,
+  notes: string[],
+  check: (part: Record<string, T>) => void,
+): Record<string, T> {
+  return Object.fromEntries(
+    Object.entries(all).filter(([key, value]) => {
+      try {
+        check({ [key]: value });
+        return true;
+      } catch (error) {
+        if (!(error instanceof LidoError)) throw error;
+        notes.push(`${noun}${JSON.stringify(key)} is left out: ${messageOf(error)}`);
+        return false;
+      }
+    }),
+  );
+}
+
+/** As LXD: the root disk is where the volume was found. Where a profile gives just that, nothing is added. */
+function rootPlaced(own: Devices, before: Devices, now: Devices, pool: string): Devices {
+  const rootOf = (devices: Devices) => Object.entries(devices).find(([, device]) => isRoot(device));
+  const mine = rootOf(own);
+  if (mine) return { ...own, [mine[0]]: { ...mine[1], pool } };
+  const old = rootOf(before)?.[1], present = rootOf(now)?.[1];
+  const isSame = present?.pool === pool && (!old || sameDevice({ ...old, pool }, present));
+  if (isSame) return own;
+  let name = "root";
+  for (let number = 0; own[name] !== undefined; number++) name = `root${number}`;
+  return { ...own, [name]: { ...old, type: "disk", path: "/", pool } };
+}

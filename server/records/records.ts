@@ -1,0 +1,322 @@
+import { randomUUID } from "node:crypto";
+import { messageOf } from "../../api/errors.ts";
+import type { Config, Devices } from "../../api/types.ts";
+import { readBeneath } from "../../drivers/host/beneath.ts";
+import { removeFile, replaceFile } from "../../drivers/host/replace_file.ts";
+import type { Volume } from "../../drivers/storage/driver.ts";
+import { directoryOf } from "../../drivers/storage/layout.ts";
+import { InstanceRecords } from "../instances/records.ts";
+import type { Journal } from "../journal/journal.ts";
+import type { Database, Row } from "../state/database.ts";
+import type { MountedVolumes } from "../storage/mounted.ts";
+import type { Pools } from "../storage/pools.ts";
+import { onDisk, viewSnapshot, volumeRow } from "../storage/rows.ts";
+import { lockName, type Volumes } from "../storage/volumes.ts";
+import { isSameBackup, type PoolInfo, writeBackup } from "./backup_yaml.ts";
+import { Changes } from "./changes.ts";
+import { RecordStore } from "./store.ts";
+import { writePoolRecord, writeVolumeRecord } from "./volume_record.ts";
+
+export interface RecordsOptions {
+  readonly database: Database;
+  readonly journal: Journal;
+  readonly pools: Pools;
+  readonly volumes: Volumes;
+  readonly mounts: MountedVolumes;
+  /** Directory for a copy of each pool's record on the host: a pool elsewhere is found by it. */
+  readonly notes: string;
+  readonly log: { warn(context: object, message: string): void };
+}
+
+/** Work that takes something away or changes what is there. What makes something needs no mark: what is not finished has no record yet. */
+const marked = /\.(delete|rename|restore|shift)$|^instance\.snapshot$/;
+
+/** What the database knows, in small files beside the data, for when it is lost: `lido admin recover` reads them. They follow the database
+ * (see `Changes`); whoever changes something waits for `settled` before it says that it is done. A record is compared before it is
+ * written, so what did not change costs a read. */
+export class Records {
+  readonly #options: RecordsOptions;
+  readonly #instances: InstanceRecords;
+  readonly #changes: Changes;
+  /** What waits to be written. */
+  readonly #due = new Set<string>();
+  readonly #works = new Map<string, Promise<void>>();
+  #verifyOpened: (pool: string) => void = () => {};
+  #verifying: Promise<void> = Promise.resolve();
+  /** Intents that are marked, and in which pool. */
+  readonly #marks = new Map<number, string>();
+  /** A new database counts from one again. */
+  readonly #run = randomUUID();
+
+  constructor(options: RecordsOptions) {
+    this.#options = options;
+    this.#instances = new InstanceRecords(options.database);
+    this.#changes = new Changes(options.database);
+    options.database.afterWrite(() => this.#follow());
+    options.journal.watch({
+      opened: (id, kind, payload) => this.#mark(id, kind, payload as Record<string, unknown>),
+      closed: (id) => this.#unmark(id),
+    });
+  }
+
+  /** Looks the pools' records over in the background, where there is reason to: a daemon that was killed may have committed a change without
+   * writing it down, and a pool may have none yet. Called when the journal is settled. @param wasClean How the last daemon ended. */
+  start(wasClean: boolean): void {
+    this.#verifyOpened = (pool) => {
+      if (wasClean && readable(() => this.#store(pool)?.readPool()) !== undefined) return;
+      const before = this.#verifying;
+      const look = async () => {
+        await before;
+        const wrong = await this.verify(pool);
+        if (wrong.length > 0) {
+          this.#options.log.warn({ pool, records: wrong.length }, "wrote records that were missing or old");
+        }
+      };
+      this.#verifying = look().catch((error) =>
+        this.#options.log.warn({ pool, error: messageOf(error) }, "cannot look over the records of a storage pool")
+      );
+    };
+    for (const pool of this.#options.pools.names()) this.opened(pool);
+  }
+
+  /** Told of each pool that was opened. */
+  opened(pool: string): void {
+    if (this.#store(pool)) this.#verifyOpened(pool);
+  }
+
+  /** Resolves when nothing is looked over or written any more. */
+  async idle(): Promise<void> {
+    await this.#verifying;
+    await this.settled();
+  }
+
+  /** Resolves when all that was changed up to now is written, or could not be. */
+  async settled(): Promise<void> {
+    await Promise.all(this.#works.values());
+  }
+
+  /** Writes every record of a pool that is not as it should be: after a crash, and when a pool comes back or had none.
+   * @returns How many were not. */
+  async verify(pool: string, onlyTell = false): Promise<string[]> {
+    const { database, pools, journal } = this.#options;
+    const store = this.#store(pool);
+    if (!store) return [];
+    const wrong: string[] = [];
+    const look = async (subject: string, work: () => Promise<boolean>) => {
+      try {
+        if (await work()) wrong.push(subject);
+      } catch (error) {
+        wrong.push(`${subject}: ${messageOf(error)}`);
+      }
+    };
+    await look("pool.yaml", () => this.#writePool(pool, onlyTell));
+    const rows = database.all("SELECT type, name FROM storage_volumes WHERE pool_id = ?", pools.id(pool));
+    for (const { type, name } of rows) {
+      if (type === "custom") await look(`custom/${name}`, () => this.#writeVolume(pool, String(name), onlyTell));
+      if (type === "container") await look(`container/${name}`, () => this.#writeInstance(String(name), onlyTell));
+    }
+    const known = new Set(
+      rows.filter(({ type }) => type === "custom").map(({ name }) => onDisk("custom", String(name)).name),
+    );
+    const ofInstances = new Set(rows.filter(({ type }) => type === "container").map(({ name }) => String(name)));
+    const present = new Set((await pools.driver(pool).list()).map(({ name }) => name));
+    for (const name of await store.volumes()) {
+      // Of a volume that is on disk and only not known: its record is what it will be recovered by.
+      if (known.has(name) || present.has(name)) continue;
+      wrong.push(`the record of custom volume "${name}", which is not there`);
+      if (!onlyTell) await store.removeVolume(name);
+    }
+    // The mark of what is on disk and not known stays: recovery must know that it was being taken away.
+    const unknown = (name: unknown) =>
+      present.has(String(name)) && !known.has(String(name)) && !ofInstances.has(String(name));
+    for (const [id, intent] of await store.openIntents()) {
+      if (journal.unsettled().length > 0 || id.startsWith(this.#run) || unknown(intent?.payload.name)) continue;
+      if (!onlyTell) store.closeIntent(id);
+    }
+    return wrong;
+  }
+
+  #follow(): void {
+    for (const change of this.#changes.take()) {
+      if (change.what === "pool") {
+        this.#write(`pool ${change.pool}`, () => this.#writePool(change.pool));
+        this.#writeInstances(this.#instancesOn(change.pool));
+      } else if (change.what === "volume") {
+        this.#write(`volume ${change.pool}/${change.name}`, () => this.#writeVolume(change.pool, change.name));
+      } else if (change.what === "profile") {
+        const users = this.#instances.list().filter(({ profiles }) => profiles.includes(change.name));
+        this.#writeInstances(users.map(({ name }) => name));
+      } else this.#writeInstances([change.name]);
+    }
+  }
+
+  #writeInstances(names: readonly string[]): void {
+    for (const name of names) this.#write(`instance ${name}`, () => this.#writeInstance(name));
+  }
+
+  /** One at a time for each record; what is changed again before its turn is written once. */
+  #write(key: string, work: () => Promise<boolean>): void {
+    if (this.#due.has(key)) return;
+    this.#due.add(key);
+    const before = this.#works.get(key) ?? Promise.resolve();
+    const mine = before.then(async () => {
+      this.#due.delete(key);
+      try {
+        await work();
+      } catch (error) {
+        this.#options.log.warn({ record: key, error: messageOf(error) }, "could not write a record");
+      } finally {
+        if (this.#works.get(key) === mine) this.#works.delete(key);
+      }
+    });
+    this.#works.set(key, mine);
+  }
+
+  async #writePool(name: string, onlyTell = false): Promise<boolean> {
+    const store = this.#store(name), info = this.#poolInfo(name), { notes } = this.#options;
+    if (!info && !onlyTell) await removeFile(notes, ".", `${name}.yaml`);
+    if (!store || !info) return false;
+    const text = writePoolRecord(info);
+    if (decode(readBeneath(notes, `${name}.yaml`)) !== text && !onlyTell) {
+      await replaceFile(notes, ".", `${name}.yaml`, text, 0o400);
+    }
+    if (readable(() => store.readPool()) === text) return false;
+    if (!onlyTell) await store.writePool(text);
+    return true;
+  }
+
+  /** @param name Without its project. @returns Whether it was not as it should be. */
+  async #writeVolume(pool: string, name: string, onlyTell = false): Promise<boolean> {
+    const volume = onDisk("custom", name);
+    const store = this.#store(pool);
+    if (!store || (onlyTell && this.#options.volumes.isBusy(pool, volume))) return false;
+    return await this.#options.volumes.locks.hold([lockName(pool, volume)], async () => {
+      const row = volumeRow(this.#options.database, pool, "custom", name);
+      if (!row) {
+        if (!onlyTell) await store.removeVolume(volume.name);
+        return false;
+      }
+      const text = writeVolumeRecord({
+        name,
+        description: String(row.description),
+        createdAt: String(row.created_at),
+        config: JSON.parse(String(row.config)),
+        snapshots: this.#options.volumes.snapshotRows(Number(row.id)).map(viewSnapshot).map((one) => ({
+          name: one.name,
+          description: one.description,
+          createdAt: one.created_at,
+          expiresAt: one.expires_at ?? null,
+          config: one.config,
+        })),
+      });
+      if (readable(() => store.readVolume(volume.name)) === text) return false;
+      if (!onlyTell) await store.writeVolume(volume.name, text);
+      return true;
+    });
+  }
+
+  async #writeInstance(name: string, onlyTell = false): Promise<boolean> {
+    const volume: Volume = { type: "container", name };
+    const pool = this.#poolOf(name);
+    const store = pool === undefined ? undefined : this.#store(pool);
+    if (pool === undefined || !store) return false;
+    if (onlyTell && this.#options.volumes.isBusy(pool, volume)) return false;
+    return await this.#options.volumes.locks.hold([lockName(pool, volume)], async () => {
+      const row = volumeRow(this.#options.database, pool, "container", name);
+      const text = row && this.#backup(name, pool, row);
+      if (text === undefined) return false;
+      await using _use = await this.#options.mounts.use(pool, volume);
+      const before = readable(() => store.readBackup(directoryOf(volume)));
+      if (before !== undefined && isSameBackup(before, text)) return false;
+      if (!onlyTell) await store.writeBackup(directoryOf(volume), text);
+      return true;
+    });
+  }
+
+  #backup(name: string, pool: string, row: Row): string | undefined {
+    const record = this.#instances.find(name);
+    if (!record) return undefined;
+    const snapshots = this.#instances.snapshots(record);
+    const [expanded, ...ofSnapshots] = this.#instances.expandAll([record, ...snapshots]);
+    const profiles = this.#options.database.all("SELECT * FROM profiles").filter((one) =>
+      record.profiles.includes(String(one.name))
+    );
+    return writeBackup({
+      instance: record,
+      expanded: expanded!,
+      snapshots: snapshots.map((snapshot, index) => ({ snapshot, expanded: ofSnapshots[index]! })),
+      pool: this.#poolInfo(pool)!,
+      profiles: profiles.map((one) => ({
+        name: String(one.name),
+        description: String(one.description),
+        config: JSON.parse(String(one.config)) as Config,
+        devices: JSON.parse(String(one.devices)) as Devices,
+      })),
+      volumeConfig: JSON.parse(String(row.config)),
+    });
+  }
+
+  #poolInfo(name: string): PoolInfo | undefined {
+    const row = this.#options.database.get("SELECT * FROM storage_pools WHERE name = ?", name);
+    return row && {
+      name,
+      driver: String(row.driver),
+      description: String(row.description),
+      config: JSON.parse(String(row.config)),
+    };
+  }
+
+  #instancesOn(pool: string): string[] {
+    return this.#options.database.all(
+      `SELECT storage_volumes.name FROM storage_volumes JOIN storage_pools ON storage_pools.id = pool_id
+       WHERE storage_pools.name = ? AND type = 'container'`,
+      pool,
+    ).map((row) => String(row.name));
+  }
+
+  #poolOf(instance: string): string | undefined {
+    const row = this.#options.database.get(
+      `SELECT storage_pools.name FROM storage_volumes JOIN storage_pools ON storage_pools.id = pool_id
+       WHERE type = 'container' AND storage_volumes.name = ?`,
+      instance,
+    );
+    return row && String(row.name);
+  }
+
+  /** @returns undefined when the pool is not open: its records are looked over when it comes back. */
+  #store(pool: string): RecordStore | undefined {
+    const root = this.#options.pools.rootOf(pool);
+    return root === undefined ? undefined : new RecordStore(root);
+  }
+
+  #mark(id: number, kind: string, payload: Readonly<Record<string, unknown>>): void {
+    const pool = marked.test(kind) && typeof payload.pool === "string" ? payload.pool : undefined;
+    const store = pool === undefined ? undefined : this.#store(pool);
+    if (pool === undefined || !store) return;
+    try {
+      store.openIntent(`${this.#run}-${id}`, { kind, payload });
+      this.#marks.set(id, pool);
+    } catch (error) {
+      // A disk that is full is no reason not to delete.
+      this.#options.log.warn({ pool, kind, error: messageOf(error) }, "could not mark an operation in its pool");
+    }
+  }
+
+  #unmark(id: number): void {
+    const pool = this.#marks.get(id);
+    if (pool === undefined) return;
+    this.#marks.delete(id);
+    this.#store(pool)?.closeIntent(`${this.#run}-${id}`);
+  }
+}
+
+const decode = (bytes: Uint8Array | undefined) => bytes && new TextDecoder().decode(bytes);
+
+/** What is damaged is as good as missing: it is replaced. */
+function readable(read: () => string | undefined): string | undefined {
+  try {
+    return read();
+  } catch {
+    return undefined;
+  }
+}

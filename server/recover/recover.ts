@@ -1,0 +1,270 @@
+import { readdir } from "node:fs/promises";
+import { LidoError, messageOf } from "../../api/errors.ts";
+import type { FoundPool, RecoverPost, RecoverResult, RecoverVolume } from "../../api/types.ts";
+import { readBeneath } from "../../drivers/host/beneath.ts";
+import type { Driver } from "../../drivers/storage/driver.ts";
+import type { Paths } from "../context.ts";
+import type { Instances } from "../instances/instances.ts";
+import { parsePoolRecord } from "../records/volume_record.ts";
+import type { Database } from "../state/database.ts";
+import { findPools } from "../storage/found_pool.ts";
+import type { Pools } from "../storage/pools.ts";
+import { insertVolume, volumeRow } from "../storage/rows.ts";
+import { lockName, type Volumes } from "../storage/volumes.ts";
+import type { Config } from "../../api/types.ts";
+import { type FoundInstance, type FoundVolume, type Scan, scanPool } from "./scan.ts";
+
+export interface RecoverOptions {
+  readonly database: Database;
+  readonly pools: Pools;
+  readonly volumes: Volumes;
+  readonly instances: Instances;
+  readonly paths: Paths;
+}
+
+type Asked = RecoverPost["pools"][number];
+
+/** Makes known again what is on disk: `lxd recover`. A volume is recovered wholly, in one transaction, or not at all; what is known is passed
+ * over, so it may be done again, after a kill too. */
+export class Recover {
+  readonly #options: RecoverOptions;
+  #isBusy = false;
+
+  constructor(options: RecoverOptions) {
+    this.#options = options;
+  }
+
+  /** Pools that this host seems to have and the database has not. */
+  async found(): Promise<FoundPool[]> {
+    const { pools, paths } = this.#options;
+    const noted: FoundPool[] = [];
+    for (const file of await readdir(paths.pools)) {
+      try {
+        const { name, driver, config } = parsePoolRecord(
+          new TextDecoder().decode(readBeneath(paths.pools, file)!),
+          file,
+        );
+        if (`${name}.yaml` === file && config.source) noted.push({ name, driver, source: config.source });
+      } catch {
+        // A note is a hint, no more.
+      }
+    }
+    return await findPools(paths, noted, new Set(pools.list().map(({ name }) => name)));
+  }
+
+  /** Tells what could be recovered; changes nothing. @throws {LidoError} bad_request for a pool that is not as it was said. */
+  validate(post: RecoverPost): Promise<RecoverResult> {
+    return this.#alone(async () => {
+      const result = empty();
+      for (const pool of checkAsked(post)) {
+        await this.#withPool(pool, (driver) => this.#look(pool, driver, post, result, namesOf(post)));
+      }
+      return result;
+    });
+  }
+
+  /** Recovers. Where something that is needed is missing, nothing is done but that it is told. */
+  async import(post: RecoverPost): Promise<RecoverResult> {
+    const seen = await this.validate(post);
+    if (seen.DependencyErrors.length > 0) return seen;
+    return await this.#alone(async () => {
+      const result = empty(), lost: { pool: string; found: FoundInstance }[] = [];
+      for (const asked of checkAsked(post)) {
+        await this.#withPool(asked, async (driver, keep) => {
+          const scan = await this.#look(asked, driver, post, empty(), namesOf(post));
+          result.Problems.push(...scan.problems.map((text) => inPool(asked.name, text)));
+          keep?.({ description: scan.pool?.description ?? asked.description, config: this.#configOf(asked, scan) });
+          for (const found of scan.volumes) {
+            await this.#try(asked.name, found, result, () => this.#importVolume(asked.name, found));
+          }
+          lost.push(...scan.instances.map((found) => ({ pool: asked.name, found })));
+          if (post.drop_images) {
+            for (const image of scan.images) await this.#options.volumes.deleteFor(asked.name, image);
+          } else result.UnknownImages.push(...scan.images.map(({ name }) => `${asked.name}/${name}`));
+        });
+      }
+      // When all volumes are there that they may use.
+      for (const { pool, found } of lost) {
+        await this.#try(pool, found, result, () => this.#importInstance(pool, found));
+      }
+      return result;
+    });
+  }
+
+  async #look(
+    asked: Asked,
+    driver: Driver,
+    post: RecoverPost,
+    result: RecoverResult,
+    pools: Set<string>,
+  ): Promise<Scan> {
+    const { database, volumes, instances } = this.#options;
+    const { name } = asked;
+    const scan = await scanPool(driver, {
+      isKnown: (volume) => volumes.find(name, volume),
+      isBusy: (volume) => volumes.isBusy(name, volume),
+      force: post.force,
+    });
+    if (scan.pool && scan.pool.name !== name && asked.driver !== "") {
+      throw new LidoError(
+        "bad_request",
+        `The pool at "${driver.pool.config.source}" is named "${scan.pool.name}", not "${name}"`,
+      );
+    }
+    const missing = (text: string) => {
+      if (!result.DependencyErrors.includes(text)) result.DependencyErrors.push(text);
+    };
+    const isForeign = ({ project }: { project: string }) => {
+      if (project !== "default") missing(`Project "${project}"`);
+      return project !== "default";
+    };
+    for (const found of scan.volumes.filter((one) => !isForeign(one))) {
+      result.UnknownVolumes.push(view(name, "volume", found, found.record.snapshots.length));
+    }
+    for (const found of scan.instances.filter((one) => !isForeign(one))) {
+      const { instance, expanded, snapshots } = found.backup;
+      const known = new Set(database.all("SELECT name FROM profiles").map((row) => String(row.name)));
+      for (const profile of instance.profiles.filter((one) => !known.has(one))) {
+        missing(`Profile "${profile}" in project "default"`);
+      }
+      try {
+        found.notes.push(...instances.notesOnRecovery({ instance, expanded, snapshots: [] }, name));
+      } catch (error) {
+        scan.problems.push(`container "${found.name}": ${messageOf(error)}`);
+        scan.instances.splice(scan.instances.indexOf(found), 1);
+        continue;
+      }
+      const image = instance.config["volatile.base_image"];
+      if (image && !database.get("SELECT id FROM images WHERE fingerprint = ?", image)) {
+        found.notes.push(`its image ${image.slice(0, 12)} is not here; it runs without`);
+      }
+      for (const [device, { pool }] of Object.entries(instance.devices)) {
+        if (pool && !pools.has(pool) && !this.#options.pools.names().includes(pool)) {
+          found.notes.push(`device "${device}" is on storage pool "${pool}", which is not here`);
+        }
+      }
+      result.UnknownVolumes.push(view(name, "container", found, snapshots.length));
+    }
+    result.Problems.push(...scan.problems.map((text) => inPool(name, text)));
+    result.UnknownImages.push(...scan.images.map((image) => `${name}/${image.name}`));
+    return scan;
+  }
+
+  /** @param work Gets `keep` for a pool that is not known, and must call it to make it known. */
+  async #withPool<T>(
+    asked: Asked,
+    work: (driver: Driver, keep?: (info: { description: string; config: Config }) => void) => Promise<T>,
+  ): Promise<T> {
+    const { pools } = this.#options;
+    if (pools.names().includes(asked.name)) {
+      if (asked.driver !== "" && asked.driver !== pools.get(asked.name).driver) {
+        throw new LidoError(
+          "conflict",
+          `Storage pool "${asked.name}" is known, on driver "${pools.get(asked.name).driver}"`,
+        );
+      }
+      return await work(pools.driver(asked.name));
+    }
+    return await pools.withFound(asked, work);
+  }
+
+  /** The pool's own settings over what was asked for; what this driver has no word for is left out. */
+  #configOf(asked: Asked, scan: Scan): Config {
+    const kind = this.#options.pools.kind(asked.driver);
+    const recorded = Object.entries(scan.pool?.config ?? {}).filter(([key]) =>
+      Object.hasOwn(kind.poolKeys, key) || /^(volume|user|volatile)\./.test(key)
+    );
+    return { ...asked.config, ...Object.fromEntries(recorded) };
+  }
+
+  async #importVolume(pool: string, { volume, name, record }: FoundVolume): Promise<string[]> {
+    const { database, pools, volumes } = this.#options;
+    await volumes.locks.hold([lockName(pool, volume)], async () => {
+      if (!await pools.driver(pool).exists(volume)) throw new LidoError("not_found", "it is not there any more");
+      database.transaction(() => {
+        if (volumeRow(database, pool, "custom", name)) throw new LidoError("conflict", "it is known already");
+        const { description, createdAt, config, snapshots } = record;
+        const row = { poolId: pools.id(pool), type: "custom" as const, name, description, config };
+        const id = insertVolume(database, { ...row, ...(createdAt === undefined ? {} : { createdAt }) });
+        volumes.insertSnapshots(
+          id,
+          snapshots.map((one) => ({
+            name: one.name,
+            description: one.description,
+            created_at: one.createdAt,
+            expires_at: one.expiresAt,
+            config: JSON.stringify(one.config),
+          })),
+        );
+      });
+    });
+    return [];
+  }
+
+  async #importInstance(pool: string, { volume, name, backup }: FoundInstance): Promise<string[]> {
+    const { database, pools, volumes, instances } = this.#options;
+    return await volumes.locks.hold([lockName(pool, volume)], async () => {
+      if (!await pools.driver(pool).exists(volume)) throw new LidoError("not_found", "it is not there any more");
+      const lost = { ...backup, snapshots: backup.snapshots.map(({ snapshot }) => snapshot) };
+      return await instances.recover(lost, pool, () => {
+        insertVolume(database, { poolId: pools.id(pool), type: "container", name, config: backup.volumeConfig });
+      });
+    });
+  }
+
+  /** One that cannot be recovered does not keep the others from it. */
+  async #try(
+    pool: string,
+    found: FoundInstance | FoundVolume,
+    result: RecoverResult,
+    work: () => Promise<string[]>,
+  ): Promise<void> {
+    const type = "backup" in found ? "container" : "volume";
+    const count = "backup" in found ? found.backup.snapshots.length : found.record.snapshots.length;
+    try {
+      await work();
+      result.UnknownVolumes.push(view(pool, type, found, count));
+    } catch (error) {
+      result.Problems.push(inPool(pool, `${type} "${found.name}": ${messageOf(error)}`));
+    }
+  }
+
+  async #alone<T>(work: () => Promise<T>): Promise<T> {
+    if (this.#isBusy) throw new LidoError("conflict", "Another recovery is going on");
+    this.#isBusy = true;
+    try {
+      return await work();
+    } finally {
+      this.#isBusy = false;
+    }
+  }
+}
+
+function empty(): RecoverResult {
+  return { UnknownVolumes: [], DependencyErrors: [], Problems: [], UnknownImages: [] };
+}
+
+const namesOf = (post: RecoverPost) => new Set(post.pools.map(({ name }) => name));
+const inPool = (pool: string, text: string) => `pool "${pool}": ${text}`;
+
+/** @throws {LidoError} bad_request for two of one name, or in one place. */
+function checkAsked({ pools }: RecoverPost): readonly Asked[] {
+  for (const [index, pool] of pools.entries()) {
+    const before = pools.slice(0, index);
+    if (before.some(({ name }) => name === pool.name)) {
+      throw new LidoError("bad_request", `Storage pool "${pool.name}" is given twice`);
+    }
+    const same = before.find(({ config }) => pool.config.source && config.source === pool.config.source);
+    if (same) {
+      throw new LidoError(
+        "bad_request",
+        `Storage pools "${same.name}" and "${pool.name}" have one source: "${pool.config.source}"`,
+      );
+    }
+  }
+  return pools;
+}
+
+function view(pool: string, type: string, found: FoundInstance | FoundVolume, snapshotCount: number): RecoverVolume {
+  return { name: found.name, type, snapshotCount, project: found.project, pool, notes: found.notes };
+}

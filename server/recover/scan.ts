@@ -1,0 +1,184 @@
+import { LidoError, messageOf } from "../../api/errors.ts";
+import type { Driver, Volume } from "../../drivers/storage/driver.ts";
+import { directoryOf } from "../../drivers/storage/layout.ts";
+import { type InstanceBackup, parseBackup, type PoolInfo } from "../records/backup_yaml.ts";
+import { type OpenIntent, RecordStore } from "../records/store.ts";
+import { parsePoolRecord, parseVolumeRecord, type VolumeRecord } from "../records/volume_record.ts";
+import { checkName } from "../storage/names.ts";
+
+/** What is in a pool and not in the database, read from the pool alone. All that is read may be damaged, or made up by whoever had the disk. */
+
+export interface Found {
+  readonly volume: Volume;
+  /** Without its project. */
+  readonly name: string;
+  readonly project: string;
+  /** What will not be as it was, for people. */
+  readonly notes: string[];
+}
+export interface FoundInstance extends Found {
+  readonly backup: InstanceBackup;
+}
+export interface FoundVolume extends Found {
+  readonly record: VolumeRecord;
+}
+
+export interface Scan {
+  /** By the pool's own record, or else by an instance's. */
+  readonly pool?: PoolInfo;
+  readonly instances: FoundInstance[];
+  readonly volumes: FoundVolume[];
+  readonly images: Volume[];
+  /** What cannot be recovered, and why. */
+  readonly problems: string[];
+}
+
+export interface ScanOptions {
+  readonly isKnown: (volume: Volume) => boolean;
+  /** An operation that is going on, or a volume that is not on disk any more, is nobody's loss. */
+  readonly isBusy: (volume: Volume) => boolean;
+  readonly force: boolean;
+}
+
+export async function scanPool(driver: Driver, options: ScanOptions): Promise<Scan> {
+  const store = new RecordStore(driver.pool.root);
+  const problems: string[] = [], images: Volume[] = [], instances: FoundInstance[] = [], volumes: FoundVolume[] = [];
+  const open = [...(await store.openIntents()).values()].filter((one) => one !== undefined);
+  const listed = await driver.list();
+  const snapshots = Map.groupBy(listed.filter((one) => one.snapshot !== undefined), keyOf);
+  for (const volume of listed.filter((one) => one.snapshot === undefined)) {
+    if (options.isKnown(volume) || options.isBusy(volume)) continue;
+    if (volume.type === "image") {
+      images.push(volume);
+      continue;
+    }
+    try {
+      const names = (snapshots.get(keyOf(volume)) ?? []).map((one) => one.snapshot!).sort();
+      const cutOff = intentsOf(open, volume);
+      if (cutOff.whole !== undefined && !options.force) {
+        throw refuse(`it was cut off: ${cutOff.whole}; "--force" recovers what is there`);
+      }
+      if (volume.type === "container") instances.push(await readInstance(driver, store, volume, names, cutOff));
+      else volumes.push(readVolume(store, volume, names, cutOff));
+    } catch (error) {
+      problems.push(`${volume.type} "${volume.name}": ${messageOf(error)}`);
+    }
+  }
+  const own = store.readPool();
+  const pool = own === undefined
+    ? instances.find(({ backup }) => backup.pool)?.backup.pool
+    : parsePoolRecord(own, "pool.yaml");
+  return { ...(pool ? { pool } : {}), instances, volumes, images, problems };
+}
+
+interface CutOff {
+  /** What happened to the volume as a whole. */
+  readonly whole?: string;
+  readonly snapshots: ReadonlySet<string>;
+  readonly notes: string[];
+}
+
+function intentsOf(open: readonly OpenIntent[], volume: Volume): CutOff {
+  const snapshots = new Set<string>(), notes: string[] = [];
+  let whole: string | undefined;
+  for (const { kind, payload } of open) {
+    const names = [payload.name, payload.to, payload.volume && `default_${payload.volume}`];
+    const isContainer = kind.startsWith("instance.") || payload.type === "container";
+    if (!names.includes(volume.name) || isContainer !== (volume.type === "container")) continue;
+    if (/^(volume|instance)\.(delete|rename)$/.test(kind)) whole = kind;
+    else if (/shift$/.test(kind)) notes.push("the owners of its files were being changed, and may be mixed");
+    else if (typeof payload.snapshot === "string" && !/restore/.test(kind)) {
+      snapshots.add(payload.snapshot);
+      if (typeof payload.to === "string") snapshots.add(payload.to);
+    }
+  }
+  return { ...(whole === undefined ? {} : { whole }), snapshots, notes };
+}
+
+async function readInstance(
+  driver: Driver,
+  store: RecordStore,
+  volume: Volume,
+  present: readonly string[],
+  cutOff: CutOff,
+): Promise<FoundInstance> {
+  const [name, project] = splitName(volume.name, "default");
+  await driver.mount(volume);
+  let text: string | undefined;
+  try {
+    text = store.readBackup(directoryOf(volume));
+  } finally {
+    await driver.unmount(volume).catch(() => {}); // a running container holds it
+  }
+  if (text === undefined) {
+    throw refuse("it has no backup.yaml: its making or its deletion was cut off, or somebody took the file away");
+  }
+  const backup = parseBackup(text);
+  if (backup.instance.name !== name) {
+    throw refuse(`its backup.yaml is that of "${backup.instance.name}": a copy or a rename was cut off`);
+  }
+  const notes = [...cutOff.notes];
+  const names = choose(backup.snapshots.map(({ snapshot }) => snapshot.name), present, cutOff, notes);
+  const snapshots = backup.snapshots.filter(({ snapshot }) => names.has(snapshot.name));
+  return { volume, name, project, notes, backup: { ...backup, snapshots } };
+}
+
+function readVolume(store: RecordStore, volume: Volume, present: readonly string[], cutOff: CutOff): FoundVolume {
+  const [name, project] = splitName(volume.name);
+  checkName("Storage volume", name);
+  const notes = [...cutOff.notes];
+  const text = store.readVolume(volume.name);
+  if (text === undefined) {
+    notes.push("it has no record (LXD keeps none, and one that was being made has none yet): its settings are lost");
+    const now = new Date().toISOString();
+    const one = { description: "", createdAt: now, expiresAt: null, config: {} };
+    const snapshots = present.filter((snapshot) => isName(snapshot)).map((snapshot) => ({ ...one, name: snapshot }));
+    return { volume, name, project, notes, record: { name, description: "", config: {}, snapshots } };
+  }
+  const record = parseVolumeRecord(text, `${volume.name}.yaml`);
+  if (record.name !== name) throw refuse(`its record is that of "${record.name}"`);
+  const { "volatile.idmap.last": last, "volatile.idmap.next": next } = record.config;
+  if (next !== undefined && last !== next && cutOff.notes.length === 0) {
+    notes.push("the owners of its files may be mixed");
+  }
+  const names = choose(record.snapshots.map((one) => one.name), present, cutOff, notes);
+  return {
+    volume,
+    name,
+    project,
+    notes,
+    record: { ...record, snapshots: record.snapshots.filter((one) => names.has(one.name)) },
+  };
+}
+
+/** The snapshots that are recorded and on disk. */
+function choose(recorded: readonly string[], present: readonly string[], cutOff: CutOff, notes: string[]): Set<string> {
+  const chosen = new Set<string>();
+  for (const name of recorded) {
+    if (!isName(name) || chosen.has(name)) {
+      notes.push(`snapshot ${JSON.stringify(name)}: its name is not allowed, or there twice`);
+    } else if (!present.includes(name)) notes.push(`snapshot "${name}" is not on disk`);
+    else if (cutOff.snapshots.has(name)) {
+      notes.push(`snapshot "${name}" was cut off while it was made or deleted: left out`);
+    } else chosen.add(name);
+  }
+  for (const name of present) {
+    if (!recorded.includes(name)) notes.push(`snapshot ${JSON.stringify(name)} is on disk but not recorded: left out`);
+  }
+  return chosen;
+}
+
+function isName(name: string): boolean {
+  return !/[/\s\0]/.test(name) && name !== "" && name !== "." && name !== ".." && name.length <= 200;
+}
+
+/** @param whole Project of a name without one. */
+function splitName(onDisk: string, whole?: string): [name: string, project: string] {
+  const at = onDisk.indexOf("_");
+  if (at > 0) return [onDisk.slice(at + 1), onDisk.slice(0, at)];
+  if (whole === undefined) throw refuse("its name has no project before it");
+  return [onDisk, whole];
+}
+
+const keyOf = ({ type, name }: Volume) => `${type}/${name}`;
+const refuse = (text: string) => new LidoError("bad_request", text);

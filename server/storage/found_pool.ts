@@ -1,0 +1,92 @@
+import { open, readdir, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { LidoError } from "../../api/errors.ts";
+import type { Pool } from "../../drivers/storage/driver.ts";
+import { recordsDirectory } from "../../drivers/storage/layout.ts";
+
+/** Pools that are on disk and not known: where they are, and whether there is one. */
+
+const parts = new Set([
+  recordsDirectory,
+  "containers",
+  "containers-snapshots",
+  "custom",
+  "custom-snapshots",
+  "images",
+  // LXD's.
+  "virtual-machines",
+  "buckets",
+]);
+
+/** Whether a directory has the layout of a pool, as lido or LXD make it. */
+export async function holdsPool(directory: string): Promise<boolean> {
+  const names = await readdir(directory).catch(() => []);
+  return names.some((name) => parts.has(name));
+}
+
+/** @returns Where a pool is: what was given, the loop file of its name, or its own directory.
+ * @throws {LidoError} bad_request when there is nothing, or a directory that is no pool: nothing is made in it. */
+export async function findSource(pool: Pool): Promise<string> {
+  const isFile = (path: string) => stat(path).then((info) => info.isFile(), () => false);
+  const source = pool.config.source || (await isFile(pool.diskFile) ? pool.diskFile : pool.root);
+  // A volume group, a ZFS pool: the driver looks for it.
+  if (!source.startsWith("/")) return source;
+  const info = await stat(source).catch(() => undefined);
+  if (!info) throw new LidoError("bad_request", `Source path '${source}' doesn't exist`);
+  if (info.isFile() && source !== pool.diskFile) {
+    throw new LidoError("bad_request", `Source path '${source}' is a file: move it to '${pool.diskFile}' first`);
+  }
+  if (info.isDirectory() && !await holdsPool(source)) {
+    throw new LidoError("bad_request", `Source path '${source}' holds no storage pool`);
+  }
+  return source;
+}
+
+/** @returns The driver of a loop file by what is at its beginning; undefined when it is none we know. */
+export async function driverOfFile(file: string): Promise<string | undefined> {
+  const handle = await open(file, "r");
+  try {
+    const at = async (offset: number, bytes: number) =>
+      (await handle.read(Buffer.alloc(bytes), 0, bytes, offset)).buffer.toString("latin1");
+    if (await at(0x10040, 8) === "_BHRfS_M") return "btrfs";
+    if (await at(512, 8) === "LABELONE") return "lvm";
+    // The first vdev label's name-value list names its pool.
+    if ((await at(0x4000, 0x1000)).includes("pool_guid")) return "zfs";
+    return undefined;
+  } finally {
+    await handle.close();
+  }
+}
+
+export interface FoundPool {
+  readonly name: string;
+  readonly driver: string;
+  readonly source: string;
+}
+
+/** Pools that this host had, or that are in our directories, and have none of the names `known`.
+ * @param noted Those that an earlier daemon noted down. A loop file goes before the directory it was mounted at. */
+export async function findPools(
+  paths: { readonly storagePools: string; readonly disks: string },
+  noted: readonly FoundPool[],
+  known: ReadonlySet<string>,
+): Promise<FoundPool[]> {
+  const found = new Map<string, FoundPool>();
+  for (const pool of noted) {
+    const isThere = !pool.source.startsWith("/") || await stat(pool.source).then(() => true, () => false);
+    if (isThere && !known.has(pool.name)) found.set(pool.name, pool);
+  }
+  for (const file of (await readdir(paths.disks)).sort()) {
+    const name = /^(.+)\.img$/.exec(file)?.[1];
+    if (name === undefined || known.has(name) || found.has(name)) continue;
+    const source = join(paths.disks, file);
+    const driver = await driverOfFile(source);
+    if (driver !== undefined) found.set(name, { name, driver, source });
+  }
+  for (const name of (await readdir(paths.storagePools)).sort()) {
+    const source = join(paths.storagePools, name);
+    if (known.has(name) || found.has(name) || !await holdsPool(source)) continue;
+    found.set(name, { name, driver: "dir", source });
+  }
+  return [...found.values()].sort((one, other) => one.name < other.name ? -1 : 1);
+}
