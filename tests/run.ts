@@ -14,6 +14,7 @@ interface Suite {
   readonly limitS: number;
   /** Takes minutes: runs when it is asked for by name, or by "all". */
   readonly isSlow?: boolean;
+  readonly environment?: Readonly<Record<string, string>>;
 }
 
 const deno = "node_modules/.bin/deno";
@@ -34,6 +35,13 @@ const suites: readonly Suite[] = [
   { name: "system", argv: test("tests/system"), limitS: 600 },
   { name: "soak", argv: test("tests/soak"), limitS: 480 },
   { name: "crash", argv: test("tests/crash"), limitS: 900 },
+  {
+    name: "crash-all",
+    argv: test("tests/crash"),
+    limitS: 7200,
+    isSlow: true,
+    environment: { LIDO_CRASH_ALL: "1" },
+  },
 ];
 
 function exists(path: string): boolean {
@@ -105,7 +113,11 @@ async function runSuite(suite: Suite, directory: string): Promise<Result> {
   const isTest = suite.argv[1] === "test";
   const argv = isTest ? [...suite.argv.slice(0, 4), `--junit-path=${report}`, ...suite.argv.slice(4)] : suite.argv;
   const work = join(directory, "tmp");
-  const { code, late, output } = await run(argv, suite.limitS * slowness, { TMPDIR: work, NO_COLOR: "1" });
+  const { code, late, output } = await run(argv, suite.limitS * slowness, {
+    TMPDIR: work,
+    NO_COLOR: "1",
+    ...suite.environment,
+  });
   if (late) return { passed: 0, failed: [`not done after ${suite.limitS * slowness} s`], skipped: [], output };
   if (!isTest || !exists(report)) {
     return { passed: code === 0 ? 1 : 0, failed: code === 0 ? [] : [`ended with ${code}`], skipped: [], output };

@@ -1,59 +1,13 @@
-/** A daemon that is cut off at the n-th point: before and after each host command, and at each step of the journal. What is to happen stands in
- * the file `$LIDO_DIR.fault`, which is read at each point, so that one daemon can be told several times:
- *   kill N   the daemon is killed    fail N   the host command fails    cut N   it says so in $LIDO_CUT_FILE and stands still, for the host to
- *                                                                               cut off the whole machine
- *   count    counts the points, into `$LIDO_DIR.fault.count`
- * A third word makes two alike different. */
-import { readFileSync, renameSync, writeFileSync } from "node:fs";
+/** The daemon of the crash tests: its host commands, mounts and loop devices have points, as its calls of the file system have (build.ts). */
 import process from "node:process";
 import { CommandError, type Host } from "../../drivers/host/host.ts";
 import { createHost } from "../../drivers/host/real.ts";
 import { startDaemon } from "../../server/main.ts";
+import { change, isTurnOf, point } from "./points.ts";
 
-const file = `${process.env.LIDO_DIR}.fault`;
-let fault = "";
-let left = 0;
-let count = 0;
-
-/** @returns What is to happen now or later: the first word of the file. */
-function mode(): string {
-  let text = "";
-  try {
-    text = readFileSync(file, "utf8");
-  } catch { /* nothing is to happen */ }
-  if (text !== fault) {
-    fault = text;
-    left = Number(text.split(" ")[1] ?? 0);
-    count = 0;
-  }
-  return text.split(" ")[0]!;
-}
-
-function point(name: string): void {
-  switch (mode()) {
-    case "kill":
-      if (--left !== 0) return;
-      process.stderr.write(`killed: ${name}\n`);
-      process.kill(process.pid, "SIGKILL");
-      break;
-    case "cut":
-      if (--left !== 0) return;
-      // Whole from the first moment that the host can see it.
-      writeFileSync(`${process.env.LIDO_CUT_FILE}.new`, name);
-      renameSync(`${process.env.LIDO_CUT_FILE}.new`, process.env.LIDO_CUT_FILE!);
-      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
-      break;
-    case "count":
-      writeFileSync(`${file}.count`, String(++count));
-  }
-}
-
-/** A command that is to fail does nothing else. */
-function mayFail(argv: readonly string[]): void {
-  if (mode() !== "fail" || --left !== 0) return;
-  process.stderr.write(`failed: ${argv.join(" ")}\n`);
-  throw new CommandError(argv, 1, "an injected failure");
-}
+/** The limit of a command that hangs. */
+const hangMs = 100;
+const failureOf = (argv: readonly string[]) => () => new CommandError(argv, 1, "an injected failure");
 
 /** Every method of `target` in `names` with a point before and after it. */
 function watched<T extends object>(target: T, names: readonly (keyof T)[]): T {
@@ -62,13 +16,9 @@ function watched<T extends object>(target: T, names: readonly (keyof T)[]): T {
       const value = Reflect.get(target, name);
       if (typeof value !== "function") return value;
       if (!names.includes(name as keyof T)) return value.bind(target);
-      return async (...args: unknown[]) => {
-        const text = `${String(name)} ${JSON.stringify(args[0])}`;
-        point(`before ${text}`);
-        mayFail([String(name), String(args[0])]);
-        const result = await value.apply(target, args);
-        point(`after ${text}`);
-        return result;
+      return (...args: unknown[]) => {
+        const what = [String(name), ...args.map((one) => String(one))];
+        return change(what.join(" "), () => value.apply(target, args), failureOf(what));
       };
     },
   });
@@ -77,18 +27,22 @@ function watched<T extends object>(target: T, names: readonly (keyof T)[]): T {
 const real = createHost();
 const host: Host = {
   ...real,
-  run: async (argv, options) => {
-    point(`before ${argv.join(" ")}`);
-    mayFail(argv);
-    const result = await real.run(argv, options);
-    point(`after ${argv.join(" ")}`);
-    return result;
-  },
+  run: (argv, options) =>
+    change(argv.join(" "), () => {
+      const isHanging = isTurnOf("hang", argv.join(" "));
+      return isHanging ? real.run(["sleep", "infinity"], { ...options, timeoutMs: hangMs }) : real.run(argv, options);
+    }, failureOf(argv)),
   pipe: (argv, options) => {
-    point(`before ${argv.join(" ")}`);
-    mayFail(argv);
+    const what = argv.join(" ");
+    point(`before ${what}`);
+    if (isTurnOf("fail", what)) throw failureOf(argv)();
     const { stdout, done } = real.pipe(argv, options);
-    return { stdout, done: done.then(() => point(`after ${argv.join(" ")}`)) };
+    const ended = done.then(() => {
+      if (isTurnOf("late", what)) throw failureOf(argv)();
+      point(`after ${what}`);
+    });
+    ended.catch(() => {}); // as the real one: who starts it may come to it later
+    return { stdout, done: ended };
   },
   mounts: watched(real.mounts, ["mount", "bind", "unmount"]),
   loops: watched(real.loops, ["attach", "detach", "refresh"]),

@@ -1,7 +1,16 @@
 /** What the crash tests have in common: a daemon that is cut off at its n-th point, and the two ends that an operation may have. */
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { lstatSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
+import {
+  lstatSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
 import { succeed } from "../support/command.ts";
@@ -13,14 +22,35 @@ import { findTraces } from "../support/traces.ts";
 const pointsMax = 200;
 /** Each point by default; on a slow machine one of so many of each operation, a different one of the next. */
 const everyNth = Number(process.env.LIDO_CRASH_EVERY ?? 1);
+/** The suite "crash-all": calls of the file system are points too, and changes may also be made and then fail, or hang. */
+const isAll = process.env.LIDO_CRASH_ALL === "1";
+const modes = isAll ? ["kill", "fail", "late", "hang"] : ["kill", "fail"];
 
 /** Compiled as the shipped one is: it is started some hundred times, and from its sources it would take three times as long each time. */
-export const faultyDaemon = join(projectRoot, "dist/lido-crash");
+export const faultyDaemon = join(projectRoot, isAll ? "dist/lido-crash-all" : "dist/lido-crash");
+
+/** Built again when something that it is made of is newer. */
+async function buildWithFiles(): Promise<void> {
+  const sources = ["api", "drivers", "server", "tests/crash"].flatMap((room) =>
+    readdirSync(join(projectRoot, room), { recursive: true }).map((name) => join(projectRoot, room, String(name)))
+  ).filter((path) => path.endsWith(".ts"));
+  const builtAt = statSync(faultyDaemon, { throwIfNoEntry: false })?.mtimeMs ?? 0;
+  if (sources.every((path) => statSync(path).mtimeMs < builtAt)) return;
+  const workers = sources.filter((path) => path.endsWith("_worker.ts")).sort();
+  // Beside it and moved, so that an interrupted build leaves none that is half one.
+  const partial = `${faultyDaemon}-partial`;
+  const argv = [join(projectRoot, "node_modules/.bin/bun"), join(projectRoot, "tests/crash/build.ts"), partial];
+  await succeed([...argv, ...workers], { timeoutMs: 300_000 });
+  renameSync(partial, faultyDaemon);
+}
 
 export async function startDaemon(): Promise<Daemon> {
-  await succeed(["bash", join(projectRoot, "scripts/build.sh"), "", faultyDaemon, "tests/crash/daemon.ts"], {
-    timeoutMs: 300_000,
-  });
+  if (isAll) await buildWithFiles();
+  else {
+    await succeed(["bash", join(projectRoot, "scripts/build.sh"), "", faultyDaemon, "tests/crash/daemon.ts"], {
+      timeoutMs: 300_000,
+    });
+  }
   return await Daemon.start({ argv: [faultyDaemon] });
 }
 
@@ -112,14 +142,15 @@ export class CutOff<Api extends Requests> {
     await this.#daemon.up();
   }
 
-  /** Cuts an operation off at each of its points, once by a kill and once by a command that fails. */
+  /** Cuts an operation off at each of its points: by a kill, by a change that fails, by one that is made and then fails, and by a command that
+   * hangs. */
   async scenario({ name, run, reset }: Scenario<Api>): Promise<void> {
     await run(this.#api);
     const after = await this.#state();
     assert.notDeepEqual(after, this.#before);
     await reset(this.#api);
     assert.deepEqual(await this.#state(), this.#before, "the scenario does not reset");
-    for (const mode of ["kill", "fail"]) {
+    for (const mode of modes) {
       for (let point = 1 + this.#offset++ % everyNth;; point += everyNth) {
         assert.ok(point < pointsMax, "no end of points");
         this.arm(`${mode} ${point}`);

@@ -1,0 +1,65 @@
+/** Where the daemon of the crash tests is cut off: before and after each change of the host, by a command, a system call or a call of the file
+ * system, and at each step of the journal. What is to happen stands in the file `$LIDO_DIR.fault`, which is read at each point, so that one daemon
+ * can be told several times:
+ *   kill N   the daemon is killed        fail N   the change is not made and fails      late N   it is made, and then fails
+ *   hang N   the command never ends, and is killed at its limit, which is short here
+ *   cut N    it says so in $LIDO_CUT_FILE and stands still, for the host to cut off the whole machine
+ *   count    counts the points, into `$LIDO_DIR.fault.count`
+ * A third word makes two alike different. */
+import { readFileSync, renameSync, writeFileSync } from "node:fs";
+import process from "node:process";
+
+const file = `${process.env.LIDO_DIR}.fault`;
+let fault = "";
+let left = 0;
+let count = 0;
+
+/** @returns What is to happen now or later: the first word of the file. */
+function mode(): string {
+  let text = "";
+  try {
+    text = readFileSync(file, "utf8");
+  } catch { /* nothing is to happen */ }
+  if (text !== fault) {
+    fault = text;
+    left = Number(text.split(" ")[1] ?? 0);
+    count = 0;
+  }
+  return text.split(" ")[0]!;
+}
+
+export function point(name: string): void {
+  switch (mode()) {
+    case "kill":
+      if (--left !== 0) return;
+      process.stderr.write(`killed: ${name}\n`);
+      process.kill(process.pid, "SIGKILL");
+      break;
+    case "cut":
+      if (--left !== 0) return;
+      // Whole from the first moment that the host can see it.
+      writeFileSync(`${process.env.LIDO_CUT_FILE}.new`, name);
+      renameSync(`${process.env.LIDO_CUT_FILE}.new`, process.env.LIDO_CUT_FILE!);
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
+      break;
+    case "count":
+      writeFileSync(`${file}.count`, String(++count));
+  }
+}
+
+/** @returns Whether this change is the one that `wanted` is to happen to. */
+export function isTurnOf(wanted: "fail" | "late" | "hang", what: string): boolean {
+  if (mode() !== wanted || --left !== 0) return false;
+  process.stderr.write(`${wanted}: ${what}\n`);
+  return true;
+}
+
+/** A change of the host with a point before and after it. @param failure What its failure looks like. */
+export async function change<T>(what: string, make: () => T | Promise<T>, failure: () => Error): Promise<T> {
+  point(`before ${what}`);
+  if (isTurnOf("fail", what)) throw failure();
+  const result = await make();
+  if (isTurnOf("late", what)) throw failure();
+  point(`after ${what}`);
+  return result;
+}
