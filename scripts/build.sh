@@ -13,7 +13,7 @@ cd "$root"
 # Workers are entry points of their own: their code is loaded by name at run time.
 mapfile -t workers < <(find cli drivers server -name '*_worker.ts' | sort)
 
-if [ -s "$file" ] && [ -z "$(find api cli drivers server mod.ts package-lock.json scripts/build.sh "$entry" -newer "$file" -print -quit)" ]; then
+if [ -s "$file" ] && [ -z "$(find api cli drivers server mod.ts package-lock.json scripts/build.sh "$(dirname "$entry")" -newer "$file" -print -quit)" ]; then
   say "$file is up to date"
   exit 0
 fi
