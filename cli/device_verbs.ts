@@ -30,9 +30,10 @@ export async function addDevice(
   args: readonly string[],
   name: string,
   device: Config,
+  refusal = "The device already exists",
 ): Promise<void> {
   await change(io, owner, args, ({ devices = {} }) => {
-    if (devices[name]) throw new UsageError("The device already exists");
+    if (devices[name]) throw new UsageError(refusal);
     return { devices: { ...devices, [name]: device } };
   });
 }

@@ -110,7 +110,7 @@ async function attach(io: Io, owner: Configurable, words: readonly string[]): Pr
     throw new UsageError("Missing path: where the volume is to be mounted, as in /mnt");
   }
   const config: Config = { type: "disk", pool, source: name, ...(path === undefined ? {} : { path }) };
-  await addDevice(io, owner, [target], device, config);
+  await addDevice(io, owner, [target], device, config, `Device already exists: ${device}`);
 }
 
 async function detach(

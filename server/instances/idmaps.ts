@@ -65,7 +65,7 @@ export function planIdmap(
   }
   const size = isolatedSize(config);
   const base = config["security.idmap.base"]
-    ? fixedBase(Number(config["security.idmap.base"]), size, main)
+    ? fixedBase(Number(config["security.idmap.base"]), size, main, taken)
     : freeBase(size, main, taken, current);
   return { map: withRaw({ start: base, count: size }, raw, ranges, main), base };
 }
@@ -94,7 +94,18 @@ function mainRange(ranges: HostRanges): HostRange {
 
 const sharedCount = (main: HostRange): number => Math.min(idsPerInstance, main.count);
 
-function fixedBase(base: number, size: number, main: HostRange): number {
+/** One that the user chose: another instance may have the very same, for the two to share volumes, but no part of it. */
+function fixedBase(base: number, size: number, main: HostRange, taken: readonly TakenRange[]): number {
+  const other = taken.find((range) =>
+    overlaps(base, size, range.base, range.size) && !(range.base === base && range.size === size)
+  );
+  if (other) {
+    throw refuse(
+      `Invalid security.idmap.base: ids ${base} to ${base + size - 1} overlap those of another instance, ${
+        describe({ start: other.base, count: other.size })
+      }`,
+    );
+  }
   if (base < main.start || base + size > main.start + main.count) {
     throw refuse(
       `Not enough uid/gid available for the container: ids ${base} to ${base + size - 1} are not within root's range ${
@@ -169,17 +180,9 @@ function withRaw(base: HostRange, raw: readonly RawEntry[], ranges: HostRanges, 
   const build = (kind: "uid" | "gid"): IdRange[] => {
     let lines: IdRange[] = [{ container: 0, host: base.start, count: base.count }];
     const placed: IdRange[] = [];
-    for (const entry of raw.filter((each) => each[kind])) {
-      const overlaps = (aStart: number, aCount: number, bStart: number, bCount: number): boolean =>
-        aStart < bStart + bCount && bStart < aStart + aCount;
-      for (const other of placed) {
-        if (overlaps(entry.container, entry.count, other.container, other.count)) {
-          throw refuse("Invalid raw.idmap: two entries map the same container id");
-        }
-        if (overlaps(entry.host, entry.count, other.host, other.count)) {
-          throw refuse("Invalid raw.idmap: two entries map the same host id");
-        }
-      }
+    const entries = raw.filter((each) => each[kind]);
+    refuseOverlaps(entries);
+    for (const entry of entries) {
       if (overlaps(entry.host, entry.count, main.start, main.count)) {
         throw refuse("Host id is in the range of subids");
       }
@@ -200,6 +203,22 @@ function withRaw(base: HostRange, raw: readonly RawEntry[], ranges: HostRanges, 
     return all;
   };
   return { uid: build("uid"), gid: build("gid") };
+}
+
+const overlaps = (aStart: number, aCount: number, bStart: number, bCount: number): boolean =>
+  aStart < bStart + bCount && bStart < aStart + aCount;
+
+function refuseOverlaps(entries: readonly IdRange[]): void {
+  for (const [index, entry] of entries.entries()) {
+    for (const other of entries.slice(0, index)) {
+      if (overlaps(entry.container, entry.count, other.container, other.count)) {
+        throw refuse("Invalid raw.idmap: two entries map the same container id");
+      }
+      if (overlaps(entry.host, entry.count, other.host, other.count)) {
+        throw refuse("Invalid raw.idmap: two entries map the same host id");
+      }
+    }
+  }
 }
 
 /** Takes the container ids of `hole` out of `line`. */

@@ -65,6 +65,16 @@ Deno.test("planIdmap() says so when the ids are used up, and when a fixed base i
   assert.throws(() => planIdmap({ ...isolated, "security.idmap.size": "0" }, host, []), /at least 1/);
 });
 
+Deno.test("planIdmap() gives a chosen base to two instances as a whole, not in part", () => {
+  const chosen = { "security.idmap.isolated": "true", "security.idmap.base": "1500000" };
+  const other = { base: 1_500_000, size: 65536 };
+  assert.equal(planIdmap(chosen, host, [other]).base, 1_500_000);
+  assert.throws(
+    () => planIdmap({ ...chosen, "security.idmap.base": "1500001" }, host, [other]),
+    /Invalid security.idmap.base: ids 1500001 to 1565536 overlap those of another instance, 1500000-1565535$/,
+  );
+});
+
 Deno.test("isolated maps never overlap, stay, and are used again", () => {
   const step = fc.oneof(
     fc.record({ make: fc.integer({ min: 1, max: 200_000 }) }),

@@ -294,6 +294,198 @@ for (const place of sharingPlaces) {
     }));
 }
 
+Deno.test("sharing: bad input is refused with LXD's texts, and nothing is changed", (t) =>
+  withWorld({ name: "btrfs", driver: "btrfs", config: ["size=512MiB"] }, async (world) => {
+    const { daemon } = world;
+    const host = `${daemon.directory}.host`;
+    mkdirSync(host);
+    try {
+      await succeed(["mkfifo", join(host, "fifo")]);
+      await succeed(["python3", "-c", `import socket; socket.socket(socket.AF_UNIX).bind("${host}/socket")`]);
+      await world.ok("storage", "create", "other", "dir");
+      for (const name of ["c1", "frozen", "off"]) await world.ok("launch", "bb", name);
+      await world.ok("stop", "-f", "off");
+      await world.ok("pause", "frozen");
+      await world.ok("storage", "volume", "create", "pool", "v");
+      await world.ok("storage", "volume", "attach", "pool", "v", "c1", "data", "/data");
+      await world.ok("storage", "volume", "attach", "pool", "v", "c1", "twice", "/mnt/twice");
+      const look = async () => [
+        await daemon.query("/1.0/instances?recursion=1"),
+        await daemon.query("/1.0/profiles?recursion=1"),
+        await daemon.query("/1.0/storage-pools/pool/volumes/custom?recursion=1"),
+        await world.mounts("c1"),
+        await world.sh("c1", "find / -xdev | sort | md5sum"),
+      ];
+      const before = await look();
+      const base = JSON.parse((await world.instance("c1")).config["volatile.idmap.current"]!)[0].Hostid;
+      const attach = (...words: string[]) => ["storage", "volume", "attach", ...words];
+      const add = (...words: string[]) => ["config", "device", "add", "c1", "x", "disk", ...words];
+      const invalid = (reason: string, device = "x") =>
+        `Invalid devices: Device validation failed for "${device}": ${reason}`;
+      const missing = (reason: string) => `Failed add validation for device "x": ${reason}`;
+      const cases: readonly (readonly [string, readonly string[], string])[] = [
+        ["a device's name that is taken", attach("pool", "v", "c1", "data", "/mnt/x"), "Device already exists: data"],
+        [
+          "two devices at one path",
+          attach("pool", "v", "c1", "x", "/data"),
+          invalid('More than one disk device uses the same path "/data"', "data"),
+        ],
+        [
+          "the same by another spelling",
+          attach("pool", "v", "c1", "x", "/mnt/../data/"),
+          invalid('More than one disk device uses the same path "/data"', "data"),
+        ],
+        [
+          "path / twice",
+          add("path=/", "pool=other"),
+          "Invalid expanded devices: Failed detecting root disk device: More than one root device found",
+        ],
+        [
+          "a relative path",
+          attach("pool", "v", "c1", "x", "mnt/x"),
+          invalid('Invalid value for device option "path": Must be an absolute path: "mnt/x"'),
+        ],
+        [
+          "an empty path",
+          add("path=", "pool=pool", "source=v"),
+          invalid("Custom filesystem volumes require a path to be defined"),
+        ],
+        ["no source", add("path=/mnt/x"), invalid('Disk entry is missing the required "source" or "path" property')],
+        [
+          "a source that is not there",
+          add("path=/mnt/x", "source=/nosuch"),
+          missing('Missing source path "/nosuch" for disk "x"'),
+        ],
+        [
+          "a relative source",
+          add("path=/mnt/x", "source=nosuch"),
+          invalid("Source path must be absolute for local sources"),
+        ],
+        [
+          "a FIFO",
+          add("path=/mnt/x", `source=${host}/fifo`),
+          missing(`Source path "${host}/fifo" for disk "x" is neither a directory nor a regular file`),
+        ],
+        [
+          "a socket",
+          add("path=/mnt/x", `source=${host}/socket`),
+          missing(`Source path "${host}/socket" for disk "x" is neither a directory nor a regular file`),
+        ],
+        [
+          "a volume that is not there",
+          add("path=/mnt/x", "pool=pool", "source=w"),
+          missing("Failed loading custom volume: Storage volume not found"),
+        ],
+        [
+          "a volume of another pool",
+          add("path=/mnt/x", "pool=other", "source=v"),
+          missing("Failed loading custom volume: Storage volume not found"),
+        ],
+        [
+          "a pool that is not there",
+          add("path=/mnt/x", "pool=no", "source=v"),
+          missing('Failed to get storage pool "no": Storage pool not found'),
+        ],
+        [
+          "a part that is not there",
+          add("path=/mnt/x", "pool=pool", "source=v/no"),
+          'Failed to start device "x": Missing path "no" in storage volume "v"',
+        ],
+        [
+          "a part that climbs",
+          add("path=/mnt/x", "pool=pool", "source=v/../w"),
+          invalid('Invalid value for device option "source": Not a path within a volume: "v/../w"'),
+        ],
+        ["an instance that is not there", attach("pool", "v", "nosuch", "x", "/mnt/x"), "Instance not found"],
+        ["a frozen instance", attach("pool", "v", "frozen", "x", "/mnt/x"), "Instance is frozen"],
+        [
+          "another project's",
+          ["query", "/1.0/storage-pools/pool/volumes/custom/v?project=no"],
+          'Project "no" not found: "default" is the only one',
+        ],
+        [
+          "detach of what is not attached",
+          ["storage", "volume", "detach", "pool", "v", "off"],
+          "No device found for this storage volume",
+        ],
+        [
+          "detach of a device that is not there",
+          ["storage", "volume", "detach", "pool", "v", "c1", "no"],
+          "The specified device doesn't exist",
+        ],
+        [
+          "an ambiguous detach",
+          ["storage", "volume", "detach", "pool", "v", "c1"],
+          "More than one device matches, specify the device name",
+        ],
+        [
+          "raw.idmap within the subordinate ids",
+          ["config", "set", "off", `raw.idmap=both ${base + 1} 5`],
+          "Failed to get ID map: Host id is in the range of subids",
+        ],
+        [
+          "raw.idmap that overlaps",
+          ["config", "set", "off", "raw.idmap=both 5 5\nuid 6 5"],
+          "Failed to get ID map: Invalid raw.idmap: two entries map the same container id",
+        ],
+        [
+          "raw.idmap that is not allowed",
+          ["config", "set", "off", "raw.idmap=uid 5 5"],
+          'Failed to get ID map: Invalid raw.idmap: host uid 5 isn\'t allowed to root (add "root:5:1" to /etc/subuid)',
+        ],
+      ];
+      for (const [name, argv, text] of cases) await t.step(name, () => world.fails(argv, text));
+      assert.deepEqual(await look(), before);
+    } finally {
+      await succeed(["rm", "-rf", host]);
+    }
+  }));
+
+Deno.test("sharing: the real lxc tells the same story", (t) =>
+  withWorld({ name: "btrfs", driver: "btrfs", config: ["size=512MiB"] }, async ({ daemon }) => {
+    const lxc = (...argv: string[]) => daemon.lxc(...argv);
+    const fails = async (argv: readonly string[], text: string) => {
+      await assert.rejects(
+        lxc(...argv),
+        (error: Error) => error.message.includes(`Error: ${text}`) || assert.fail(error.message),
+      );
+    };
+    await t.step("shared, refused, made the same", async () => {
+      await lxc("launch", "bb", "c1");
+      await lxc("launch", "bb", "c2");
+      await lxc("launch", "bb", "c4", "-c", "security.idmap.isolated=true");
+      await lxc("storage", "volume", "create", "pool", "v");
+      for (const name of ["c1", "c2"]) await lxc("storage", "volume", "attach", "pool", "v", name, "data", "/data");
+      await lxc("exec", "c1", "--", "sh", "-c", "echo hello > /data/f; chown 1000:1000 /data/f");
+      assert.equal(await lxc("exec", "c2", "--", "sh", "-c", "cat /data/f; stat -c %u:%g /data/f"), "hello\n1000:1000");
+      const refused = differs("v", 'Idmaps of container "c1" and storage volume "v" are not identical');
+      await fails(["storage", "volume", "attach", "pool", "v", "c4", "data", "/data"], refused);
+      assert.doesNotMatch(await lxc("config", "device", "show", "c4"), /data/);
+      await fails(["storage", "volume", "detach", "pool", "v", "c4"], "No device found for this storage volume");
+      await lxc("config", "set", "c4", "security.idmap.isolated=false");
+      await lxc("restart", "-f", "c4");
+      await lxc("storage", "volume", "attach", "pool", "v", "c4", "data", "/data");
+      assert.equal(await lxc("exec", "c4", "--", "cat", "/data/f"), "hello");
+    });
+    await t.step("shifted, with another map each; by a profile", async () => {
+      await lxc("storage", "volume", "create", "pool", "all", "security.shifted=true");
+      await lxc("config", "set", "c2", "security.idmap.isolated=true");
+      await lxc("storage", "volume", "detach", "pool", "v", "c2");
+      await lxc("restart", "-f", "c2");
+      await lxc("profile", "create", "pp");
+      for (const name of ["c1", "c2"]) await lxc("profile", "add", name, "pp");
+      await lxc("storage", "volume", "attach-profile", "pool", "all", "pp", "x", "/srv");
+      for (const name of ["c1", "c2"]) await lxc("exec", name, "--", "touch", `/srv/${name}`);
+      for (const name of ["c1", "c2"]) {
+        assert.equal(await lxc("exec", name, "--", "sh", "-c", "stat -c %u /srv/*"), "0\n0");
+      }
+      await lxc("config", "device", "override", "c1", "x", "path=/mnt/y");
+      assert.equal(await lxc("exec", "c1", "--", "ls", "/mnt/y"), "c1\nc2");
+      await lxc("storage", "volume", "detach-profile", "pool", "all", "pp", "x");
+      await lxc("config", "device", "remove", "c1", "x");
+    });
+  }));
+
 Deno.test(`sharing on ${fallbackPlace.name}, where owners must be changed on disk`, (t) =>
   withWorld(fallbackPlace, async (world) => {
     await t.step("a shifted volume is refused with LXD's text", async () => {
