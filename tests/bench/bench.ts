@@ -47,6 +47,14 @@ const perPool = (pool: string): Case[] => [
     run: `$C storage volume delete p-${pool} v`,
   },
   {
+    section: "sharing",
+    name: `attach and detach, running (${pool})`,
+    before: `$C storage volume create p-${pool} shared`,
+    run:
+      `$C storage volume attach p-${pool} shared bench0 /mnt/shared && $C storage volume detach p-${pool} shared bench0`,
+    after: `$C storage volume delete p-${pool} shared`,
+  },
+  {
     section: "instance",
     name: `init (${pool})`,
     run: `$C init bb bench1 -s p-${pool}`,
