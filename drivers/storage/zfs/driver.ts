@@ -120,9 +120,9 @@ export class ZfsDriver implements Driver {
   }
 
   async configureVolume(volume: Volume, sizeBytes: bigint | undefined): Promise<void> {
-    await this.#limited(
-      this.#tool.set(names.dataset(this.#top, volume), allProperties(this.#pool, volume, sizeBytes)),
-    );
+    const dataset = names.dataset(this.#top, volume), properties = allProperties(this.#pool, volume, sizeBytes);
+    await this.#limited(this.#tool.set(dataset, properties));
+    if (properties.recordsize === undefined) await this.#tool.inherit(dataset, "recordsize");
   }
 
   async list(): Promise<Volume[]> {

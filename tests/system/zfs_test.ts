@@ -1,0 +1,396 @@
+/** What only ZFS does: sources of every kind, what is refused of them, restores past later snapshots, copies that keep their source, streams that
+ * go on, devices that go away. The rest of its story is told by the suites that run on any driver. */
+import assert from "node:assert/strict";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import process from "node:process";
+import { createHost } from "../../drivers/host/real.ts";
+import { driverKinds } from "../../drivers/storage/registry.ts";
+import { succeed } from "../support/command.ts";
+import { Daemon } from "../support/daemon.ts";
+import { RawClient } from "../support/raw.ts";
+
+const MiB = 1024 * 1024;
+const host = createHost();
+const probed = await driverKinds.get("zfs")!.probe(host);
+const run = (...argv: string[]) => succeed(argv, { timeoutMs: 120_000 });
+/** Of this process alone: the names of ZFS pools are the host's. */
+const zpool = (name: string) => `lt-${process.pid}-${name}`;
+
+class Api {
+  readonly raw: RawClient;
+  readonly #directory: string;
+
+  constructor(directory: string) {
+    this.raw = new RawClient(directory);
+    this.#directory = directory;
+  }
+
+  // deno-lint-ignore no-explicit-any
+  async ask(method: string, path: string, body?: unknown): Promise<any> {
+    const answer = await this.raw.ask(method, `/1.0${path}`, body);
+    if (answer.status >= 400) throw new Error(answer.body.error);
+    if (answer.status !== 202) return answer.body.metadata;
+    const operation = await this.raw.wait(answer.body.metadata.id);
+    if (operation.status_code !== 200) throw new Error(operation.err);
+  }
+
+  pool(name: string, config: object) {
+    return this.ask("POST", "/storage-pools", { name, driver: "zfs", config });
+  }
+
+  volume(pool: string, name: string, config: object = {}, source: object = {}) {
+    return this.ask("POST", `/storage-pools/${pool}/volumes/custom`, { name, type: "custom", config, source });
+  }
+
+  copy(from: string, name: string, pool: string, to: string, withSnapshots = true) {
+    return this.volume(pool, to, {}, { type: "copy", pool: from, name, volume_only: !withSnapshots });
+  }
+
+  snapshot(pool: string, volume: string, name: string) {
+    return this.ask("POST", `/storage-pools/${pool}/volumes/custom/${volume}/snapshots`, { name });
+  }
+
+  restore(pool: string, volume: string, restore: string) {
+    return this.ask("PUT", `/storage-pools/${pool}/volumes/custom/${volume}`, { restore });
+  }
+
+  async snapshots(pool: string, volume: string): Promise<string[]> {
+    const urls = await this.ask("GET", `/storage-pools/${pool}/volumes/custom/${volume}/snapshots`);
+    return urls.map((url: string) => url.split("/").at(-1));
+  }
+
+  delete(pool: string, volume: string) {
+    return this.ask("DELETE", `/storage-pools/${pool}/volumes/custom/${volume}`);
+  }
+
+  /** Mounts the volume beside the daemon, for `work`. */
+  async within<T>(dataset: string, work: (path: string) => T | Promise<T>): Promise<T> {
+    const path = mkdtempSync(join(tmpdir(), "lido-zfs-mount-"));
+    await host.mounts.mount(dataset, path, "zfs");
+    try {
+      return await work(path);
+    } finally {
+      await host.mounts.unmount(path);
+      rmSync(path, { recursive: true });
+    }
+  }
+
+  async isWhole(): Promise<void> {
+    assert.deepEqual(await this.ask("POST", "/check", {}), [], this.#directory);
+  }
+}
+
+if ("missing" in probed) {
+  Deno.test({ name: `zfs: not on this host: ${probed.missing}`, ignore: true, fn: () => {} });
+} else {
+  Deno.test({ name: "zfs", fn: story, sanitizeResources: false });
+}
+
+async function story(t: Deno.TestContext): Promise<void> {
+  await using undo = new AsyncDisposableStack();
+  const base = mkdtempSync(join(tmpdir(), "lido-zfs-"));
+  undo.defer(() => rmSync(base, { recursive: true, force: true }));
+  const device = async (name: string, sizeMiB = 256) => {
+    const file = join(base, name);
+    writeFileSync(file, "");
+    truncateSync(file, sizeMiB * MiB);
+    const attached = await host.loops.attach(file);
+    undo.defer(() => host.loops.detach(attached));
+    return attached;
+  };
+  const [a, b, c, small] = [await device("a"), await device("b"), await device("c"), await device("small", 32)];
+  await using daemon = await Daemon.start();
+  const api = new Api(daemon.directory);
+  const zfs = (...words: string[]) => run("zfs", ...words);
+  const names = async (dataset: string) =>
+    (await zfs("list", "-H", "-o", "name", "-t", "filesystem,snapshot", "-r", dataset)).split("\n");
+  const origin = (dataset: string) => zfs("get", "-H", "-o", "value", "origin", dataset);
+  const one = zpool("one");
+
+  await t.step("the layout is LXD's, and the daemon knows the driver's version", async () => {
+    await api.pool("one", { size: "1GiB", "zfs.pool_name": one });
+    const { environment } = await api.ask("GET", "");
+    assert.ok(
+      environment.storage_supported_drivers.some(({ Name, Version }: { Name: string; Version: string }) =>
+        Name === "zfs" && /^\d+\.\d+/.test(Version)
+      ),
+    );
+    const types = ["containers", "custom", "images", "virtual-machines"];
+    assert.deepEqual(
+      (await names(one)).sort(),
+      [
+        one,
+        ...types.map((type) => `${one}/${type}`),
+        `${one}/deleted`,
+        ...types.map((type) => `${one}/deleted/${type}`),
+      ]
+        .sort(),
+    );
+    await api.volume("one", "v", {
+      size: "50MiB",
+      "zfs.blocksize": "16KiB",
+      "zfs.use_refquota": "true",
+      "zfs.reserve_space": "true",
+    });
+    const keys = "mountpoint,xattr,acltype,recordsize,refquota,refreservation,quota";
+    assert.deepEqual(
+      (await zfs("get", "-Hp", "-o", "value", keys, `${one}/custom/default_v`)).split("\n"),
+      ["legacy", "sa", "posix", "16384", "52428800", "52428800", "0"],
+    );
+    await api.ask("PATCH", "/storage-pools/one/volumes/custom/v", {
+      config: { "zfs.use_refquota": "false", "zfs.reserve_space": "false", "zfs.blocksize": "" },
+    });
+    assert.deepEqual(
+      (await zfs("get", "-Hp", "-o", "value", "recordsize,refquota,refreservation,quota", `${one}/custom/default_v`))
+        .split("\n"),
+      ["131072", "0", "0", "52428800"],
+    );
+    // Neither "+" nor "@" is in ZFS's own alphabet.
+    await api.volume("one", "a+b@c");
+    await api.snapshot("one", "a+b@c", "x@y+z");
+    assert.deepEqual(await api.snapshots("one", "a+b@c"), ["x@y+z"]);
+    await api.delete("one", "a+b@c");
+  });
+
+  await t.step("what cannot be is refused in words, and nothing is left of it", async () => {
+    await run("mkfs.ext4", "-q", c);
+    const other = zpool("other");
+    await run("zpool", "create", "-m", "none", other, b);
+    await zfs("create", `${other}/full`);
+    await zfs("create", `${other}/full/inside`);
+    const refused: [object, RegExp][] = [
+      [{ "zfs.pool_name": one }, /Cannot create ZFS pool "[^"]+": pool already exists; source=/],
+      [{ "zfs.pool_name": `${one}/x` }, /zfs\.pool_name can't point to a dataset when source isn't set/],
+      [{ "zfs.pool_name": "mirror1" }, /Invalid ZFS pool name "mirror1"/],
+      [{ size: "32MiB" }, /Invalid size "32MiB": at least 67108864 bytes are needed/],
+      [{ source: one }, /ZFS dataset "[^"]+" is in use by the storage pool at "/],
+      [{ source: `${one}/custom` }, /is in use by the storage pool at "/],
+      [{ source: other }, /Provided ZFS pool \(or dataset\) isn't empty, run "sudo zfs list -r /],
+      [{ source: `${other}/full` }, /Provided ZFS pool \(or dataset\) isn't empty/],
+      [{ source: "lt-nosuch" }, /Cannot import ZFS pool "lt-nosuch": no such pool available/],
+      [{ source: `${other}/x`, "zfs.pool_name": "y" }, /The source must match zfs\.pool_name if specified/],
+      [{ source: `${other}/x`, size: "1GiB" }, /Cannot set "size" with source/],
+      [{ source: c }, /Source "[^"]+" already holds ext4; set source\.wipe=true to overwrite it/],
+      [{ source: `mirror=${a},${c}` }, /already holds ext4/],
+      [{ source: b }, /already holds (gpt|zfs_member)/],
+      [{ source: small }, /is too small: it has 32MiB, ZFS needs 64MiB/],
+      [{ source: "/dev/nosuch" }, /Source path '\/dev\/nosuch' doesn't exist/],
+      [{ source: join(base, "a") }, /Custom loop file locations are not supported/],
+      [{ source: `raidz2=${a},${c}` }, /raidz2 needs 3 devices, 2 are given/],
+      [{ source: `raid5=${a}` }, /Unsupported ZFS vdev type "raid5"/],
+      [{ "zfs.clone_copy": "maybe" }, /Invalid value for option "zfs\.clone_copy"/],
+      [{ "zfs.create_options": "-o nosuch=1" }, /property 'nosuch' is not a valid pool/],
+    ];
+    for (const [config, text] of refused) {
+      await assert.rejects(api.pool("bad", config), text, JSON.stringify(config));
+    }
+    assert.deepEqual(readdirSync(join(daemon.directory, "disks")), ["one.img"]);
+    assert.deepEqual(readdirSync(join(daemon.directory, "storage-pools")), ["one"]);
+    assert.deepEqual(await names(other), [other, `${other}/full`, `${other}/full/inside`]);
+    await assert.rejects(api.volume("one", "x", { "zfs.blocksize": "1000" }), /Value should be between 512B and 16MiB/);
+    await assert.rejects(
+      api.volume("one", "x", { size: "10TiB", "zfs.reserve_space": "true" }),
+      /size is greater than/,
+    );
+    await api.isWhole();
+    await run("zpool", "destroy", other);
+    await run("wipefs", "-a", b);
+  });
+
+  await t.step("devices, a dataset and a pool that is there: made, found again, and given back", async () => {
+    const mirror = zpool("mirror");
+    await api.pool("mirror", { source: `mirror=${a},${c}`, "source.wipe": "true", "zfs.pool_name": mirror });
+    await run("zpool", "create", "-m", "none", zpool("theirs"), b);
+    await zfs("create", `${zpool("theirs")}/mine`);
+    await api.pool("dataset", { source: `${zpool("theirs")}/lido` });
+    for (const pool of ["mirror", "dataset"]) await api.volume(pool, "v");
+    await run("zpool", "offline", mirror, a);
+    assert.match(await run("zpool", "status", mirror), /state: DEGRADED/);
+    await api.volume("mirror", "while-degraded");
+    await run("zpool", "online", mirror, a);
+    // A pool that nobody has imported is imported at the start.
+    assert.equal(await daemon.terminate(), 0);
+    await run("zpool", "export", mirror);
+    await daemon.up();
+    for (const pool of await api.ask("GET", "/storage-pools?recursion=1")) {
+      assert.equal(pool.status, "Created", pool.name);
+    }
+    await zfs("create", `${mirror}/foreign`);
+    for (const name of ["v", "while-degraded"]) await api.delete("mirror", name);
+    await assert.rejects(api.ask("DELETE", "/storage-pools/mirror"), /ZFS pool has leftover datasets: .*\/foreign/);
+    await zfs("destroy", `${mirror}/foreign`);
+    await api.ask("DELETE", "/storage-pools/mirror");
+    await api.delete("dataset", "v");
+    await api.ask("DELETE", "/storage-pools/dataset");
+    assert.deepEqual(await names(zpool("theirs")), [zpool("theirs"), `${zpool("theirs")}/mine`]);
+    await zfs("destroy", `${zpool("theirs")}/mine`);
+    await api.pool("whole", { source: zpool("theirs") });
+    await api.volume("whole", "v");
+    await api.snapshot("whole", "v", "s0");
+    await api.delete("whole", "v");
+    await api.ask("DELETE", "/storage-pools/whole");
+    assert.deepEqual(await names(zpool("theirs")), [zpool("theirs")]);
+    await run("zpool", "destroy", zpool("theirs"));
+  });
+
+  const work = `${one}/custom/default_work`;
+  const write = (text: string) => api.within(work, (path) => writeFileSync(join(path, "file"), text));
+  const read = (dataset = work) => api.within(dataset, (path) => readFileSync(join(path, "file"), "utf8"));
+
+  await t.step("a restore past later snapshots: refused, or with them and their records", async () => {
+    await api.volume("one", "work");
+    for (const [index, name] of ["s0", "s1", "s2"].entries()) {
+      await write(`state ${index}`);
+      await api.snapshot("one", "work", name);
+    }
+    await assert.rejects(
+      api.restore("one", "work", "s0"),
+      /^Error: Snapshot "s0" cannot be restored due to subsequent snapshot\(s\)\. Set zfs\.remove_snapshots to override$/,
+    );
+    assert.deepEqual([await read(), await api.snapshots("one", "work")], ["state 2", ["s0", "s1", "s2"]]);
+    await api.ask("PATCH", "/storage-pools/one/volumes/custom/work", { config: { "zfs.remove_snapshots": "true" } });
+    await api.restore("one", "work", "s1");
+    assert.deepEqual([await read(), await api.snapshots("one", "work")], ["state 1", ["s0", "s1"]]);
+    await api.isWhole();
+  });
+
+  await t.step("a copy keeps what it was cloned from, and lets it go", async () => {
+    await api.copy("one", "work", "one", "clone", false);
+    const clone = `${one}/custom/default_clone`;
+    assert.match(await origin(clone), /@copy-/);
+    // The clone's snapshot stands in the way of a rollback: a clone of the wanted state takes the volume's place.
+    await write("state 9");
+    await api.restore("one", "work", "s1");
+    assert.deepEqual([await read(), await read(clone)], ["state 1", "state 1"]);
+    assert.deepEqual(await api.snapshots("one", "work"), ["s0", "s1"]);
+    await api.restore("one", "work", "s0");
+    assert.deepEqual([await read(), await api.snapshots("one", "work")], ["state 0", ["s0"]]);
+    await api.isWhole();
+    await api.delete("one", "work");
+    assert.equal(await read(clone), "state 1");
+    assert.ok((await names(`${one}/deleted/custom`)).length > 1);
+    await api.delete("one", "clone");
+    assert.deepEqual(await names(`${one}/deleted/custom`), [`${one}/deleted/custom`]);
+    await api.isWhole();
+  });
+
+  await t.step("zfs.clone_copy says what a copy shares, from the next copy on", async () => {
+    await api.volume("one", "work");
+    await write("shared");
+    for (const [value, pattern] of [["true", /@copy-/], ["false", /^-$/], ["rebase", /^-$/]] as const) {
+      await api.ask("PATCH", "/storage-pools/one", { config: { "zfs.clone_copy": value } });
+      await api.copy("one", "work", "one", value, false);
+      assert.match(await origin(`${one}/custom/default_${value}`), pattern, value);
+      assert.equal(await read(`${one}/custom/default_${value}`), "shared");
+      await api.delete("one", value);
+    }
+    assert.deepEqual(await names(work), [work]);
+    await api.ask("PATCH", "/storage-pools/one", { config: { "zfs.clone_copy": "true" } });
+  });
+
+  const two = zpool("two");
+
+  await t.step("copies with snapshots, within the pool and to others, there and back", async () => {
+    await api.pool("two", { size: "1GiB", "zfs.pool_name": two });
+    await api.ask("POST", "/storage-pools", { name: "tree", driver: "dir", config: {} });
+    await api.snapshot("one", "work", "s0");
+    await write("later");
+    await api.snapshot("one", "work", "s1");
+    await write("latest");
+    await api.copy("one", "work", "one", "within");
+    await api.copy("one", "work", "two", "across");
+    await api.copy("two", "across", "tree", "plain");
+    await api.copy("tree", "plain", "two", "back");
+    for (
+      const dataset of [`${one}/custom/default_within`, `${two}/custom/default_across`, `${two}/custom/default_back`]
+    ) {
+      assert.equal(await read(dataset), "latest", dataset);
+      assert.equal(await read(`${dataset}@snapshot-s0`), "shared", dataset);
+      assert.equal(await read(`${dataset}@snapshot-s1`), "later", dataset);
+      assert.deepEqual((await names(dataset)).length, 3, dataset);
+      assert.equal(await origin(dataset), "-");
+    }
+    await api.isWhole();
+    for (const name of ["across", "back"]) await api.delete("two", name);
+    await api.delete("one", "within");
+    await api.delete("tree", "plain");
+    await api.ask("DELETE", "/storage-pools/tree");
+  });
+
+  /** Process ids of `zfs receive` that the daemon has started. */
+  const receivers = () =>
+    readdirSync("/proc").filter((name) => /^\d+$/.test(name)).filter((pid) => {
+      try {
+        const words = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
+        return words[0] === "zfs" && words[1] === "receive" && words.some((word) => word.startsWith(two));
+      } catch {
+        return false; // it has ended
+      }
+    }).map(Number);
+  const receiver = async (atWork: () => boolean): Promise<number> => {
+    for (;;) {
+      const [pid] = receivers();
+      if (pid !== undefined) return pid;
+      assert.ok(atWork(), "the transfer was over before it was seen");
+      await new Promise((resolve) => setTimeout(resolve, 2));
+    }
+  };
+
+  await t.step("a transfer that is interrupted goes on where it stopped", async () => {
+    await api.within(work, (path) => host.run(["dd", "if=/dev/urandom", `of=${path}/big`, "bs=1M", "count=150"]));
+    let isOver = false;
+    const copy = api.copy("one", "work", "two", "resumed", false).finally(() => isOver = true);
+    const pid = await receiver(() => !isOver);
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    process.kill(pid, "SIGKILL");
+    await copy;
+    const sum = (dataset: string) =>
+      api.within(dataset, (path) => run("sha256sum", `${path}/big`)).then((line) => line.split(" ")[0]);
+    assert.equal(await sum(`${two}/custom/default_resumed`), await sum(work));
+    assert.equal(await zfs("get", "-H", "-o", "value", "receive_resume_token", `${two}/custom/default_resumed`), "-");
+    await api.delete("two", "resumed");
+  });
+
+  await t.step("one that is cancelled leaves nothing", async () => {
+    const { body } = await api.raw.ask("POST", "/1.0/storage-pools/two/volumes/custom", {
+      name: "cancelled",
+      type: "custom",
+      source: { type: "copy", pool: "one", name: "work", volume_only: true },
+    });
+    await receiver(() => true);
+    await api.raw.ask("DELETE", `/1.0/operations/${body.metadata.id}`);
+    assert.equal((await api.raw.wait(body.metadata.id)).status, "Cancelled");
+    assert.deepEqual(await names(`${two}/custom`), [`${two}/custom`]);
+    assert.equal((await names(work)).some((name) => name.includes("transfer")), false);
+    await api.isWhole();
+  });
+
+  await t.step("a pool whose devices are gone is named, and the others go on", async (t) => {
+    if (!await host.which("dmsetup")) return void await t.step({ name: "no dmsetup", ignore: true, fn: () => {} });
+    const gone = zpool("gone"), table = (target: string) => `0 ${256 * 2048} ${target}`;
+    await run("wipefs", "-a", b);
+    await run("dmsetup", "create", gone, "--table", table(`linear ${b} 0`));
+    undo.defer(async () => void await run("dmsetup", "remove", "-f", gone));
+    await api.pool("gone", { source: `/dev/mapper/${gone}`, "zfs.pool_name": gone, "source.wipe": "true" });
+    const load = async (target: string) => {
+      await run("dmsetup", "suspend", "--noflush", gone);
+      await run("dmsetup", "load", gone, "--table", table(target));
+      await run("dmsetup", "resume", gone);
+    };
+    await load("error");
+    const text = new RegExp(`ZFS pool "${gone}" is suspended: its devices do not answer; .*"zpool clear ${gone}"`);
+    await assert.rejects(api.volume("gone", "x"), text);
+    await assert.rejects(api.volume("gone", "y"), text);
+    await api.volume("one", "meanwhile");
+    await api.delete("one", "meanwhile");
+    await load(`linear ${b} 0`);
+    await run("zpool", "clear", gone);
+    await api.ask("POST", "/check", { repair: true });
+    await api.isWhole();
+    await api.volume("gone", "x");
+    await api.delete("gone", "x");
+    await api.ask("DELETE", "/storage-pools/gone");
+  });
+}
