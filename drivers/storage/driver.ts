@@ -189,6 +189,9 @@ export interface Driver {
   /** What operations that never ended left in the pool. It goes when the pool is opened, or with its volume. */
   leftovers(): Promise<Leftover[]>;
   resources(): Promise<Resources>;
+  /** Why the pool cannot be used just now, although it is open: it was pulled away, or does not answer. Asked before each use, so it costs next to
+   * nothing. Absent where nothing can tell. */
+  absence?(): string | undefined;
   /** Takes the pool's settings up that have changed since it was opened; absent where they make no difference. */
   configure?(config: Pool["config"]): void;
   /** Takes up what has changed of the settings of a volume that the driver has keys for; absent where there are none.

@@ -161,7 +161,7 @@ export class Pools {
   /** Why a pool is not open, or not there any more; undefined when it can be used. */
   reason(name: string): string | undefined {
     if (!this.#drivers.has(name)) return this.#unavailable.get(name) ?? "not opened yet";
-    return this.#presences.get(name)?.absence();
+    return this.#presences.get(name)?.absence() ?? this.#drivers.get(name)?.absence?.();
   }
 
   /** Whether it is being made, changed or deleted. */

@@ -14,6 +14,8 @@ export interface Place {
   readonly limitMiB?: number;
   /** Prepares a source for the pool, which goes with `undo`; absent: a loop file of the pool's own, or none. @returns The pool's `source`. */
   readonly source?: (base: string, undo: AsyncDisposableStack) => Promise<string>;
+  /** Whether the driver is cut off at each of its points here; tests/crash does it to others. */
+  readonly isCutOff?: true;
   /** More of the pool's settings. */
   readonly config?: Readonly<Record<string, string>>;
   /** Filesystem made on a loop file for the lido directory; absent: the one that the temporary directory is on. */
@@ -41,7 +43,7 @@ export const places: readonly Place[] = [
   { name: "dir on xfs (reflink)", driver: "dir", filesystem: xfs },
   { name: "dir on xfs (reflink, project quota)", driver: "dir", filesystem: xfsQuota },
   { name: "btrfs on a loop file", driver: "btrfs" },
-  { name: "zfs on a loop file", driver: "zfs", config: { "zfs.pool_name": zpool() } },
+  { name: "zfs on a loop file", driver: "zfs", isCutOff: true, config: { "zfs.pool_name": zpool() } },
   {
     name: "zfs on a mirror of two block devices",
     driver: "zfs",

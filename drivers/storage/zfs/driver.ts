@@ -20,6 +20,7 @@ import { Mountpoints, unmountBelow } from "./mountpoints.ts";
 import { type Dataset, parseBytes } from "./output.ts";
 import { allLimits, allProperties, createProperties, explainLimit, usesReferenced } from "./properties.ts";
 import { ZfsSnapshots } from "./snapshots.ts";
+import { absenceOf } from "./state.ts";
 import type { ZfsTool } from "./tool.ts";
 
 /** An open ZFS pool, or a dataset of one. A volume is a dataset with `mountpoint=legacy`; a snapshot is `@snapshot-NAME`; an image is cloned from
@@ -77,6 +78,10 @@ export class ZfsDriver implements Driver {
     return /^(false|no|off|0)$/i.test(this.#pool.config["zfs.clone_copy"] ?? "");
   }
 
+  absence(): string | undefined {
+    return absenceOf(names.zpool(this.#top));
+  }
+
   configure(config: Pool["config"]): void {
     this.#pool.config = config;
   }
@@ -126,7 +131,10 @@ export class ZfsDriver implements Driver {
   }
 
   async list(): Promise<Volume[]> {
-    return (await this.#tool.names(this.#top)).flatMap((name) => names.volume(this.#top, name) ?? []);
+    const found = await this.#tool.names(this.#top);
+    // Not "nothing": what is not there now must not be taken for lost.
+    if (found.length === 0) throw this.#missing(this.#top);
+    return found.flatMap((name) => names.volume(this.#top, name) ?? []);
   }
 
   async leftovers(): Promise<Leftover[]> {
@@ -161,11 +169,15 @@ export class ZfsDriver implements Driver {
     if (isExported && !this.#top.includes("/")) await this.#tool.exportPool(this.#top);
   }
 
-  /** @throws {LidoError} not_found. */
+  /** @throws {LidoError} unavailable. */
   async #get(dataset: string, ...properties: string[]): Promise<string[]> {
     const values = await this.#tool.get(dataset, ...properties);
-    if (!values) throw new LidoError("not_found", `Dataset "${dataset}" does not exist`);
+    if (!values) throw this.#missing(dataset);
     return values;
+  }
+
+  #missing(dataset: string): LidoError {
+    return new LidoError("unavailable", this.absence() ?? `ZFS dataset "${dataset}" does not exist`);
   }
 
   async #limited<T>(work: Promise<T>): Promise<T> {

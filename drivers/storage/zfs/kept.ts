@@ -1,4 +1,5 @@
 import { randomUUID } from "node:crypto";
+import { LidoError } from "../../../api/errors.ts";
 import type { Leftover, Volume } from "../driver.ts";
 import { names } from "./layout.ts";
 import type { Dataset } from "./output.ts";
@@ -23,7 +24,11 @@ export class Kept {
     const dataset = names.dataset(this.#top, volume);
     const found = await this.#tool.list(dataset);
     // An earlier call may have been cut off after that.
-    if (found.length === 0) return await this.reap(await this.#tool.list(this.#top));
+    if (found.length === 0) {
+      const all = await this.#tool.list(this.#top);
+      if (all.length === 0) throw new LidoError("unavailable", `ZFS dataset "${this.#top}" does not exist`);
+      return await this.reap(all);
+    }
     if (found.some(({ clones }) => clones.length > 0) || !await this.#tool.destroy(dataset)) {
       return await this.keep(volume);
     }

@@ -28,7 +28,7 @@ export class Mountpoints {
     const path = this.path(volume);
     if (await this.#host.mounts.at(path)) return;
     const dataset = names.of(names.top(this.#pool), volume);
-    await this.#tool.refuseSuspended(dataset);
+    this.#tool.refuseSuspended(dataset);
     await mkdir(path, { recursive: true, mode: 0o711 });
     await this.#host.mounts.mount(dataset, path, "zfs", volume.snapshot === undefined ? [] : ["ro"]);
   }

@@ -1,9 +1,9 @@
-import { readFile } from "node:fs/promises";
 import type { Readable } from "node:stream";
 import { LidoError } from "../../../api/errors.ts";
 import { CommandError, type Host, type PipedCommand, type RunOptions } from "../../host/host.ts";
 import { names } from "./layout.ts";
 import { type Dataset, parseDatasets, parseStatus, parseVersion, type PoolStatus, reasonOf, rows } from "./output.ts";
+import { isSuspended, suspension } from "./state.ts";
 
 /** Properties by name, as `-o NAME=VALUE` has them. */
 export type Properties = Readonly<Record<string, string>>;
@@ -197,8 +197,9 @@ export class ZfsTool {
   }
 
   /** @throws {LidoError} unavailable when the pool's devices do not answer: then mount(2) would never come back. */
-  async refuseSuspended(dataset: string): Promise<void> {
-    if (await isSuspended(names.zpool(dataset))) throw suspended(names.zpool(dataset));
+  refuseSuspended(dataset: string): void {
+    const pool = names.zpool(dataset);
+    if (isSuspended(pool)) throw suspended(pool);
   }
 
   /** @returns What it printed; undefined when there is no such dataset. */
@@ -256,15 +257,7 @@ function explained(argv: readonly string[], error: unknown): unknown {
 }
 
 function suspended(pool: string): LidoError {
-  return new LidoError(
-    "unavailable",
-    `ZFS pool "${pool}" is suspended: its devices do not answer; once they do, "zpool clear ${pool}" lets it go on`,
-  );
-}
-
-async function isSuspended(pool: string): Promise<boolean> {
-  const state = await readFile(`/proc/spl/kstat/zfs/${pool}/state`, "utf8").catch(() => "");
-  return state.trim() === "SUSPENDED";
+  return new LidoError("unavailable", suspension(pool));
 }
 
 /** Waits for a command, but not for one that waits for devices that are gone: nothing can end that, not even SIGKILL. */
@@ -273,7 +266,7 @@ async function unlessSuspended<T>(argv: readonly string[], work: Promise<T>): Pr
   const pool = names.zpool(argv.at(-1)!);
   let timer: NodeJS.Timeout | undefined;
   const stuck = new Promise<never>((_, reject) => {
-    timer = setInterval(() => void isSuspended(pool).then((is) => is && reject(suspended(pool))), watchEveryMs);
+    timer = setInterval(() => isSuspended(pool) && reject(suspended(pool)), watchEveryMs);
   });
   try {
     return await Promise.race([work, stuck]);

@@ -1,0 +1,256 @@
+/** A driver that is cut off at any of its points: before and after each command, mount and unmount, everything after that fails, as when the daemon
+ * is killed. Then the pool is opened anew and the operation settled as the journal does: it is wholly done or wholly undone, and nothing is left.
+ * tests/crash does this to whole daemons; this is for drivers on machines where that takes too long (the emulated guest of tests/vm). */
+import assert from "node:assert/strict";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import process from "node:process";
+import type { Host } from "../../drivers/host/host.ts";
+import type { Driver, Volume } from "../../drivers/storage/driver.ts";
+import { endRestore } from "../../server/storage/restore.ts";
+import { host, type Opened, places, reasonAgainst, withPool } from "./places.ts";
+
+const work: Volume = { type: "custom", name: "default_work", config: { "zfs.remove_snapshots": "true" } };
+const target: Volume = { type: "custom", name: "default_new" };
+const at = (volume: Volume, snapshot: string): Volume => ({ ...volume, snapshot });
+
+interface Operation {
+  readonly name: string;
+  /** From what all operations begin with to what this one begins with. */
+  readonly prepare?: (driver: Driver) => Promise<void>;
+  readonly run: (driver: Driver) => Promise<void>;
+  /** As the journal settles it. */
+  readonly settle: (driver: Driver) => Promise<void>;
+}
+
+/** A host whose power goes off at a point. */
+class Power {
+  #left = Infinity;
+  #isOff = false;
+  readonly host: Host;
+
+  constructor() {
+    const through = async <T>(work: () => Promise<T>): Promise<T> => {
+      this.#point();
+      const result = await work();
+      this.#point();
+      return result;
+    };
+    this.host = {
+      ...host,
+      which: (tool) => host.which(tool),
+      run: (argv, options) => through(() => host.run(argv, options)),
+      pipe: (argv, options) => {
+        this.#point();
+        const { stdout, done } = host.pipe(argv, options);
+        const ended = done.then(() => this.#point());
+        ended.catch(() => {});
+        return { stdout, done: ended };
+      },
+      mounts: {
+        mount: (...args) => through(() => host.mounts.mount(...args)),
+        bind: (...args) => through(() => host.mounts.bind(...args)),
+        unmount: (...args) => through(() => host.mounts.unmount(...args)),
+        list: () => host.mounts.list(),
+        at: (path) => host.mounts.at(path),
+        canIdmap: (path) => host.mounts.canIdmap(path),
+      },
+      loops: host.loops,
+    };
+  }
+
+  /** @returns Whether it was still on at the end. */
+  async during(points: number, work: () => Promise<void>): Promise<boolean> {
+    this.#left = points;
+    try {
+      await work();
+    } catch (error) {
+      if (!this.#isOff) throw error;
+    }
+    return !this.#isOff;
+  }
+
+  #point(): void {
+    if (--this.#left <= 0) this.#isOff = true;
+    if (this.#isOff) throw new Error("the power is off");
+  }
+}
+
+const operations: readonly Operation[] = [
+  {
+    name: "create",
+    run: (driver) => driver.create(target, { mode: 0o750 }),
+    settle: (driver) => driver.delete(target),
+  },
+  {
+    name: "delete, with snapshots and a clone that stays",
+    prepare: async (driver) => {
+      await driver.facets.snapshot!.create(at(work, "s0"));
+      await driver.facets.clone?.clone(work, target);
+    },
+    run: (driver) => driver.delete(work),
+    settle: (driver) => driver.delete(work),
+  },
+  {
+    name: "delete of a clone, the last thing that needs its source",
+    prepare: async (driver) => {
+      await driver.facets.clone?.clone(work, target);
+      await driver.delete(work);
+    },
+    run: (driver) => driver.delete(target),
+    settle: (driver) => driver.delete(target),
+  },
+  {
+    name: "rename",
+    prepare: (driver) => driver.facets.snapshot!.create(at(work, "s0")),
+    run: (driver) => driver.rename(work, target.name),
+    settle: async (driver) => {
+      if (await driver.exists(target)) await driver.rename(target, work.name);
+    },
+  },
+  {
+    name: "snapshot",
+    run: (driver) => driver.facets.snapshot!.create(at(work, "s0")),
+    settle: (driver) => driver.facets.snapshot!.delete(at(work, "s0")),
+  },
+  {
+    name: "deletion of a snapshot with a clone",
+    prepare: async (driver) => {
+      await driver.facets.snapshot!.create(at(work, "s0"));
+      await driver.facets.clone?.clone(at(work, "s0"), target);
+    },
+    run: (driver) => driver.facets.snapshot!.delete(at(work, "s0")),
+    settle: (driver) => driver.facets.snapshot!.delete(at(work, "s0")),
+  },
+  {
+    name: "copy",
+    run: async (driver) => await driver.facets.clone?.clone(work, target, { mode: 0o700 }),
+    settle: (driver) => driver.delete(target),
+  },
+  {
+    name: "receive",
+    prepare: (driver) => driver.facets.snapshot!.create(at(work, "s0")),
+    run: async (driver) => {
+      const send = driver.facets.send;
+      if (!send) return;
+      const { stream, done } = send.send(at(work, "s0"));
+      await Promise.all([done, send.receive(target, stream)]);
+    },
+    settle: (driver) => driver.delete(target),
+  },
+  {
+    name: "restore",
+    prepare: async (driver) => {
+      await driver.facets.snapshot!.create(at(work, "s0"));
+      await write(driver, work, "later");
+    },
+    run: (driver) => restore(driver, []),
+    settle: (driver) => settleRestore(driver, []),
+  },
+  {
+    name: "restore past a copy",
+    prepare: async (driver) => {
+      await driver.facets.snapshot!.create(at(work, "s0"));
+      await write(driver, work, "later");
+      await driver.facets.clone?.clone(work, target);
+    },
+    run: (driver) => restore(driver, []),
+    settle: (driver) => settleRestore(driver, []),
+  },
+  {
+    name: "restore past later snapshots, one of them with a copy",
+    prepare: async (driver) => {
+      for (const name of ["s0", "s1", "s2"]) await driver.facets.snapshot!.create(at(work, name));
+      await write(driver, work, "later");
+      await driver.facets.clone?.clone(at(work, "s1"), target);
+    },
+    run: (driver) => restore(driver, ["s1", "s2"]),
+    settle: (driver) => settleRestore(driver, ["s1", "s2"]),
+  },
+];
+
+/** @param lost Those that go where the driver cannot do without. */
+async function restore(driver: Driver, lost: readonly string[]): Promise<void> {
+  const facet = driver.facets.snapshot!;
+  await facet.restore(at(work, "s0"), facet.lostBy ? lost : []);
+  await facet.afterRestore(work);
+}
+
+async function settleRestore(driver: Driver, lost: readonly string[]): Promise<void> {
+  const facet = driver.facets.snapshot!;
+  await endRestore(facet, at(work, "s0"), facet.lostBy ? lost : []);
+  await facet.afterRestore(work);
+}
+
+async function write(driver: Driver, volume: Volume, text: string): Promise<void> {
+  await driver.mount(volume);
+  writeFileSync(join(driver.path(volume), "file"), text);
+  await driver.unmount(volume);
+}
+
+/** Every volume and snapshot, with what is in it. */
+async function look(driver: Driver): Promise<string[]> {
+  const found: string[] = [];
+  for (const volume of await driver.list()) {
+    await driver.mount(volume);
+    const file = join(driver.path(volume), "file");
+    const text = existsSync(file) ? readFileSync(file, "utf8") : "empty";
+    await driver.unmount(volume);
+    found.push(`${volume.name}${volume.snapshot === undefined ? "" : `/${volume.snapshot}`}: ${text}`);
+  }
+  return found.sort();
+}
+
+async function cutOff({ pool, kind }: Opened, operation: Operation): Promise<number> {
+  const open = () => kind.open(host, pool);
+  const begin = async (): Promise<string[]> => {
+    const driver = await open();
+    for (const volume of await driver.list()) if (volume.snapshot === undefined) await driver.delete(volume);
+    await driver.create(work);
+    await write(driver, work, "first");
+    await operation.prepare?.(driver);
+    return await look(driver);
+  };
+  let before = await begin();
+  await operation.run(await open());
+  const after = await look(await open());
+  before = await begin();
+  for (let point = 1;; point++) {
+    const power = new Power();
+    const driver = await kind.open(power.host, pool);
+    const isOn = await power.during(point, () => operation.run(driver));
+    const again = await open();
+    const what = `${operation.name}, cut off at point ${point}`;
+    // As the daemon's start does.
+    for (const { target } of (await host.mounts.list()).reverse()) {
+      if (target.startsWith(`${pool.root}/`)) await host.mounts.unmount(target);
+    }
+    if (!isOn) await operation.settle(again);
+    const now = await look(again);
+    assert.deepEqual(await again.leftovers(), [], `${what}: left behind`);
+    if (JSON.stringify(now) === JSON.stringify(after)) before = await begin();
+    else assert.deepEqual(now, before, what);
+    if (isOn) return point;
+    assert.ok(point < 100, "no end of points");
+  }
+}
+
+const wanted = new RegExp(process.env.LIDO_TEST_PLACES ?? "");
+
+for (const place of places.filter(({ name, isCutOff }) => isCutOff && wanted.test(name))) {
+  const reason = await reasonAgainst(place);
+  Deno.test({
+    name: reason === undefined ? `${place.name}: cut off at every point` : `${place.name}: not on this host: ${reason}`,
+    ignore: reason !== undefined,
+    fn: (t) =>
+      withPool(place, async (opened) => {
+        let points = 0;
+        for (const operation of operations) {
+          const isWhole = await t.step(operation.name, async () => void (points += await cutOff(opened, operation)));
+          if (!isWhole) return;
+        }
+        console.log(`${points} points`);
+      }),
+    sanitizeResources: false,
+  });
+}
