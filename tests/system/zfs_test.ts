@@ -193,7 +193,7 @@ async function story(t: Deno.TestContext): Promise<void> {
     await assert.rejects(api.volume("one", "x", { "zfs.blocksize": "1000" }), /Value should be between 512B and 16MiB/);
     await assert.rejects(
       api.volume("one", "x", { size: "10TiB", "zfs.reserve_space": "true" }),
-      /size is greater than/,
+      /Not enough space in the pool for the volume: out of space/,
     );
     await api.isWhole();
     await run("zpool", "destroy", other);

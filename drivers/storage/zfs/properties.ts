@@ -60,7 +60,12 @@ export function usesReferenced(pool: Pool, volume: Volume): boolean {
 /** A limit that the volume or the pool cannot have is the user's to mend. */
 export function explainLimit(error: unknown): unknown {
   if (!(error instanceof CommandError)) return error;
-  const reason = /size is (?:less than current used or reserved space|greater than available space)/.exec(error.stderr)
-    ?.[0];
-  return reason ? new LidoError("bad_request", `Cannot set the size of the volume: ${reason}`) : error;
+  const reason = /size is (?:less than current used or reserved space|greater than available space)|out of space/.exec(
+    error.stderr,
+  )?.[0];
+  if (!reason) return error;
+  const text = reason === "out of space"
+    ? "Not enough space in the pool for the volume"
+    : "Cannot set the size of the volume";
+  return new LidoError("bad_request", `${text}: ${reason}`);
 }
