@@ -28,9 +28,10 @@ import { checkInstanceName } from "./names.ts";
 import type { InstanceServices } from "./ports.ts";
 import { type InstanceRecord, InstanceRecords, merge } from "./records.ts";
 import { Renames } from "./rename.ts";
-import { Rootfs, type ShiftProgress, volumeOf } from "./rootfs.ts";
+import { Rootfs, volumeOf } from "./rootfs.ts";
 import { Sharing } from "./sharing.ts";
-import { InstanceSnapshots } from "./snapshots.ts";
+import { progressOf } from "./shift_progress.ts";
+import { expiryOf, InstanceSnapshots } from "./snapshots.ts";
 import { type Settings, type UpdateOptions, Updates } from "./update.ts";
 import { type InstanceSnapshotView, instanceView, snapshotView, stateView } from "./view.ts";
 
@@ -491,20 +492,4 @@ export class Instances {
       },
     });
   }
-}
-
-const progressOf = (operation: Operation, what: "container" | "volume" = "container"): ShiftProgress => (entries) =>
-  operation.update({
-    container_progress: `Remapping ${what === "volume" ? "storage volume" : "container filesystem"}: ${entries} files`,
-    progress: { stage: "container_progress", processed: String(entries) },
-  });
-
-/** @throws {LidoError} bad_request. */
-function expiryOf(text: string | null | undefined): string | undefined {
-  if (!text || text.startsWith("0001-01-01")) return undefined;
-  const time = new Date(text);
-  if (Number.isNaN(time.getTime())) {
-    throw new LidoError("bad_request", `Invalid expiry date "${text}"`);
-  }
-  return time.toISOString();
 }

@@ -206,3 +206,13 @@ function settingsOf(snapshot: SnapshotRecord, record: InstanceRecord): Settings 
     profiles: snapshot.profiles,
   };
 }
+
+/** @returns As ISO 8601; undefined for never, which Go writes as its zero time. @throws {LidoError} bad_request. */
+export function expiryOf(text: string | null | undefined): string | undefined {
+  if (!text || text.startsWith("0001-01-01")) return undefined;
+  const time = new Date(text);
+  if (Number.isNaN(time.getTime())) {
+    throw new LidoError("bad_request", `Invalid expiry date "${text}"`);
+  }
+  return time.toISOString();
+}
