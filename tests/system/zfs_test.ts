@@ -32,8 +32,12 @@ class Api {
     const answer = await this.raw.ask(method, `/1.0${path}`, body);
     if (answer.status >= 400) throw new Error(answer.body.error);
     if (answer.status !== 202) return answer.body.metadata;
-    const operation = await this.raw.wait(answer.body.metadata.id);
-    if (operation.status_code !== 200) throw new Error(operation.err);
+    for (;;) {
+      const operation = await this.raw.wait(answer.body.metadata.id);
+      if (operation.status_code === 103) continue; // still running: the wait has a limit
+      if (operation.status_code !== 200) throw new Error(operation.err);
+      return;
+    }
   }
 
   pool(name: string, config: object) {
