@@ -208,13 +208,13 @@ Deno.test("a volume comes and goes while the container runs; its owner inside is
       "0\n0\n0\n",
     );
     assert.equal(statSync(join(base, "volume/x")).uid, 0);
-    const { output } = await run(["sh", "-c", "cd /data/deep; sleep 1000 >/dev/null 2>&1 & echo $!"]);
+    const asleep = `until [ "$(tr '\\0' ' ' </proc/$!/cmdline)" = "sleep 1000 " ]; do :; done`;
+    const { output } = await run(["sh", "-c", `cd /data/deep; sleep 1000 >/dev/null 2>&1 & ${asleep}; echo $!`]);
     const place = { source: join(base, "volume"), target: "/data/deep" };
     assert.equal(await runtime.isAttached("c1", place), true);
-    // The shell's child may not have become sleep yet.
     await assert.rejects(
       runtime.detach("c1", place),
-      new RegExp(`: it is in use by (sh -c .*|sleep 1000) \\(pid ${output.trim()}\\)$`),
+      new RegExp(`: it is in use by sleep 1000 \\(pid ${output.trim()}\\)$`),
     );
     await runtime.detach("c1", place, { lazy: true });
     assert.equal((await run(["ls", "/data/deep"])).output, "");
