@@ -32,9 +32,9 @@ const suites: readonly Suite[] = [
   { name: "api", argv: test("tests/api"), limitS: 240 },
   { name: "conformance", argv: test("tests/conformance"), limitS: 240 },
   { name: "property", argv: test("tests/property"), limitS: 300 },
-  { name: "system", argv: test("tests/system"), limitS: 600 },
+  { name: "system", argv: test("tests/system"), limitS: 1200 },
   { name: "soak", argv: test("tests/soak"), limitS: 480 },
-  { name: "crash", argv: test("tests/crash"), limitS: 900 },
+  { name: "crash", argv: test("tests/crash"), limitS: 1500 },
   {
     name: "crash-all",
     argv: test("tests/crash"),
