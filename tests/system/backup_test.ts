@@ -117,6 +117,36 @@ Deno.test("backups of volumes", async (t) => {
     assert.deepEqual(snapshots.map(({ name, expires_at }) => [name, expires_at]), [["s0", null]]);
   });
 
+  await t.step("in btrfs's own format: one that LXD 5.0.2 made, there and back, and what is refused", async () => {
+    const made = (name: string) => join(projectRoot, `tests/fixtures/lxd-5.0.2-volume-${name}.tar.gz`);
+    const snapshots = (volume: string) => at("fast", volume).replace("/custom/", "/custom-snapshots/");
+    await daemon.ok("storage", "volume", "import", "fast", made("optimized"), "o1");
+    await daemon.ok("storage", "volume", "import", "fast", made("snapshots"), "o2");
+    await daemon.ok("storage", "volume", "export", "fast", "o1", work("optimized"), "--optimized-storage");
+    assert.equal(
+      (await succeed(["tar", "tf", work("optimized")])).split("\n").join(" "),
+      [
+        "backup/index.yaml",
+        "backup/optimized_header.yaml",
+        "backup/volume-snapshots/s0.bin",
+        "backup/volume-snapshots/s1.bin",
+        "backup/volume.bin",
+      ].join(" "),
+    );
+    await daemon.ok("storage", "volume", "import", "fast", work("optimized"), "o3");
+    for (const other of ["o2", "o3"]) {
+      assert.deepEqual(tree(at("fast", "o1")), tree(at("fast", other)));
+      assert.deepEqual(tree(snapshots("o1")), tree(snapshots(other)));
+    }
+    writeFileSync(join(at("fast", "o3"), "written"), "");
+    await daemon.fails(["storage", "volume", "import", "plain", made("optimized"), "x"], /driver "btrfs" differs from/);
+    await daemon.fails(["storage", "volume", "import", "fast", made("nested"), "x"], /it has subvolume "\/nest"/);
+    const bytes = readFileSync(work("optimized"));
+    writeFileSync(work("bad"), bytes.subarray(0, bytes.length - 300));
+    await daemon.fails(["storage", "volume", "import", "fast", work("bad"), "x"], /Invalid backup/);
+    for (const name of ["o1", "o2", "o3"]) await daemon.ok("storage", "volume", "delete", "fast", name);
+  });
+
   const index = (more = "", snapshots = "[]") => ({
     name: "backup/index.yaml",
     mode: 0o644,

@@ -73,7 +73,9 @@ export class StreamGuard {
       for (const type of [attribute.uuid, attribute.cloneUuid]) this.#known.add(hex(attributes.get(type)));
       return;
     }
-    for (const type of [attribute.path, attribute.pathTo, attribute.pathLink]) this.#refuseOutside(text(type));
+    for (const type of [attribute.path, attribute.pathTo]) this.#refuseOutside(text(type));
+    // Of a symbolic link it is where it leads, which is the container's own affair.
+    if (kind !== command.symlink) this.#refuseOutside(text(attribute.pathLink));
     if (kind === clone) {
       if (/(^|\/)\.\.(\/|$)/.test(text(attribute.clonePath) ?? "")) throw new Error("it clones from outside");
       if (!this.#known.has(hex(attributes.get(attribute.cloneUuid)))) throw new Error("it clones from another volume");
