@@ -41,6 +41,8 @@ export class Records {
   /** What waits to be written. */
   readonly #due = new Set<string>();
   readonly #works = new Map<string, Promise<void>>();
+  /** What could not be written, such as on a full disk. It is tried again with the next change, which may be the one that makes room. */
+  readonly #failed = new Map<string, () => Promise<boolean>>();
   #verifyOpened: (pool: string) => void = () => {};
   #verifying: Promise<void> = Promise.resolve();
   /** Intents that are marked, and in which pool. */
@@ -137,7 +139,8 @@ export class Records {
   }
 
   #follow(): void {
-    for (const change of this.#changes.take()) {
+    const changes = this.#changes.take();
+    for (const change of changes) {
       if (change.what === "pool") {
         this.#write(`pool ${change.pool}`, () => this.#writePool(change.pool));
         this.#writeInstances(this.#instancesOn(change.pool));
@@ -148,6 +151,24 @@ export class Records {
         this.#writeInstances(users.map(({ name }) => name));
       } else this.#writeInstances([change.name]);
     }
+    if (changes.length > 0 && this.#failed.size > 0) this.#retry();
+  }
+
+  /** One after the other, until one fails again: a disk that is still full is not tried for each. */
+  #retry(): void {
+    const key = "what failed";
+    if (this.#works.has(key)) return;
+    const work = Promise.all(this.#works.values()).then(async () => {
+      for (const [record, write] of this.#failed) {
+        this.#failed.delete(record);
+        try {
+          await write();
+        } catch {
+          return void this.#failed.set(record, write);
+        }
+      }
+    }).finally(() => this.#works.delete(key));
+    this.#works.set(key, work);
   }
 
   #writeInstances(names: readonly string[]): void {
@@ -161,9 +182,11 @@ export class Records {
     const before = this.#works.get(key) ?? Promise.resolve();
     const mine = before.then(async () => {
       this.#due.delete(key);
+      this.#failed.delete(key);
       try {
         await work();
       } catch (error) {
+        this.#failed.set(key, work);
         this.#options.log.warn({ record: key, error: messageOf(error) }, "could not write a record");
       } finally {
         if (this.#works.get(key) === mine) this.#works.delete(key);

@@ -98,7 +98,7 @@ Deno.test({
         "--",
         "sh",
         "-c",
-        "trap 'echo tstp' TSTP; trap 'echo cont; exit 6' CONT; echo up; while :; do sleep 0.02; done",
+        "rm -f /root/seen; touch /root/seen; trap 'echo tstp; echo tstp >/root/seen' TSTP; trap 'echo cont; exit 6' CONT; echo up; while :; do sleep 0.02; done",
       );
       assert.equal(await line(child), "up");
       let out = "";
@@ -106,6 +106,8 @@ Deno.test({
       process.kill(child.pid!, "SIGTSTP");
       const isStopped = () => / T /.test(readFileSync(`/proc/${child.pid}/stat`, "utf8"));
       while (!isStopped()) await new Promise((resolve) => setTimeout(resolve, 5));
+      // The command must have seen the one before the other comes: SIGCONT takes a stop signal back that waits. @see signal(7)
+      while ((await daemon.ok("exec", "c1", "--", "cat", "/root/seen")) !== "tstp") { /* not yet */ }
       process.kill(child.pid!, "SIGCONT");
       assert.deepEqual(await once(child, "close"), [6, null]);
       assert.equal(out, "tstp\ncont\n");

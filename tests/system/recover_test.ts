@@ -19,6 +19,7 @@ async function views(daemon: Daemon): Promise<unknown> {
     found[`pool ${pool.name}`] = { ...pool, used_by: used };
     for (const volume of await daemon.query(`${custom(pool.name)}?recursion=1`) as { name: string }[]) {
       found[`${pool.name}/${volume.name}`] = volume;
+      if (volume.name.includes("/")) continue; // a snapshot
       found[`${pool.name}/${volume.name}/*`] = await daemon.query(
         `${custom(pool.name)}/${volume.name}/snapshots?recursion=1`,
       );
