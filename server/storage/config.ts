@@ -2,8 +2,9 @@ import { LidoError } from "../../api/errors.ts";
 import { parseSizeBytes } from "../../api/size.ts";
 import type { Config } from "../../api/types.ts";
 import type { ConfigKey, DriverKind } from "../../drivers/storage/driver.ts";
-import { anyText, boolean, commonVolumeKeys, isTrue } from "../../drivers/storage/keys.ts";
+import { boolean, commonVolumeKeys, isTrue } from "../../drivers/storage/keys.ts";
 import { expiryProblem, scheduleProblem } from "./schedule.ts";
+import { patternProblem } from "./snapshot_pattern.ts";
 
 /** Keys of custom volumes that the server gives meaning to. */
 const serverVolumeKeys: Readonly<Record<string, ConfigKey>> = {
@@ -15,7 +16,7 @@ const serverVolumeKeys: Readonly<Record<string, ConfigKey>> = {
   "security.unmapped": { check: boolean, default: "false", help: "No id map at all" },
   "snapshots.expiry": { check: expiryProblem, help: "Lifetime of snapshots, such as 1d 3H" },
   "snapshots.expiry.manual": { check: expiryProblem, help: "Lifetime of snapshots made by hand" },
-  "snapshots.pattern": { check: anyText, default: "snap%d", help: "Name of snapshots" },
+  "snapshots.pattern": { check: patternProblem, default: "snap%d", help: "Name of snapshots: %d, {{ creation_date }}" },
   "snapshots.schedule": { check: scheduleProblem, help: "Cron expression, or @daily and the like" },
 };
 

@@ -6,6 +6,7 @@ import type { Operation } from "../operations/operations.ts";
 import type { Row } from "../state/database.ts";
 import { checkName } from "./names.ts";
 import { expiryAfter } from "./schedule.ts";
+import { nextSnapshotName } from "./snapshot_pattern.ts";
 import { endRestore } from "./restore.ts";
 import { fromDisk, onDisk, snapshotRowsOfInstance, viewSnapshot } from "./rows.ts";
 import { lockName, url, type Volumes, type VolumesOptions } from "./volumes.ts";
@@ -279,17 +280,10 @@ export class VolumeSnapshots {
     return row;
   }
 
-  /** By `snapshots.pattern`: "%d" is the first number from 0 on that is free behind the highest one used. */
   #nextName(row: Row): string {
     const pattern = JSON.parse(String(row.config))["snapshots.pattern"] || "snap%d";
-    if (!pattern.includes("%d")) return pattern;
-    const [before, after] = pattern.split("%d", 2) as [string, string];
-    const numbers = this.#volumes.snapshotRows(Number(row.id)).flatMap(({ name }) => {
-      const text = String(name);
-      const middle = text.slice(before.length, text.length - after.length);
-      return text.startsWith(before) && text.endsWith(after) && /^\d+$/.test(middle) ? [Number(middle)] : [];
-    });
-    return `${before}${Math.max(-1, ...numbers) + 1}${after}`;
+    const taken = this.#volumes.snapshotRows(Number(row.id)).map(({ name }) => String(name));
+    return nextSnapshotName(pattern, taken, new Date());
   }
 }
 
