@@ -42,6 +42,7 @@ export const extensions: readonly string[] = [
   "instance_all_projects",
   "storage_volumes_all_projects",
   "custom_volume_backup",
+  "custom_volume_refresh",
   "backup_override_name",
   // Our own.
   "admin_check",

@@ -131,6 +131,7 @@ async function start(options: DaemonOptions, seams: DaemonSeams): Promise<Daemon
   const volumes = new Volumes(volumeOptions);
   const records: Records = new Records({ database, journal, pools, volumes, mounts, log, notes: paths.pools });
   const volumeSnapshots = new VolumeSnapshots(volumeOptions, volumes);
+  const volumeCopies = new VolumeCopies(volumeOptions, volumes);
   const snapshotGroups = new SnapshotGroups(volumeOptions, volumes, volumeSnapshots, {
     hold: (names, work) => instances.hold(names, work),
     running: (names) => names.filter((name) => runtime.get(name)?.status === "running"),
@@ -214,7 +215,7 @@ async function start(options: DaemonOptions, seams: DaemonSeams): Promise<Daemon
     volumeSnapshots,
     snapshotGroups,
     volumeBackups: new VolumeBackups({ ...volumeOptions, directory: paths.backups }, volumes),
-    volumeCopies: new VolumeCopies(volumeOptions, volumes),
+    volumeCopies,
     check: new Check({ database, journal, host, pools, volumes, paths, records }),
     images,
     profiles,

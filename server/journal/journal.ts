@@ -202,7 +202,7 @@ export class Journal {
 
 /** Whether settling `row` later would meet what an intent of `kind` is about to make: it takes away or renames something of that name. */
 function isInTheWay(row: { kind: string; payload: string }, kind: string, payload: object): boolean {
-  if (!/\.(create|delete|rename)$/.test(row.kind) || nounOf(row.kind) !== nounOf(kind)) return false;
+  if (!/\.(create|delete|rename|refresh)$/.test(row.kind) || nounOf(row.kind) !== nounOf(kind)) return false;
   const ours = payload as Record<string, unknown>, other = JSON.parse(row.payload) as Record<string, unknown>;
   if (other.pool !== ours.pool || other.type !== ours.type) return false;
   return [ours.name, ours.to].some((name) => name !== undefined && (name === other.name || name === other.to));

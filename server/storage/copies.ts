@@ -1,10 +1,10 @@
 import type { Config, StorageVolumesPost } from "../../api/types.ts";
-import { LidoError } from "../../api/errors.ts";
 import type { Operation } from "../operations/operations.ts";
 import { showProgress } from "../operations/progress.ts";
 import type { Row } from "../state/database.ts";
 import { sizeOf } from "./config.ts";
 import { copyVolume, planCopy } from "./planner.ts";
+import { VolumeRefresh } from "./refresh.ts";
 import { onDisk } from "./rows.ts";
 import { lockName, url, type Volumes, type VolumesOptions } from "./volumes.ts";
 
@@ -19,18 +19,21 @@ interface Source {
 export class VolumeCopies {
   readonly #options: VolumesOptions;
   readonly #volumes: Volumes;
+  readonly #refresh: VolumeRefresh;
 
   constructor(options: VolumesOptions, volumes: Volumes) {
     this.#options = options;
     this.#volumes = volumes;
+    this.#refresh = new VolumeRefresh(options, volumes);
   }
 
-  /** Makes a custom volume from another one; snapshots come along unless `volume_only`. */
+  /** Makes a custom volume from another one; snapshots come along unless `volume_only`. With `refresh`, one that is there becomes what
+   * its source is. */
   copy(pool: string, post: StorageVolumesPost): Operation {
     const sourcePool = post.source.pool || pool;
     const row = this.#volumes.row(sourcePool, "custom", post.source.name);
     if (post.source.refresh && this.#volumes.find(pool, onDisk("custom", post.name))) {
-      throw new LidoError("not_implemented", "Refreshing an existing copy isn't supported: delete it and copy anew");
+      return this.#refresh.start(pool, post);
     }
     const source: Source = { pool: sourcePool, row, withSnapshots: !post.source.volume_only };
     return this.#start("Copying storage volume", source, pool, post, false);

@@ -39,6 +39,8 @@ export function planCopy(source: Place, target: Place, withSnapshots = false): C
 export interface CopyVolumeOptions extends CopyOptions {
   /** Names of the source's snapshots to take along, the oldest first. */
   readonly snapshots?: readonly string[];
+  /** Snapshots that the target is to have of another volume of its pool instead, the oldest first. */
+  readonly kept?: { readonly volume: Volume; readonly snapshots: readonly string[] };
 }
 
 /** Makes `target` a copy of `source`. On failure the caller deletes what there is of `target`.
@@ -50,11 +52,13 @@ export async function copyVolume(
   plan: CopyPlan,
   options: CopyVolumeOptions = {},
 ): Promise<void> {
-  const { snapshots = [], ...copy } = options;
+  const { snapshots = [], kept, ...copy } = options;
+  if (kept) return await copyKeeping({ host, mounts }, source, target, plan, kept, copy);
   if (snapshots.length > 0 && !target.driver.facets.snapshot) {
     throw new LidoError("bad_request", `Cannot copy snapshots: ${target.driver.absent.snapshot}`);
   }
-  if (plan.method === "files") return await copyFiles(host, mounts, source, target, snapshots, copy);
+  const states = [...snapshots.map((snapshot) => at(source, snapshot)), source];
+  if (plan.method === "files") return await copyFiles(host, mounts, states, target, copy);
   const { sizeBytes: _, ...unlimited } = copy;
   if (plan.method === "send") return await sendAll(source, target, snapshots, copy, unlimited);
   try {
@@ -63,7 +67,32 @@ export async function copyVolume(
   } catch (error) {
     if (!(error instanceof CannotShrink)) throw error;
     await target.driver.delete(target.volume);
-    await copyFiles(host, mounts, source, target, snapshots, copy);
+    await copyFiles(host, mounts, states, target, copy);
+  }
+}
+
+/** Makes `target` what `source` is now, with the snapshots of another volume behind it: blocks are shared with those where the driver can, whatever
+ * way the content comes; else the volume goes through their states. */
+async function copyKeeping(
+  { host, mounts }: { readonly host: Host; readonly mounts: MountedVolumes },
+  source: Place,
+  target: Place,
+  plan: CopyPlan,
+  kept: NonNullable<CopyVolumeOptions["kept"]>,
+  options: CopyOptions,
+): Promise<void> {
+  const places = kept.snapshots.map((snapshot) => at({ ...target, volume: kept.volume }, snapshot));
+  const { clone } = target.driver.facets;
+  if (!clone?.carriesSnapshots) return await copyFiles(host, mounts, [...places, source], target, options);
+  for (const place of places) await cloneOne(place, at(target, place.volume.snapshot!), {});
+  try {
+    if (plan.method === "clone") return await cloneOne(source, target, options);
+    if (plan.method === "send") return await sendAll(source, target, [], options, {});
+    await copyFiles(host, mounts, [source], target, options);
+  } catch (error) {
+    if (!(error instanceof CannotShrink)) throw error;
+    await target.driver.delete(target.volume);
+    await copyFiles(host, mounts, [...places, source], target, options);
   }
 }
 
@@ -75,17 +104,16 @@ async function cloneOne(source: Place, target: Place, options: CopyOptions): Pro
   await source.driver.facets.clone!.clone(source.volume, target.volume, options);
 }
 
-/** The volume goes through the states that its snapshots hold, one after the other, and is snapshotted in each. */
+/** The volume goes through the states that snapshots hold, one after the other, and is snapshotted in each but the last.
+ * @param states Snapshots, the oldest first, and then what the volume is to be. */
 async function copyFiles(
   host: Host,
   mounts: MountedVolumes,
-  source: Place,
+  states: readonly Place[],
   target: Place,
-  snapshots: readonly string[],
   options: CopyOptions,
 ): Promise<void> {
   await target.driver.create(target.volume, options);
-  const states = [...snapshots.map((snapshot) => at(source, snapshot)), source];
   await using filled = await mounts.use(target.pool, target.volume);
   for (const [index, state] of states.entries()) {
     if (index > 0) await emptyTree(host, filled.path);
@@ -94,8 +122,9 @@ async function copyFiles(
       await fillFrom(host, read.path, filled.path, options);
     }
     await target.driver.flush?.(target.volume);
-    const snapshot = snapshots[index];
-    if (snapshot !== undefined) await target.driver.facets.snapshot!.create(at(target, snapshot).volume);
+    const { snapshot } = state.volume;
+    // The last may itself be a snapshot, of which the target becomes a volume.
+    if (index < states.length - 1) await target.driver.facets.snapshot!.create(at(target, snapshot!).volume);
   }
   await checkLimit(target, options.sizeBytes);
   await (target.driver.flush?.(target.volume) ?? flush(host, filled.path));

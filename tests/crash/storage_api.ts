@@ -34,6 +34,11 @@ export class Api extends Requests {
     return this.create(pool, name, {}, { type: "copy", pool: from, name: "work" });
   }
 
+  /** Brings the volume "gone" up to date. */
+  refresh(from: string, pool: string, name: string, more: object = {}) {
+    return this.create(pool, "gone", {}, { type: "copy", pool: from, name, refresh: true, ...more });
+  }
+
   delete(pool: string, name: string) {
     return this.ask("DELETE", `/storage-pools/${pool}/volumes/custom/${name}`);
   }

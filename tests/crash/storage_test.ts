@@ -73,6 +73,16 @@ const scenarios: readonly Scenario<Api>[] = [
       reset: (api) => api.delete(pool === "a" ? "d" : "a", "new"),
     },
     {
+      name: `refresh within the pool (${pool})`,
+      run: (api) => api.refresh(pool, pool, "keep"),
+      reset: (api) => api.refresh(pool, pool, "work"),
+    },
+    {
+      name: `refresh from another driver, but for the snapshots (${pool})`,
+      run: (api) => api.refresh(pool === "a" ? "d" : "a", pool, "keep", { volume_only: true }),
+      reset: (api) => api.refresh(pool, pool, "work"),
+    },
+    {
       name: `move to another driver (${pool})`,
       run: (api) => api.move(pool, "work", pool === "a" ? "d" : "a", "moved"),
       reset: (api) => api.move(pool === "a" ? "d" : "a", "moved", pool, "work"),
@@ -122,6 +132,7 @@ Deno.test("storage operations cut off at every point", async (t) => {
       await api.ask("POST", `/storage-pools/${pool}/volumes/custom/${name}/snapshots`, { name: "s0" });
       await api.write(pool, name, writeLater);
     }
+    await api.ask("POST", `/storage-pools/${pool}/volumes/custom/keep/snapshots`, { name: "more" });
     await api.copy(pool, pool, "gone");
   }
   const cutOff = new CutOff(daemon, api, () => state(daemon, api));
