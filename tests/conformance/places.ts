@@ -165,6 +165,21 @@ export interface Opened {
 
 /** Makes a pool on `place`, hands it to `test`, and takes everything away again, whatever came of it. */
 export async function withPool(place: Place, test: (opened: Opened) => Promise<void>): Promise<void> {
+  try {
+    await inPool(place, test);
+  } catch (error) {
+    throw unfolded(error);
+  }
+}
+
+/** A test that failed often leaves what cannot be taken away: both reasons are printed, of which a suppressed one would not be. */
+function unfolded(error: unknown): unknown {
+  const all: unknown[] = [];
+  for (; error instanceof SuppressedError; error = error.suppressed) all.unshift(error.error);
+  return all.length === 0 ? error : new AggregateError([error, ...all], "The test failed, and so did clearing up");
+}
+
+async function inPool(place: Place, test: (opened: Opened) => Promise<void>): Promise<void> {
   await using stack = new AsyncDisposableStack();
   const { base, directory } = stack.use(await (place.filesystem ? mounted(place.filesystem) : plain()));
   await mkdir(join(directory, "disks"));

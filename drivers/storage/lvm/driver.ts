@@ -1,25 +1,10 @@
-import { mkdir, rmdir, statfs } from "node:fs/promises";
+import { mkdir, rmdir } from "node:fs/promises";
 import { dirname } from "node:path";
 import { LidoError } from "../../../api/errors.ts";
 import { parseSizeBytes } from "../../../api/size.ts";
 import { CommandError, type Host } from "../../host/host.ts";
 import { pathOf, setOwner } from "../directory_volumes.ts";
-import type {
-  Clone,
-  CopyOptions,
-  CreateOptions,
-  Driver,
-  Facets,
-  Health,
-  Leftover,
-  Pool,
-  Quota,
-  Resize,
-  Resources,
-  Volume,
-} from "../driver.ts";
-import { CannotShrink } from "../driver.ts";
-import { describe } from "../layout.ts";
+import type { CreateOptions, Driver, Facets, Health, Leftover, Pool, Resize, Resources, Volume } from "../driver.ts";
 import { filesystemDefault, filesystemOn, Filesystems, type FilesystemType, snapshotOptions } from "./filesystem.ts";
 import {
   devicePath,
@@ -32,9 +17,11 @@ import {
   volumeOf,
 } from "./layout.ts";
 import { flush } from "../tree.ts";
+import { LvmClone } from "./clone.ts";
 import { LvmSnapshots } from "./snapshots.ts";
 import { healthOf, refuseFull, type ThinStatus, thinStatus } from "./thin_status.ts";
 import type { LogicalVolume, LvmTool } from "./tool.ts";
+import { LvmQuota } from "./volume_size.ts";
 
 /** LXD's, for volumes of block devices. */
 export const sizeDefault = "10GiB", mountOptionsDefault = "discard";
@@ -53,6 +40,7 @@ export class LvmDriver implements Driver {
   readonly host: Host;
   readonly tool: LvmTool;
   readonly filesystems: Filesystems;
+  readonly quota: LvmQuota;
   /** Size in bytes, by logical name. */
   readonly sizes = new Map<string, bigint>();
   /** By logical name, as far as it was seen. */
@@ -79,6 +67,7 @@ export class LvmDriver implements Driver {
     this.pool = pool;
     this.tool = tool;
     this.filesystems = new Filesystems(host);
+    this.quota = new LvmQuota(this);
     this.group = groupName(pool);
     this.thinPool = thinPoolName(pool);
     this.idmappedMounts = options.idmappedMounts;
@@ -87,8 +76,8 @@ export class LvmDriver implements Driver {
     const { thinPool } = this;
     this.facets = {
       snapshot: new LvmSnapshots(this),
-      quota: this.#quota(),
-      ...(thinPool === undefined ? {} : { clone: this.#clone(), health: this.#health(thinPool) }),
+      quota: this.quota,
+      ...(thinPool === undefined ? {} : { clone: new LvmClone(this), health: this.#health(thinPool) }),
       ...(options.resize ? { resize: options.resize } : {}),
     };
     this.absent = {
@@ -139,7 +128,7 @@ export class LvmDriver implements Driver {
         ),
     });
     this.types.set(name, type);
-    await this.#mountAt(volume, name, type, []);
+    await this.mountAt(volume, name, type, []);
     await setOwner(this.path(volume), options);
     await this.unmount(volume);
   }
@@ -148,7 +137,7 @@ export class LvmDriver implements Driver {
     const { snapshot: _, ...parent } = volume;
     const name = this.name(parent);
     const snapshots = this.snapshotNames(parent).map((snapshot): Volume => ({ ...parent, snapshot }));
-    for (const one of [...snapshots, parent]) await this.#unmountOnly(one);
+    for (const one of [...snapshots, parent]) await this.unmountOnly(one);
     const names = [
       ...snapshots.map((one) => this.name(one)),
       temporaryName(name, "new"),
@@ -182,7 +171,7 @@ export class LvmDriver implements Driver {
       this.types.set(name, type);
       const options = (volume.config?.["block.mount_options"] || this.pool.config["volume.block.mount_options"] ||
         mountOptionsDefault).split(",");
-      await this.#mountAt(volume, name, type, volume.snapshot === undefined ? options : snapshotOptions(type));
+      await this.mountAt(volume, name, type, volume.snapshot === undefined ? options : snapshotOptions(type));
     } catch (error) {
       await this.deactivate(volume);
       throw error;
@@ -190,7 +179,7 @@ export class LvmDriver implements Driver {
   }
 
   async unmount(volume: Volume): Promise<void> {
-    await this.#unmountOnly(volume);
+    await this.unmountOnly(volume);
     if (this.sizes.has(this.name(volume))) await this.deactivate(volume);
   }
 
@@ -254,10 +243,10 @@ export class LvmDriver implements Driver {
         if (await this.host.mounts.at(this.path(one))) return;
       }
     }
-    await this.#deactivateLogical(name);
+    await this.deactivateLogical(name);
   }
 
-  async #deactivateLogical(name: string): Promise<void> {
+  async deactivateLogical(name: string): Promise<void> {
     // The kernel lets a dead container's mounts go a moment after its last process, and tells nobody.
     for (let attempt = 0; attempt < releaseTries; attempt++) {
       if (await this.tool.deactivate(this.group, name)) return;
@@ -316,79 +305,19 @@ export class LvmDriver implements Driver {
     if (type) this.types.set(to, type);
   }
 
-  /** Grows or shrinks a logical volume and what is on it. @param name May be a temporary one, which has its parent's place. */
-  async resize(volume: Volume, name: string, sizeBytes: bigint): Promise<void> {
-    const before = this.sizes.get(name)!;
-    const after = extents(sizeBytes);
-    if (after === before) return;
-    const path = this.path(volume);
-    const isMounted = await this.host.mounts.at(path) !== undefined;
-    if (!isMounted) await this.tool.activate(this.group, name);
-    try {
-      const type = await filesystemOn(this.device(name));
-      const isFixed = this.thinPool === undefined && this.snapshotNames(volume).length > 0;
-      if (isFixed) {
-        throw new LidoError("bad_request", `Cannot resize ${describe(volume)}: classic volumes with snapshots cannot`);
-      }
-      if (after > before) await this.#grow(volume, name, type, after, isMounted);
-      else await this.#shrink(volume, name, type, after, isMounted);
-    } finally {
-      if (!isMounted) await this.#unmountOnly(volume);
-      if (!isMounted) await this.tool.deactivate(this.group, name);
-    }
-    this.sizes.set(name, after);
-  }
-
   /** @throws {LidoError} unavailable when the thin pool has no room for another volume. */
   refuseFull(): void {
     const status = this.#status();
     if (status) refuseFull(this.pool.name, this.thinPool!, status);
   }
 
-  async #grow(
-    volume: Volume,
-    name: string,
-    type: FilesystemType,
-    sizeBytes: bigint,
-    isMounted: boolean,
-  ): Promise<void> {
-    this.refuseFull();
-    await this.tool.resize(this.group, name, sizeBytes);
-    // Mounted, a filesystem grows without being checked before.
-    if (!isMounted) await this.#mountAt(volume, name, type, type === "xfs" ? ["nouuid"] : []);
-    await this.filesystems.grow(this.device(name), type, this.path(volume));
-  }
-
-  async #shrink(
-    volume: Volume,
-    name: string,
-    type: FilesystemType,
-    sizeBytes: bigint,
-    isMounted: boolean,
-  ): Promise<void> {
-    if (type === "xfs") throw new CannotShrink(describe(volume));
-    if (isMounted) throw new LidoError("bad_request", `Cannot shrink ${describe(volume)}: In use`);
-    try {
-      if (type === "ext4") await this.filesystems.shrinkExt4(this.device(name), sizeBytes);
-      else {
-        await this.#mountAt(volume, name, type, []);
-        await this.filesystems.shrinkBtrfs(this.path(volume), sizeBytes);
-        await this.#unmountOnly(volume);
-      }
-    } catch (error) {
-      if (!(error instanceof CommandError)) throw error;
-      throw new LidoError("bad_request", `Cannot shrink ${describe(volume)} to ${sizeBytes} bytes: ${error.message}`);
-    }
-    await this.tool.resize(this.group, name, sizeBytes);
-  }
-
-  async #mountAt(volume: Volume, name: string, type: FilesystemType, options: readonly string[]): Promise<void> {
+  async mountAt(volume: Volume, name: string, type: FilesystemType, options: readonly string[]): Promise<void> {
     const path = this.path(volume);
     await mkdir(path, { recursive: true, mode: 0o100 });
     await this.host.mounts.mount(this.device(name), path, type, options);
   }
 
-  async #unmountOnly(volume: Volume): Promise<void> {
+  async unmountOnly(volume: Volume): Promise<void> {
     const path = this.path(volume);
     await this.host.mounts.unmount(path);
     const quiet = (error: NodeJS.ErrnoException) => {
@@ -410,74 +339,6 @@ export class LvmDriver implements Driver {
 
   #status(): ThinStatus | undefined {
     return this.thinPool === undefined ? undefined : thinStatus(this.group, this.thinPool);
-  }
-
-  #clone(): Clone {
-    return {
-      cost: "instant",
-      carriesSnapshots: true,
-      clone: async (source, target, options: CopyOptions = {}) => {
-        this.refuseFull();
-        await this.settle(source);
-        const name = this.name(target), from = this.name(source);
-        const isSnapshot = target.snapshot !== undefined;
-        await this.copyThin(from, name, target, isSnapshot);
-        if (isSnapshot) return;
-        if (options.sizeBytes !== undefined) await this.resize(target, name, options.sizeBytes);
-        if (options.mode === undefined) return;
-        await this.mount(target);
-        await setOwner(this.path(target), options);
-        await this.unmount(target);
-      },
-    };
-  }
-
-  /** LVM freezes what is mounted while it takes a snapshot, but cannot find a btrfs by its device: that is written out before. */
-  async settle(volume: Volume): Promise<void> {
-    const path = this.path(volume);
-    if (this.types.get(this.name(volume)) !== "btrfs" || !await this.host.mounts.at(path)) return;
-    await flush(this.host, path);
-  }
-
-  /** A thin snapshot that is a volume of its own, with a UUID of its own; inactive. @param volume Whose place it may be mounted at for a moment. */
-  async copyThin(from: string, to: string, volume: Volume, isReadonly: boolean): Promise<void> {
-    const known = this.types.get(from);
-    const isPlain = known === "ext4";
-    const options = { isThin: true, isReadonly: isPlain && isReadonly, isActive: !isPlain };
-    await this.made(to, this.sizes.get(from)!, () => this.tool.snapshot(this.group, from, to, options));
-    try {
-      const type = known ?? await filesystemOn(this.device(to));
-      this.types.set(from, type).set(to, type);
-      if (isPlain) return;
-      if (type === "xfs") {
-        // The log of one that was frozen must be replayed before.
-        await this.#mountAt(volume, to, type, ["nouuid"]);
-        await this.#unmountOnly(volume);
-      }
-      await this.filesystems.renewUuid(this.device(to), type);
-      if (isReadonly) await this.tool.setReadonly(this.group, to);
-    } finally {
-      if (!isPlain) await this.#deactivateLogical(to);
-    }
-  }
-
-  #quota(): Quota {
-    return {
-      isInevitable: true,
-      set: async (volume, sizeBytes) => {
-        if (sizeBytes !== undefined) await this.resize(volume, this.name(volume), sizeBytes);
-      },
-      // deno-lint-ignore require-await -- async as the contract
-      get: async (volume) => this.sizes.get(this.name(volume)),
-      usedBytes: async (volume) => {
-        const path = this.path(volume);
-        if (!await this.host.mounts.at(path)) {
-          throw new LidoError("not_implemented", `Cannot tell what ${describe(volume)} takes up: it is not mounted`);
-        }
-        const { blocks, bfree, bsize } = await statfs(path, { bigint: true });
-        return (blocks - bfree) * bsize;
-      },
-    };
   }
 
   #health(thinPool: string): Health {

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { CommandError, type Host } from "../../host/host.ts";
 import type { Volume } from "../driver.ts";
 import { LvmDriver } from "./driver.ts";
-import { detect } from "./filesystem.ts";
+import { detect, refuseTooSmall } from "./filesystem.ts";
 import { healthOf, parseThinStatus, percentOf, refuseFull } from "./thin_status.ts";
 import { type LogicalVolume, LvmTool } from "./tool.ts";
 
@@ -159,4 +159,14 @@ Deno.test("lvm: the filling of a thin pool, from the kernel's status", () => {
   for (const nonsense of ["", "x", "1 2/3", "1 a/b c/d - rw"]) {
     assert.throws(() => parseThinStatus(nonsense), /Cannot read the status/, nonsense);
   }
+});
+
+Deno.test("lvm: a btrfs is not resized to less than the kernel makes of one; it says so first", () => {
+  const MiB = 1024n * 1024n;
+  assert.throws(
+    () => refuseTooSmall("custom volume v", "btrfs", 252n * MiB),
+    { message: "Cannot resize custom volume v to 264241152 bytes: btrfs can be resized to 268435456 bytes at least" },
+  );
+  refuseTooSmall("custom volume v", "btrfs", 256n * MiB);
+  refuseTooSmall("custom volume v", "ext4", 4n * MiB);
 });

@@ -42,6 +42,18 @@ export function detect(head: Uint8Array): FilesystemType | undefined {
   )?.type;
 }
 
+/** The kernel refuses to make a btrfs any size below this, even to grow it to one. @see btrfs_ioctl_resize in linux/fs/btrfs/ioctl.c */
+const btrfsResizedBytesMin = 256n * 1024n * 1024n;
+
+/** @param what Names the volume. @throws {LidoError} bad_request when its filesystem cannot be made so small, or grown to what is so small still. */
+export function refuseTooSmall(what: string, type: FilesystemType, sizeBytes: bigint): void {
+  if (type !== "btrfs" || sizeBytes >= btrfsResizedBytesMin) return;
+  throw new LidoError(
+    "bad_request",
+    `Cannot resize ${what} to ${sizeBytes} bytes: btrfs can be resized to ${btrfsResizedBytesMin} bytes at least`,
+  );
+}
+
 /** How a snapshot is mounted beside its parent. A mounted origin was frozen when it was taken: its content is whole, though the log of xfs is not
  * empty, and a snapshot cannot be written to. @see xfs(5) */
 export function snapshotOptions(type: FilesystemType): string[] {

@@ -1,5 +1,6 @@
 import { LidoError } from "../../../api/errors.ts";
 import type { Snapshots, Volume } from "../driver.ts";
+import { copyThin, settle } from "./clone.ts";
 import type { LvmDriver } from "./driver.ts";
 import { filesystemOn } from "./filesystem.ts";
 import { temporaryName } from "./layout.ts";
@@ -21,10 +22,10 @@ export class LvmSnapshots implements Snapshots {
     const driver = this.#driver;
     const name = driver.name(snapshot), parent = driver.name(parentOf(snapshot));
     driver.refuseFull();
-    await driver.settle(parentOf(snapshot));
+    await settle(driver, parentOf(snapshot));
     const isThin = driver.thinPool !== undefined;
     const isBtrfs = await this.#isBtrfs(parentOf(snapshot));
-    if (isThin && isBtrfs) return await driver.copyThin(parent, name, snapshot, true);
+    if (isThin && isBtrfs) return await copyThin(driver, parent, name, snapshot, true);
     await driver.made(
       name,
       driver.sizes.get(parent)!,
@@ -79,10 +80,10 @@ export class LvmSnapshots implements Snapshots {
     const name = driver.name(parent), made = temporaryName(name, "new"), kept = temporaryName(name, "old");
     driver.refuseFull();
     await driver.remove(...[made, kept].filter((one) => driver.sizes.has(one)));
-    await driver.copyThin(driver.name(snapshot), made, parent, false);
+    await copyThin(driver, driver.name(snapshot), made, parent, false);
     // The volume keeps the size that it has now.
     if (driver.sizes.get(made)! < driver.sizes.get(name)!) {
-      await driver.resize(parent, made, driver.sizes.get(name)!);
+      await driver.quota.resize(parent, made, driver.sizes.get(name)!);
     }
     await driver.renameLogical(name, kept);
     try {

@@ -50,12 +50,12 @@ export function percentOf({ used, total }: Filling): bigint {
 
 /** @throws {LidoError} unavailable when no more volumes may be made. */
 export function refuseFull(pool: string, thinPool: string, status: ThinStatus): void {
-  for (const  of of["data", "metadata"] as const) {
-    const percent = percentOf(status[of]);
+  for (const kind of ["data", "metadata"] as const) {
+    const percent = percentOf(status[kind]);
     if (percent < refusedPercent) continue;
     throw new LidoError(
       "unavailable",
-      `Storage pool "${pool}" has no room for more: ${percent} % of the ${of} of thin pool "${thinPool}" is used, ` +
+      `Storage pool "${pool}" has no room for more: ${percent} % of the ${kind} of thin pool "${thinPool}" is used, ` +
         `from ${refusedPercent} % on nothing is made`,
     );
   }
