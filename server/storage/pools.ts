@@ -430,10 +430,10 @@ export class Pools {
 
   /** What was mounted over the pool is not ours to empty. @throws {LidoError} unavailable. */
   async #refuseCovered(name: string, config: Config): Promise<void> {
-    const reason = this.#drivers.has(name) ? this.reason(name) : undefined;
+    const isReplaced = this.#drivers.has(name) && this.#presences.get(name)?.isReplaced();
     const { root } = this.#poolOf(name, config);
-    if (reason === undefined || !await this.#options.host.mounts.at(root)) return;
-    throw new LidoError("unavailable", `Cannot delete storage pool "${name}": ${reason}`);
+    if (!isReplaced || !await this.#options.host.mounts.at(root)) return;
+    throw new LidoError("unavailable", `Cannot delete storage pool "${name}": ${this.reason(name)}`);
   }
 
   #poolOf(name: string, config: Config): Pool {

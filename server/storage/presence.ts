@@ -32,6 +32,12 @@ export class Presence {
     if (!isSame(root, this.#rootWas)) return `It is not mounted at "${this.#root}" any more, or something else is`;
     return undefined;
   }
+
+  /** Whether something that is not it has its place, which must not be taken away for it. */
+  isReplaced(): boolean {
+    const file = this.#file === undefined ? undefined : look(this.#file), root = look(this.#root);
+    return (file !== undefined && !isSame(file, this.#fileWas)) || (root !== undefined && !isSame(root, this.#rootWas));
+  }
 }
 
 function look(path: string): BigIntStats | undefined {
