@@ -193,7 +193,12 @@ export class BtrfsDriver implements Driver {
         await this.#copy(this.path(snapshot), temporary, { readonly: false });
         limitQuotaGroup(temporary, quotaGroup(this.path(parent))?.limitBytes);
         exchange(temporary, this.path(parent));
-        await this.#flush();
+        try {
+          await this.#flush();
+        } catch (error) {
+          exchange(temporary, this.path(parent)); // who is told of a failure has the content from before
+          throw error;
+        }
       },
       afterRestore: (parent) => this.#remove(join(this.pool.root, temporaryOf(parent, "restore"))),
       list: (parent) =>
