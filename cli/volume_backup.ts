@@ -1,4 +1,6 @@
 /** The download and the upload of a volume's backup, as streams. */
+import { once } from "node:events";
+import type { WriteStream } from "node:fs";
 import type { Operation } from "../api/types.ts";
 import { openEnvelope, url } from "./client/client.ts";
 import { UsageError } from "./client/errors.ts";
@@ -22,38 +24,51 @@ export async function exportVolume(
   const { rm } = await import("node:fs/promises");
   const { pipeline } = await import("node:stream/promises");
   const { requestStream } = await import("./client/http.ts");
+  const isFile = path !== "-";
+  const target = createWriteStream(path, isFile ? { flags: "wx", mode: 0o600 } : { fd: 1 });
+  // Before the daemon has work with it.
+  if (isFile) await opened(target, path);
   const backups = url`/1.0/storage-pools/${pool}/volumes/custom/${volume}/backups`;
-  const operation = await io.client.change("POST", backups, {
-    name: "",
-    volume_only: options.volumeOnly,
-    optimized_storage: options.optimized,
-    compression_algorithm: options.compression,
-  });
-  const name = operation?.resources.backups?.[0]?.split("/").at(-1) ?? "";
-  const backup = `${backups}/${name}`;
   try {
-    const reply = await requestStream(io.client.endpoint, { method: "GET", path: `${backup}/export` });
-    if (reply.statusCode !== 200) {
-      const chunks: Uint8Array[] = [];
-      for await (const chunk of reply) chunks.push(chunk as Uint8Array);
-      openEnvelope({
-        status: reply.statusCode ?? 0,
-        header: () => undefined,
-        text: Buffer.concat(chunks).toString("utf8"),
-      });
-    }
-    const isFile = path !== "-";
-    const target = createWriteStream(path, isFile ? { flags: "wx", mode: 0o600 } : { fd: 1 });
+    const operation = await io.client.change("POST", backups, {
+      name: "",
+      volume_only: options.volumeOnly,
+      optimized_storage: options.optimized,
+      compression_algorithm: options.compression,
+    });
+    const name = operation?.resources.backups?.[0]?.split("/").at(-1) ?? "";
+    const backup = `${backups}/${name}`;
     try {
+      const reply = await requestStream(io.client.endpoint, { method: "GET", path: `${backup}/export` });
+      if (reply.statusCode !== 200) {
+        const chunks: Uint8Array[] = [];
+        for await (const chunk of reply) chunks.push(chunk as Uint8Array);
+        openEnvelope({
+          status: reply.statusCode ?? 0,
+          header: () => undefined,
+          text: Buffer.concat(chunks).toString("utf8"),
+        });
+      }
       await pipeline(reply, target);
-    } catch (error) {
-      const { code } = error as NodeJS.ErrnoException;
-      if (code === "EEXIST") throw new UsageError(`Cannot write "${path}": it exists`);
-      if (isFile) await rm(path, { force: true });
-      throw code === "ECONNRESET" ? new Error("The daemon could not finish the backup; its log says why") : error;
+    } finally {
+      await io.client.change("DELETE", backup);
     }
-  } finally {
-    await io.client.change("DELETE", backup);
+  } catch (error) {
+    target.destroy();
+    if (isFile) await rm(path, { force: true });
+    if ((error as NodeJS.ErrnoException).code !== "ECONNRESET") throw error;
+    throw new Error("The daemon could not finish the backup; its log says why");
+  }
+}
+
+/** @throws {UsageError} when a file is there, or cannot be made. */
+async function opened(target: WriteStream, path: string): Promise<void> {
+  try {
+    await once(target, "open");
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    const reason = code === "EEXIST" ? "it exists" : code === "ENOENT" ? "no such directory" : `${code}`;
+    throw new UsageError(`Cannot write "${path}": ${reason}`);
   }
 }
 

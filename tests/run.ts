@@ -34,6 +34,13 @@ const suites: readonly Suite[] = [
   { name: "property", argv: test("tests/property"), limitS: 300 },
   { name: "system", argv: test("tests/system"), limitS: 1200 },
   { name: "soak", argv: test("tests/soak/exec_test.ts"), limitS: 480 },
+  {
+    name: "soak-exec",
+    argv: test("tests/soak/exec_test.ts"),
+    limitS: 1800,
+    isSlow: true,
+    environment: { LIDO_SOAK_COMMANDS: "6000" },
+  },
   { name: "soak-mounts", argv: test("tests/soak/mounts_test.ts"), limitS: 1800, isSlow: true },
   // Every third point of what was seen to pass; "crash-each" is each point of all. Together with the rest that would take more than twenty minutes.
   {

@@ -7,11 +7,16 @@ const O_DIRECTORY = 0x10000, O_CLOEXEC = 0x80000;
 const BTRFS_IOC_TREE_SEARCH = 0xd0009411, BTRFS_IOC_INO_LOOKUP = 0xd0009412;
 /** _IOW(0x94, 42, struct btrfs_ioctl_qgroup_create_args), _IOR(0x94, 43, struct btrfs_ioctl_qgroup_limit_args). */
 const BTRFS_IOC_QGROUP_CREATE = 0x4010942a, BTRFS_IOC_QGROUP_LIMIT = 0x8030942b;
+/** _IOW(0x94, 44, struct btrfs_ioctl_quota_rescan_args). */
+const BTRFS_IOC_QUOTA_RESCAN = 0x4040942c;
+const rescanBytes = 64;
+/** BTRFS_QGROUP_STATUS_FLAG_RESCAN, _INCONSISTENT. */
+const rescanning = 2n, inconsistent = 4n;
 const searchBytes = 4096, keyBytes = 104, headerBytes = 32;
 const topInode = 256n, rootTree = 1n, quotaTree = 8n;
 const rootItem = 132, statusItem = 240, infoItem = 242, limitItem = 244;
 const limitsReferenced = 1n, noLimit = 0xffff_ffff_ffff_ffffn;
-const ENOENT = 2, EBUSY = 16, ENOTCONN = 107;
+const ENOENT = 2, EBUSY = 16, ENOTCONN = 107, EINPROGRESS = 115;
 
 export interface QuotaGroup {
   readonly referencedBytes: bigint;
@@ -21,6 +26,22 @@ export interface QuotaGroup {
 /** @returns Whether quotas are on in the filesystem of `path`. */
 export function hasQuota(path: string): boolean {
   return within(path, (fd) => search(fd, quotaTree, { type: statusItem, offset: 0n }) !== undefined);
+}
+
+/** Whether the kernel has given up counting, and with it holding anybody to a limit, until it is told to count anew: it does when a group is taken
+ * away whose numbers are not 0, and from 6.8 on when a large subvolume is deleted. */
+export function needsRescan(path: string): boolean {
+  return within(path, needsRescanOf);
+}
+
+/** Starts to count anew; it goes on in the kernel. */
+export function startRescan(path: string): void {
+  within(path, (fd) => {
+    isDone("count quotas anew", libc.ioctl(fd, BTRFS_IOC_QUOTA_RESCAN, new Uint8Array(rescanBytes)), [
+      EINPROGRESS,
+      ENOTCONN,
+    ]);
+  });
 }
 
 /** @param path Of a subvolume. @returns undefined when quotas are off. What was written a moment ago counts after a sync. */
@@ -54,28 +75,42 @@ export function subvolumeId(path: string): bigint {
   return within(path, idOf);
 }
 
-/** Takes the groups of subvolumes that were deleted away. @returns Those that the kernel keeps until it has cleared their subvolume away; from 6.10
- * on it then takes the group along. */
+/** Takes the groups of subvolumes that were deleted away. @returns Those that stay until the kernel has cleared their subvolume away and counted
+ * that; from 6.10 on it then takes the group along. */
 export function destroyQuotaGroups(path: string, ids: readonly bigint[]): bigint[] {
   return within(path, (fd) => ids.filter((id) => !destroy(fd, id)));
 }
 
-/** Takes away every group whose subvolume is gone: what a kill between the two left. */
-export function destroyStaleQuotaGroups(path: string): void {
-  within(path, (fd) => {
+/** @returns Every group whose subvolume is gone: what a kill between the two left. */
+export function staleQuotaGroups(path: string): bigint[] {
+  return within(path, (fd) => {
+    const stale: bigint[] = [];
     // From the first subvolume's on; those from 2^48 on are people's own, of higher levels.
     const lastId = (1n << 48n) - 1n;
     for (let id = topInode; id <= lastId; id++) {
       const found = search(fd, quotaTree, { type: infoItem, offset: id, lastOffset: lastId });
-      if (!found) return;
+      if (!found) return stale;
       id = found.offset;
-      if (!search(fd, rootTree, { objectid: id, type: rootItem, offset: 0n, lastOffset: noLimit })) destroy(fd, id);
+      if (!search(fd, rootTree, { objectid: id, type: rootItem, offset: 0n, lastOffset: noLimit })) stale.push(id);
     }
+    return stale;
   });
+}
+
+function needsRescanOf(fd: number): boolean {
+  const status = search(fd, quotaTree, { type: statusItem, offset: 0n });
+  return status !== undefined && (status.data.getBigUint64(16, true) & (rescanning | inconsistent)) === inconsistent;
+}
+
+/** Its numbers fall to 0 only with the transaction in which its subvolume went. To take it away before would make the kernel give up counting. */
+function isCounted(fd: number, id: bigint): boolean {
+  const info = search(fd, quotaTree, { type: infoItem, offset: id });
+  return info !== undefined && [8, 16, 24, 32].some((at) => info.data.getBigUint64(at, true) !== 0n);
 }
 
 /** @returns Whether it is gone. */
 function destroy(fd: number, id: bigint): boolean {
+  if (isCounted(fd, id) && !needsRescanOf(fd)) return false;
   const argument = new Uint8Array(new BigUint64Array([0n, id]).buffer);
   if (Number(libc.ioctl(fd, BTRFS_IOC_QGROUP_CREATE, argument)) >= 0) return true;
   const failed = errno();

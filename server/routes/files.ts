@@ -6,6 +6,7 @@ import { z } from "zod";
 import { LidoError } from "../../api/errors.ts";
 import { fileEntrySchema } from "../../api/types.ts";
 import type { FileInfo } from "../../drivers/host/tree_files.ts";
+import { limitDownload, limitUpload } from "../http/stall.ts";
 import {
   deleteFile,
   type FileMaking,
@@ -21,7 +22,6 @@ import { done, route, type RouteRequest, sync } from "./route.ts";
 
 const idMax = 4_294_967_294;
 const linkMaxBytes = 4095;
-const stallMaxMs = 300_000;
 
 export interface FilesOptions {
   readonly path: string;
@@ -50,7 +50,7 @@ export function addFiles(app: OpenAPIHono, { path, tag, open }: FilesOptions): v
       // The tree is used until the last byte has gone, or the client.
       const rest = undo.move();
       stream.once("close", () => void rest.disposeAsync());
-      answer = bytes(Readable.toWeb(limited(stream)) as unknown as globalThis.ReadableStream, sizeBytes);
+      answer = bytes(Readable.toWeb(limitDownload(stream)) as unknown as globalThis.ReadableStream, sizeBytes);
     } else answer = await show(request, tree, file, info);
     for (const [name, value] of Object.entries(headersOf(info))) answer.headers.set(name, value);
     return answer;
@@ -66,7 +66,7 @@ export function addFiles(app: OpenAPIHono, { path, tag, open }: FilesOptions): v
     const making = makingOf(request);
     await using tree = await open(request);
     const body = request.c.req.raw.body as unknown as ReadableStream<Uint8Array> | null;
-    const content = body ? limited(Readable.fromWeb(body)) : Readable.from([]);
+    const content = body ? limitUpload(Readable.fromWeb(body)) : Readable.from([]);
     await makeFile(tree, file, making, making.type === "symlink" ? { target: await readTarget(content) } : content);
     return done(request.c);
   });
@@ -81,38 +81,6 @@ export function addFiles(app: OpenAPIHono, { path, tag, open }: FilesOptions): v
       return done(request.c);
     },
   );
-}
-
-/** A client that neither sends nor takes anything keeps a volume from being restored or deleted: not for ever. */
-function limited(stream: Readable): Readable {
-  let timer: NodeJS.Timeout | undefined;
-  const restart = () => {
-    clearTimeout(timer);
-    timer = setTimeout(() => {
-      const reason = new LidoError("bad_request", "The transfer stood still for too long");
-      stream.destroy(reason);
-      moving.destroy(reason);
-    }, stallMaxMs);
-  };
-  const moving = Readable.from(
-    (async function* () {
-      try {
-        for await (const chunk of stream) {
-          restart();
-          yield chunk;
-        }
-      } finally {
-        clearTimeout(timer);
-        stream.destroy();
-      }
-    })(),
-    { objectMode: false },
-  );
-  restart();
-  return moving.once("close", () => {
-    clearTimeout(timer);
-    stream.destroy();
-  });
 }
 
 function bytes(body: globalThis.ReadableStream | string, length: number): Response {

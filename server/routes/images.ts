@@ -6,6 +6,7 @@ import { imageAliasEntrySchema, imageAliasesPostSchema, imagePutSchema, imageSch
 import { LidoError } from "../../api/errors.ts";
 import { filterBy } from "../filter/filter.ts";
 import type { Context } from "../context.ts";
+import { limitDownload, limitUpload } from "../http/stall.ts";
 import { background, checkEtag, created, done, newApp, route, sync } from "./route.ts";
 
 const tag = "images";
@@ -42,7 +43,7 @@ export function imageRoutes({ images }: Pick<Context, "images">): OpenAPIHono {
       throw new LidoError("not_implemented", "Only uploaded images can be imported: a tarball, or metadata and rootfs");
     }
     const body = c.req.raw.body as unknown as ReadableStream<Uint8Array> | null;
-    const operation = await images.import(body ? Readable.fromWeb(body) : Readable.from([]), {
+    const operation = await images.import(body ? limitUpload(Readable.fromWeb(body)) : Readable.from([]), {
       contentType,
       filename: (c.req.header("x-lxd-filename") ?? "").split("/").at(-1)!.slice(0, 255),
       isPublic: /^(1|true)$/.test(c.req.header("x-lxd-public") ?? ""),
@@ -75,7 +76,7 @@ export function imageRoutes({ images }: Pick<Context, "images">): OpenAPIHono {
   route(app, { method: "get", path: `${one}/export`, summary: "The image's files", tag }, async ({ param }) => {
     const { image, files } = await images.export(param("fingerprint"));
     const [first, second] = files;
-    const web = (stream: Readable) => Readable.toWeb(stream) as unknown as globalThis.ReadableStream;
+    const web = (stream: Readable) => Readable.toWeb(limitDownload(stream)) as unknown as globalThis.ReadableStream;
     if (!second) {
       return new Response(web(first!.open()), {
         headers: {

@@ -18,6 +18,7 @@ import {
 import type { Context } from "../context.ts";
 import { volumeTypes } from "../storage/volume_options.ts";
 import { filterBy } from "../filter/filter.ts";
+import { limitDownload, limitUpload } from "../http/stall.ts";
 import { addFiles } from "./files.ts";
 import { background, checkEtag, created, done, newApp, route, type RouteRequest, sync } from "./route.ts";
 
@@ -82,7 +83,11 @@ function addVolumes(
         const name = c.req.header("x-lxd-name") ?? "";
         return background(
           c,
-          await volumeBackups.import(param("pool"), name, body ? Readable.fromWeb(body) : Readable.from([])),
+          await volumeBackups.import(
+            param("pool"),
+            name,
+            body ? limitUpload(Readable.fromWeb(body)) : Readable.from([]),
+          ),
         );
       },
     }, async (request) => {
@@ -199,7 +204,7 @@ function addBackups(app: OpenAPIHono, { volumeBackups }: Services): void {
   );
   route(app, { method: "get", path: `${path}/export`, summary: "Download a backup", tag }, async (request) => {
     const stream = await volumeBackups.export(...keyed(request), request.param("backup"));
-    return new Response(Readable.toWeb(stream) as unknown as globalThis.ReadableStream, {
+    return new Response(Readable.toWeb(limitDownload(stream)) as unknown as globalThis.ReadableStream, {
       headers: { "content-type": "application/octet-stream" },
     });
   });

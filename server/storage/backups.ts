@@ -2,6 +2,7 @@ import { randomUUID } from "node:crypto";
 import { rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { PassThrough, Readable } from "node:stream";
+import { pipeline } from "node:stream/promises";
 import { LidoError, messageOf } from "../../api/errors.ts";
 import type { Config, StorageVolumeBackup, StorageVolumeBackupsPost } from "../../api/types.ts";
 import { CommandError, type PipedCommand } from "../../drivers/host/host.ts";
@@ -143,10 +144,8 @@ export class VolumeBackups {
       const argv = compressors[compression]!;
       const last = argv.length === 0 ? tar : host.pipe(argv, { stdin: tar.stdout, signal: abort.signal });
       started.resolve();
-      for await (const chunk of last.stdout) {
-        if (!output.write(chunk)) await new Promise((resolve) => output.once("drain", resolve).once("close", resolve));
-        if (output.destroyed) break;
-      }
+      // Not ended with its source: a tool that failed ends its output too.
+      await pipeline(last.stdout, output, { end: false });
       await Promise.all([tar.done, last.done]);
     };
     void this.#volumes.locks.hold([lockName(pool, stored)], run).then(

@@ -31,6 +31,18 @@ export class RawClient {
     });
   }
 
+  /** Asks, and hangs up, the answer read or not. @param afterMs From when the request has gone. */
+  async giveUp(path: string, afterMs: number): Promise<void> {
+    const outgoing = request({ socketPath: this.#socket, path, agent: false });
+    outgoing.on("error", () => {});
+    // Never read: what is on its way stands still.
+    outgoing.on("response", (incoming) => incoming.on("error", () => {}));
+    const closed = new Promise((resolve) => outgoing.once("close", resolve));
+    outgoing.end();
+    setTimeout(() => outgoing.destroy(), afterMs);
+    await closed;
+  }
+
   /** Starts a command whose websockets are the caller's to connect. */
   async exec(instance: string, command: readonly string[], rest: object = {}): Promise<RawExec> {
     const post = { command, "wait-for-websocket": true, ...rest };

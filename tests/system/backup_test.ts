@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import {
   chmodSync,
   chownSync,
+  existsSync,
   linkSync,
   lstatSync,
   mkdirSync,
@@ -16,6 +17,7 @@ import { join } from "node:path";
 import { command, succeed } from "../support/command.ts";
 import { Daemon, executable, projectRoot } from "../support/daemon.ts";
 import { craftedArchive } from "../support/image.ts";
+import { RawClient } from "../support/raw.ts";
 
 /** Path → what it is, for a whole tree. */
 function tree(root: string): Record<string, string> {
@@ -96,6 +98,18 @@ Deno.test("backups of volumes", async (t) => {
     assert.deepEqual(await daemon.query("/1.0/storage-pools/plain/volumes/custom/piped/snapshots"), []);
     assert.deepEqual(await daemon.query("/1.0/storage-pools/fast/volumes/custom/source/backups"), []);
     await daemon.ok("storage", "volume", "delete", "plain", "piped");
+  });
+
+  await t.step("a download that is given up at any moment lets go of the volume", async () => {
+    const raw = new RawClient(daemon.directory);
+    const backups = "/1.0/storage-pools/plain/volumes/custom/given/backups";
+    await daemon.ok("storage", "volume", "create", "plain", "given");
+    writeFileSync(join(at("plain", "given"), "big"), Buffer.alloc(4 << 20, "what does not fit into any buffer"));
+    const made = await raw.ask("POST", backups, { name: "b", compression_algorithm: "none" });
+    await raw.wait(made.body.metadata.id);
+    for (let round = 0; round < 60; round++) await raw.giveUp(`${backups}/b/export`, round);
+    await daemon.ok("storage", "volume", "delete", "plain", "given");
+    assert.deepEqual(readdirSync(join(daemon.directory, "backups")), []);
   });
 
   await t.step("by the real client", async () => {
@@ -220,6 +234,8 @@ Deno.test("backups of volumes", async (t) => {
         /Volume by that name already exists/,
       );
       await daemon.fails(["storage", "volume", "export", "plain", "data", work("backup.gzip")], /it exists/);
+      await daemon.fails(["storage", "volume", "export", "plain", "nosuch", work("x")], /not found/);
+      assert.equal(existsSync(work("x")), false);
       await daemon.fails(["storage", "volume", "export", "plain", "data", work("x"), "--compression", "odd"], /"odd"/);
       await daemon.fails(["storage", "volume", "import", "plain", work("nosuch")], /no such file/);
     },

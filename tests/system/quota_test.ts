@@ -1,5 +1,6 @@
 /** Limits on volumes and root disks, by the real client and ours. */
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { succeed } from "../support/command.ts";
 import { Daemon } from "../support/daemon.ts";
@@ -44,6 +45,33 @@ Deno.test("quotas: set, grow, refuse to shrink below use, lift, live", async (t)
     await daemon.lxc("storage", "volume", "restore", "fast", "v", "s0");
     assert.equal((await state("v")).total, 60 * 1024 * 1024);
     assert.equal((await state("w")).total, 0);
+  });
+
+  await t.step("limits hold however many volumes are deleted, at once or after their bytes were counted", async () => {
+    const pool = join(daemon.directory, "storage-pools/fast");
+    const [id] = (await succeed(["findmnt", "-no", "UUID", pool])).split("\n");
+    const isInconsistent = () => Number(readFileSync(`/sys/fs/btrfs/${id}/qgroups/inconsistent`, "utf8")) === 1;
+    for (let round = 0; round < 8; round++) {
+      await daemon.ok("storage", "volume", "create", "fast", "gone", "size=20MiB");
+      await fill(join(pool, "custom/default_gone/some"), 1);
+      if (round % 2 === 0) await succeed(["btrfs", "filesystem", "sync", pool]);
+      await daemon.ok("storage", "volume", "delete", "fast", "gone");
+      assert.equal(isInconsistent(), false, `after round ${round}`);
+    }
+    // What else makes the kernel give up counting is put right with the next deletion.
+    await succeed(["btrfs", "qgroup", "create", "1/77", pool]);
+    const top = await succeed(["btrfs", "inspect-internal", "rootid", path]);
+    await succeed(["btrfs", "qgroup", "assign", "--no-rescan", `0/${top.trim()}`, "1/77", pool]);
+    assert.equal(isInconsistent(), true, "the kernel was not made to give up counting");
+    await daemon.ok("storage", "volume", "create", "fast", "gone");
+    await daemon.ok("storage", "volume", "delete", "fast", "gone");
+    // It counts without an end that it would tell of.
+    for (const end = Date.now() + 30_000; isInconsistent();) {
+      assert.ok(Date.now() < end, "the kernel does not count again");
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+    await succeed(["btrfs", "qgroup", "remove", `0/${top.trim()}`, "1/77", pool]);
+    await succeed(["btrfs", "qgroup", "destroy", "1/77", pool]);
   });
 
   await t.step("a root disk's limit changes while it runs", async () => {

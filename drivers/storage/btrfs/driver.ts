@@ -2,7 +2,7 @@ import { chmod, chown, mkdir, open, readdir, rename, statfs } from "node:fs/prom
 import { basename, join } from "node:path";
 import { LidoError } from "../../../api/errors.ts";
 import { subvolumeHasChildren } from "../../host/btrfs_ioctl.ts";
-import { hasQuota, limitQuotaGroup, quotaGroup } from "../../host/btrfs_quota.ts";
+import { hasQuota, limitQuotaGroup, needsRescan, quotaGroup } from "../../host/btrfs_quota.ts";
 import { exchange } from "../../host/exchange.ts";
 import type { Host } from "../../host/host.ts";
 import { dropEmptyParent, makeParent, pathExists, pathOf, renameVolume, setOwner } from "../directory_volumes.ts";
@@ -161,6 +161,7 @@ export class BtrfsDriver implements Driver {
     const path = this.path(volume);
     if (sizeBytes === undefined) return void limitQuotaGroup(path, undefined);
     if (!hasQuota(path)) await this.#tool.enableQuota(this.pool.root);
+    else if (needsRescan(path)) await this.#tool.rescan(this.pool.root);
     if (!evenBelowUse) {
       await this.#flush(); // what was written a moment ago counts
       refuseBelowUse(volume, sizeBytes, quotaGroup(path)?.referencedBytes ?? 0n);

@@ -2,7 +2,6 @@ import { lstat, mkdir, readdir, rmdir, stat } from "node:fs/promises";
 import { isAbsolute, join } from "node:path";
 import { LidoError } from "../../../api/errors.ts";
 import { parseSizeBytes } from "../../../api/size.ts";
-import { destroyStaleQuotaGroups } from "../../host/btrfs_quota.ts";
 import type { Host, MountEntry } from "../../host/host.ts";
 import { refuseFilled } from "../block_device.ts";
 import type { Driver, DriverKind, Pool } from "../driver.ts";
@@ -115,7 +114,7 @@ export const btrfsKind: DriverKind = {
       if (await isSubvolume(path)) await tool.delete(path);
       else await removeReceived(host, tool, path);
     }
-    destroyStaleQuotaGroups(pool.root);
+    tool.dropStaleGroups(pool.root);
     return new BtrfsDriver(host, pool, tool, {
       idmappedMounts: await host.mounts.canIdmap(pool.root),
       ...(isLoop

@@ -1,7 +1,7 @@
 import { lstat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import type { Readable } from "node:stream";
-import { hasQuota, subvolumeId } from "../../host/btrfs_quota.ts";
+import { hasQuota, staleQuotaGroups, subvolumeId } from "../../host/btrfs_quota.ts";
 import { CommandError, type Host, type PipedCommand } from "../../host/host.ts";
 import { DroppedGroups } from "./dropped_groups.ts";
 
@@ -64,6 +64,11 @@ export class BtrfsTool {
     if (groups) this.#dropped.drop(parent, groups);
   }
 
+  /** Takes away what was left of subvolumes that are gone. */
+  dropStaleGroups(path: string): void {
+    this.#dropped.drop(path, staleQuotaGroups(path));
+  }
+
   /** @returns Paths of the subvolumes within `path`, relative to it. */
   async nested(path: string): Promise<string[]> {
     const { stdout } = await this.#host.run(["btrfs", "subvolume", "list", "-o", path]);
@@ -86,6 +91,11 @@ export class BtrfsTool {
   /** Switches quotas on, and waits until what is there was counted. */
   async enableQuota(path: string): Promise<void> {
     await this.#host.run(["btrfs", "quota", "enable", path]);
+    await this.rescan(path);
+  }
+
+  /** Waits until everything was counted anew. */
+  async rescan(path: string): Promise<void> {
     await this.#host.run(["btrfs", "quota", "rescan", "-w", path], { timeoutMs: rescanTimeoutMs });
   }
 
