@@ -72,7 +72,7 @@ export function readBeneath(
     if (size > maxBytes) {
       throw new LidoError("bad_request", `Cannot read "${path}": it has ${size} bytes, ${maxBytes} are allowed`);
     }
-    return readAtMost(found.file, maxBytes);
+    return readAtMost(found.file, size, maxBytes);
   } finally {
     libc.close(found.fd);
   }
@@ -134,14 +134,25 @@ function regularBeneath(
   throw new LidoError("bad_request", `Cannot use "${path}": it is not a regular file`);
 }
 
-/** The file may grow while it is read: no more than `maxBytes` in any case. */
-function readAtMost(file: string, maxBytes: number): Uint8Array {
+/** The file may grow while it is read: no more than `maxBytes` in any case. @param sizeBytes What it has; a buffer of `maxBytes` would cost more than
+ * the reading. */
+function readAtMost(file: string, sizeBytes: number, maxBytes: number): Uint8Array {
   const fd = openSync(file, constants.O_RDONLY);
   try {
-    const content = new Uint8Array(maxBytes);
+    // One more: the end shows in a read that does not fill it.
+    let content = new Uint8Array(Math.min(sizeBytes + 1, maxBytes));
     let length = 0;
-    for (let n = 1; n > 0 && length < maxBytes; length += n) n = readSync(fd, content, length, maxBytes - length, null);
-    return content.slice(0, length);
+    while (length < maxBytes) {
+      if (length === content.length) {
+        const larger = new Uint8Array(Math.min(2 * length, maxBytes));
+        larger.set(content);
+        content = larger;
+      }
+      const n = readSync(fd, content, length, content.length - length, null);
+      if (n === 0) break;
+      length += n;
+    }
+    return content.subarray(0, length);
   } finally {
     closeSync(fd);
   }
