@@ -82,12 +82,12 @@ async function throughput(daemon: Daemon, pool: string): Promise<void> {
   ];
   const bandwidth = (text: string, kind: string) =>
     JSON.parse(text.slice(text.indexOf("{"))).jobs[0][kind].bw_bytes / 1e6;
-  const { out: library } = await command(["sh", "-c", "dirname $(ldd /usr/bin/fio | awk '/libc.so/{print $3}')"]);
   const loader = (await succeed(["sh", "-c", "readlink -f $(ldd /usr/bin/fio | awk '/ld-linux/{print $1}')"])).replace(
     /^\/usr/,
     "/mnt/usr",
   );
-  const libraries = library.trim().replace(/^(\/usr)?/, "/mnt/usr");
+  const linked = (await succeed(["ldd", "/usr/bin/fio"])).matchAll(/=> (?:\/usr)?(\/\S+)\/[^/\s]+ /g);
+  const libraries = [...new Set([...linked].map(([, directory]) => `/mnt/usr${directory}`))].join(":");
   const raw = join(daemon.directory, "storage-pools", pool, "custom/default_io");
   for (const kind of ["write", "read"]) {
     const found: Record<string, number[]> = { inside: [], raw: [] };
