@@ -1,7 +1,7 @@
 /** The thread of `hot_plug.ts`: enters a container's mount namespace and attaches or detaches one mount there. The target is resolved beneath
  * the container's root by openat2(RESOLVE_IN_ROOT | NO_SYMLINKS): a symlink that the container plants leads nowhere. */
 
-import { readFileSync } from "node:fs";
+import { closeSync, openSync, readSync } from "node:fs";
 import type { HotPlugAnswer, HotPlugRequest, Inside, MountRoot } from "./hot_plug_messages.ts";
 
 const CLONE_FS = 0x200, CLONE_NEWNS = 0x20000;
@@ -19,6 +19,9 @@ const AT_FDCWD = -100, STATX_INO = 0x100, STATX_ATTR_MOUNT_ROOT = 0x2000n;
 const statFlags = 0x100 | 0x800 | 0x4000;
 /** How many mounts of the container's own, one over the other, are taken away to get at ours. */
 const mountsMax = 64;
+/** How often the mounts are read anew when one was not where they said it was: a container renames what it is below in a loop. */
+const searchesMax = 256;
+const readBytes = 1 << 16;
 
 type Libc = typeof import("./libc.ts");
 const thread = self as unknown as {
@@ -29,16 +32,20 @@ const thread = self as unknown as {
 thread.onmessage = async ({ data }) => {
   // Loaded only now: libc is there after an await, and a message that comes before `onmessage` is set would be lost.
   const libc = await import("./libc.ts");
+  let mountinfo: number | undefined;
   try {
-    // As the container sees it, but read where its /proc is not to be believed in.
-    const mountinfo = data.kind === "detach" ? readFileSync(`/proc/${data.pid}/mountinfo`, "utf8") : "";
-    thread.postMessage(inside(libc, data, (root) => carryOut(libc, root, data, mountinfo)));
+    // As the container sees it, but opened where its /proc is not to be believed in.
+    mountinfo = openSync(`/proc/${data.pid}/mountinfo`, "r");
+    const fd = mountinfo;
+    thread.postMessage(inside(libc, data, (root) => carryOut(libc, root, data, fd)));
   } catch (error) {
     thread.postMessage({ code: (error as { code?: string }).code ?? String(error) });
+  } finally {
+    if (mountinfo !== undefined) closeSync(mountinfo);
   }
 };
 
-function carryOut(c: Libc, root: number, request: HotPlugRequest, mountinfo: string): HotPlugAnswer {
+function carryOut(c: Libc, root: number, request: HotPlugRequest, mountinfo: number): HotPlugAnswer {
   if (request.kind === "attach") {
     attach(c, root, request);
     return {};
@@ -63,35 +70,53 @@ function detach(
   c: Libc,
   root: number,
   request: Extract<HotPlugRequest, { kind: "detach" }>,
-  mountinfo: string,
+  mountinfo: number,
 ): HotPlugAnswer {
-  const targets = mountTargets(mountinfo);
-  const isCovered = targets.filter((target) => target === request.target).length > 1;
-  if (unmountAt(c, root, request.target, request, isCovered)) return {};
-  if (isCovered && !request.lazy) return { code: "COVERED" };
-  for (const target of request.root ? targets : []) if (unmountAt(c, root, target, request, false)) return {};
-  return {};
+  let before: string | undefined;
+  let isMoving = false;
+  for (let search = 0; search < searchesMax; search++) {
+    const text = readWhole(mountinfo);
+    isMoving ||= before !== undefined && text !== before;
+    before = text;
+    const targets = mountTargets(text);
+    const isCovered = targets.filter((target) => target === request.target).length > 1;
+    const found = unmountAt(c, root, request.target, request, isCovered);
+    if (found === "ours") return {};
+    if (isCovered && !request.lazy) return { code: "COVERED" };
+    if (!request.root) return {};
+    const others = new Set(targets.filter((target) => target !== request.target));
+    let isElsewhere = found === "none" && targets.includes(request.target);
+    for (const target of others) {
+      const other = unmountAt(c, root, target, request, false);
+      if (other === "ours") return {};
+      isElsewhere ||= other === "none";
+    }
+    // Each mount was looked at where it is, and is another.
+    if (!isElsewhere) return {};
+  }
+  // What is below another mount is not where it is said to be either, but stays there.
+  return isMoving ? { code: "EAGAIN" } : {};
 }
 
-/** @param isCovered Whether what is over ours goes too, if it may. @returns Whether ours was there. */
+/** @param isCovered Whether what is over ours goes too, if it may. @returns What was there. */
 function unmountAt(
   c: Libc,
   root: number,
   target: string,
   { root: ours, lazy }: { root?: MountRoot; lazy: boolean },
   isCovered: boolean,
-): boolean {
+): "ours" | "another" | "none" {
   return inParent(c, root, target, (last) => {
     for (let count = 0; count < mountsMax; count++) {
       const found = mountRootAt(c, last);
-      if (!found) return false;
+      if (!found) return "none";
       const isIt = isOurs(found, ours);
-      if (!isIt && !(isCovered && lazy)) return false;
+      if (!isIt && !(isCovered && lazy)) return "another";
       c.check("umount", c.libc.umount2(c.cString(last), UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0)));
-      if (isIt) return true;
+      if (isIt) return "ours";
     }
-    return false;
-  }) ?? false;
+    return "another";
+  }) ?? "none";
 }
 
 /** Runs `work` with the target's parent, which is resolved beneath the root, as the thread's working directory. Nothing may hold a mount while it
@@ -133,6 +158,19 @@ function device(major: number, minor: number): bigint {
 
 function isOurs(found: MountRoot | undefined, ours: MountRoot | undefined): boolean {
   return found !== undefined && (!ours || (found.device === ours.device && found.inode === ours.inode));
+}
+
+/** From its beginning. */
+function readWhole(fd: number): string {
+  const chunks: Uint8Array[] = [];
+  let position = 0;
+  for (;;) {
+    const chunk = new Uint8Array(readBytes);
+    const length = readSync(fd, chunk, 0, readBytes, position);
+    if (length === 0) return Buffer.concat(chunks).toString();
+    chunks.push(chunk.subarray(0, length));
+    position += length;
+  }
 }
 
 /** Mount points, the latest first. @see proc_pid_mountinfo(5) */

@@ -13,6 +13,7 @@ const reasons: Readonly<Record<string, string>> = {
   ELOOP: "a symbolic link is on the way",
   ENOTDIR: "something on the way is not a directory",
   EISDIR: "a directory is there",
+  EEXIST: "something was made there just then",
   EROFS: "the path is missing and cannot be made on a read-only filesystem",
   EACCES: "the path is missing and the instance's root may not make it",
   ENOSPC: "the path is missing and there is no space to make it",

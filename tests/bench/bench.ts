@@ -1,6 +1,8 @@
 /** One run over lido by its own client, lido by the real `lxc`, and every peer that is there; medians, and lido's ratio to each peer's. */
 import { spawn } from "node:child_process";
-import { readFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import process from "node:process";
 import { command, succeed } from "../support/command.ts";
 import { Daemon, executable } from "../support/daemon.ts";
@@ -10,6 +12,10 @@ import { RawClient } from "../support/raw.ts";
 interface Target {
   readonly name: string;
   readonly client: string;
+  /** Of the daemon, where its pools are. */
+  readonly directory: string;
+  /** The words that make a snapshot of a volume: Incus has others. */
+  readonly snapshot: string;
   readonly environment: Record<string, string>;
   readonly pid: number;
 }
@@ -17,9 +23,12 @@ interface Target {
 interface Case {
   readonly name: string;
   readonly section: string;
-  /** Shell words with $C for the client; `before` and `after` are not timed. */
+  /** Shell words with $C for the client, $D for the daemon's directory, $SNAP for the words that make a snapshot; `before` and `after` are not timed. */
   readonly run: string;
   readonly before?: string;
+  /** Before the first round, and after the last. */
+  readonly first?: string;
+  readonly last?: string;
   readonly after?: string;
   /** The same by a pipe on the host, with no daemon between: what can be reached. */
   readonly floor?: string;
@@ -45,6 +54,13 @@ const perPool = (pool: string): Case[] => [
     name: `volume delete (${pool})`,
     before: `$C storage volume create p-${pool} v`,
     run: `$C storage volume delete p-${pool} v`,
+  },
+  {
+    section: "volume",
+    name: `volume snapshot, empty (${pool})`,
+    before: `$C storage volume create p-${pool} v`,
+    run: `$SNAP p-${pool} v s`,
+    after: `$C storage volume delete p-${pool} v`,
   },
   {
     section: "sharing",
@@ -82,6 +98,40 @@ const perPool = (pool: string): Case[] => [
   },
 ];
 
+/** A volume with 1 GiB of random bytes; on "xfs" the pool is a directory of a filesystem that shares blocks. */
+const copies = (pool: string): Case[] => [
+  {
+    section: "copy",
+    name: `volume copy, 1 GiB (${pool})`,
+    first:
+      `$C storage volume create p-${pool} big && head -c 1G /dev/urandom >$D/storage-pools/p-${pool}/custom/default_big/data`,
+    before: "sync",
+    run: `$C storage volume copy p-${pool}/big p-${pool}/copy`,
+    after: `$C storage volume delete p-${pool} copy`,
+    last: `$C storage volume delete p-${pool} big`,
+    rounds: 5,
+  },
+  {
+    section: "copy",
+    name: `volume snapshot, 1 GiB (${pool})`,
+    first:
+      `$C storage volume create p-${pool} big && head -c 1G /dev/urandom >$D/storage-pools/p-${pool}/custom/default_big/data`,
+    before: "sync",
+    run: `$SNAP p-${pool} big s`,
+    after: `$C storage volume delete p-${pool} big/s || $C storage volume snapshot delete p-${pool} big s`,
+    last: `$C storage volume delete p-${pool} big`,
+    rounds: 5,
+  },
+];
+
+const lists = (pool: string): Case => ({
+  section: "list",
+  name: `volume list, 500 volumes (${pool})`,
+  first: `for k in $(seq 500); do $C storage volume create p-${pool} lv$k; done`,
+  run: `$C storage volume list p-${pool}`,
+  last: `for k in $(seq 500); do $C storage volume delete p-${pool} lv$k; done`,
+});
+
 const cases: readonly Case[] = [
   { section: "client", name: "version", run: "$C version" },
   { section: "client", name: "list", run: "$C list" },
@@ -101,6 +151,11 @@ const cases: readonly Case[] = [
   },
   ...perPool("dir"),
   ...perPool("btrfs"),
+  ...copies("dir"),
+  ...copies("xfs"),
+  ...copies("btrfs"),
+  lists("dir"),
+  lists("btrfs"),
   {
     section: "throughput",
     name: "exec, container to client, by MiB",
@@ -129,7 +184,8 @@ const cases: readonly Case[] = [
 
 /** A line without quotes, pipes and the like is started as it is: a shell's own start is not to be measured. */
 function shell(target: Target, text: string): Promise<number> {
-  const line = text.replaceAll("$C", target.client);
+  const line = text.replaceAll("$C", target.client).replaceAll("$D", target.directory)
+    .replaceAll("$SNAP", target.snapshot.replace("$C", target.client));
   const argv = /^[\w ./-]+$/.test(line) ? line.split(" ") : ["bash", "-c", line];
   const child = spawn(argv[0]!, argv.slice(1), {
     env: { ...process.env, ...target.environment },
@@ -146,6 +202,8 @@ function shell(target: Target, text: string): Promise<number> {
  * @returns Their medians, in ms or MB/s; undefined for one that failed. */
 async function measure(targets: readonly Target[], one: Case): Promise<(number | undefined)[]> {
   const values: (number[] | undefined)[] = targets.map(() => []);
+  const daemons = targets.filter(({ pid }, index) => targets.findIndex((other) => other.pid === pid) === index);
+  for (const target of daemons) if (one.first) await shell(target, one.first);
   const count = one.rounds ?? rounds;
   for (let done = 0; done < count; done += turnRounds) {
     for (const [index, target] of targets.entries()) {
@@ -160,11 +218,32 @@ async function measure(targets: readonly Target[], one: Case): Promise<(number |
       }
     }
   }
+  for (const target of daemons) if (one.last) await shell(target, one.last);
   return values.map((all) => all?.sort((left, right) => left - right)[Math.floor(all.length / 2)]);
 }
 
 function residentMiB(pid: number): number {
   return Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, "utf8"))![1]) / 1024;
+}
+
+const lxdSnapshot = "$C storage volume snapshot";
+
+/** A filesystem that shares blocks, on a loop file; each daemon has a pool in a directory of it. */
+async function reflinkPools(targets: readonly Target[], undo: AsyncDisposableStack): Promise<void> {
+  const work = mkdtempSync(join(tmpdir(), "lido-bench-"));
+  undo.defer(() => rmSync(work, { recursive: true }));
+  const [file, mount] = [join(work, "xfs.img"), join(work, "xfs")];
+  await succeed(["truncate", "--size=12G", file]);
+  await succeed(["mkfs.xfs", "-q", "-m", "reflink=1", file]);
+  mkdirSync(mount);
+  await succeed(["mount", "-o", "loop", file, mount]);
+  undo.defer(async () => void await succeed(["umount", mount]));
+  for (const target of targets) {
+    const source = join(mount, target.name);
+    mkdirSync(source);
+    await shell(target, `$C storage create p-xfs dir source=${source}`);
+    undo.defer(async () => void await shell(target, "$C storage delete p-xfs"));
+  }
 }
 
 async function peers(): Promise<Target[]> {
@@ -176,7 +255,8 @@ async function peers(): Promise<Target[]> {
     const version = await command([client, "query", "/1.0"], { env: environment });
     if (version.code !== 0) throw new Error(`There is no ${name} in ${directory}: ${version.err}`);
     const pid = JSON.parse(version.out).environment.server_pid as number;
-    found.push({ name: name.toLowerCase(), client, environment, pid });
+    const snapshot = name === "INCUS" ? "$C storage volume snapshot create" : lxdSnapshot;
+    found.push({ name: name.toLowerCase(), client, environment, pid, directory, snapshot });
   }
   return found;
 }
@@ -219,15 +299,18 @@ if (chosen.length === 0 && !sections.includes("idle")) {
   await daemon.ok("profile", "device", "add", "default", "root", "disk", "path=/", "pool=p-dir");
   await daemon.ok("image", "import", await busyboxImage(), "--alias", "bb");
   const environment = { ...daemon.environment, HOME: daemon.directory };
+  const own = { environment, pid: daemon.pid, directory: daemon.directory, snapshot: lxdSnapshot };
   const targets: Target[] = [
-    { name: "lido", client: executable, environment, pid: daemon.pid },
-    { name: "lxc on lido", client: "lxc", environment, pid: daemon.pid },
+    { ...own, name: "lido", client: executable },
+    { ...own, name: "lxc on lido", client: "lxc" },
     ...others,
   ];
   for (const target of [targets[0]!, ...others]) {
     await shell(target, "$C delete -f bench0");
     await shell(target, "$C launch bb bench0 -s p-dir");
   }
+  await using undo = new AsyncDisposableStack();
+  if (chosen.some(({ section }) => section === "copy")) await reflinkPools([targets[0]!, ...others], undo);
   const width = 34;
   const heads = [...targets.map(({ name }) => name), ...others.map(({ name }) => `lido/${name}`)];
   console.log("".padEnd(width) + heads.map((head) => head.padStart(13)).join(""));

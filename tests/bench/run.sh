@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Measures lido, and beside it in the same run the peers that are there.
-#   run.sh [SECTION...]      client exec volume sharing owners instance throughput idle; all when none is named
+#   run.sh [SECTION...]      client exec volume copy list sharing owners instance throughput idle; all when none is named
 # Environment: N rounds (10); LXD_PEER_DIR, INCUS_PEER_DIR the directory of a running peer with the image `bb` and the
 # pools p-dir and p-btrfs; MIB amount for throughput (1024).
 set -euo pipefail

@@ -7,13 +7,14 @@ import { Daemon } from "./daemon.ts";
 import { busyboxImage } from "./image.ts";
 import { RawClient } from "./raw.ts";
 
-/** Swaps a directory, a symlink out of the root and an empty place at the target and on the way to it, and renames what the mount is below. */
+/** Swaps a directory, a symlink out of the root and an empty place at the target and on the way to it, and renames what the mount is below. Each
+ * round begins with nothing there, as far as mounts let it. */
 const swapper = (outside: string) =>
-  `while :; do
-    ln -s ${outside} /mnt/l 2>/dev/null; mv -T /mnt/l /mnt/a/t 2>/dev/null; rm -f /mnt/a/t 2>/dev/null
-    mkdir -p /mnt/a/t 2>/dev/null; mv /mnt/a /mnt/z 2>/dev/null; ln -s ${outside} /mnt/a 2>/dev/null
-    rm -f /mnt/a; mkdir -p /mnt/a 2>/dev/null; ln -s /proc/1/root/../..${outside} /mnt/a/t 2>/dev/null; rm -f /mnt/a/t
-    mkdir -p /mnt/y/t 2>/dev/null; mv -T /mnt/y /mnt/a 2>/dev/null; rmdir /mnt/z/t /mnt/z /mnt/a/t 2>/dev/null
+  `exec 2>/dev/null; while :; do
+    rm -rf /mnt/a /mnt/l /mnt/y /mnt/z; mkdir -p /mnt/a/t /mnt/y/t; ln -sn ${outside} /mnt/l
+    rmdir /mnt/a/t; mv -T /mnt/l /mnt/a/t; rm -f /mnt/a/t; mkdir /mnt/a/t
+    mv -T /mnt/a /mnt/z; ln -sn ${outside} /mnt/a; rm -f /mnt/a
+    mkdir /mnt/a; ln -sn /proc/1/root/../..${outside} /mnt/a/t; rm -f /mnt/a/t; rmdir /mnt/a; mv -T /mnt/y /mnt/a
   done`;
 
 /** What there is below a directory, mounts left out. */
