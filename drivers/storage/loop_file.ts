@@ -1,4 +1,4 @@
-import { open, rm, stat, statfs } from "node:fs/promises";
+import { type FileHandle, open, rm, stat, statfs } from "node:fs/promises";
 import { dirname } from "node:path";
 import { LidoError } from "../../api/errors.ts";
 import { formatSize, parseSizeBytes } from "../../api/size.ts";
@@ -19,9 +19,25 @@ export async function defaultSize(file: string): Promise<string> {
 export async function makeLoopFile(file: string, size: string): Promise<void> {
   const handle = await open(file, "wx", 0o600);
   try {
-    await handle.truncate(Number(parseSizeBytes(size)));
+    await setSize(handle, file, parseSizeBytes(size)!);
+  } catch (error) {
+    await rm(file);
+    throw error;
   } finally {
     await handle.close();
+  }
+}
+
+async function setSize(handle: FileHandle, file: string, sizeBytes: bigint): Promise<void> {
+  try {
+    await handle.truncate(Number(sizeBytes));
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code !== "EFBIG" && code !== "EINVAL" && code !== "ERR_OUT_OF_RANGE") throw error;
+    throw new LidoError(
+      "bad_request",
+      `Invalid size ${sizeBytes} of the pool: the filesystem of "${file}" has no files so large`,
+    );
   }
 }
 
@@ -66,7 +82,7 @@ export async function growFile(file: string, sizeBytes: bigint): Promise<void> {
   await refuseShrink(file, sizeBytes);
   const handle = await open(file, "r+");
   try {
-    await handle.truncate(Number(sizeBytes));
+    await setSize(handle, file, sizeBytes);
     await handle.sync();
   } finally {
     await handle.close();

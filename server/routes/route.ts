@@ -86,11 +86,18 @@ export async function readBody<Schema extends z.ZodType>(c: HonoContext, schema:
   const text = await readText(c);
   let value: unknown;
   try {
-    value = JSON.parse(text === "" ? "{}" : text);
-  } catch {
+    value = JSON.parse(text === "" ? "{}" : text, refusePrototype);
+  } catch (error) {
+    if (error instanceof LidoError) throw error;
     throw new LidoError("bad_request", "The request's body is not JSON");
   }
   return checkValue(schema, value);
+}
+
+/** As a key it would be lost in the next copy of the object, without a word. */
+function refusePrototype(key: string, value: unknown): unknown {
+  if (key === "__proto__") throw new LidoError("bad_request", `Invalid option "${key}"`);
+  return value;
 }
 
 export function checkValue<Schema extends z.ZodType>(schema: Schema, value: unknown): z.infer<Schema> {

@@ -24,6 +24,17 @@ export function needQuota(driver: Driver, name: string) {
   return quota;
 }
 
+/** @param name Of the volume, for the text. @throws {LidoError} bad_request when one volume would be larger than its whole pool. */
+export async function refuseOverPool(driver: Driver, name: string, sizeBytes: bigint | undefined): Promise<void> {
+  if (sizeBytes === undefined) return;
+  const { space } = await driver.resources();
+  if (sizeBytes <= space.total) return;
+  throw new LidoError(
+    "bad_request",
+    `Invalid size of volume "${name}": ${sizeBytes} bytes are more than its pool has (${space.total})`,
+  );
+}
+
 export function createOptions(driver: Driver, name: string, config: Config): CreateOptions {
   const sizeBytes = sizeOf(config);
   if (sizeBytes !== undefined) needQuota(driver, name);

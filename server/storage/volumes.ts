@@ -28,7 +28,7 @@ import {
   volumeRows,
 } from "./rows.ts";
 import { readUsage } from "./usage.ts";
-import { checkType, createOptions, needQuota, onlyFor } from "./volume_options.ts";
+import { checkType, createOptions, needQuota, onlyFor, refuseOverPool } from "./volume_options.ts";
 
 export interface VolumesOptions {
   readonly database: Database;
@@ -210,6 +210,7 @@ export class Volumes {
     const driver = this.#options.pools.driver(pool);
     const set = change ?? (() => needQuota(driver, fromDisk(volume)).set(volume, to));
     if (!change) needQuota(driver, fromDisk(volume));
+    await refuseOverPool(driver, fromDisk(volume), to);
     const { type, name } = volume;
     const open = this.#limiting({ pool, type, name, from: from?.toString() ?? null } satisfies LimitIntent);
     try {
@@ -297,6 +298,7 @@ export class Volumes {
     const limit = sizeBytes ?? sizeOf(effective);
     await this.make(pool, { ...volume, config: effective }, { config }, async (driver, target) => {
       if (limit !== undefined) needQuota(driver, volume.name);
+      await refuseOverPool(driver, volume.name, sizeBytes);
       const copy = {
         ...(limit === undefined ? {} : { sizeBytes: limit }),
         ...(signal ? { signal } : {}),
@@ -375,6 +377,7 @@ export class Volumes {
           `Volume "${name}" exists on storage pool "${pool}" but is not known; see "lido admin recover"`,
         );
       }
+      await refuseOverPool(driver, name, sizeOf(volume.config ?? {}));
       await using open = this.#creating(intent);
       const finish = await fill(driver, volume);
       const rest = open.commit(() => {

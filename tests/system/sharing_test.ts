@@ -237,6 +237,31 @@ for (const place of sharingPlaces) {
         await world.ok("config", "device", "remove", "c1", "x");
       });
 
+      await t.step("propagation: what is mounted later on the host comes along, or does not", async () => {
+        const host = `${daemon.directory}.shared`;
+        mkdirSync(join(host, "later"), { recursive: true });
+        await succeed(["mount", "--bind", host, host]);
+        try {
+          await succeed(["mount", "--make-shared", host]);
+          const add = (name: string, ...keys: string[]) =>
+            world.ok("config", "device", "add", "c1", name, "disk", `source=${host}`, `path=/mnt/${name}`, ...keys);
+          await add("private");
+          await add("follows", "propagation=rslave");
+          await succeed(["mount", "-t", "tmpfs", "tmpfs", join(host, "later")]);
+          assert.equal(
+            await world.sh("c1", "cut -d' ' -f5 /proc/self/mountinfo | grep later"),
+            "/mnt/follows/later",
+          );
+          for (const name of ["private", "follows"]) {
+            await world.ok("config", "device", "remove", "c1", name, "--lazy");
+          }
+          assert.deepEqual(await world.mounts("c1"), []);
+        } finally {
+          await succeed(["umount", "--recursive", host]);
+          await succeed(["rm", "-rf", host]);
+        }
+      });
+
       await t.step("parts of volumes, host paths, single files, options, in the order of their depth", async () => {
         mkdirSync(join(world.volume("all"), "part/deep"), { recursive: true });
         const host = `${daemon.directory}.host`;
