@@ -4,7 +4,6 @@
 import { closeSync, openSync, readSync } from "node:fs";
 import type { HotPlugAnswer, HotPlugRequest, Inside, MountRoot } from "./hot_plug_messages.ts";
 
-const CLONE_FS = 0x200, CLONE_NEWNS = 0x20000;
 const O_PATH = 0x200000,
   O_DIRECTORY = 0x10000,
   O_CLOEXEC = 0x80000,
@@ -21,9 +20,9 @@ const statFlags = 0x100 | 0x800 | 0x4000;
 const mountsMax = 64;
 /** How often the mounts are read anew when one was not where they said it was: a container renames what it is below in a loop. */
 const searchesMax = 256;
-const readBytes = 1 << 16;
+const readBytes = 1 << 13;
 
-type Libc = typeof import("./libc.ts");
+type Libc = typeof import("./libc.ts") & typeof import("./join_namespace.ts");
 const thread = self as unknown as {
   onmessage: (message: MessageEvent<HotPlugRequest>) => void;
   postMessage(data: HotPlugAnswer): void;
@@ -31,7 +30,7 @@ const thread = self as unknown as {
 
 thread.onmessage = async ({ data }) => {
   // Loaded only now: libc is there after an await, and a message that comes before `onmessage` is set would be lost.
-  const libc = await import("./libc.ts");
+  const libc = { ...await import("./libc.ts"), ...await import("./join_namespace.ts") };
   let mountinfo: number | undefined;
   try {
     // As the container sees it, but opened where its /proc is not to be believed in.
@@ -194,12 +193,11 @@ function inside<T>(c: Libc, { pid, pidfd }: Inside, work: (root: number) => T): 
     const root = open(`/proc/${pid}/root`, O_PATH | O_DIRECTORY);
     // Had it ended before, its number might be another process's by now, and these another's namespace and root.
     c.check("find the instance's init", c.libc.pidfd_send_signal(pidfd, 0, null, 0));
-    c.check("unshare", c.libc.unshare(CLONE_FS));
-    c.check("setns", c.libc.setns(theirs, CLONE_NEWNS));
+    c.joinNamespace(theirs, "enter the instance's mount namespace");
     try {
       return work(root);
     } finally {
-      c.check("setns", c.libc.setns(own, CLONE_NEWNS));
+      c.joinNamespace(own, "leave the instance's mount namespace");
     }
   } finally {
     for (const fd of opened) c.libc.close(fd);

@@ -1,11 +1,11 @@
 import { readFileSync } from "node:fs";
-import { check, cString, errno, libc, SystemCallError } from "./libc.ts";
+import { joinNamespace } from "./join_namespace.ts";
+import { check, cString, libc } from "./libc.ts";
 import { parseMountInfo } from "./mounts.ts";
 
 const CLONE_FS = 0x200, CLONE_NEWNS = 0x20000;
 const MS_RDONLY = 1, MS_REMOUNT = 0x20, MS_BIND = 0x1000, MS_REC = 0x4000, MS_SLAVE = 1 << 19, MNT_DETACH = 2;
 const O_CLOEXEC = 0x80000;
-const EINVAL = 22;
 const MOVE_MOUNT_F_EMPTY_PATH = 4, AT_FDCWD = -100;
 
 /** A mount namespace of our own beside the host's. It sees what the host mounts (slave), and what is mounted in it goes when the daemon goes,
@@ -55,17 +55,6 @@ function bindReadonly(path: string): void {
   const file = cString(path);
   check(`bind ${path}`, libc.mount(file, file, null, MS_BIND, null));
   check(`make ${path} read-only`, libc.mount(cString("none"), file, null, MS_BIND | MS_REMOUNT | MS_RDONLY, null));
-}
-
-/** Threads that the runtime starts from this one, at any moment, share its working directory, and setns(2) does not allow that (EINVAL). One that
- * is started in between is rare, several in a row are not to be seen. */
-function joinNamespace(namespace: number, what: string): void {
-  for (let attempts = 20;; attempts--) {
-    check("unshare(CLONE_FS)", libc.unshare(CLONE_FS));
-    if (libc.setns(namespace, CLONE_NEWNS) === 0) return;
-    const number = errno();
-    if (number !== EINVAL || attempts === 0) throw new SystemCallError(what, number);
-  }
 }
 
 /** The innermost first. */
