@@ -7,6 +7,16 @@ import type { LvmDriver } from "./driver.ts";
 import { filesystemOn, type FilesystemType, refuseTooSmall } from "./filesystem.ts";
 import { extents } from "./layout.ts";
 
+interface SizeChange {
+  readonly volume: Volume;
+  /** Of the logical volume. */
+  readonly name: string;
+  readonly type: FilesystemType;
+  /** In whole extents. */
+  readonly sizeBytes: bigint;
+  readonly isMounted: boolean;
+}
+
 /** The size of a logical volume and of the filesystem on it, which is the volume's limit. */
 export class LvmQuota implements Quota {
   readonly isInevitable = true;
@@ -50,8 +60,9 @@ export class LvmQuota implements Quota {
         throw new LidoError("bad_request", `Cannot resize ${describe(volume)}: classic volumes with snapshots cannot`);
       }
       refuseTooSmall(describe(volume), type, after);
-      if (after > before) await this.#grow(volume, name, type, after, isMounted);
-      else await this.#shrink(volume, name, type, after, isMounted);
+      const change = { volume, name, type, sizeBytes: after, isMounted };
+      if (after > before) await this.#grow(change);
+      else await this.#shrink(change);
     } finally {
       if (!isMounted) await driver.unmountOnly(volume);
       if (!isMounted) await driver.tool.deactivate(driver.group, name);
@@ -59,13 +70,7 @@ export class LvmQuota implements Quota {
     driver.sizes.set(name, after);
   }
 
-  async #grow(
-    volume: Volume,
-    name: string,
-    type: FilesystemType,
-    sizeBytes: bigint,
-    isMounted: boolean,
-  ): Promise<void> {
+  async #grow({ volume, name, type, sizeBytes, isMounted }: SizeChange): Promise<void> {
     const driver = this.#driver;
     driver.refuseFull();
     await driver.tool.resize(driver.group, name, sizeBytes);
@@ -74,13 +79,7 @@ export class LvmQuota implements Quota {
     await driver.filesystems.grow(driver.device(name), type, driver.path(volume));
   }
 
-  async #shrink(
-    volume: Volume,
-    name: string,
-    type: FilesystemType,
-    sizeBytes: bigint,
-    isMounted: boolean,
-  ): Promise<void> {
+  async #shrink({ volume, name, type, sizeBytes, isMounted }: SizeChange): Promise<void> {
     const driver = this.#driver;
     if (type === "xfs") throw new CannotShrink(describe(volume));
     if (isMounted) throw new LidoError("bad_request", `Cannot shrink ${describe(volume)}: In use`);
