@@ -192,6 +192,7 @@ export class CrunRuntime implements Runtime {
       pid: container.pid,
       status: this.#cgroup(name).isFrozen() ? "frozen" : "running",
       startedAt: container.startedAt,
+      idmap: container.idmap,
     };
   }
 

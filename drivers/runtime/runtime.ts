@@ -55,6 +55,8 @@ export interface RunningContainer {
   readonly status: "running" | "frozen";
   /** When the init process was started. */
   readonly startedAt: Date;
+  /** The map it was started with; undefined for a privileged one. */
+  readonly idmap: IdMap | undefined;
 }
 
 /** argv, environment and identity of a command, as given; nothing goes through a shell. */

@@ -1,9 +1,10 @@
 import { LidoError, messageOf } from "../../api/errors.ts";
 import type { Config, Devices } from "../../api/types.ts";
+import type { RunningContainer } from "../../drivers/runtime/runtime.ts";
 import { architectureName } from "./architectures.ts";
 import { checkInstanceConfig } from "./config_keys.ts";
 import { checkDevices, isRoot, sameDevice } from "./devices.ts";
-import type { HostRanges } from "./idmaps.ts";
+import { formatIdmap, type HostRanges } from "./idmaps.ts";
 import type { Maps } from "./maps.ts";
 import { checkInstanceName } from "./names.ts";
 import { type Expanded, type InstanceFields, type InstanceRecords, merge, type SnapshotRecord } from "./records.ts";
@@ -41,11 +42,15 @@ export function adoptable(lost: Lost, pool: string, records: InstanceRecords): L
   };
 }
 
-/** Inserts it, within a transaction of the caller's.
- * @param isRunning Whether its container still runs: then its map is the one it has. */
+/** What is written down about a container that runs. */
+export function stateOf({ idmap }: RunningContainer): Config {
+  return { "volatile.idmap.current": formatIdmap(idmap), "volatile.last_state.power": "RUNNING" };
+}
+
+/** Inserts it, within a transaction of the caller's. @param running Its container, when it still runs: then its map is the one it has. */
 export function insertAdopted(
   lost: Lost,
-  isRunning: boolean,
+  running: RunningContainer | undefined,
   ranges: HostRanges,
   parts: { records: InstanceRecords; maps: Maps },
 ): void {
@@ -55,9 +60,10 @@ export function insertAdopted(
   const { volatile } = maps.plan(instance.name, expanded, ranges);
   const record = records.insert({
     ...instance,
-    config: merge({ ...instance.config, ...volatile }, {
-      "volatile.last_state.power": isRunning ? "RUNNING" : "STOPPED",
-    }),
+    config: merge(
+      { ...instance.config, ...volatile },
+      running ? stateOf(running) : { "volatile.last_state.power": "STOPPED" },
+    ),
   });
   for (const snapshot of lost.snapshots) records.insertFound(record, snapshot);
 }

@@ -14,7 +14,7 @@ import type {
 } from "../../api/types.ts";
 import type { IdMap } from "../../drivers/runtime/runtime.ts";
 import type { Operation } from "../operations/operations.ts";
-import { adoptable, insertAdopted, type Lost } from "./adopt.ts";
+import { adoptable, insertAdopted, type Lost, stateOf } from "./adopt.ts";
 import { Creation } from "./create.ts";
 import { isTrue } from "./config_keys.ts";
 import { disksOf } from "./devices.ts";
@@ -328,12 +328,12 @@ export class Instances {
     using _lock = this.#locks.acquire(name, "create");
     const ranges = await this.#maps.ranges();
     const { notes, ...checked } = adoptable(lost, pool, this.#records);
-    const isRunning = this.#services.runtime.get(name) !== undefined;
+    const running = this.#services.runtime.get(name);
     this.#services.database.transaction(() => {
       insertVolume();
-      insertAdopted(checked, isRunning, ranges, { records: this.#records, maps: this.#maps });
+      insertAdopted(checked, running, ranges, { records: this.#records, maps: this.#maps });
     });
-    if (isRunning) {
+    if (running) {
       this.#rootfs.adopt(this.#records.get(name));
       this.#disks.adoptAll(name);
     }
@@ -357,7 +357,10 @@ export class Instances {
   adopt(): Promise<void> {
     return this.#adoption ??= this.#services.runtime.adopt().then(() => {
       for (const record of this.#records.list()) {
-        if (!this.#services.runtime.get(record.name)) continue;
+        const running = this.#services.runtime.get(record.name);
+        if (!running) continue;
+        // A daemon that was killed may not have come to write down that it started it, and with which map.
+        this.#records.setConfig(record.name, stateOf(running));
         this.#rootfs.adopt(record);
         this.#disks.adoptAll(record.name);
       }

@@ -141,10 +141,7 @@ export class Lifecycle {
     const records = this.#records.list();
     for (const [index, { config }] of this.#records.expandAll(records).entries()) {
       const record = records[index]!;
-      if (this.#services.runtime.get(record.name)) {
-        this.#records.setConfig(record.name, { "volatile.last_state.power": "RUNNING" });
-        continue;
-      }
+      if (this.#services.runtime.get(record.name)) continue;
       const wasRunning = config["volatile.last_state.power"] === "RUNNING";
       if (wasRunning) {
         using _lock = await this.#locks.wait(record.name, "stop");

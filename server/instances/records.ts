@@ -106,7 +106,8 @@ export class InstanceRecords {
   setConfig(name: string, changes: Readonly<Record<string, string | undefined>>): void {
     this.#database.transaction(() => {
       const record = this.find(name);
-      if (record) this.update(name, { config: merge(record.config, changes) });
+      const isChange = Object.entries(changes).some(([key, value]) => record?.config[key] !== value);
+      if (record && isChange) this.update(name, { config: merge(record.config, changes) });
     });
   }
 

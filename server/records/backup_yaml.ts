@@ -97,9 +97,11 @@ export function writeBackup(backup: InstanceBackup): string {
   }, { aliasDuplicateObjects: false, lineWidth: 0 });
 }
 
-/** What a start and a stop change, and nobody needs to recover: a text that differs in it only is not written anew. */
+/** What a start and a stop change, and nobody needs to recover (the map of a container that runs is known to the runtime): a text that
+ * differs in it only is not written anew. */
 export function isSameBackup(one: string, other: string): boolean {
-  const lasting = (text: string) => text.replaceAll(/^\s*(volatile\.last_state\.power|last_used_at): .*\n/gm, "");
+  const lasting = (text: string) =>
+    text.replaceAll(/^\s*(volatile\.(last_state\.power|idmap\.current)|last_used_at): .*\n/gm, "");
   return lasting(one) === lasting(other);
 }
 

@@ -381,6 +381,10 @@ Deno.test("after a restart of the daemon: what runs is taken up, what ended is s
   );
   first.runtime.mounts.get("runs")!.set("/w", { source: "/x", target: "/w" });
   first.runtime.endUnseen("ended");
+  // Killed between a start with another map and writing it down.
+  const { "volatile.idmap.current": map, ...before } = first.instances.get("runs").config;
+  const stale = { ...before, "volatile.idmap.current": "[]", "volatile.last_state.power": "STOPPED" };
+  first.database.run("UPDATE instances SET config = ? WHERE name = 'runs'", JSON.stringify(stale));
   const second = await makeWorld({ root: first.root, runtime: first.runtime });
   await using _second = second;
   assert.deepEqual((await second.journal.recover()).unsettled, []);
@@ -391,6 +395,7 @@ Deno.test("after a restart of the daemon: what runs is taken up, what ended is s
   assert.deepEqual(second.instances.names(), ["auto", "ended", "runs"]);
   assert.deepEqual(second.instances.list().map((each) => each.status), ["Running", "Running", "Running"]);
   assert.deepEqual([...second.runtime.mounts.get("runs")!.keys()], ["/v"]);
+  assert.equal(second.instances.get("runs").config["volatile.idmap.current"], map);
 });
 
 Deno.test("instances that are stopped keep their ranges apart, and a deleted one's is used again", async () => {

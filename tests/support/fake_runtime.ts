@@ -31,7 +31,13 @@ export class FakeRuntime implements Runtime {
   async start(spec: ContainerSpec): Promise<RunningContainer> {
     this.#see(`start ${spec.name}`);
     // A pid that does not exist: above the kernel's limit.
-    const running = { name: spec.name, pid: 2 ** 22 + 1, status: "running", startedAt: new Date() } as const;
+    const running = {
+      name: spec.name,
+      pid: 2 ** 22 + 1,
+      status: "running",
+      startedAt: new Date(),
+      idmap: spec.idmap,
+    } as const;
     this.started.set(spec.name, spec);
     this.mounts.set(spec.name, new Map(spec.mounts.map((mount) => [mount.target, mount])));
     this.#running.set(spec.name, running);
