@@ -34,6 +34,8 @@ export type HotPlugRequest =
 export interface HotPlugAnswer {
   /** Name of the errno; absent when it was done. "COVERED": something of the container's own is mounted over it. */
   readonly code?: string;
+  /** Where it is mounted in the container, when it is busy. */
+  readonly place?: string;
   /** Whether it is mounted, for "look". */
   readonly isMounted?: boolean;
 }

@@ -1,5 +1,6 @@
-/** The thread of `hot_plug.ts`: enters a container's mount namespace and attaches or detaches one mount there. The target is resolved beneath
- * the container's root by openat2(RESOLVE_IN_ROOT | NO_SYMLINKS): a symlink that the container plants leads nowhere. */
+/** The thread of `hot_plug.ts`: enters a container's mount namespace and attaches or detaches one mount there. The way to the target is resolved
+ * beneath the container's root by openat2(RESOLVE_IN_ROOT), so that /var/run leads to /run as at a start; a symlink at the target itself is
+ * refused, and none leads out of the root. */
 
 import { closeSync, openSync, readSync } from "node:fs";
 import type { HotPlugAnswer, HotPlugRequest, Inside, MountRoot } from "./hot_plug_messages.ts";
@@ -13,7 +14,7 @@ const O_PATH = 0x200000,
 const RESOLVE_NO_MAGICLINKS = 0x02n, RESOLVE_NO_SYMLINKS = 0x04n, RESOLVE_IN_ROOT = 0x10n;
 const MOVE_MOUNT_F_EMPTY_PATH = 4, MOVE_MOUNT_T_EMPTY_PATH = 0x40;
 const MNT_DETACH = 2, UMOUNT_NOFOLLOW = 8;
-const AT_FDCWD = -100, STATX_INO = 0x100, STATX_ATTR_MOUNT_ROOT = 0x2000n;
+const AT_FDCWD = -100, STATX_INO = 0x100, STATX_MNT_ID = 0x1000, STATX_ATTR_MOUNT_ROOT = 0x2000n;
 /** No symlink, no automount, and nothing that has to be asked for elsewhere. */
 const statFlags = 0x100 | 0x800 | 0x4000;
 /** How many mounts of the container's own, one over the other, are taken away to get at ours. */
@@ -50,7 +51,7 @@ function carryOut(c: Libc, root: number, request: HotPlugRequest, mountinfo: num
     return {};
   }
   if (request.kind === "detach") return detach(c, root, request, mountinfo);
-  const isMounted = inParent(c, root, request.target, (last) => isOurs(mountRootAt(c, last), request.root));
+  const isMounted = inParent(c, root, request.target, (last) => isOurs(mountAt(c, last), request.root));
   return { isMounted: isMounted ?? false };
 }
 
@@ -77,17 +78,23 @@ function detach(
     const text = readWhole(mountinfo);
     isMoving ||= before !== undefined && text !== before;
     before = text;
-    const targets = mountTargets(text);
-    const isCovered = targets.filter((target) => target === request.target).length > 1;
-    const found = unmountAt(c, root, request.target, request, isCovered);
+    const listed = mountsOf(text);
+    const targets = [...listed.values()].reverse();
+    // Where the way to the target leads now.
+    const at = inParent(c, root, request.target, (last) => mountAt(c, last)?.id);
+    const place = (at === undefined ? undefined : listed.get(at)) ?? request.target;
+    const isCovered = targets.filter((target) => target === place).length > 1;
+    const found = unmountAt(c, root, place, request, isCovered);
     if (found === "ours") return {};
+    if (found === "busy") return { code: "EBUSY", place };
     if (isCovered && !request.lazy) return { code: "COVERED" };
     if (!request.root) return {};
-    const others = new Set(targets.filter((target) => target !== request.target));
-    let isElsewhere = found === "none" && targets.includes(request.target);
+    const others = new Set(targets.filter((target) => target !== place));
+    let isElsewhere = found === "none" && targets.includes(place);
     for (const target of others) {
       const other = unmountAt(c, root, target, request, false);
       if (other === "ours") return {};
+      if (other === "busy") return { code: "EBUSY", place: target };
       isElsewhere ||= other === "none";
     }
     // Each mount was looked at where it is, and is another.
@@ -104,14 +111,19 @@ function unmountAt(
   target: string,
   { root: ours, lazy }: { root?: MountRoot; lazy: boolean },
   isCovered: boolean,
-): "ours" | "another" | "none" {
+): "ours" | "busy" | "another" | "none" {
   return inParent(c, root, target, (last) => {
     for (let count = 0; count < mountsMax; count++) {
-      const found = mountRootAt(c, last);
+      const found = mountAt(c, last);
       if (!found) return "none";
       const isIt = isOurs(found, ours);
       if (!isIt && !(isCovered && lazy)) return "another";
-      c.check("umount", c.libc.umount2(c.cString(last), UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0)));
+      try {
+        c.check("umount", c.libc.umount2(c.cString(last), UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0)));
+      } catch (error) {
+        if (error instanceof c.SystemCallError && error.code === "EBUSY") return "busy";
+        throw error;
+      }
       if (isIt) return "ours";
     }
     return "another";
@@ -139,14 +151,18 @@ function inParent<T>(c: Libc, root: number, target: string, work: (last: string)
   }
 }
 
-/** @returns The root of what is mounted at a name of the working directory; undefined when nothing is. Asks no filesystem. */
-function mountRootAt(c: Libc, name: string): MountRoot | undefined {
+/** @returns What is mounted at a name of the working directory, and its id in mountinfo; undefined when nothing is. Asks no filesystem. */
+function mountAt(c: Libc, name: string): MountRoot & { readonly id: number } | undefined {
   const stat = new Uint8Array(256);
   const view = new DataView(stat.buffer);
-  if (c.libc.statx(AT_FDCWD, c.cString(name), statFlags, STATX_INO, stat) !== 0) return undefined;
+  if (c.libc.statx(AT_FDCWD, c.cString(name), statFlags, STATX_INO | STATX_MNT_ID, stat) !== 0) return undefined;
   const isRoot = (view.getBigUint64(8, true) & STATX_ATTR_MOUNT_ROOT) !== 0n;
   if (!isRoot) return undefined;
-  return { device: device(view.getUint32(136, true), view.getUint32(140, true)), inode: view.getBigUint64(32, true) };
+  return {
+    device: device(view.getUint32(136, true), view.getUint32(140, true)),
+    inode: view.getBigUint64(32, true),
+    id: Number(view.getBigUint64(144, true)),
+  };
 }
 
 /** As stat(2) says it. @see makedev(3) */
@@ -172,11 +188,13 @@ function readWhole(fd: number): string {
   }
 }
 
-/** Mount points, the latest first. @see proc_pid_mountinfo(5) */
-function mountTargets(mountinfo: string): string[] {
-  return mountinfo.split("\n").filter(Boolean).map((line) =>
-    line.split(" ")[4]!.replace(/\\([0-7]{3})/g, (_, digits: string) => String.fromCharCode(parseInt(digits, 8)))
-  ).reverse();
+/** @returns Mount points by their ids, the latest last. @see proc_pid_mountinfo(5) */
+function mountsOf(mountinfo: string): Map<number, string> {
+  return new Map(mountinfo.split("\n").filter(Boolean).map((line) => {
+    const [id, , , , target] = line.split(" ");
+    const path = target!.replace(/\\([0-7]{3})/g, (_, digits: string) => String.fromCharCode(parseInt(digits, 8)));
+    return [Number(id), path];
+  }));
 }
 
 /** Runs `work` with this thread in the container's mount namespace; its root as a descriptor. */
@@ -204,10 +222,10 @@ function inside<T>(c: Libc, { pid, pidfd }: Inside, work: (root: number) => T): 
   }
 }
 
-function openInRoot(c: Libc, root: number, path: string, flags: number): number {
+/** @param path Symlinks on the way lead where the container's own processes would come to; not so in `resolve`: `RESOLVE_NO_SYMLINKS`. */
+function openInRoot(c: Libc, root: number, path: string, flags: number, resolve = 0n): number {
   const how = new Uint8Array(
-    new BigUint64Array([BigInt(flags | O_CLOEXEC), 0n, RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS])
-      .buffer,
+    new BigUint64Array([BigInt(flags | O_CLOEXEC), 0n, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | resolve]).buffer,
   );
   for (let attempt = 0;; attempt++) {
     try {
@@ -233,7 +251,13 @@ function makeTarget(c: Libc, root: number, request: Extract<HotPlugRequest, { ki
       return fd;
     });
   }
-  return openInRoot(c, root, request.target, O_PATH | (request.isDirectory ? O_DIRECTORY : 0));
+  const parent = openInRoot(c, root, `/${parts.slice(0, -1).join("/")}`, O_PATH | O_DIRECTORY);
+  try {
+    const flags = O_PATH | (request.isDirectory ? O_DIRECTORY : 0);
+    return openInRoot(c, parent, parts.at(-1)!, flags, RESOLVE_NO_SYMLINKS);
+  } finally {
+    c.libc.close(parent);
+  }
 }
 
 function make(

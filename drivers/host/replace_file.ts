@@ -1,8 +1,10 @@
-import { constants } from "node:fs";
-import { open, rename, unlink } from "node:fs/promises";
+import { closeSync, constants, fchmodSync, fsync, openSync, unlinkSync, writeFileSync } from "node:fs";
+import { rename, unlink } from "node:fs/promises";
+import { promisify } from "node:util";
 import { openBeneath } from "./beneath.ts";
 import { libc } from "./libc.ts";
 
+const sync = promisify(fsync);
 const O_PATH = 0x200000, O_DIRECTORY = 0x10000, O_NOFOLLOW = 0x20000;
 
 /** Puts a file in the place of another at one moment: after a kill or a power cut there is the old text or the new one, never a part of it.
@@ -21,15 +23,14 @@ export async function replaceFile(
   const at = (file: string) => `/proc/self/fd/${fd}/${file}`;
   const beside = `.${name}.lido`;
   try {
-    await unlink(at(beside)).catch(ignoreMissing);
-    const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | O_NOFOLLOW;
-    const file = await open(at(beside), flags, mode);
+    // What goes to memory only is done at once: a turn of the event loop for each step costs more. The disk is waited for.
+    const file = openNew(at(beside), mode);
     try {
-      await file.chmod(mode); // open's mode is cut by the umask
-      await file.writeFile(text);
-      await file.sync();
+      fchmodSync(file, mode); // open's mode is cut by the umask
+      writeFileSync(file, text);
+      await sync(file);
     } finally {
-      await file.close();
+      closeSync(file);
     }
     await rename(at(beside), at(name)).catch(async (error) => {
       await unlink(at(beside)).catch(ignoreMissing);
@@ -37,6 +38,18 @@ export async function replaceFile(
     });
   } finally {
     libc.close(fd);
+  }
+}
+
+/** One that is there was left behind by a kill. */
+function openNew(path: string, mode: number): number {
+  const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | O_NOFOLLOW;
+  try {
+    return openSync(path, flags, mode);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
+    unlinkSync(path);
+    return openSync(path, flags, mode);
   }
 }
 

@@ -258,15 +258,40 @@ Deno.test("a symlink planted at the target leads nowhere", () =>
     symlinkSync(join(base, "outside"), join(spec.rootfs, "mnt/trap"));
     await assert.rejects(
       runtime.attach("c1", { source: join(base, "volume"), target: "/mnt/trap", shifted: true }),
-      /a symbolic link is on the way/,
+      /a symbolic link is there/,
     );
     await assert.rejects(
       runtime.attach("c1", { source: join(base, "volume"), target: "/mnt/trap/x", shifted: true }),
-      /a symbolic link is on the way/,
+      /a symbolic link on the way leads nowhere/,
     );
     assert.deepEqual(readdirSync(join(base, "outside")), []);
     assert.doesNotMatch(readFileSync(`/proc/${runtime.get("c1")!.pid}/mounts`, "utf8"), /volume/);
+    // The same path within the container's root is the container's own affair.
+    mkdirSync(join(spec.rootfs, base, "outside"), { recursive: true });
+    await runtime.attach("c1", { source: join(base, "volume"), target: "/mnt/trap/x", shifted: true });
+    assert.deepEqual(readdirSync(join(base, "outside")), []);
+    await runtime.detach("c1", { source: join(base, "volume"), target: "/mnt/trap/x" });
     assert.equal((await run(["true"])).status.code, 0);
+  }));
+
+Deno.test("a mount below the container's own symlinks is found where they lead", () =>
+  withContainer(async ({ base, run, runtime }) => {
+    const source = join(base, "volume");
+    mkdirSync(source);
+    await run(["sh", "-c", "mkdir -p /run /var; rm -rf /var/run; ln -s /run /var/run; ln -s run /var/again"]);
+    const place = { source, target: "/var/again/data" };
+    const where = async () => (await run(["sh", "-c", "grep '/volume ' /proc/self/mountinfo | cut -d' ' -f5"])).output;
+
+    await runtime.attach("c1", { ...place, shifted: true });
+    assert.equal(await where(), "/run/data\n");
+    assert.equal(await runtime.isAttached("c1", place), true);
+    await run(["sh", "-c", "mkdir /run/data/below; mount -t tmpfs none /run/data/below"]);
+    await assert.rejects(runtime.detach("c1", place), /in use by a mount at "\/run\/data\/below"$/);
+    await run(["sh", "-c", "umount /run/data/below; mount -t tmpfs none /run/data"]);
+    await assert.rejects(runtime.detach("c1", place), /the instance has mounted something over it/);
+    await run(["sh", "-c", "umount /run/data; rm /var/again; ln -s /tmp /var/again"]);
+    await runtime.detach("c1", place);
+    assert.equal(await where(), "");
   }));
 
 Deno.test("mounts of the specification are there, a read-only one is", async () => {

@@ -10,7 +10,7 @@ import type { IdMap, MountPlace, MountSpec } from "./runtime.ts";
 
 /** What stands in the way of a mount, in words. */
 const reasons: Readonly<Record<string, string>> = {
-  ELOOP: "a symbolic link is on the way",
+  ELOOP: "a symbolic link is there, or too many are on the way",
   ENOTDIR: "something on the way is not a directory",
   EISDIR: "a directory is there",
   EEXIST: "something was made there just then",
@@ -21,7 +21,8 @@ const reasons: Readonly<Record<string, string>> = {
   EAGAIN: "the instance keeps renaming directories on the way",
   ETIMEDOUT: "a filesystem of the instance does not answer",
   ESRCH: "the instance has ended",
-  ENOENT: "the instance has ended, or a directory on the way was removed just then",
+  ENOENT:
+    "the instance has ended, a directory on the way was removed just then, or a symbolic link on the way leads nowhere",
 };
 
 /** Mounts come and go in the namespace of a container that runs. The work inside is done by a thread of its own (`drivers/host/hot_plug.ts`):
@@ -66,7 +67,7 @@ export class HotPlug {
       throw new LidoError("bad_request", `${what}: the instance has mounted something over it`);
     }
     if (answer.code !== "EBUSY") throw refusal(what, answer.code);
-    const holders = findHolders(container.pid, options.processes(), mount.target);
+    const holders = findHolders(container.pid, options.processes(), answer.place ?? mount.target);
     const by = holders.length > 0 ? ` by ${holders.join(", ")}` : "";
     throw new LidoError("bad_request", `${what}: it is in use${by}`);
   }

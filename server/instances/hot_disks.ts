@@ -43,7 +43,7 @@ export class HotDisks {
       if (cause === "failed") return await this.#takeBack(payload);
       await adopted();
       await this.#disks.hold([...payload.removed, ...payload.added], () => this.#takeBack(payload));
-    });
+    }, { untilReboot: true }); // a container's mounts end with it
   }
 
   /** The devices that a running container has mounted. */

@@ -7,7 +7,7 @@
  * the start after a crash. */
 
 import { LidoError } from "../../api/errors.ts";
-import type { Database, Row } from "../state/database.ts";
+import type { ChangeOptions, Database, Row } from "../state/database.ts";
 
 export type Cause = "failed" | "crashed";
 export type Settle<Payload> = (payload: Payload, cause: Cause) => Promise<void>;
@@ -47,18 +47,28 @@ export class Journal {
     this.#observe = observe;
   }
 
-  /** Declares a kind of intent. @param settle See the header. @returns A function that opens an intent of this kind. */
-  kind<Payload extends object>(name: string, settle: Settle<Payload>): (payload: Payload) => Intent {
+  /** Declares a kind of intent. @param settle See the header. @param options.untilReboot Its work leaves nothing that a power cut would not take.
+   * @returns A function that opens an intent of this kind. */
+  kind<Payload extends object>(
+    name: string,
+    settle: Settle<Payload>,
+    options: Pick<ChangeOptions, "untilReboot"> = {},
+  ): (payload: Payload) => Intent {
     if (this.#kinds.has(name)) throw new Error(`journal: "${name}" is declared twice`);
     this.#kinds.set(name, settle as Settle<never>);
-    return (payload) => this.#open(name, payload, settle);
+    return (payload) => this.#open(name, payload, settle, options);
   }
 
   watch(watcher: JournalWatcher): void {
     this.#watcher = watcher;
   }
 
-  #open<Payload extends object>(name: string, payload: Payload, settle: Settle<Payload>): Intent {
+  #open<Payload extends object>(
+    name: string,
+    payload: Payload,
+    settle: Settle<Payload>,
+    options: Pick<ChangeOptions, "untilReboot">,
+  ): Intent {
     // Those that nothing but a row is left of go with this one, or this one does not come.
     const makesRoom = { makesRoom: name.endsWith(".delete") };
     const id = this.#database.transaction(() => {
@@ -70,7 +80,7 @@ export class Journal {
         JSON.stringify(payload),
         new Date().toISOString(),
       ).id;
-    }, makesRoom);
+    }, { ...makesRoom, ...options });
     this.#active.add(id);
     this.#watcher?.opened(id, name, payload);
     this.#observe(`${name} opened`);

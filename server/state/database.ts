@@ -13,6 +13,9 @@ export type Row = Record<string, SQLInputValue>;
 export interface ChangeOptions {
   /** What takes something away, and so makes room: it may have the space that is kept for it when the disk is full. */
   readonly makesRoom?: boolean;
+  /** What speaks of things that end with the machine, such as mounts: a kill of the daemon does not lose it, a power cut may, and it costs no
+   * flush. What is committed after it is never there without it. */
+  readonly untilReboot?: boolean;
 }
 
 /** The daemon's state: one SQLite file, one writer (this process). WAL with synchronous=FULL: a transaction that returned is on disk.
@@ -77,7 +80,8 @@ export class Database {
    * @throws {LidoError} unavailable when the disk is full; then nothing has changed. */
   transaction<T>(change: () => T, options: ChangeOptions = {}): T {
     if (this.#depth > 0) return change();
-    const result = this.#withSpace(() => this.#transact(change), options);
+    const transact = () => this.#withSpace(() => this.#transact(change), options);
+    const result = options.untilReboot ? this.#unflushed(transact) : transact();
     this.#afterWrite();
     return result;
   }
@@ -110,6 +114,16 @@ export class Database {
       throw error;
     } finally {
       this.#depth--;
+    }
+  }
+
+  /** In WAL, a commit with synchronous=NORMAL is written and not flushed: the next that is takes it along. */
+  #unflushed<T>(commit: () => T): T {
+    this.#sqlite.exec("PRAGMA synchronous = NORMAL");
+    try {
+      return commit();
+    } finally {
+      this.#sqlite.exec("PRAGMA synchronous = FULL");
     }
   }
 
