@@ -216,7 +216,7 @@ async function start(options: DaemonOptions, seams: DaemonSeams): Promise<Daemon
     snapshotGroups,
     volumeBackups: new VolumeBackups({ ...volumeOptions, directory: paths.backups }, volumes),
     volumeCopies,
-    check: new Check({ database, journal, host, pools, volumes, paths, records }),
+    check: new Check({ database, journal, host, runtime, pools, volumes, mounts, paths, records }),
     images,
     profiles,
     instances,

@@ -137,6 +137,10 @@ class FakeLoops implements Loops {
     return Promise.resolve();
   }
 
+  list(): Promise<{ device: string; file: string; isDeleted: boolean }[]> {
+    return Promise.resolve([...this.#files].map(([device, file]) => ({ device, file, isDeleted: false })));
+  }
+
   find(file: string): Promise<string[]> {
     return Promise.resolve([...this.#files].filter(([, attached]) => attached === file).map(([device]) => device));
   }

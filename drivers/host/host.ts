@@ -97,6 +97,8 @@ export interface Loops {
   /** @param options.isCurrent Not those whose file was deleted and is at that path no more.
    * @returns The devices whose backing file is, or was, `file`. */
   find(file: string, options?: { isCurrent?: boolean }): Promise<string[]>;
+  /** Every device that is attached. @returns Device and backing file; `isDeleted`: the file is at its path no more. */
+  list(): Promise<{ device: string; file: string; isDeleted: boolean }[]>;
   /** Makes the device see its file's new size (LOOP_SET_CAPACITY). */
   refresh(device: string): Promise<void>;
 }

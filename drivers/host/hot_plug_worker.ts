@@ -190,11 +190,13 @@ function readWhole(fd: number): string {
 
 /** @returns Mount points by their ids, the latest last. @see proc_pid_mountinfo(5) */
 function mountsOf(mountinfo: string): Map<number, string> {
-  return new Map(mountinfo.split("\n").filter(Boolean).map((line) => {
-    const [id, , , , target] = line.split(" ");
-    const path = target!.replace(/\\([0-7]{3})/g, (_, digits: string) => String.fromCharCode(parseInt(digits, 8)));
-    return [Number(id), path];
-  }));
+  return new Map(
+    mountinfo.split("\n").filter(Boolean).map((line) => {
+      const [id, , , , target] = line.split(" ");
+      const path = target!.replace(/\\([0-7]{3})/g, (_, digits: string) => String.fromCharCode(parseInt(digits, 8)));
+      return [Number(id), path];
+    }),
+  );
 }
 
 /** Runs `work` with this thread in the container's mount namespace; its root as a descriptor. */

@@ -41,18 +41,24 @@ export class HostLoops implements Loops {
 
   async find(file: string, options: { isCurrent?: boolean } = {}): Promise<string[]> {
     const real = await realpath(file).catch(() => file);
-    const devices: string[] = [];
-    for (const name of readdirSync("/sys/block")) {
-      if (!name.startsWith("loop")) continue;
+    return (await this.list())
+      .filter((one) => one.file === real && !(options.isCurrent && one.isDeleted))
+      .map(({ device }) => device);
+  }
+
+  /** @see Documentation/ABI/testing/sysfs-block-loop */
+  // deno-lint-ignore require-await -- as above
+  async list(): Promise<{ device: string; file: string; isDeleted: boolean }[]> {
+    return readdirSync("/sys/block").filter((name) => name.startsWith("loop")).flatMap((name) => {
       let backing: string;
       try {
         backing = readFileSync(`/sys/block/${name}/loop/backing_file`, "utf8").replace(/\n$/, "");
       } catch {
-        continue; // not attached
+        return []; // not attached
       }
-      if (backing === real || (!options.isCurrent && backing === `${real} (deleted)`)) devices.push(`/dev/${name}`);
-    }
-    return devices;
+      const file = backing.replace(/ \(deleted\)$/, "");
+      return [{ device: `/dev/${name}`, file, isDeleted: file !== backing }];
+    });
   }
 
   // deno-lint-ignore require-await -- as above

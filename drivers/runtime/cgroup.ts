@@ -83,6 +83,21 @@ export class Cgroup {
   }
 }
 
+/** @returns Names of the cgroups within the daemon's own level of the tree. */
+export function cgroupsIn(path: string, layout: CgroupLayout): string[] {
+  const directories = layout === "unified"
+    ? [join(root, path)]
+    : controllers().map((controller) => join(root, controller, path));
+  const found = new Set<string>();
+  for (const directory of directories) {
+    if (!exists(directory)) continue;
+    for (const entry of readdirSync(directory, { withFileTypes: true })) {
+      if (entry.isDirectory()) found.add(entry.name);
+    }
+  }
+  return [...found];
+}
+
 /** Takes the daemon's own level of the tree away once no container is left in it. */
 export function removeEmptyParent(path: string, layout: CgroupLayout): void {
   const directories = layout === "unified"

@@ -18,7 +18,7 @@ import {
   waitPid,
 } from "../host/process.ts";
 import { ociConfig } from "./bundle.ts";
-import { Cgroup, type CgroupLayout, cgroupLayout, removeEmptyParent } from "./cgroup.ts";
+import { Cgroup, type CgroupLayout, cgroupLayout, cgroupsIn, removeEmptyParent } from "./cgroup.ts";
 import { childEndWithin, readable } from "./child.ts";
 import { type CrunCommand, enterContainer, leftCommands } from "./exec.ts";
 import { checkHost } from "./host_check.ts";
@@ -85,6 +85,7 @@ export class CrunRuntime implements Runtime {
   /** Top of our cgroups; two daemons may have containers of one name. */
   readonly #cgroups: string;
   readonly #containers = new Map<string, Container>();
+  readonly #starting = new Set<string>();
   readonly #listeners: ((name: string, status: { code?: number; signal?: number }) => void)[] = [];
   readonly #orphans: Orphans;
   #closed = false;
@@ -117,6 +118,9 @@ export class CrunRuntime implements Runtime {
     if (this.#containers.has(spec.name)) throw new LidoError("bad_request", "The instance is already running");
     const directory = this.#directory(spec.name);
     this.#clean(spec.name); // what an earlier life may have left
+    using starting = new DisposableStack();
+    starting.defer(() => this.#starting.delete(spec.name));
+    this.#starting.add(spec.name);
     makeDirectory(directory, 0o700);
     const log = join(directory, "crun.log"), pidFile = join(directory, "pid");
     let cloned: ClonedMount[] = [];
@@ -248,6 +252,14 @@ export class CrunRuntime implements Runtime {
   usage(name: string): Promise<{ processes: number; memoryBytes: bigint; memoryPeakBytes: bigint; cpuNs: bigint }> {
     this.#container(name);
     return Promise.resolve(this.#cgroup(name).usage());
+  }
+
+  strays(): Promise<string[]> {
+    const known = (name: string) => this.#containers.has(name) || this.#starting.has(name);
+    const directories = readdirSync(this.#root).filter((name) => !name.startsWith("."));
+    const ofCrun = readdirSync(join(this.#root, ".crun"));
+    const all = new Set([...directories, ...ofCrun, ...cgroupsIn(this.#cgroups, this.#layout)]);
+    return Promise.resolve([...all].filter((name) => !known(name)).sort());
   }
 
   async close(): Promise<void> {

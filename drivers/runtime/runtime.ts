@@ -121,6 +121,8 @@ export interface Runtime {
   isAttached(name: string, mount: MountPlace): Promise<boolean>;
   /** Processes, memory and CPU of a container from its cgroup. */
   usage(name: string): Promise<{ processes: number; memoryBytes: bigint; memoryPeakBytes: bigint; cpuNs: bigint }>;
+  /** What is there of containers that are not: directories, cgroups. @returns Their names; `destroy` takes it away. */
+  strays(): Promise<string[]>;
   /** Ends watching; containers go on. */
   close(): Promise<void>;
 }

@@ -184,6 +184,8 @@ export interface Leftover {
   readonly place: string;
   /** Name on disk of the volume that the operation is or was on. */
   readonly of: string;
+  /** Takes it away; the caller knows that nothing is at work on the volume. */
+  remove(): Promise<void>;
 }
 
 export interface Driver {
@@ -213,7 +215,7 @@ export interface Driver {
   flush?(volume: Volume): Promise<void>;
   /** Every volume and snapshot on disk, for check and recover; one listing, not one call per volume. */
   list(): Promise<Volume[]>;
-  /** What operations that never ended left in the pool. It goes when the pool is opened, or with its volume. */
+  /** What operations that never ended left in the pool, those at work included. It goes when the pool is opened, or with its volume. */
   leftovers(): Promise<Leftover[]>;
   resources(): Promise<Resources>;
   /** Why the pool cannot be used just now, although it is open: it was pulled away, or does not answer. Asked before each use, so it costs next to

@@ -41,9 +41,9 @@ export function temporaryOf(volume: Volume, purpose: string): string {
   return join(directories[volume.type], `${temporaryPrefix}${purpose}-${volume.name}`);
 }
 
-/** @param temporary As `temporaryOf` makes it. @returns Name on disk of the volume it is of. */
-export function ownerOf(temporary: string): string {
-  const [, owner = ""] = /\/\.lido-[a-z]+-(.*)$/.exec(temporary) ?? [];
+/** @param leftover As `listTemporaries` and `listEmpty` tell it. @returns Name on disk of the volume it is of. */
+export function ownerOf(leftover: string): string {
+  const [, owner = ""] = /\/(?:\.lido-[a-z]+-)?(.*)$/.exec(leftover) ?? [];
   return owner;
 }
 
@@ -81,7 +81,7 @@ export async function listDirectories(root: string): Promise<Volume[]> {
   return found;
 }
 
-/** @returns What operations that never ended left behind, relative to `root`. */
+/** @returns What operations that never ended left half-made, relative to `root`. */
 export async function listTemporaries(root: string): Promise<string[]> {
   const found: string[] = [];
   for (const type of types) {
@@ -89,6 +89,18 @@ export async function listTemporaries(root: string): Promise<string[]> {
     found.push(
       ...entries.filter((name) => name.startsWith(temporaryPrefix)).map((name) => join(directories[type], name)),
     );
+  }
+  return found;
+}
+
+/** @returns Places for the snapshots of a volume, without any, relative to `root`. */
+export async function listEmpty(root: string): Promise<string[]> {
+  const found: string[] = [];
+  for (const type of types) {
+    for (const name of await names(join(root, `${directories[type]}-snapshots`))) {
+      const place = snapshotsDirectory({ type, name });
+      if ((await readdir(join(root, place)).catch(() => [""])).length === 0) found.push(place);
+    }
   }
   return found;
 }

@@ -1,13 +1,16 @@
-import { readdir, rmdir } from "node:fs/promises";
-import { join } from "node:path";
+import { readdir, realpath, rmdir } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
 import { LidoError, messageOf } from "../../api/errors.ts";
 import type { CheckProblem } from "../../api/types.ts";
 import type { Host } from "../../drivers/host/host.ts";
+import type { Runtime } from "../../drivers/runtime/runtime.ts";
 import type { Driver, Volume } from "../../drivers/storage/driver.ts";
+import { recordsDirectory } from "../../drivers/storage/layout.ts";
 import type { Paths } from "../context.ts";
 import type { Journal } from "../journal/journal.ts";
 import type { Records } from "../records/records.ts";
 import type { Database } from "../state/database.ts";
+import type { MountedVolumes } from "../storage/mounted.ts";
 import type { Pools } from "../storage/pools.ts";
 import { deleteVolumeRow, fromDisk, onDisk } from "../storage/rows.ts";
 import type { Volumes } from "../storage/volumes.ts";
@@ -16,8 +19,10 @@ export interface CheckOptions {
   readonly database: Database;
   readonly journal: Journal;
   readonly host: Host;
+  readonly runtime: Runtime;
   readonly pools: Pools;
   readonly volumes: Volumes;
+  readonly mounts: MountedVolumes;
   readonly paths: Paths;
   readonly records: Pick<Records, "idle" | "verify">;
 }
@@ -124,14 +129,35 @@ export class Check {
       });
     }
     const busy = new Set([...known.values(), ...present.values()].filter(isBusy).map(({ name }) => name));
-    for (const { place, of } of await driver.leftovers()) {
-      if (busy.has(of)) continue;
+    for (const leftover of await driver.leftovers()) {
+      if (busy.has(leftover.of)) continue;
+      const { place } = leftover;
       found.push({
         subject: `pool/${pool}/${place}`,
-        problem: "A cut-off operation left it; the daemon's next start takes it away",
+        problem: "A cut-off operation left it",
+        repair: () => leftover.remove(),
       });
     }
+    found.push(...await this.#mounts(driver, [...present.values()]));
     return found;
+  }
+
+  /** What is mounted within a pool and was not mounted by lido for anybody: it hides what is below it, and keeps the pool busy. */
+  async #mounts(driver: Driver, present: readonly Volume[]): Promise<Found[]> {
+    const { host, mounts, volumes } = this.#options;
+    const { name: pool, root } = driver.pool;
+    const ours = new Set([root, join(root, recordsDirectory)]);
+    if (driver.mountsVolumes) {
+      const isInUse = (volume: Volume) => mounts.isMounted(pool, volume) || volumes.isBusy(pool, volume);
+      for (const volume of present) if (isInUse(volume)) ours.add(driver.path(volume));
+    }
+    const stray = (await host.mounts.list()).filter(({ target }) => target.startsWith(`${root}/`) && !ours.has(target));
+    // The innermost first.
+    return stray.reverse().map(({ target }) => ({
+      subject: target,
+      problem: "Something is mounted there that lido did not mount",
+      repair: () => host.mounts.unmount(target),
+    }));
   }
 
   async #records(pool: string): Promise<Found[]> {
@@ -183,18 +209,27 @@ export class Check {
       }
       found.push({ subject: root, problem: "The directory is no pool's", repair: () => rmdir(root) });
     }
-    for (const file of await readdir(paths.disks)) {
-      const pool = file.replace(/\.img$/, "");
-      if (names.has(pool) || pools.isBusy(pool)) continue;
-      const path = join(paths.disks, file);
-      for (const device of await host.loops.find(path)) {
-        found.push({
-          subject: device,
-          problem: `It is attached to "${path}", and no pool's`,
-          repair: () => host.loops.detach(device),
-        });
-      }
-      found.push({ subject: path, problem: "The file is no pool's; it may hold data" });
+    const disks = await realpath(paths.disks); // as the kernel tells of files
+    const poolOf = (path: string) => basename(path, ".img");
+    const isKnown = (path: string) => names.has(poolOf(path)) || pools.isBusy(poolOf(path));
+    const files = (await readdir(paths.disks)).map((file) => join(paths.disks, file));
+    for (const { device, file, isDeleted } of await host.loops.list()) {
+      if (dirname(file) !== disks || isKnown(file)) continue;
+      found.push({
+        subject: device,
+        problem: `It is attached to "${file}"${isDeleted ? ", which was deleted" : ""}, and no pool's`,
+        repair: () => host.loops.detach(device),
+      });
+    }
+    for (const file of files) {
+      if (!isKnown(file)) found.push({ subject: file, problem: "The file is no pool's; it may hold data" });
+    }
+    for (const name of await this.#options.runtime.strays()) {
+      found.push({
+        subject: `instance/${name}`,
+        problem: "A container that is no more left a directory or a cgroup",
+        repair: () => this.#options.runtime.destroy(name),
+      });
     }
     const images = new Set(database.all("SELECT fingerprint FROM images").map((row) => String(row.fingerprint)));
     for (const file of await readdir(paths.images)) {

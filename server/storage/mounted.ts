@@ -84,6 +84,12 @@ export class MountedVolumes {
     await this.#letGo(key);
   }
 
+  /** @returns Whether it is mounted for somebody: a container, or work that goes on. */
+  isMounted(pool: string, volume: Volume): boolean {
+    const state = this.#states.get(keyOf(pool, volume));
+    return state !== undefined && (state.isMounted || state.users > 0 || state.holders.size > 0);
+  }
+
   /** Runs what changes the volume as a whole (delete, rename, restore, a new size) when no work uses it any more, and lets none begin
    * meanwhile. It is unmounted then, unless a running container holds it. */
   async alone<T>(pool: string, volume: Volume, work: () => Promise<T>): Promise<T> {

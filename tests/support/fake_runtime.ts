@@ -98,6 +98,10 @@ export class FakeRuntime implements Runtime {
     return Promise.resolve({ processes: 2, memoryBytes: 4096n, memoryPeakBytes: 8192n, cpuNs: 77n });
   }
 
+  strays(): Promise<string[]> {
+    return Promise.resolve([]);
+  }
+
   close(): Promise<void> {
     return Promise.resolve();
   }

@@ -24,6 +24,7 @@ import type {
 import {
   describe,
   listDirectories,
+  listEmpty,
   listTemporaries,
   ownerOf,
   refuseBelowUse,
@@ -113,7 +114,14 @@ export class BtrfsDriver implements Driver {
   }
 
   async leftovers(): Promise<Leftover[]> {
-    return (await listTemporaries(this.pool.root)).map((place) => ({ place, of: ownerOf(place) }));
+    const places = [...await listTemporaries(this.pool.root), ...await listEmpty(this.pool.root)];
+    return places.map((place) => ({ place, of: ownerOf(place), remove: () => this.#removeLeftover(place) }));
+  }
+
+  /** What an earlier daemon was killed at. */
+  async sweep(): Promise<void> {
+    for (const place of await listTemporaries(this.pool.root)) await this.#removeLeftover(place);
+    this.#tool.dropStaleGroups(this.pool.root);
   }
 
   async resources(): Promise<Resources> {
@@ -128,6 +136,12 @@ export class BtrfsDriver implements Driver {
   async close(): Promise<void> {
     await this.#host.mounts.unmount(this.pool.root);
     await this.#onClose();
+  }
+
+  async #removeLeftover(place: string): Promise<void> {
+    const path = join(this.pool.root, place);
+    if (await isSubvolume(path)) await this.#tool.delete(path);
+    else await removeReceived(this.#host, this.#tool, path);
   }
 
   /** Removes subvolumes, or the plain directories that a killed receive may have left; what is not there is passed over. */

@@ -6,7 +6,7 @@ import type { Host, MountEntry } from "../../host/host.ts";
 import { refuseFilled } from "../block_device.ts";
 import type { Driver, DriverKind, Pool } from "../driver.ts";
 import { anyText, boolean, isTrue, size, words } from "../keys.ts";
-import { listTemporaries, makeDirectories, needDirectories, recordsDirectory } from "../layout.ts";
+import { makeDirectories, needDirectories, recordsDirectory } from "../layout.ts";
 import {
   attachLoopFile,
   defaultSize,
@@ -109,13 +109,7 @@ export const btrfsKind: DriverKind = {
     else await mountSource(host, pool);
     await needDirectories(pool.root);
     const tool = new BtrfsTool(host);
-    for (const leftover of await listTemporaries(pool.root)) {
-      const path = join(pool.root, leftover);
-      if (await isSubvolume(path)) await tool.delete(path);
-      else await removeReceived(host, tool, path);
-    }
-    tool.dropStaleGroups(pool.root);
-    return new BtrfsDriver(host, pool, tool, {
+    const driver = new BtrfsDriver(host, pool, tool, {
       idmappedMounts: await host.mounts.canIdmap(pool.root),
       ...(isLoop
         ? {
@@ -137,6 +131,8 @@ export const btrfsKind: DriverKind = {
         : {}),
       onClose: () => isLoop ? detachLoopFile(host, pool.diskFile) : Promise.resolve(),
     });
+    await driver.sweep();
+    return driver;
   },
 
   async destroy(host, pool) {

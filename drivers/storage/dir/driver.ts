@@ -20,6 +20,7 @@ import type {
 import {
   describe,
   listDirectories,
+  listEmpty,
   listTemporaries,
   ownerOf,
   refuseBelowUse,
@@ -98,7 +99,17 @@ export class DirDriver implements Driver {
   }
 
   async leftovers(): Promise<Leftover[]> {
-    return (await listTemporaries(this.pool.root)).map((place) => ({ place, of: ownerOf(place) }));
+    const places = [...await listTemporaries(this.pool.root), ...await listEmpty(this.pool.root)];
+    return places.map((place) => ({
+      place,
+      of: ownerOf(place),
+      remove: () => this.#remove(join(this.pool.root, place)),
+    }));
+  }
+
+  /** What an earlier daemon was killed at. */
+  async sweep(): Promise<void> {
+    for (const place of await listTemporaries(this.pool.root)) await this.#remove(join(this.pool.root, place));
   }
 
   async resources(): Promise<Resources> {

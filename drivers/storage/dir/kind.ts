@@ -5,7 +5,7 @@ import type { Host } from "../../host/host.ts";
 import { pathOf } from "../directory_volumes.ts";
 import type { DriverKind, Pool } from "../driver.ts";
 import { anyText, boolean } from "../keys.ts";
-import { listDirectories, listTemporaries, makeDirectories, needDirectories, temporaryPrefix } from "../layout.ts";
+import { listDirectories, makeDirectories, needDirectories, temporaryPrefix } from "../layout.ts";
 import { checkSourceDirectory } from "../source.ts";
 import { removeTree } from "../tree.ts";
 import { DirDriver } from "./driver.ts";
@@ -45,16 +45,14 @@ export const dirKind: DriverKind = {
     await mkdir(pool.root, { recursive: true, mode: 0o711 });
     await bindSource(host, pool);
     await needDirectories(pool.root);
-    for (const leftover of await listTemporaries(pool.root)) {
-      await host.quotas.release(join(pool.root, leftover));
-      await removeTree(host, join(pool.root, leftover));
-    }
     const [reflink, idmappedMounts, quota] = await Promise.all([
       canReflink(host, pool.root),
       host.mounts.canIdmap(pool.root),
       host.quotas.probe(pool.root),
     ]);
-    return new DirDriver(host, pool, { reflink, idmappedMounts, quota });
+    const driver = new DirDriver(host, pool, { reflink, idmappedMounts, quota });
+    await driver.sweep();
+    return driver;
   },
 
   async destroy(host, pool) {

@@ -204,8 +204,16 @@ export class LvmDriver implements Driver {
   async leftovers(): Promise<Leftover[]> {
     return (await this.#listing()).flatMap(({ name }) => {
       const parent = parentOfTemporary(name);
-      return parent === undefined ? [] : [{ place: `${this.group}/${name}`, of: volumeOf(parent)!.name }];
+      if (parent === undefined) return [];
+      const remove = () => this.removeTemporary(name, parent);
+      return [{ place: `${this.group}/${name}`, of: volumeOf(parent)!.name, remove }];
     });
+  }
+
+  /** What a restore that was cut off left: a volume without its name gets it back, the rest goes. */
+  async removeTemporary(name: string, parent: string): Promise<void> {
+    if (name === temporaryName(parent, "old") && !this.sizes.has(parent)) await this.renameLogical(name, parent);
+    else await this.remove(name);
   }
 
   async resources(): Promise<Resources> {

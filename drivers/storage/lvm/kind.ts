@@ -17,7 +17,7 @@ import {
   removeLoopFile,
 } from "../loop_file.ts";
 import { LvmDriver, sizeDefault } from "./driver.ts";
-import { groupName, parentOfTemporary, tag, temporaryName, thinPoolName, volumeOf } from "./layout.ts";
+import { groupName, parentOfTemporary, tag, thinPoolName, volumeOf } from "./layout.ts";
 import { LvmTool } from "./tool.ts";
 
 /** Room for a thin pool with its metadata, twice, and a filesystem. */
@@ -266,13 +266,11 @@ async function leaveGroup(tool: LvmTool, group: string): Promise<void> {
   await tool.untagGroup(group, tag);
 }
 
-/** What a restore that was cut off left: a volume without its name gets it back, the rest goes. */
+/** What an earlier daemon was killed at. */
 async function sweep(driver: LvmDriver): Promise<void> {
   for (const name of [...driver.sizes.keys()]) {
     const parent = parentOfTemporary(name);
-    if (parent === undefined) continue;
-    if (name === temporaryName(parent, "old") && !driver.sizes.has(parent)) await driver.renameLogical(name, parent);
-    else await driver.remove(name);
+    if (parent !== undefined) await driver.removeTemporary(name, parent);
   }
 }
 

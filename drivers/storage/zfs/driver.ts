@@ -138,7 +138,12 @@ export class ZfsDriver implements Driver {
   }
 
   async leftovers(): Promise<Leftover[]> {
-    return this.#kept.leftovers(await this.#tool.list(this.#top));
+    const restored = (name: string) => names.isRestored(this.#top, name) && !names.isSnapshot(name);
+    return this.#kept.leftovers(await this.#tool.list(this.#top)).map((one) => {
+      const dataset = `${this.#top}/${one.place}`;
+      const remove = () => this.#snapshots.afterRestore(names.restoredVolume(this.#top, dataset));
+      return restored(dataset) ? { ...one, remove } : one;
+    });
   }
 
   /** Brings to an end what an earlier daemon was killed at, when the pool is opened. @param found All there is. */

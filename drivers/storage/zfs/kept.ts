@@ -78,7 +78,11 @@ export class Kept {
       if (names.isTransferSnapshot(name) || names.isRestored(this.#top, name)) return true;
       if (names.isKept(this.#top, name)) return !this.#hasClones(found, name);
       return this.#isOurs(name) && clones.length === 0 && !this.#busy.has(name);
-    }).map(({ name }) => ({ place: name.slice(this.#top.length + 1), of: names.nameOf(this.#top, name) }));
+    }).map(({ name }) => ({
+      place: name.slice(this.#top.length + 1),
+      of: names.nameOf(this.#top, name),
+      remove: async () => void await this.#tool.destroy(name),
+    }));
   }
 
   #hasClones(found: readonly Dataset[], dataset: string): boolean {
