@@ -108,8 +108,16 @@ export function pipe(argv: readonly string[], options: PipeOptions = {}): PipedC
   const errors = collect(child.stderr!, () => child.kill("SIGKILL"));
   const ended = new Promise<void>((resolve, reject) => {
     let failure: Error | undefined;
+    const { stallMs = defaultTimeoutMs } = options;
+    const watching = stallMs > 0
+      ? watchStall(child.pid, stallMs, (reason) => {
+        failure ??= new CommandError(argv, undefined, "", reason);
+        child.kill("SIGKILL");
+      })
+      : undefined;
     child.on("error", (error) => failure ??= launchFailure(argv, error));
     child.on("close", (code, killedBy) => {
+      clearInterval(watching);
       if (code !== null && (options.okCodes ?? [0]).includes(code)) resolve();
       else if (options.signal?.aborted) reject(options.signal.reason);
       else if (failure) reject(failure);
@@ -124,6 +132,23 @@ export function pipe(argv: readonly string[], options: PipeOptions = {}): PipedC
   done.catch(() => {});
   fed.catch(() => {});
   return { stdout: child.stdout!, done };
+}
+
+/** Looks now and then whether the tool has read or written since it looked last. @see proc_pid_io(5): rchar, wchar */
+function watchStall(pid: number | undefined, stallMs: number, stalled: (reason: string) => void): NodeJS.Timeout {
+  const read = () => {
+    try {
+      return readFileSync(`/proc/${pid}/io`, "utf8").split("\n", 2).join();
+    } catch {
+      return undefined; // it has ended
+    }
+  };
+  let before = read();
+  return setInterval(() => {
+    const now = read();
+    if (now !== undefined && now === before) stalled(`nothing has gone through it for ${stallMs / 1000} s`);
+    before = now;
+  }, stallMs);
 }
 
 async function feed(source: Readable, child: ReturnType<typeof spawn>): Promise<void> {

@@ -39,6 +39,8 @@ export interface PipeOptions {
   readonly stdin?: Readable;
   readonly signal?: AbortSignal;
   readonly cwd?: string;
+  /** Default 10 minutes; a tool that has read and written nothing for so long (or up to twice that) is killed and reported. 0: never. */
+  readonly stallMs?: number;
 }
 
 export interface PipedCommand {

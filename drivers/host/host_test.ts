@@ -3,6 +3,7 @@ import { mkdtemp, rm, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Readable } from "node:stream";
+import { text } from "node:stream/consumers";
 import { CommandError } from "./host.ts";
 import { canIdmap, parseSubIds } from "./idmap.ts";
 import { parseMountInfo } from "./mounts.ts";
@@ -39,6 +40,15 @@ Deno.test("run() kills a tool that takes too long, or that is no longer wanted",
   const running = host.run(["sleep", "1000"], { signal: abort.signal });
   abort.abort(new Error("no longer wanted"));
   await assert.rejects(running, /no longer wanted/);
+});
+
+Deno.test("pipe() ends a tool through which nothing goes any more, and none that is only slow", async () => {
+  const stuck = host.pipe(["sh", "-c", "echo begun; exec sleep 1000"], { stallMs: 150 });
+  assert.equal(await text(stuck.stdout), "begun\n");
+  await assert.rejects(stuck.done, /Failed to run: sh .*: nothing has gone through it for 0.15 s/);
+  const slow = host.pipe(["sh", "-c", "for n in 1 2 3 4 5 6 7 8; do echo $n; sleep 0.05; done"], { stallMs: 200 });
+  assert.equal(await text(slow.stdout), "1\n2\n3\n4\n5\n6\n7\n8\n");
+  await slow.done;
 });
 
 Deno.test("pipe() streams through a tool and reports its end", async () => {

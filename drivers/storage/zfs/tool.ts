@@ -233,7 +233,12 @@ export class ZfsTool {
 
   #pipe(argv: readonly string[], options: { stdin?: Readable; signal?: AbortSignal | undefined }): PipedCommand {
     const { stdin, signal } = options;
-    const { stdout, done } = this.#host.pipe(argv, { ...(stdin ? { stdin } : {}), ...(signal ? { signal } : {}) });
+    // What the kernel's own threads read and write is not counted for the tool; and a pool that does not answer is noticed below.
+    const { stdout, done } = this.#host.pipe(argv, {
+      stallMs: 0,
+      ...(stdin ? { stdin } : {}),
+      ...(signal ? { signal } : {}),
+    });
     const told = unlessSuspended(argv, done).catch((error) => Promise.reject(explained(argv, error)));
     told.catch(() => {});
     return { stdout, done: told };
