@@ -1,4 +1,5 @@
-/** How a tree comes out of an archive: with its numeric owners, modes, extended attributes and ACLs. @param target Where to. @param file "-" for stdin. */
+/** How a tree comes out of an archive: with its numeric owners, modes, extended attributes and, as such, ACLs. Not with tar's own option for
+ * those: it takes away the ACLs of files that have them as attributes only, as in what LXD writes. @param target Where to. @param file "-" for stdin. */
 export function unpackCommand(target: string, file: string, more: readonly string[] = []): string[] {
   return [
     "tar",
@@ -8,7 +9,6 @@ export function unpackCommand(target: string, file: string, more: readonly strin
     "--preserve-permissions",
     "--xattrs",
     "--xattrs-include=*",
-    "--acls",
     ...more,
     `--directory=${target}`,
     `--file=${file}`,
