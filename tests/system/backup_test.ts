@@ -1,6 +1,6 @@
 /** Backups of volumes: round trips through every format and between drivers, with the real client and from the real LXD, and hostile ones. */
 import assert from "node:assert/strict";
-import { chmodSync, existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { command, succeed } from "../support/command.ts";
 import { Daemon, executable, projectRoot } from "../support/daemon.ts";
