@@ -1,3 +1,4 @@
+import { LidoError } from "../../api/errors.ts";
 import type { Config, StorageVolumesPost } from "../../api/types.ts";
 import type { Operation } from "../operations/operations.ts";
 import { showProgress } from "../operations/progress.ts";
@@ -6,11 +7,14 @@ import { sizeOf } from "./config.ts";
 import { copyVolume, planCopy } from "./planner.ts";
 import { VolumeRefresh } from "./refresh.ts";
 import { onDisk } from "./rows.ts";
+import { followVolume } from "./usage.ts";
 import { lockName, url, type Volumes, type VolumesOptions } from "./volumes.ts";
 
 interface Source {
   readonly pool: string;
   readonly row: Row;
+  /** The copy is of what it was then; absent for what it is now. */
+  readonly snapshot?: Row;
   /** Names of the snapshots come along. */
   readonly withSnapshots: boolean;
 }
@@ -27,22 +31,33 @@ export class VolumeCopies {
     this.#refresh = new VolumeRefresh(options, volumes);
   }
 
-  /** Makes a custom volume from another one; snapshots come along unless `volume_only`. With `refresh`, one that is there becomes what
-   * its source is. */
+  /** Makes a custom volume from another one; snapshots come along unless `volume_only`, and none with "volume/snapshot". With `refresh`, one that is
+   * there becomes what its source is. */
   copy(pool: string, post: StorageVolumesPost): Operation {
     const sourcePool = post.source.pool || pool;
-    const row = this.#volumes.row(sourcePool, "custom", post.source.name);
+    const [name = "", snapshotName] = post.source.name.split(/\/(.*)/s);
+    const row = this.#volumes.row(sourcePool, "custom", name);
+    const snapshot = snapshotName === undefined
+      ? undefined
+      : this.#volumes.snapshotRows(Number(row.id)).find((one) => one.name === snapshotName);
+    if (snapshotName !== undefined && !snapshot) throw new LidoError("not_found", "Storage volume snapshot not found");
     if (post.source.refresh && this.#volumes.find(pool, onDisk("custom", post.name))) {
-      return this.#refresh.start(pool, post);
+      if (!snapshot) return this.#refresh.start(pool, post);
+      throw new LidoError("bad_request", `Cannot refresh volume "${post.name}" from a snapshot: only from a volume`);
     }
-    const source: Source = { pool: sourcePool, row, withSnapshots: !post.source.volume_only };
+    const source: Source = {
+      pool: sourcePool,
+      row,
+      ...(snapshot ? { snapshot } : {}),
+      withSnapshots: !snapshot && !post.source.volume_only,
+    };
     return this.#start("Copying storage volume", source, pool, post, false);
   }
 
   /** Moves a volume to another pool. The target's row comes and the source's goes at one moment. */
   move(pool: string, name: string, toPool: string, to: string): Operation {
     const row = this.#volumes.row(pool, "custom", name);
-    this.#volumes.refuseUsed(pool, name, "Volume is still in use");
+    this.#volumes.refuseRunning(pool, name);
     const post: StorageVolumesPost = {
       name: to,
       type: "custom",
@@ -63,7 +78,8 @@ export class VolumeCopies {
   ): Operation {
     const { name } = post;
     const sourceName = String(source.row.name);
-    const config = this.#volumes.checkNew(pool, { ...post, config: { ...inherited(source.row), ...post.config } });
+    const origin = source.snapshot ?? source.row;
+    const config = this.#volumes.checkNew(pool, { ...post, config: { ...inherited(origin), ...post.config } });
     const sourceVolume = this.#volumes.volume(source.row);
     return this.#options.operations.start({
       description,
@@ -73,11 +89,15 @@ export class VolumeCopies {
         await this.#volumes.make(
           pool,
           { ...onDisk("custom", name), config },
-          { description: post.description || String(source.row.description), config },
+          { description: post.description || String(origin.description), config },
           async (driver, volume) => {
             // It may have been attached while the operation waited for its turn.
-            if (isMove) this.#volumes.refuseUsed(source.pool, sourceName, "Volume is still in use");
-            const from = { pool: source.pool, driver: this.#options.pools.driver(source.pool), volume: sourceVolume };
+            if (isMove) this.#volumes.refuseRunning(source.pool, sourceName);
+            const from = {
+              pool: source.pool,
+              driver: this.#options.pools.driver(source.pool),
+              volume: source.snapshot ? { ...sourceVolume, snapshot: String(source.snapshot.name) } : sourceVolume,
+            };
             const place = { pool, driver, volume };
             const snapshots = source.withSnapshots ? this.#volumes.snapshotRows(Number(source.row.id)) : [];
             const plan = planCopy(from, place, snapshots.length > 0);
@@ -91,7 +111,9 @@ export class VolumeCopies {
             });
             return (id) => {
               this.#volumes.insertSnapshots(id, snapshots);
-              return isMove ? this.#volumes.leave(source.pool, sourceVolume) : undefined;
+              if (!isMove) return;
+              followVolume(this.#options.database, { pool: source.pool, name: sourceName }, { pool, name });
+              return this.#volumes.leave(source.pool, sourceVolume);
             };
           },
           [lockName(source.pool, sourceVolume)],

@@ -166,6 +166,7 @@ async function sendAll(
 ): Promise<void> {
   const { isChained } = source.driver.facets.send!;
   let parent: string | undefined;
+  if (source.volume.snapshot !== undefined) return await transfer(source, target, options, parent);
   for (const snapshot of snapshots) {
     await transfer(at(source, snapshot), at(target, snapshot), forSnapshots, parent);
     if (isChained) parent = snapshot;

@@ -8,6 +8,29 @@ export interface Usage {
   ofVolume(pool: string, volume: string): string[];
 }
 
+interface Named {
+  readonly pool: string;
+  readonly name: string;
+}
+
+/** Makes the devices of instances and profiles follow a custom volume to its new place; within a transaction. Snapshots of instances keep what
+ * they were taken with, as LXD's. */
+export function followVolume(database: Database, from: Named, to: Named): void {
+  for (const table of ["instances", "profiles"]) {
+    for (const row of database.all(`SELECT id, devices FROM ${table}`)) {
+      const devices = JSON.parse(String(row.devices)) as Devices;
+      let isChanged = false;
+      for (const device of Object.values(devices)) {
+        const [volume, ...path] = (device.source ?? "").split("/");
+        if (device.type !== "disk" || device.pool !== from.pool || volume !== from.name) continue;
+        Object.assign(device, { pool: to.pool, source: [to.name, ...path].join("/") });
+        isChanged = true;
+      }
+      if (isChanged) database.run(`UPDATE ${table} SET devices = ? WHERE id = ?`, JSON.stringify(devices), row.id!);
+    }
+  }
+}
+
 export function readUsage(database: Database): Usage {
   const pools = new Map<string, Set<string>>(), volumes = new Map<string, Set<string>>();
   const add = (map: Map<string, Set<string>>, key: string, url: string) => {

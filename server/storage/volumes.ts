@@ -27,7 +27,7 @@ import {
   volumeRow,
   volumeRows,
 } from "./rows.ts";
-import { readUsage } from "./usage.ts";
+import { followVolume, readUsage } from "./usage.ts";
 import { checkType, createOptions, needQuota, onlyFor, refuseOverPool } from "./volume_options.ts";
 
 export interface VolumesOptions {
@@ -230,12 +230,15 @@ export class Volumes {
       if (volumeRow(this.#options.database, pool, "custom", to)) {
         throw new LidoError("conflict", "Volume by that name already exists");
       }
-      this.refuseUsed(pool, name, "Volume is still in use");
+      this.refuseRunning(pool, name);
       const driver = this.#options.pools.driver(pool);
       const intent: RenameIntent = { pool, type: "custom", name: from.name, to: target.name };
       await using open = this.#renaming(intent);
       await this.#options.mounts.alone(pool, from, () => driver.rename(from, target.name));
-      open.commit(() => this.#options.database.run("UPDATE storage_volumes SET name = ? WHERE id = ?", to, row.id!));
+      open.commit(() => {
+        this.#options.database.run("UPDATE storage_volumes SET name = ? WHERE id = ?", to, row.id!);
+        followVolume(this.#options.database, { pool, name }, { pool, name: to });
+      });
       this.#options.events.lifecycle("storage-volume-renamed", url(pool, "custom", to), { old_name: name });
     });
   }
@@ -449,6 +452,12 @@ export class Volumes {
   /** @throws {LidoError} bad_request with `text` when an instance or a profile has it. */
   refuseUsed(pool: string, name: string, text: string): void {
     if (readUsage(this.#options.database).ofVolume(pool, name).length > 0) throw new LidoError("bad_request", text);
+  }
+
+  /** @throws {LidoError} bad_request: what runs cannot follow. */
+  refuseRunning(pool: string, name: string): void {
+    if (!this.#options.users(pool, name).some(({ isRunning }) => isRunning)) return;
+    throw new LidoError("bad_request", "Volume is still in use by running instances");
   }
 
   #driver(pool: string): Driver | undefined {
