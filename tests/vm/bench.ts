@@ -11,7 +11,7 @@ const guest = await prepare(["lxd", "lxc", "lxcfs", "rsync", "dnsmasq-base"]);
 for (const driver of drivers.length > 0 ? drivers : ["lvm", "zfs"]) {
   await using disks = new Disks();
   await using machine = new Machine({
-    kind: driver === "zfs" ? "qemu" : "uml",
+    kind: "qemu",
     guest,
     memoryMiB: 2048,
     disks: [8, 8, 8].map((sizeGiB) => disks.add(sizeGiB)),

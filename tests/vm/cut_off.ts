@@ -19,7 +19,7 @@ export interface CutOffPlan {
 export const cutOffs: readonly CutOffPlan[] = [
   {
     name: "cut off, lvm",
-    kind: "uml",
+    kind: "qemu",
     driver: "lvm",
     device: "lvm source=$D2 volume.size=64MiB",
     loop: "lvm size=2GiB volume.size=64MiB lvm.use_thinpool=false",

@@ -21,6 +21,16 @@ const execFiles = ["exec_test", "exec_client_test", "exec_hostile_test", "exec_s
 const storyFiles = ["facets_test", "bad_input_test", "daemon_test", "sharing_test"];
 const system = (names: readonly string[]) => names.map((name) => `tests/system/${name}.ts`);
 
+/** The contract of a driver, and the same driver killed at each of its points. Quotas of projects are the host's to test. */
+const conformance = (driver: string): Plan[] =>
+  [["conformance", "driver_test"], ["driver cut short", "cut_off_test"]].map(([name, file]) => ({
+    name: `${name}, ${driver}`,
+    kind: "qemu",
+    driver,
+    words: [`tests/conformance/${file}.ts`],
+    environment: { LIDO_TEST_PLACES: driver },
+  }));
+
 /** The suites that take the pool they run on from outside, each on a machine that has it. */
 const onPool = (driver: string, kind: Kind, pool: string): Plan[] => [
   {
@@ -46,30 +56,18 @@ const onPool = (driver: string, kind: Kind, pool: string): Plan[] => [
 ];
 
 export const plans: readonly Plan[] = [
-  {
-    name: "conformance, lvm",
-    kind: "uml",
-    driver: "lvm",
-    words: ["conformance"],
-    environment: { LIDO_TEST_PLACES: "lvm" },
-  },
+  ...conformance("lvm"),
   {
     name: "quickstart, lvm thin and classic, each filesystem",
-    kind: "uml",
+    kind: "qemu",
     driver: "lvm",
     words: system(["quickstart_test"]),
     environment: {
       LIDO_TEST_POOLS: filesystems.flatMap((filesystem) => [lvm(filesystem, true), lvm(filesystem, false)]).join(";"),
     },
   },
-  ...onPool("lvm", "uml", lvm("ext4", true)),
-  {
-    name: "conformance, zfs",
-    kind: "qemu",
-    driver: "zfs",
-    words: ["conformance"],
-    environment: { LIDO_TEST_PLACES: "zfs" },
-  },
+  ...onPool("lvm", "qemu", lvm("ext4", true)),
+  ...conformance("zfs"),
   {
     name: "quickstart, zfs",
     kind: "qemu",
