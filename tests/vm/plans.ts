@@ -56,6 +56,13 @@ const onPool = (driver: string, kind: Kind, pool: string): Plan[] => [
 ];
 
 export const plans: readonly Plan[] = [
+  {
+    name: "project quotas",
+    kind: "qemu",
+    driver: "dir",
+    words: ["tests/conformance/quota_test.ts", "tests/crash/quota_test.ts"],
+    environment: { LIDO_TEST_PLACES: "quota", LIDO_CRASH_EVERY: "7" },
+  },
   ...conformance("lvm"),
   {
     name: "quickstart, lvm thin and classic, each filesystem",
