@@ -6,6 +6,8 @@ set -euo pipefail
 [ "$(id -u)" = 0 ] || die "The guest is built by root: run this as root"
 bash "$root/scripts/setup.sh" build
 bash "$root/scripts/build.sh"
+# The clone is read-only in the guest.
+bash "$root/scripts/build.sh" "" "$root/dist/lido-crash" tests/crash/daemon.ts
 bash "$root/scripts/setup.sh" run
 bash "$root/scripts/make_image.sh"
 cd "$root"
