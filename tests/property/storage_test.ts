@@ -231,7 +231,7 @@ Deno.test("storage: any requests in any order do what a model of them says", asy
   });
   const seed = process.env.LIDO_SEED;
   await fc.assert(property, {
-    numRuns: Number(process.env.LIDO_STORAGE_RUNS ?? 25),
+    numRuns: Number(process.env.LIDO_STORAGE_RUNS ?? 15),
     ...(seed === undefined ? {} : { seed: Number(seed) }),
   });
 });
