@@ -7,7 +7,6 @@ set -euo pipefail
 target=${1:-}
 file=${2:-dist/lido}
 entry=${3:-cli/main.ts}
-bash "$root/scripts/setup.sh" build
 cd "$root"
 
 # Workers are entry points of their own: their code is loaded by name at run time.
@@ -17,6 +16,7 @@ if [ -s "$file" ] && [ -z "$(find api cli drivers server mod.ts package-lock.jso
   say "$file is up to date"
   exit 0
 fi
+bash scripts/setup.sh build
 
 # The runtime of another machine comes from npm like everything else, checked against the lock file.
 runtime=()
