@@ -20,10 +20,20 @@ has() { command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ] || [ -x "/sbin/
 # Inside an image there are no libraries, so a busybox that needs them does not do.
 has_static_busybox() { [ -x /bin/busybox ] && ! LC_ALL=C ldd /bin/busybox >/dev/null 2>&1; }
 
+# The stamp is written last, so a node_modules without it, or with another lock file's, is not trusted.
+cd "$root"
+stamp=node_modules/.lido-lock
+wanted=$(sha256sum <package-lock.json)
+tools_run() { "$bun" --version >/dev/null 2>&1 && "$deno" --version >/dev/null 2>&1; }
+is_stamped=false
+if [ "$(cat $stamp 2>/dev/null)" = "$wanted" ] && tools_run; then is_stamped=true; fi
+
 missing=()
 need() { has "$1" || missing+=("$2"); }
-need npm npm
-need node nodejs
+if ! $is_stamped; then
+  need npm npm
+  need node nodejs
+fi
 if [ "$goal" != build ]; then
   need crun crun
   need mkfs.btrfs btrfs-progs
@@ -60,13 +70,8 @@ if [ ${#missing[@]} -gt 0 ]; then
   }
 fi
 
-# The stamp is written last, so a node_modules without it, or with another lock file's, is not trusted.
-cd "$root"
-stamp=node_modules/.lido-lock
-wanted=$(sha256sum <package-lock.json)
-tools_run() { "$bun" --version >/dev/null 2>&1 && "$deno" --version >/dev/null 2>&1; }
 is_complete() { [ -f node_modules/.package-lock.json ] && npm ls --all >/dev/null 2>&1 && tools_run; }
-if [ "$(cat $stamp 2>/dev/null)" != "$wanted" ] || ! tools_run; then
+if ! $is_stamped; then
   if ! is_complete; then
     say "Installing npm packages (npm ci)"
     npm ci --no-progress >"$log" 2>&1 || { tail -n 20 "$log" >&2; die "npm ci failed"; }
