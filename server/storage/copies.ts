@@ -8,7 +8,7 @@ import { copyVolume, planCopy } from "./planner.ts";
 import { VolumeRefresh } from "./refresh.ts";
 import { onDisk } from "./rows.ts";
 import { followVolume } from "./usage.ts";
-import { lockName, url, type Volumes, type VolumesOptions } from "./volumes.ts";
+import { lockName, url, usedByRunning, type Volumes, type VolumesOptions } from "./volumes.ts";
 
 interface Source {
   readonly pool: string;
@@ -57,7 +57,7 @@ export class VolumeCopies {
   /** Moves a volume to another pool. The target's row comes and the source's goes at one moment. */
   move(pool: string, name: string, toPool: string, to: string): Operation {
     const row = this.#volumes.row(pool, "custom", name);
-    this.#volumes.refuseRunning(pool, name);
+    this.#volumes.refuseRunning(pool, name, usedByRunning);
     const post: StorageVolumesPost = {
       name: to,
       type: "custom",
@@ -92,7 +92,7 @@ export class VolumeCopies {
           { description: post.description || String(origin.description), config },
           async (driver, volume) => {
             // It may have been attached while the operation waited for its turn.
-            if (isMove) this.#volumes.refuseRunning(source.pool, sourceName);
+            if (isMove) this.#volumes.refuseRunning(source.pool, sourceName, usedByRunning);
             const from = {
               pool: source.pool,
               driver: this.#options.pools.driver(source.pool),

@@ -165,8 +165,8 @@ async function sendAll(
   forSnapshots: CopyOptions,
 ): Promise<void> {
   const { isChained } = source.driver.facets.send!;
+  if (source.volume.snapshot !== undefined) return await transfer(source, target, options, undefined);
   let parent: string | undefined;
-  if (source.volume.snapshot !== undefined) return await transfer(source, target, options, parent);
   for (const snapshot of snapshots) {
     await transfer(at(source, snapshot), at(target, snapshot), forSnapshots, parent);
     if (isChained) parent = snapshot;

@@ -15,6 +15,9 @@ import { lockName, url, type Volumes, type VolumesOptions } from "./volumes.ts";
  * can, and then takes its place. The old one is renamed away first, whole; so once it is there under its other name the new one is complete, and
  * what was cut off is done to its end. Before that, it is undone. */
 
+/** In the words of LXD. */
+const usedByRunning = "Cannot refresh custom volume used by running instances";
+
 interface RefreshIntent {
   readonly pool: string;
   readonly type: "custom";
@@ -52,7 +55,7 @@ export class VolumeRefresh {
     if (sourcePool === pool && source.name === name) {
       throw new LidoError("bad_request", `Cannot refresh volume "${name}": it is its own source`);
     }
-    this.#refuseRunning(pool, name);
+    this.#volumes.refuseRunning(pool, name, usedByRunning);
     return this.#options.operations.start({
       description: "Refreshing storage volume",
       resources: { storage_volumes: [url(pool, "custom", name), url(sourcePool, "custom", source.name)] },
@@ -77,7 +80,7 @@ export class VolumeRefresh {
     const row = this.#volumes.row(pool, "custom", name),
       sourceRow = this.#volumes.row(sourcePool, "custom", source.name);
     // It may have been started while the operation waited for its turn.
-    this.#refuseRunning(pool, name);
+    this.#volumes.refuseRunning(pool, name, usedByRunning);
     const volume = this.#volumes.volume(row), driver = pools.driver(pool);
     const from = { pool: sourcePool, driver: pools.driver(sourcePool), volume: this.#volumes.volume(sourceRow) };
     const target = { pool, driver, volume: { ...fresh, config: volume.config! } };
@@ -111,7 +114,7 @@ export class VolumeRefresh {
       // What is in place is not undone: from here on there is no cancelling.
       operation.signal.throwIfAborted();
       // It may have been started while the copy was made.
-      this.#refuseRunning(pool, name);
+      this.#volumes.refuseRunning(pool, name, usedByRunning);
       await driver.rename(volume, old.name);
       await driver.rename(fresh, volume.name);
       return open.commit(() => this.#inPlace(intent));
@@ -150,11 +153,6 @@ export class VolumeRefresh {
     // Its snapshots may have been renamed already: they go first.
     if (await driver.exists(volume!)) await mounts.alone(pool, volume!, () => driver.rename(old!, name));
     await mounts.alone(pool, fresh!, () => driver.delete(fresh!));
-  }
-
-  #refuseRunning(pool: string, name: string): void {
-    if (!this.#options.users(pool, name).some(({ isRunning }) => isRunning)) return;
-    throw new LidoError("bad_request", "Cannot refresh custom volume used by running instances");
   }
 }
 

@@ -218,9 +218,7 @@ export class VolumeSnapshots {
   async restore(pool: string, volume: string, snapshot: string): Promise<void> {
     const row = this.#volumes.row(pool, "custom", volume);
     if (!this.#find(Number(row.id), snapshot)) throw new LidoError("not_found", "Snapshot not found");
-    if (this.#options.users(pool, volume).some(({ isRunning }) => isRunning)) {
-      throw new LidoError("bad_request", "Cannot restore custom volume used by running instances");
-    }
+    this.#volumes.refuseRunning(pool, volume, "Cannot restore custom volume used by running instances");
     const target: Volume = { ...this.#volumes.volume(row), snapshot };
     await this.#volumes.locks.hold([lockName(pool, target)], async () => {
       const facet = this.#facet(pool);

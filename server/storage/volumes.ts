@@ -74,6 +74,9 @@ export interface CreateForOptions {
 /** @param id The new row's. */
 export type Finish = (id: number) => (() => Promise<void>) | void;
 
+/** What runs cannot follow a volume to another place. */
+export const usedByRunning = "Volume is still in use by running instances";
+
 /** The volumes of every pool: the API's verbs on custom ones, and the making of those that belong to instances and images. */
 export class Volumes {
   readonly #options: VolumesOptions;
@@ -173,9 +176,7 @@ export class Volumes {
         before["security.shifted"] !== config["security.shifted"] ||
         before["security.unmapped"] !== config["security.unmapped"]
       ) {
-        if (this.#options.users(pool, name).some(({ isRunning }) => isRunning)) {
-          throw new LidoError("bad_request", "Cannot modify shifting with running instances using the volume");
-        }
+        this.refuseRunning(pool, name, "Cannot modify shifting with running instances using the volume");
       }
       const changed = { ...volume, config }, sizeBytes = sizeOf(config);
       const driver = this.#options.pools.driver(pool);
@@ -230,7 +231,7 @@ export class Volumes {
       if (volumeRow(this.#options.database, pool, "custom", to)) {
         throw new LidoError("conflict", "Volume by that name already exists");
       }
-      this.refuseRunning(pool, name);
+      this.refuseRunning(pool, name, usedByRunning);
       const driver = this.#options.pools.driver(pool);
       const intent: RenameIntent = { pool, type: "custom", name: from.name, to: target.name };
       await using open = this.#renaming(intent);
@@ -454,10 +455,9 @@ export class Volumes {
     if (readUsage(this.#options.database).ofVolume(pool, name).length > 0) throw new LidoError("bad_request", text);
   }
 
-  /** @throws {LidoError} bad_request: what runs cannot follow. */
-  refuseRunning(pool: string, name: string): void {
-    if (!this.#options.users(pool, name).some(({ isRunning }) => isRunning)) return;
-    throw new LidoError("bad_request", "Volume is still in use by running instances");
+  /** @throws {LidoError} bad_request with this text when a running instance has it. */
+  refuseRunning(pool: string, name: string, text: string): void {
+    if (this.#options.users(pool, name).some(({ isRunning }) => isRunning)) throw new LidoError("bad_request", text);
   }
 
   #driver(pool: string): Driver | undefined {

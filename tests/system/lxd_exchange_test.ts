@@ -12,7 +12,8 @@ const peer = process.env.LXD_PEER_DIR;
 const name = `lido-${process.pid}`;
 
 Deno.test({
-  name: "backups go to a real LXD and come back, in every compression and in btrfs's own format",
+  name: "backups go to a real LXD and come back, in every compression and in btrfs's own format" +
+    (peer === undefined ? ": not on this host: $LXD_PEER_DIR names no LXD that runs" : ""),
   ignore: peer === undefined,
   fn: async (t) => {
     await using daemon = await Daemon.start();

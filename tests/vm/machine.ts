@@ -1,8 +1,8 @@
 /** The test guest as a process: booted on disks of the caller's, its output followed, ended at a moment of the caller's choice.
  *
  * Two emulators run the one root filesystem. *uml*, user-mode Linux, is a kernel as a process: it boots in two seconds, has one CPU, device-mapper,
- * no ZFS, and starts a program in as much as a third of a second where page faults are dear. *qemu* emulates every instruction (KVM is not asked for: on hosts that are guests themselves it fails late and oddly):
- * six to nine times slower, two CPUs, all modules, ZFS among them. */
+ * no ZFS, and starts a program in as much as a third of a second where page faults are dear. *qemu* emulates every instruction (KVM is not asked
+ * for: on hosts that are guests themselves it fails late and oddly): six to nine times slower, two CPUs, all modules, ZFS among them. */
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import {
