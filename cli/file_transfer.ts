@@ -7,12 +7,9 @@ import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import type { FileEntry } from "../api/types.ts";
 import { ApiError, UsageError } from "./client/errors.ts";
-import { type ProgressLine, progressLine } from "./output/progress.ts";
-import { binarySize } from "./output/units.ts";
+import { metered, type ProgressLine, progressLine } from "./output/progress.ts";
 import type { Making, RemoteFiles } from "./remote_files.ts";
 import type { Io } from "./verb.ts";
-
-const progressEveryMs = 200;
 
 export interface PushOptions {
   readonly recursive: boolean;
@@ -228,23 +225,6 @@ async function pullFile(
 
 function isName(name: FileEntry["name"]): boolean {
   return name !== "" && name !== "." && name !== ".." && !name.includes("/") && !name.includes("\0");
-}
-
-/** The bytes, shown as they pass. */
-async function* metered(
-  content: AsyncIterable<Uint8Array>,
-  line: ProgressLine | undefined,
-  name: string,
-): AsyncGenerator<Uint8Array> {
-  let bytes = 0, shown = 0;
-  for await (const chunk of content) {
-    yield chunk;
-    bytes += chunk.length;
-    const now = Date.now();
-    if (!line || now - shown < progressEveryMs) continue;
-    shown = now;
-    line.show(`${name}: ${binarySize(bytes)}`);
-  }
 }
 
 async function writeAll(handle: FileHandle, bytes: Uint8Array): Promise<void> {

@@ -3,6 +3,7 @@ import { Readable } from "node:stream";
 import type { Config, Operation } from "../api/types.ts";
 import { openEnvelope } from "./client/client.ts";
 import { UsageError } from "./client/errors.ts";
+import { metered, progressLine } from "./output/progress.ts";
 import type { Io } from "./verb.ts";
 
 const boundary = "lido-image-boundary-5f2c8d";
@@ -31,6 +32,7 @@ export async function importImage(
     "X-LXD-public": options.isPublic ? "1" : "0",
     "X-LXD-properties": new URLSearchParams(options.properties).toString(),
   };
+  using line = await progressLine(io);
   let body: Readable;
   if (parts.length === 1) {
     headers["Content-Type"] = "application/octet-stream";
@@ -40,6 +42,7 @@ export async function importImage(
     headers["Content-Type"] = `multipart/form-data; boundary=${boundary}`;
     body = Readable.from(multipart(parts));
   }
+  if (line) body = Readable.from(metered(body, line, "Uploading"));
   const { requestStream } = await import("./client/http.ts");
   const reply = await requestStream(io.client.endpoint, { method: "POST", path: "/1.0/images", headers, body });
   const chunks: Uint8Array[] = [];

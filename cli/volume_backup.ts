@@ -1,9 +1,11 @@
 /** The download and the upload of a volume's backup, as streams. */
 import { once } from "node:events";
 import type { WriteStream } from "node:fs";
+import { Readable } from "node:stream";
 import type { Operation } from "../api/types.ts";
 import { openEnvelope, url } from "./client/client.ts";
 import { UsageError } from "./client/errors.ts";
+import { Interruption, metered, progressLine, waitWithProgress } from "./output/progress.ts";
 import type { Io } from "./verb.ts";
 
 export interface ExportOptions {
@@ -24,6 +26,9 @@ export async function exportVolume(
   const { rm } = await import("node:fs/promises");
   const { pipeline } = await import("node:stream/promises");
   const { requestStream } = await import("./client/http.ts");
+  using line = await progressLine(io);
+  using interruption = new Interruption();
+  const { signal } = interruption;
   const isFile = path !== "-";
   const target = createWriteStream(path, isFile ? { flags: "wx", mode: 0o600 } : { fd: 1 });
   // Before the daemon has work with it.
@@ -49,13 +54,14 @@ export async function exportVolume(
           text: Buffer.concat(chunks).toString("utf8"),
         });
       }
-      await pipeline(reply, target);
+      await pipeline(line ? metered(reply, line, volume) : reply, target, { signal });
     } finally {
       await io.client.change("DELETE", backup);
     }
   } catch (error) {
     target.destroy();
     if (isFile) await rm(path, { force: true });
+    signal.throwIfAborted();
     if ((error as NodeJS.ErrnoException).code !== "ECONNRESET") throw error;
     throw new Error("The daemon could not finish the backup; its log says why");
   }
@@ -72,6 +78,22 @@ async function opened(target: WriteStream, path: string): Promise<void> {
   }
 }
 
+/** Sends a stream, shown until the daemon answers, which then tells of the rest itself; Bun hands the answer over only when all is sent. Ctrl-C ends it,
+ * and the daemon, whose operation is not known yet, takes back what it has made of it. */
+async function upload<T>(io: Io, file: Readable, name: string, send: (body: Readable) => Promise<T>): Promise<T> {
+  using line = await progressLine(io);
+  using interruption = new Interruption();
+  const { signal } = interruption;
+  const body = line ? Readable.from(metered(file, line, name), { objectMode: false }) : file;
+  signal.addEventListener("abort", () => body.destroy(signal.reason));
+  try {
+    return await send(body);
+  } catch (error) {
+    signal.throwIfAborted();
+    throw error;
+  }
+}
+
 /** @param path A file; "-" is stdin. @param name Of the new volume; the backup's own when empty. */
 export async function importVolume(io: Io, pool: string, path: string, name: string): Promise<Operation> {
   const { createReadStream } = await import("node:fs");
@@ -82,16 +104,17 @@ export async function importVolume(io: Io, pool: string, path: string, name: str
       throw new UsageError(`Cannot read "${path}": no such file`);
     });
   }
-  const body = path === "-" ? createReadStream("", { fd: 0 }) : createReadStream(path, { highWaterMark: 1 << 18 });
-  const reply = await requestStream(io.client.endpoint, {
-    method: "POST",
-    path: url`/1.0/storage-pools/${pool}/volumes/custom`,
-    headers: { "Content-Type": "application/octet-stream", "X-LXD-name": name },
-    body,
-  });
+  const file = path === "-" ? createReadStream("", { fd: 0 }) : createReadStream(path, { highWaterMark: 1 << 18 });
+  const reply = await upload(io, file, name || path, (body) =>
+    requestStream(io.client.endpoint, {
+      method: "POST",
+      path: url`/1.0/storage-pools/${pool}/volumes/custom`,
+      headers: { "Content-Type": "application/octet-stream", "X-LXD-name": name },
+      body,
+    }));
   const chunks: Uint8Array[] = [];
   for await (const chunk of reply) chunks.push(chunk as Uint8Array);
   const text = Buffer.concat(chunks).toString("utf8");
   const { metadata } = openEnvelope({ status: reply.statusCode ?? 0, header: () => undefined, text });
-  return await io.client.waitFor(metadata as Operation);
+  return await waitWithProgress(io, metadata as Operation);
 }

@@ -68,13 +68,11 @@ export class Client {
     method: "POST" | "PUT" | "PATCH" | "DELETE",
     path: string,
     body?: unknown,
-    options: { etag?: string; onOperation?: (operation: Operation) => void } = {},
+    options: { etag?: string } = {},
   ): Promise<Operation | undefined> {
     const envelope = await this.request(method, path, body, options.etag);
     if (envelope.type !== "async") return undefined;
-    const operation = envelope.metadata as Operation;
-    options.onOperation?.(operation);
-    return await this.waitFor(operation);
+    return await this.waitFor(envelope.metadata as Operation);
   }
 
   /** Waits for the end of an operation, however long it takes.

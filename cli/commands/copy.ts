@@ -1,6 +1,7 @@
 import type { Instance } from "../../api/types.ts";
 import { url } from "../client/client.ts";
 import { UsageError } from "../client/errors.ts";
+import { changeWithProgress } from "../output/progress.ts";
 import { settingsOf } from "../settings.ts";
 import { type Io, type Verb, verb } from "../verb.ts";
 
@@ -43,7 +44,7 @@ export const verbs: Verb[] = [
       const [device = "root", root = { type: "disk", path: "/" }] =
         Object.entries(source.expanded_devices).find(([, one]) => one.type === "disk" && one.path === "/") ?? [];
       const config = Object.entries(source.config).filter(([key]) => !key.startsWith("volatile."));
-      await io.client.change("POST", "/1.0/instances", {
+      await changeWithProgress(io, "POST", "/1.0/instances", {
         name: to,
         architecture: source.architecture,
         config: { ...Object.fromEntries(config), ...settingsOf(flags.config) },
@@ -89,7 +90,7 @@ export const verbs: Verb[] = [
         }
       }
       const expiry = flags.noExpiry ? { expires_at: "0001-01-01T00:00:00Z" } : {};
-      await io.client.change("POST", path, { name: snapshot, stateful: false, ...expiry });
+      await changeWithProgress(io, "POST", path, { name: snapshot, stateful: false, ...expiry });
     },
   }),
   verb({
@@ -99,7 +100,7 @@ export const verbs: Verb[] = [
     summary: "Restore an instance to a snapshot",
     async run(io, [name = "", snapshot = ""]) {
       const found = snapshot.includes("/") ? snapshot : `${name}/${snapshot}`;
-      await io.client.change("PUT", url`/1.0/instances/${name}`, { restore: found });
+      await changeWithProgress(io, "PUT", url`/1.0/instances/${name}`, { restore: found });
     },
   }),
 ];

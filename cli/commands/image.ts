@@ -3,6 +3,7 @@ import { url } from "../client/client.ts";
 import { ApiError, UsageError } from "../client/errors.ts";
 import { importImage } from "../image_upload.ts";
 import { type Column, columnsOf, matchesImage } from "../output/image_columns.ts";
+import { waitWithProgress } from "../output/progress.ts";
 import { render } from "../output/render.ts";
 import { decimalSize, longDate } from "../output/units.ts";
 import { change, type Configurable, settingsOf, settingVerbs } from "../settings.ts";
@@ -88,7 +89,7 @@ export const verbs: Verb[] = [
       }
       const options = { properties: settingsOf(rest), isPublic: flags.public };
       const operation: Operation = await importImage(io, rootfs === undefined ? [file] : [file, rootfs], options);
-      const finished = await io.client.waitFor(operation);
+      const finished = await waitWithProgress(io, operation);
       const fingerprint = String(finished.metadata?.fingerprint);
       for (const name of flags.alias) {
         await io.client.change("POST", "/1.0/images/aliases", { name, target: fingerprint, description: "" });

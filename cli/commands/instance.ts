@@ -1,6 +1,7 @@
 import type { Instance } from "../../api/types.ts";
 import { url } from "../client/client.ts";
 import { UsageError } from "../client/errors.ts";
+import { changeWithProgress } from "../output/progress.ts";
 import { type Io, type Verb, verb } from "../verb.ts";
 
 type Action = "start" | "stop" | "restart" | "freeze" | "unfreeze";
@@ -37,7 +38,7 @@ export async function setState(
   options: { force?: boolean; timeout?: number } = {},
 ): Promise<void> {
   const { force = false, timeout = -1 } = options;
-  await io.client.change("PUT", url`/1.0/instances/${name}/state`, { action, force, timeout });
+  await changeWithProgress(io, "PUT", url`/1.0/instances/${name}/state`, { action, force, timeout });
 }
 
 function secondsOf(text: string): number {

@@ -1,5 +1,6 @@
 import type { Config, Devices, Operation, Profile } from "../../api/types.ts";
 import { UsageError } from "../client/errors.ts";
+import { changeWithProgress } from "../output/progress.ts";
 import { settingsOf } from "../settings.ts";
 import { isTerminal } from "../terminal/is_terminal.ts";
 import { type Flags, type Io, verb } from "../verb.ts";
@@ -85,7 +86,7 @@ async function create(io: Io, words: readonly string[], flags: CreateFlags): Pro
     ? flags.profile
     : given.profiles as string[] | undefined ?? ["default"];
   if (!io.quiet) io.out(name === "" ? "Creating the instance\n" : `Creating ${name}\n`);
-  const operation = await io.client.change("POST", "/1.0/instances", {
+  const operation = await changeWithProgress(io, "POST", "/1.0/instances", {
     ...given,
     name,
     type: "container",

@@ -1,6 +1,7 @@
 import type { StorageVolume } from "../../api/types.ts";
 import { url } from "../client/client.ts";
 import { UsageError } from "../client/errors.ts";
+import { changeWithProgress } from "../output/progress.ts";
 import { type Io, type Verb, verb } from "../verb.ts";
 import { volumeParts, volumePath } from "./storage_volume.ts";
 
@@ -20,7 +21,6 @@ async function copy(
   options: { volumeOnly: boolean; refresh: boolean },
 ): Promise<void> {
   const source = await io.client.get<StorageVolume>(volumePath(from.pool, from.volume));
-  const { changeWithProgress } = await import("../output/progress.ts");
   await changeWithProgress(io, "POST", url`/1.0/storage-pools/${to.pool}/volumes/custom`, {
     name: to.volume,
     type: "custom",
@@ -57,7 +57,7 @@ export const verbs: Verb[] = [
       }
       // Go's zero time is "never"; without it the volume's own snapshots.expiry counts.
       const expiry = flags.noExpiry ? { expires_at: "0001-01-01T00:00:00Z" } : {};
-      await io.client.change("POST", `${volumePath(pool, owner)}/snapshots`, { name, ...expiry });
+      await changeWithProgress(io, "POST", `${volumePath(pool, owner)}/snapshots`, { name, ...expiry });
     },
   }),
   verb({
@@ -72,7 +72,7 @@ Example: lido storage volume snapshot-group before-upgrade fast/data fast/log pl
       const volumes = words.map(placeOf).map(({ pool, volume }) => ({ pool, name: volume }));
       if (volumes.length === 0) throw new UsageError("Missing volumes: as POOL/VOLUME");
       const expiry = flags.noExpiry ? { expires_at: "0001-01-01T00:00:00Z" } : {};
-      await io.client.change("POST", "/1.0/storage-snapshot-groups", { name, volumes, ...expiry });
+      await changeWithProgress(io, "POST", "/1.0/storage-snapshot-groups", { name, volumes, ...expiry });
     },
   }),
   verb({
@@ -81,11 +81,9 @@ Example: lido storage volume snapshot-group before-upgrade fast/data fast/log pl
     flags: {},
     summary: "Restore a storage volume to a snapshot",
     async run(io, [pool = "", volume = "", snapshot = ""]) {
-      const path = volumePath(pool, volume);
-      const { value, etag } = await io.client.getTagged<StorageVolume>(path);
-      const { config, description } = value;
-      const body = { config, description, restore: snapshot };
-      await io.client.change("PUT", path, body, etag === undefined ? {} : { etag });
+      const { type, name } = volumeParts(volume);
+      if (type !== "custom") throw new UsageError('Only "custom" volumes can be restored: an instance is by "restore"');
+      await changeWithProgress(io, "POST", `${volumePath(pool, `${name}/${snapshot}`)}/restore`);
     },
   }),
   verb({
@@ -111,7 +109,6 @@ Example: lido storage volume snapshot-group before-upgrade fast/data fast/log pl
     async run(io, [from = "", to = ""]) {
       const source = placeOf(from), target = placeOf(to);
       const body = { name: target.volume, ...(source.pool === target.pool ? {} : { pool: target.pool }) };
-      const { changeWithProgress } = await import("../output/progress.ts");
       await changeWithProgress(io, "POST", volumePath(source.pool, source.volume), body);
       if (!io.quiet) io.out("Storage volume moved successfully!\n");
     },

@@ -1,18 +1,22 @@
-/** One line on the terminal that says how far something is; nothing when stderr is no terminal or nobody wants it. */
+/** How far something is, in one line on the terminal, and what Ctrl-C does meanwhile. */
 import type { Operation } from "../../api/types.ts";
 import { url } from "../client/client.ts";
-import { openWebSocket } from "../client/websocket.ts";
+import type { MessageSocket } from "../client/websocket.ts";
 import { isTerminal } from "../terminal/is_terminal.ts";
 import type { Io } from "../verb.ts";
 import { neutralise } from "./text.ts";
+import { binarySize } from "./units.ts";
 
 const clearLine = "\r\x1b[K";
+/** What is done before shows nothing and costs nothing. */
+const patienceMs = 250;
+const everyMs = 200;
 
 export interface ProgressLine extends Disposable {
   show(text: string): void;
 }
 
-/** @returns Undefined where none is to be shown. */
+/** @returns Undefined where none is to be shown: stderr is no terminal, or nobody wants it. */
 export async function progressLine(io: Io): Promise<ProgressLine | undefined> {
   if (io.quiet || !await isTerminal(2)) return undefined;
   const { writeSync } = await import("node:fs");
@@ -22,30 +26,102 @@ export async function progressLine(io: Io): Promise<ProgressLine | undefined> {
   };
 }
 
-/** A change whose operation tells of its progress, shown while it runs. Ctrl-C cancels it, where the daemon can; a second one only ends us. */
+/** The bytes, shown as they pass. */
+export async function* metered(
+  content: AsyncIterable<Uint8Array>,
+  line: ProgressLine | undefined,
+  name: string,
+): AsyncGenerator<Uint8Array> {
+  const started = Date.now();
+  let bytes = 0, shown = started;
+  for await (const chunk of content) {
+    yield chunk;
+    bytes += chunk.length;
+    const now = Date.now();
+    if (!line || now - shown < everyMs) continue;
+    shown = now;
+    line.show(`${name}: ${binarySize(bytes)} (${binarySize(bytes / ((now - started) / 1000))}/s)`);
+  }
+}
+
+/** Aborted by the first Ctrl-C until it is disposed of; another one ends us. */
+export class Interruption implements Disposable {
+  readonly #abort = new AbortController();
+  readonly #onSignal = () => this.#abort.abort(new Error("Cancelled"));
+
+  constructor() {
+    process.once("SIGINT", this.#onSignal);
+  }
+
+  get signal(): AbortSignal {
+    return this.#abort.signal;
+  }
+
+  [Symbol.dispose](): void {
+    process.off("SIGINT", this.#onSignal);
+  }
+}
+
+/** A change whose operation may take its time: shown while it runs, and cancelled by Ctrl-C. @returns As `Client.change`. */
 export async function changeWithProgress(
   io: Io,
   method: "POST" | "PUT",
   path: string,
-  body: unknown,
+  body?: unknown,
 ): Promise<Operation | undefined> {
-  using line = await progressLine(io);
-  let operation: Operation | undefined;
-  const socket = line && await openWebSocket(io.client.endpoint, "/1.0/events?type=operation", {
-    message(data) {
-      const { metadata } = JSON.parse(data.toString()) as { metadata: Operation };
-      const text = metadata.metadata?.fs_progress;
-      if (metadata.id === operation?.id && typeof text === "string") line.show(text);
-    },
+  const { type, metadata } = await io.client.request(method, path, body);
+  return type === "async" ? await waitWithProgress(io, metadata as Operation) : undefined;
+}
+
+/** Waits for the end of an operation, shown while it runs. Ctrl-C cancels it, where the daemon can; where it cannot, or the second time, it only ends
+ * us. @throws {ApiError} If it failed or was cancelled. */
+export async function waitWithProgress(io: Io, operation: Operation): Promise<Operation> {
+  using interruption = operation.may_cancel ? new Interruption() : undefined;
+  interruption?.signal.addEventListener("abort", () => {
+    io.client.request("DELETE", url`/1.0/operations/${operation.id}`).catch((error: Error) =>
+      io.err(`${error.message}: it goes on; interrupt again to leave it alone\n`)
+    );
   });
-  const cancel = () => {
-    if (operation?.may_cancel) io.client.request("DELETE", url`/1.0/operations/${operation.id}`).catch(() => {});
-  };
-  process.once("SIGINT", cancel);
-  try {
-    return await io.client.change(method, path, body, { onOperation: (started) => operation = started });
-  } finally {
-    process.off("SIGINT", cancel);
-    socket?.terminate();
+  using _view = new OperationView(io, operation.id);
+  return await io.client.waitFor(operation);
+}
+
+/** What an operation says of itself. Nothing depends on it: a daemon that does not tell is waited for all the same. */
+class OperationView implements Disposable {
+  readonly #io: Io;
+  readonly #id: string;
+  readonly #timer: NodeJS.Timeout;
+  #line: ProgressLine | undefined;
+  #socket: MessageSocket | undefined;
+  #isOver = false;
+
+  constructor(io: Io, id: string) {
+    this.#io = io;
+    this.#id = id;
+    this.#timer = setTimeout(() => this.#open().catch(() => {}), patienceMs);
+  }
+
+  async #open(): Promise<void> {
+    const { openWebSocket } = await import("../client/websocket.ts");
+    this.#line = await progressLine(this.#io);
+    if (!this.#line || this.#isOver) return;
+    const message = (data: string | Uint8Array) => this.#show(JSON.parse(data.toString()).metadata);
+    await openWebSocket(this.#io.client.endpoint, "/1.0/events?type=operation", { message }, (opening) => {
+      this.#socket = opening;
+    });
+  }
+
+  /** As lxc: every text whose name ends so, whatever it is that goes on. */
+  #show({ id, metadata }: Operation): void {
+    if (id !== this.#id || this.#isOver) return;
+    const text = Object.entries(metadata ?? {}).find(([key]) => key.endsWith("_progress"))?.[1];
+    if (typeof text === "string") this.#line?.show(text);
+  }
+
+  [Symbol.dispose](): void {
+    this.#isOver = true;
+    clearTimeout(this.#timer);
+    this.#socket?.terminate();
+    this.#line?.[Symbol.dispose]();
   }
 }

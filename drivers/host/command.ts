@@ -11,7 +11,7 @@ const searchPath = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin"
 /** C locale: messages are parsed. */
 const environment = { PATH: searchPath.join(":"), LC_ALL: "C", HOME: "/root" };
 const defaultTimeoutMs = 600_000;
-const progressEveryMs = 500;
+const progressEveryMs = 250;
 const outputMaxBytes = 64 * 1024 * 1024;
 
 /** Debian packages of the tools that may be missing. */
@@ -83,12 +83,13 @@ export function run(argv: readonly string[], options: RunOptions = {}): Promise<
   });
 }
 
-/** A tool that copies does not say how far it is; the kernel counts for it. @see proc_pid_io(5): wchar, and what copy_file_range(2) moved in it */
+/** A tool that copies does not say how far it is; the kernel counts for it: what it was asked to write, when a call is over, or what has been written so
+ * far, where that is more, as in the middle of a copy_file_range(2) of a whole file. @see proc_pid_io(5): wchar, write_bytes */
 function sampleWrites(pid: number | undefined, progress: (bytes: bigint) => void): NodeJS.Timeout {
   const timer = setInterval(() => {
     try {
-      const bytes = /^wchar: (\d+)$/m.exec(readFileSync(`/proc/${pid}/io`, "utf8"))?.[1];
-      if (bytes !== undefined) progress(BigInt(bytes));
+      const counts = readFileSync(`/proc/${pid}/io`, "utf8").matchAll(/^(?:wchar|write_bytes): (\d+)$/gm);
+      progress(BigInt(Math.max(...Array.from(counts, ([, bytes]) => Number(bytes)))));
     } catch {
       clearInterval(timer); // it has ended
     }

@@ -21,7 +21,7 @@ export interface RunOptions {
   readonly timeoutMs?: number;
   readonly cwd?: string;
   readonly signal?: AbortSignal;
-  /** Told, each half second, how many bytes the tool has written to files so far. */
+  /** Told, each quarter of a second, how many bytes the tool has written to files so far. */
   readonly progress?: (bytes: bigint) => void;
   /** Exit codes that are an answer and not a failure; default [0]. */
   readonly okCodes?: readonly number[];

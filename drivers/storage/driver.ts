@@ -63,10 +63,14 @@ export interface CreateOptions {
 /** Progress of anything that copies: bytes so far. */
 export type Progress = (bytes: bigint) => void;
 
-export interface CopyOptions extends CreateOptions {
+/** For what takes as long as the data is large. */
+export interface WatchOptions {
+  /** Ends the work, which then throws its reason. */
   readonly signal?: AbortSignal;
   readonly progress?: Progress;
 }
+
+export interface CopyOptions extends CreateOptions, WatchOptions {}
 
 export interface Resources {
   readonly space: { readonly used: bigint; readonly total: bigint };
@@ -76,7 +80,7 @@ export interface Resources {
 export interface Snapshots {
   /** "instant" when the cost does not depend on the data. */
   readonly cost: "instant" | "reflink" | "copy";
-  create(volume: Volume, options?: CopyOptions): Promise<void>;
+  create(volume: Volume, options?: WatchOptions): Promise<void>;
   /** Several at one moment, whoever writes meanwhile; absent where the driver takes them one after the other. */
   createGroup?(volumes: readonly Volume[]): Promise<void>;
   delete(volume: Volume): Promise<void>;
@@ -88,7 +92,7 @@ export interface Snapshots {
   /** Makes the parent's content that of the snapshot, in place, at one moment: when it throws, nothing has changed, but that some of `lost` may be
    * gone. What is left beside the parent, the content it had or a part of the new one, is there until `afterRestore`.
    * @param lost What `lostBy` told. */
-  restore(volume: Volume, lost?: readonly string[]): Promise<void>;
+  restore(volume: Volume, lost?: readonly string[], options?: WatchOptions): Promise<void>;
   /** Takes that away; nothing there is no error. */
   afterRestore(parent: Volume): Promise<void>;
   list(parent: Volume): Promise<string[]>;

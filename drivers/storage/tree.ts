@@ -1,19 +1,24 @@
 import { rmdir } from "node:fs/promises";
 import type { Host } from "../host/host.ts";
+import type { WatchOptions } from "./driver.ts";
 
-export interface CopyTreeOptions {
+export interface CopyTreeOptions extends WatchOptions {
   /** "always" fails where blocks cannot be shared; "auto" copies then. */
   readonly reflink: "always" | "auto" | "never";
-  readonly signal?: AbortSignal;
 }
 
 /** Copies a tree with owners, modes, times, xattrs, ACLs, hard links, holes and devices; `target` does not exist or is an
  * empty directory. One process, whatever
  * the size. @see cp(1) */
-export async function copyTree(host: Host, source: string, target: string, options: CopyTreeOptions): Promise<void> {
+export async function copyTree(
+  host: Host,
+  source: string,
+  target: string,
+  { reflink, ...watch }: CopyTreeOptions,
+): Promise<void> {
   await host.run(
-    ["cp", "-a", `--reflink=${options.reflink}`, "--sparse=auto", "--no-target-directory", "--", source, target],
-    { signal: options.signal, timeoutMs: copyTimeoutMs },
+    ["cp", "-a", `--reflink=${reflink}`, "--sparse=auto", "--no-target-directory", "--", source, target],
+    { ...watch, timeoutMs: copyTimeoutMs },
   );
 }
 

@@ -6,7 +6,7 @@ import type { Readable } from "node:stream";
 import { LidoError } from "../../api/errors.ts";
 import type { Config, Image, ImageAliasesEntry } from "../../api/types.ts";
 import type { Host } from "../../drivers/host/host.ts";
-import type { Volume } from "../../drivers/storage/driver.ts";
+import type { Volume, WatchOptions } from "../../drivers/storage/driver.ts";
 import type { Events } from "../events/events.ts";
 import type { Journal } from "../journal/journal.ts";
 import type { Operation, Operations } from "../operations/operations.ts";
@@ -168,7 +168,7 @@ export class Images {
   }
 
   /** The image unpacked on a pool, made if need be; those who ask meanwhile wait for the same copy. */
-  async volumeOn(pool: string, fingerprint: string): Promise<Volume> {
+  async volumeOn(pool: string, fingerprint: string, watch: WatchOptions = {}): Promise<Volume> {
     const volume: Volume = { type: "image", name: fingerprint };
     const { database, host, volumes } = this.#options;
     await this.#locks.hold([fingerprint], async () => {
@@ -177,8 +177,9 @@ export class Images {
       if (volumes.find(pool, volume)) return;
       const [main, rootfs] = this.#files(fingerprint);
       const isSplit = await access(rootfs).then(() => true, () => false);
-      await volumes.createFilled(pool, volume, (path) => unpackImage(host, main, isSplit ? rootfs : undefined, path));
-    });
+      const files = isSplit ? { main, rootfs } : { main };
+      await volumes.createFilled(pool, volume, (path) => unpackImage(host, files, path, watch), watch.signal);
+    }, watch.signal);
     return volume;
   }
 
@@ -273,13 +274,14 @@ export class Images {
       }
       const metadata = await this.#check(files, isSplit, operation.signal);
       const [main, rootfs] = this.#files(fingerprint);
+      operation.sealUnlessCancelled();
       await using open = this.#importing({ fingerprint });
       await rename(files.main, main);
       if (isSplit) await rename(files.rootfs, rootfs);
       open.commit(() => insert(database, uploaded, metadata, headers));
       operation.update({ fingerprint, size: String(uploaded.sizeBytes) });
       events.lifecycle("image-created", `/1.0/images/${fingerprint}`);
-    });
+    }, operation.signal);
   }
 
   async #check(files: { main: string; rootfs: string }, isSplit: boolean, signal: AbortSignal): Promise<ImageMetadata> {

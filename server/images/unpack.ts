@@ -1,6 +1,7 @@
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import type { Host } from "../../drivers/host/host.ts";
+import type { WatchOptions } from "../../drivers/storage/driver.ts";
 import { unpackCommand } from "../archives/unpack.ts";
 import { detectCompression } from "../archives/compression.ts";
 
@@ -9,21 +10,23 @@ const withoutDevices = (below: string) => [`--exclude=${below}dev/*`, `--exclude
 const unpackTimeoutMs = 3_600_000;
 
 /** Unpacks an image into a volume: `rootfs/`, `metadata.yaml`, `templates/`. The archives were checked when they were imported.
- * @param rootfs The second file of a split image. */
-export async function unpackImage(host: Host, file: string, rootfs: string | undefined, target: string): Promise<void> {
-  if (rootfs === undefined) return await untar(host, file, target, withoutDevices("rootfs/"));
-  await untar(host, file, target, []);
+ * @param files.rootfs The second file of a split image. */
+export async function unpackImage(
+  host: Host,
+  { main, rootfs }: { readonly main: string; readonly rootfs?: string },
+  target: string,
+  watch: WatchOptions,
+): Promise<void> {
+  const options = { ...watch, timeoutMs: unpackTimeoutMs };
+  const untar = (file: string, to: string, without: readonly string[]) =>
+    host.run(unpackCommand(to, file, ["--anchored", "--wildcards", ...without]), options);
+  if (rootfs === undefined) return void await untar(main, target, withoutDevices("rootfs/"));
+  await untar(main, target, []);
   const directory = join(target, "rootfs");
   await mkdir(directory, { recursive: true });
   if (await detectCompression(rootfs) === "squashfs") {
-    await host.run(["unsquashfs", "-force", "-no-progress", "-quiet", "-dest", directory, rootfs], {
-      timeoutMs: unpackTimeoutMs,
-    });
+    await host.run(["unsquashfs", "-force", "-no-progress", "-quiet", "-dest", directory, rootfs], options);
   } else {
-    await untar(host, rootfs, directory, withoutDevices(""));
+    await untar(rootfs, directory, withoutDevices(""));
   }
-}
-
-async function untar(host: Host, file: string, target: string, more: readonly string[]): Promise<void> {
-  await host.run(unpackCommand(target, file, ["--anchored", "--wildcards", ...more]), { timeoutMs: unpackTimeoutMs });
 }

@@ -4,6 +4,8 @@ import { LidoError } from "../../api/errors.ts";
 import { parseSizeBytes } from "../../api/size.ts";
 import type { Config, Devices, InstancesPost } from "../../api/types.ts";
 import type { Volume } from "../../drivers/storage/driver.ts";
+import type { Operation } from "../operations/operations.ts";
+import { watch } from "../operations/progress.ts";
 import { architectureName, hostArchitecture } from "./architectures.ts";
 import { checkInstanceConfig } from "./config_keys.ts";
 import { checkDevices, checkExpandedDevices, disksOf, rootDisk } from "./devices.ts";
@@ -113,7 +115,7 @@ export class Creation {
   }
 
   /** Makes the instance; the caller holds its lock. Nothing is left when it fails. */
-  async create(plan: CreationPlan, signal: AbortSignal): Promise<void> {
+  async create(plan: CreationPlan, operation: Operation): Promise<void> {
     let pool = "";
     const ranges = await this.#maps.ranges();
     let size: string | undefined;
@@ -153,16 +155,17 @@ export class Creation {
       }
       return this.#openCreate({ name: plan.name, pool });
     });
-    const content = await this.#content(plan, pool);
+    const content = await this.#content(plan, pool, operation);
     const snapshots = this.#snapshotsOf(plan);
     const sizeBytes = size ? parseSizeBytes(size) : undefined;
     await this.#services.volumes.createFor(pool, volumeOf(plan.name), {
       config: {},
-      signal,
+      ...watch(operation, plan.name),
       ...content,
       snapshots: snapshots.map((snapshot) => snapshot.name),
       ...(sizeBytes === undefined ? {} : { sizeBytes }),
     });
+    operation.sealUnlessCancelled();
     intent.commit(() => {
       const record = this.#records.get(plan.name);
       for (const snapshot of snapshots) this.#records.copySnapshot(record, snapshot);
@@ -224,8 +227,15 @@ export class Creation {
   }
 
   /** What the root volume is a copy of. */
-  async #content(plan: CreationPlan, pool: string): Promise<{ from?: Volume; fromPool?: string }> {
-    if (plan.image) return { from: await this.#services.images.volumeOn(pool, plan.image.fingerprint) };
+  async #content(
+    plan: CreationPlan,
+    pool: string,
+    operation: Operation,
+  ): Promise<{ from?: Volume; fromPool?: string }> {
+    if (plan.image) {
+      const { fingerprint } = plan.image;
+      return { from: await this.#services.images.volumeOn(pool, fingerprint, watch(operation, "Unpacking image")) };
+    }
     if (!plan.copyOf) return {};
     const { record, snapshot } = plan.copyOf;
     const fromPool = rootDisk(this.#records.expand(record).devices).device.pool!;

@@ -13,7 +13,7 @@ import type {
   InstanceStatePut,
 } from "../../api/types.ts";
 import type { IdMap } from "../../drivers/runtime/runtime.ts";
-import type { Operation } from "../operations/operations.ts";
+import type { Operation, OperationOptions } from "../operations/operations.ts";
 import { adoptable, insertAdopted, type Lost, stateOf } from "./adopt.ts";
 import { Creation } from "./create.ts";
 import { isTrue } from "./config_keys.ts";
@@ -133,16 +133,17 @@ export class Instances {
   create(post: InstancesPost): Operation {
     const plan = this.#creation.plan(post);
     return this.#operate(plan.name, "create", "Creating instance", async (operation) => {
-      await this.#creation.create(plan, operation.signal);
+      await this.#creation.create(plan, operation);
       if (post.start) await this.#lifecycle.start(plan.name, progressOf(operation));
-    });
+    }, { cancel: () => {} });
   }
 
   /** @throws {LidoError} not_found. */
   setState(name: string, put: InstanceStatePut): Operation {
     this.#records.get(name);
     const work = (operation: Operation): Promise<void> => this.#changeState(name, put, operation);
-    return this.#operate(name, put.action, descriptions[put.action], work, { instances: [`/1.0/instances/${name}`] });
+    const options = { resources: { instances: [`/1.0/instances/${name}`] } };
+    return this.#operate(name, put.action, descriptions[put.action], work, options);
   }
 
   /** The same for every instance that is not in that state yet: `PUT /1.0/instances`. */
@@ -171,9 +172,7 @@ export class Instances {
   /** Replaces the settings, or brings a snapshot back. @throws {LidoError} not_found or bad_request. */
   update(name: string, put: InstancePut, options: UpdateOptions = {}): Operation {
     if (put.restore) return this.#restore(name, put.restore);
-    const record = this.#records.get(name);
-    const settings: Settings = { ...put, profiles: put.profiles ?? [] };
-    return this.#update(record, settings, options);
+    return this.#update(this.#records.get(name), { ...put, profiles: put.profiles ?? [] }, options);
   }
 
   /** Changes some of the settings. */
@@ -235,10 +234,10 @@ export class Instances {
     const record = this.#records.get(name);
     if (post.name.includes("/")) throw new LidoError("bad_request", 'Invalid snapshot name: Cannot contain "/"');
     if (post.stateful) throw new LidoError("not_implemented", "Stateful snapshots aren't supported");
-    return this.#operate(name, "snapshot", "Snapshotting instance", async () => {
+    return this.#operate(name, "snapshot", "Snapshotting instance", async (operation) => {
       const snapshot = post.name || this.#snapshots.nextName(record);
-      await this.#snapshots.create(this.#records.get(name), snapshot, expiryOf(post.expires_at));
-    });
+      await this.#snapshots.create(this.#records.get(name), snapshot, expiryOf(post.expires_at), operation);
+    }, { cancel: () => {} });
   }
 
   deleteSnapshot(name: string, snapshot: string): Operation {
@@ -418,9 +417,13 @@ export class Instances {
     return this.#operate(name, "restore", "Restoring snapshot", async (operation) => {
       const wasRunning = this.#services.runtime.get(name) !== undefined;
       if (wasRunning) await this.#lifecycle.stop(name, { force: true, restart: true });
-      await this.#snapshots.restore(this.#records.get(name), snapshot);
-      if (wasRunning) await this.#lifecycle.start(name, progressOf(operation));
-    });
+      try {
+        await this.#snapshots.restore(this.#records.get(name), snapshot, operation);
+      } finally {
+        // A failed or cancelled one has changed nothing.
+        if (wasRunning) await this.#lifecycle.start(name, progressOf(operation));
+      }
+    }, { cancel: () => {} });
   }
 
   async #changeState(name: string, put: InstanceStatePut, operation: Operation): Promise<void> {
@@ -481,14 +484,12 @@ export class Instances {
     action: Action,
     description: string,
     run: (operation: Operation) => Promise<void>,
-    resources: Record<string, string[]> = {
-      instances: [`/1.0/instances/${name}`],
-      containers: [`/1.0/containers/${name}`],
-    },
+    options: Pick<OperationOptions, "resources" | "cancel"> = {},
   ): Operation {
     return this.#services.operations.start({
       description,
-      resources,
+      resources: { instances: [`/1.0/instances/${name}`], containers: [`/1.0/containers/${name}`] },
+      ...options,
       run: async (operation) => {
         using _lock = this.#locks.acquire(name, action);
         await run(operation);

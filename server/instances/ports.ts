@@ -2,7 +2,7 @@
 
 import type { Config } from "../../api/types.ts";
 import type { IdMap, Runtime } from "../../drivers/runtime/runtime.ts";
-import type { Driver, Volume } from "../../drivers/storage/driver.ts";
+import type { Driver, Volume, WatchOptions } from "../../drivers/storage/driver.ts";
 import type { Events } from "../events/events.ts";
 import type { Journal } from "../journal/journal.ts";
 import type { Operations } from "../operations/operations.ts";
@@ -41,7 +41,7 @@ export interface ImagesPort {
   /** @param name An alias or the beginning of a fingerprint. @throws {LidoError} not_found. */
   resolve(name: string): ImageInfo;
   /** The image unpacked on a pool, made if need be. */
-  volumeOn(pool: string, fingerprint: string): Promise<Volume>;
+  volumeOn(pool: string, fingerprint: string, watch: WatchOptions): Promise<Volume>;
 }
 
 /** Files in a container's tree, which is hostile: every path is resolved beneath `root`. */

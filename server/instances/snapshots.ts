@@ -1,5 +1,7 @@
 import { LidoError } from "../../api/errors.ts";
-import type { Snapshots } from "../../drivers/storage/driver.ts";
+import type { Snapshots, WatchOptions } from "../../drivers/storage/driver.ts";
+import type { Operation } from "../operations/operations.ts";
+import { watch } from "../operations/progress.ts";
 import { endRestore } from "../storage/restore.ts";
 import { storedConfig } from "../storage/rows.ts";
 import { checkSnapshotName } from "./names.ts";
@@ -102,7 +104,12 @@ export class InstanceSnapshots {
   }
 
   /** @throws {LidoError} conflict, or not_implemented where the pool has no snapshots. */
-  async create(record: InstanceRecord, name: string, expiresAt: string | undefined): Promise<void> {
+  async create(
+    record: InstanceRecord,
+    name: string,
+    expiresAt: string | undefined,
+    operation: Operation,
+  ): Promise<void> {
     checkSnapshotName(name);
     if (this.#records.findSnapshot(record, name)) {
       throw new LidoError(
@@ -117,10 +124,11 @@ export class InstanceSnapshots {
     const mustFreeze = facet.cost !== "instant" && this.#services.runtime.get(record.name)?.status === "running";
     if (mustFreeze) await this.#services.runtime.freeze(record.name);
     try {
-      await facet.create({ ...volumeOf(record.name), snapshot: name });
+      await facet.create({ ...volumeOf(record.name), snapshot: name }, watch(operation, record.name));
     } finally {
       if (mustFreeze) await this.#services.runtime.unfreeze(record.name);
     }
+    operation.sealUnlessCancelled();
     intent.commit(() => this.#records.insertSnapshot(record, name, expiresAt));
     this.#publish("instance-snapshot-created", record.name, name);
   }
@@ -151,7 +159,7 @@ export class InstanceSnapshots {
   }
 
   /** Brings content and settings of a stopped instance back; what identifies the instance stays. */
-  async restore(record: InstanceRecord, name: string): Promise<void> {
+  async restore(record: InstanceRecord, name: string, operation: Operation): Promise<void> {
     const snapshot = this.#records.findSnapshot(record, name);
     if (!snapshot) throw new LidoError("not_found", `Snapshot ${record.name}/${name} does not exist`);
     const pool = this.#rootfs.poolOf(record);
@@ -164,7 +172,8 @@ export class InstanceSnapshots {
     await using intent = this.#openRestore({ ...payload, before: { config, devices, profiles }, lost });
     // The settings first: they can be put back when the content cannot be had.
     this.#records.update(record.name, settingsOf(snapshot, record));
-    await this.#restore(payload, lost);
+    await this.#restore(payload, lost, watch(operation, record.name));
+    operation.seal();
     await using cleaning = intent.commit(() => {
       this.#deleteRecords(record, lost);
       return this.#openCleaning(payload);
@@ -175,9 +184,14 @@ export class InstanceSnapshots {
     this.#services.events.lifecycle("instance-restored", `/1.0/instances/${record.name}`, { snapshot: name });
   }
 
-  async #restore({ name, pool, snapshot }: SnapshotIntent, lost: readonly string[]): Promise<void> {
+  async #restore(
+    { name, pool, snapshot }: SnapshotIntent,
+    lost: readonly string[],
+    options: WatchOptions = {},
+  ): Promise<void> {
     const volume = volumeOf(name);
-    await this.#services.mounts.alone(pool, volume, () => this.#facet(pool).restore({ ...volume, snapshot }, lost));
+    const facet = this.#facet(pool);
+    await this.#services.mounts.alone(pool, volume, () => facet.restore({ ...volume, snapshot }, lost, options));
   }
 
   #deleteRecords(record: InstanceRecord, snapshots: readonly string[]): void {

@@ -27,10 +27,12 @@ export class Operation {
   readonly #options: OperationOptions;
   readonly #events: Events;
   readonly #abort = new AbortController();
+  #isSealed = false;
   readonly #createdAt = new Date().toISOString();
   #updatedAt = this.#createdAt;
   #status: StatusCode = 103;
   #error = "";
+  #failure: unknown;
   #metadata: Record<string, unknown> | null;
   readonly finished: Promise<void>;
 
@@ -60,15 +62,38 @@ export class Operation {
     this.#publish();
   }
 
+  /** Waits for its end. @throws What the work has failed with. */
+  async done(): Promise<void> {
+    await this.finished;
+    if (this.#status !== 200) throw this.#failure ?? this.signal.reason;
+  }
+
+  /** For work that is not undone any more: from here on a cancel is refused, and one that is on its way has come too late. */
+  seal(): void {
+    this.#isSealed = true;
+    this.#status = 103;
+    this.#publish();
+  }
+
+  /** For work that could still be undone. @throws The reason of a cancel that came before. */
+  sealUnlessCancelled(): void {
+    this.signal.throwIfAborted();
+    this.seal();
+  }
+
   /** @throws {LidoError} bad_request when it cannot be cancelled or is over. */
   cancel(): void {
-    if (!this.#options.cancel || this.#status !== 103) {
+    if (!this.#isCancellable) {
       throw new LidoError("bad_request", "This operation can't be cancelled");
     }
     this.#status = 104;
     this.#abort.abort(new LidoError("bad_request", "Operation cancelled"));
-    this.#options.cancel();
+    this.#options.cancel!();
     this.#publish();
+  }
+
+  get #isCancellable(): boolean {
+    return this.#options.cancel !== undefined && this.#status === 103 && !this.#isSealed;
   }
 
   connect(secret: string): (socket: WebSocket) => void {
@@ -88,7 +113,7 @@ export class Operation {
       status_code: code,
       resources: this.#options.resources ?? {},
       metadata: this.#metadata,
-      may_cancel: this.#options.cancel !== undefined && code === 103,
+      may_cancel: this.#isCancellable,
       err: this.#error,
       location: "none",
     };
@@ -99,12 +124,17 @@ export class Operation {
     await Promise.resolve();
     try {
       await this.#options.run(this).finally(this.#settled);
-      this.#status = this.signal.aborted ? 401 : 200;
+      this.#status = this.#wasCancelled ? 401 : 200;
     } catch (error) {
-      this.#status = this.signal.aborted ? 401 : 400;
+      this.#status = this.#wasCancelled ? 401 : 400;
+      this.#failure = error;
       this.#error = messageOf(error);
     }
     this.#publish();
+  }
+
+  get #wasCancelled(): boolean {
+    return this.signal.aborted && !this.#isSealed;
   }
 
   #publish(): void {

@@ -1,14 +1,16 @@
-import type { Progress } from "../../drivers/storage/driver.ts";
+import type { Progress, WatchOptions } from "../../drivers/storage/driver.ts";
 import type { Operation } from "./operations.ts";
 
 const everyMs = 500;
+/** A rate makes no sense before. */
+const firstMs = 200;
 const units = ["B", "kB", "MB", "GB", "TB"];
 
 /** Shows in an operation how much was copied and how fast, as LXD does: `fs_progress` for people, `progress` for programs.
  * @param name What is copied. @returns To be told of the bytes so far, as often as one likes. */
 export function showProgress(operation: Operation, name: string): Progress {
   const started = performance.now();
-  let shownAt = started;
+  let shownAt = started - everyMs + firstMs;
   return (bytes) => {
     const now = performance.now();
     if (now - shownAt < everyMs) return;
@@ -19,6 +21,11 @@ export function showProgress(operation: Operation, name: string): Progress {
       progress: { stage: "copy", processed: String(bytes), speed: String(speed) },
     });
   };
+}
+
+/** What a driver is to be told for its work to be seen and cancelled by the operation. @param name What is copied. */
+export function watch(operation: Operation, name: string): Required<WatchOptions> {
+  return { signal: operation.signal, progress: showProgress(operation, name) };
 }
 
 export function showBytes(bytes: number): string {

@@ -120,7 +120,7 @@ function addVolumes(
         const { c, body } = request;
         const key = keyOf(request);
         checkEtag(c, volumes.etag(...key));
-        if (body.restore) await volumeSnapshots.restore(key[0], needCustom(key[1], key[2]), body.restore);
+        if (body.restore) await volumeSnapshots.restore(key[0], needCustom(key[1], key[2]), body.restore).done();
         else await volumes.update(...key, body, method === "patch");
         return done(c);
       },
@@ -273,6 +273,18 @@ function addSnapshots(app: OpenAPIHono, { volumeSnapshots }: Services): void {
     },
     (request) =>
       background(request.c, volumeSnapshots.rename(...keyed(request), request.param("snapshot"), request.body.name)),
+  );
+
+  route(
+    app,
+    {
+      method: "post",
+      path: `${snapshotPath}/restore`,
+      summary:
+        "Make the volume what the snapshot holds, in the background (lido's own; LXD's way is PUT on the volume)",
+      tag,
+    },
+    (request) => background(request.c, volumeSnapshots.restore(...keyed(request), request.param("snapshot"))),
   );
 
   route(

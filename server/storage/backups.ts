@@ -11,7 +11,7 @@ import { flush } from "../../drivers/storage/tree.ts";
 import { compressionOf, compressors, decompressors, headBytes } from "../archives/compression.ts";
 import { normal, readTar, type TarEntry } from "../archives/tar_reader.ts";
 import type { Operation } from "../operations/operations.ts";
-import { showProgress } from "../operations/progress.ts";
+import { watch } from "../operations/progress.ts";
 import type { Row } from "../state/database.ts";
 import { type BackupIndex, parseIndex, writeIndex } from "./backup_index.ts";
 import { Sections } from "./backup_sections.ts";
@@ -222,22 +222,23 @@ export class VolumeBackups {
             const names = index.snapshots.map((one) => one.name);
             await readOptimized(driver, volume, names, entries, {
               ...(sizeBytes === undefined ? {} : { sizeBytes }),
-              signal: operation.signal,
-              progress: showProgress(operation, name),
+              ...watch(operation, name),
             }).catch(async (error) => {
               throw await upload.reason(error);
             });
             await checkLimit({ driver, volume }, sizeBytes);
+            operation.sealUnlessCancelled();
             return (id) => this.#volumes.insertSnapshots(id, index.snapshots.map(rowOf));
           }
           await driver.create(volume, sizeBytes === undefined ? {} : { sizeBytes });
           await using use = await mounts.use(pool, volume);
-          const sections = new Sections(entries, index.snapshots.map((one) => one.name), showProgress(operation, name));
+          const { signal, progress } = watch(operation, name);
+          const sections = new Sections(entries, index.snapshots.map((one) => one.name), progress);
           try {
             for await (const section of sections.all()) {
-              operation.signal.throwIfAborted();
+              signal.throwIfAborted();
               await emptyTree(host, use.path);
-              await section.extract((argv, stdin) => host.pipe(argv, { stdin }), use.path);
+              await section.extract((argv, stdin) => host.pipe(argv, { stdin, signal }), use.path);
               await driver.flush?.(volume);
               if (section.snapshot !== undefined) await facet!.create({ ...volume, snapshot: section.snapshot });
             }
@@ -246,8 +247,9 @@ export class VolumeBackups {
             throw await upload.reason(error);
           }
           await checkLimit({ driver, volume }, sizeBytes);
+          operation.sealUnlessCancelled();
           return (id) => this.#volumes.insertSnapshots(id, index.snapshots.map(rowOf));
-        });
+        }, { signal: operation.signal });
         events.lifecycle("storage-volume-created", url(pool, "custom", name), { type: "custom" });
       },
     });

@@ -1,7 +1,7 @@
 import { LidoError } from "../../api/errors.ts";
 import type { Config, StorageVolumesPost } from "../../api/types.ts";
 import type { Operation } from "../operations/operations.ts";
-import { showProgress } from "../operations/progress.ts";
+import { watch } from "../operations/progress.ts";
 import type { Row } from "../state/database.ts";
 import { sizeOf } from "./config.ts";
 import { copyVolume, planCopy } from "./planner.ts";
@@ -105,10 +105,10 @@ export class VolumeCopies {
             const sizeBytes = sizeOf(config);
             await copyVolume(this.#options, from, place, plan, {
               snapshots: snapshots.map((row) => String(row.name)),
-              signal: operation.signal,
-              progress: showProgress(operation, name),
+              ...watch(operation, name),
               ...(sizeBytes === undefined ? {} : { sizeBytes }),
             });
+            operation.sealUnlessCancelled();
             return (id) => {
               this.#volumes.insertSnapshots(id, snapshots);
               if (!isMove) return;
@@ -116,7 +116,7 @@ export class VolumeCopies {
               return this.#volumes.leave(source.pool, sourceVolume);
             };
           },
-          [lockName(source.pool, sourceVolume)],
+          { alsoHeld: [lockName(source.pool, sourceVolume)], signal: operation.signal },
         );
         const { events } = this.#options;
         events.lifecycle("storage-volume-created", url(pool, "custom", name), { type: "custom" });

@@ -4,7 +4,7 @@ import type { Config, StorageVolumesPost } from "../../api/types.ts";
 import type { Volume } from "../../drivers/storage/driver.ts";
 import type { Journal } from "../journal/journal.ts";
 import type { Operation } from "../operations/operations.ts";
-import { showProgress } from "../operations/progress.ts";
+import { watch } from "../operations/progress.ts";
 import type { Row } from "../state/database.ts";
 import { sizeOf } from "./config.ts";
 import { copyVolume, planCopy } from "./planner.ts";
@@ -67,6 +67,7 @@ export class VolumeRefresh {
         await this.#volumes.locks.hold(
           [...held, lockName(sourcePool, onDisk("custom", source.name))],
           () => this.#refresh(operation, pool, post, fresh, old),
+          operation.signal,
         );
         this.#options.events.lifecycle("storage-volume-updated", url(pool, "custom", name), { type: "custom" });
       },
@@ -106,15 +107,14 @@ export class VolumeRefresh {
       ...(source.volume_only && own.length > 0
         ? { kept: { volume, snapshots: own.map((one) => String(one.name)) } }
         : {}),
-      signal: operation.signal,
-      progress: showProgress(operation, name),
+      ...watch(operation, name),
       ...(sizeBytes === undefined ? {} : { sizeBytes }),
     });
     const rest = await mounts.alone(pool, onDisk("custom", name), async () => {
-      // What is in place is not undone: from here on there is no cancelling.
-      operation.signal.throwIfAborted();
       // It may have been started while the copy was made.
       this.#volumes.refuseRunning(pool, name, usedByRunning);
+      // What is in place is not undone.
+      operation.sealUnlessCancelled();
       await driver.rename(volume, old.name);
       await driver.rename(fresh, volume.name);
       return open.commit(() => this.#inPlace(intent));

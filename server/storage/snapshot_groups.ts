@@ -3,6 +3,7 @@ import type { SnapshotGroupPost } from "../../api/types.ts";
 import type { Driver, Volume } from "../../drivers/storage/driver.ts";
 import type { Journal } from "../journal/journal.ts";
 import type { Operation } from "../operations/operations.ts";
+import { watch } from "../operations/progress.ts";
 import type { VolumeSnapshots } from "./snapshots.ts";
 import { onDisk } from "./rows.ts";
 import { lockName, url, type Volumes, type VolumesOptions } from "./volumes.ts";
@@ -74,6 +75,7 @@ export class SnapshotGroups {
     return this.#options.operations.start({
       description: "Creating volume snapshots",
       resources: { storage_volumes: members.map(({ pool, name }) => url(pool, "custom", name)) },
+      cancel: () => {},
       run: (operation) =>
         // Instances before volumes, as everybody who needs both.
         this.#standstill.hold(users, () =>
@@ -92,7 +94,8 @@ export class SnapshotGroups {
               );
               operation.update({ moment: momentOf(together !== undefined, frozen) });
               if (together) await together(members.map(({ target }) => target));
-              else await this.#whileFrozen(frozen, members, operation.signal);
+              else await this.#whileFrozen(frozen, members, operation);
+              operation.sealUnlessCancelled();
               open.commit(() =>
                 members.forEach(({ pool, name }, index) =>
                   this.#snapshots.insert(pool, name, snapshot, expiries[index]!)
@@ -107,10 +110,13 @@ export class SnapshotGroups {
     });
   }
 
-  async #whileFrozen(frozen: readonly string[], members: readonly Member[], signal: AbortSignal): Promise<void> {
+  async #whileFrozen(frozen: readonly string[], members: readonly Member[], operation: Operation): Promise<void> {
     try {
       for (const instance of frozen) await this.#standstill.freeze(instance);
-      for (const { driver, target } of members) await driver.facets.snapshot!.create(target, { signal });
+      for (const { name, driver, target } of members) {
+        operation.signal.throwIfAborted();
+        await driver.facets.snapshot!.create(target, watch(operation, name));
+      }
     } finally {
       for (const instance of frozen) await this.#standstill.thaw(instance);
     }

@@ -3,6 +3,7 @@ import type { Config, StorageVolumeSnapshot } from "../../api/types.ts";
 import type { Volume } from "../../drivers/storage/driver.ts";
 import type { Journal } from "../journal/journal.ts";
 import type { Operation } from "../operations/operations.ts";
+import { watch } from "../operations/progress.ts";
 import type { Row } from "../state/database.ts";
 import { checkName } from "./names.ts";
 import { expiryAfter } from "./schedule.ts";
@@ -144,10 +145,11 @@ export class VolumeSnapshots {
       ? checkTime(post.expires_at)
       : defaultExpiry(JSON.parse(String(row.config)), isScheduled);
     const target = { ...onDisk("custom", volume), snapshot: name };
-    return this.#start("Creating volume snapshot", pool, volume, async (signal) => {
+    return this.#startCancellable("Creating volume snapshot", pool, volume, async (operation) => {
       if (this.#find(Number(row.id), name)) throw new LidoError("conflict", `Snapshot "${name}" already in use`);
       await using open = this.#creating({ pool, name: target.name, snapshot: name });
-      await facet.create(target, { signal });
+      await facet.create(target, watch(operation, name));
+      operation.sealUnlessCancelled();
       open.commit(() =>
         this.#options.database.run(
           "INSERT INTO storage_volume_snapshots (volume_id, name, description, created_at, expires_at, config) VALUES (?, ?, ?, ?, ?, ?)",
@@ -214,19 +216,25 @@ export class VolumeSnapshots {
     );
   }
 
-  /** Makes the volume what it was. @throws {LidoError} When a running instance has it. */
-  async restore(pool: string, volume: string, snapshot: string): Promise<void> {
-    const row = this.#volumes.row(pool, "custom", volume);
-    if (!this.#find(Number(row.id), snapshot)) throw new LidoError("not_found", "Snapshot not found");
-    this.#volumes.refuseRunning(pool, volume, "Cannot restore custom volume used by running instances");
-    const target: Volume = { ...this.#volumes.volume(row), snapshot };
-    await this.#volumes.locks.hold([lockName(pool, target)], async () => {
+  /** Makes the volume what it was. @throws {LidoError} not_found; bad_request when a running instance has it. */
+  restore(pool: string, volume: string, snapshot: string): Operation {
+    const check = (): Volume => {
+      const row = this.#volumes.row(pool, "custom", volume);
+      if (!this.#find(Number(row.id), snapshot)) throw new LidoError("not_found", "Snapshot not found");
+      this.#volumes.refuseRunning(pool, volume, "Cannot restore custom volume used by running instances");
+      return { ...this.#volumes.volume(row), snapshot };
+    };
+    check();
+    return this.#startCancellable("Restoring volume snapshot", pool, volume, async (operation) => {
+      // It may have been started, or lost the snapshot, while the operation waited for its turn.
+      const target = check();
       const facet = this.#facet(pool);
       const lost = await facet.lostBy?.(target) ?? [];
       const intent: RestoreIntent = { pool, name: target.name, snapshot, lost };
       await using open = this.#restoring(intent);
       await this.#options.mounts.alone(pool, onDisk("custom", volume), async () => {
-        await facet.restore(target, lost);
+        await facet.restore(target, lost, watch(operation, volume));
+        operation.seal();
         await facet.afterRestore(onDisk("custom", volume));
       });
       open.commit(() => this.#dropRows(pool, target.name, lost));
@@ -234,8 +242,8 @@ export class VolumeSnapshots {
         const path = `${url(pool, "custom", volume)}/snapshots/${one}`;
         this.#options.events.lifecycle("storage-volume-snapshot-deleted", path);
       }
+      this.#options.events.lifecycle("storage-volume-restored", url(pool, "custom", volume), { snapshot });
     });
-    this.#options.events.lifecycle("storage-volume-restored", url(pool, "custom", volume), { snapshot });
   }
 
   /** @param name Of the volume, on disk. */
@@ -250,11 +258,31 @@ export class VolumeSnapshots {
     }
   }
 
-  #start(description: string, pool: string, volume: string, run: (signal: AbortSignal) => Promise<void>): Operation {
+  #start(description: string, pool: string, volume: string, run: () => Promise<void>): Operation {
     return this.#options.operations.start({
       description,
       resources: { storage_volumes: [url(pool, "custom", volume)] },
-      run: ({ signal }) => this.#volumes.locks.hold([lockName(pool, onDisk("custom", volume))], () => run(signal)),
+      run: () => this.#volumes.locks.hold([lockName(pool, onDisk("custom", volume))], run),
+    });
+  }
+
+  /** @param run Seals the operation before it commits. */
+  #startCancellable(
+    description: string,
+    pool: string,
+    volume: string,
+    run: (operation: Operation) => Promise<void>,
+  ): Operation {
+    return this.#options.operations.start({
+      description,
+      resources: { storage_volumes: [url(pool, "custom", volume)] },
+      cancel: () => {},
+      run: (operation) =>
+        this.#volumes.locks.hold(
+          [lockName(pool, onDisk("custom", volume))],
+          () => run(operation),
+          operation.signal,
+        ),
     });
   }
 

@@ -1,7 +1,7 @@
 import { LidoError } from "../../api/errors.ts";
 import type { Config, StorageVolume, StorageVolumePut, StorageVolumesPost } from "../../api/types.ts";
 import type { Host } from "../../drivers/host/host.ts";
-import type { Driver, Progress, Volume, VolumeType } from "../../drivers/storage/driver.ts";
+import type { Driver, Volume, VolumeType, WatchOptions } from "../../drivers/storage/driver.ts";
 import { flush } from "../../drivers/storage/tree.ts";
 import type { Events } from "../events/events.ts";
 import type { Intent, Journal } from "../journal/journal.ts";
@@ -58,7 +58,7 @@ interface LimitIntent extends VolumeIntent {
   readonly from: string | null;
 }
 
-export interface CreateForOptions {
+export interface CreateForOptions extends WatchOptions {
   /** What it is to be a copy of; empty when absent. */
   readonly from?: Volume;
   /** The same when absent. */
@@ -67,8 +67,6 @@ export interface CreateForOptions {
   readonly snapshots?: readonly string[];
   readonly config: Config;
   readonly sizeBytes?: bigint;
-  readonly signal?: AbortSignal;
-  readonly progress?: Progress;
 }
 
 /** @param id The new row's. */
@@ -296,34 +294,35 @@ export class Volumes {
     volume: Volume,
     options: CreateForOptions,
   ): Promise<void> {
-    const { from, fromPool = pool, snapshots = [], config, sizeBytes, signal, progress } = options;
+    const { from, fromPool = pool, snapshots = [], config, sizeBytes, ...watch } = options;
     const kind = this.#options.pools.kindOf(pool);
     const effective = withPoolDefaults(kind, onlyFor(this.#options.pools.config(pool), volume.type), config);
     const limit = sizeBytes ?? sizeOf(effective);
     await this.make(pool, { ...volume, config: effective }, { config }, async (driver, target) => {
       if (limit !== undefined) needQuota(driver, volume.name);
       await refuseOverPool(driver, volume.name, sizeBytes);
-      const copy = {
-        ...(limit === undefined ? {} : { sizeBytes: limit }),
-        ...(signal ? { signal } : {}),
-        ...(progress ? { progress } : {}),
-      };
+      const copy = { ...(limit === undefined ? {} : { sizeBytes: limit }), ...watch };
       if (!from) return await driver.create(target, copy);
       const source = { pool: fromPool, driver: this.#options.pools.driver(fromPool), volume: from };
       const place = { pool, driver, volume: target };
       const plan = planCopy(source, place, snapshots.length > 0);
       await copyVolume(this.#options, source, place, plan, { ...copy, snapshots });
-    });
+    }, watch);
   }
 
-  /** Makes an empty volume for an image, and its row once `fill` has filled it. */
-  async createFilled(pool: string, volume: Volume, fill: (path: string) => Promise<void>): Promise<void> {
+  /** Makes an empty volume for an image, and its row once `fill` has filled it. @param signal Ends the waiting for its turn. */
+  async createFilled(
+    pool: string,
+    volume: Volume,
+    fill: (path: string) => Promise<void>,
+    signal?: AbortSignal,
+  ): Promise<void> {
     await this.make(pool, volume, { config: {} }, async (driver, target) => {
       await driver.create(target);
       await using use = await this.#options.mounts.use(pool, target);
       await fill(use.path);
       await (driver.flush?.(target) ?? flush(this.#options.host, use.path));
-    });
+    }, { signal });
   }
 
   /** @returns Whether the volume is known. */
@@ -357,13 +356,14 @@ export class Volumes {
 
   /** Makes a volume and its row, all or nothing.
    * @param fill Makes the volume on disk. @returns Optionally what is to be written with the row, in one transaction; which returns what remains to be
-   * done then, the locks still held. */
+   * done then, the locks still held.
+   * @param options.signal Ends the waiting for the locks; the rest is for `fill` to end. */
   async make(
     pool: string,
     volume: Volume,
     row: { description?: string; config: Config },
     fill: (driver: Driver, volume: Volume) => Promise<Finish | void>,
-    alsoHeld: readonly string[] = [],
+    { alsoHeld = [], signal }: { readonly alsoHeld?: readonly string[]; readonly signal?: AbortSignal } = {},
   ): Promise<void> {
     const name = fromDisk(volume);
     await this.locks.hold([lockName(pool, volume), ...alsoHeld], async () => {
@@ -389,7 +389,7 @@ export class Volumes {
         return finish?.(id);
       });
       await rest?.();
-    });
+    }, signal);
   }
 
   /** Takes a volume's row away, within a transaction of the caller's.

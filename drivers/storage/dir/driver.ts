@@ -6,7 +6,6 @@ import type { Host } from "../../host/host.ts";
 import { dropEmptyParent, makeParent, pathExists, pathOf, renameVolume, setOwner } from "../directory_volumes.ts";
 import type {
   Clone,
-  CopyOptions,
   CreateOptions,
   Driver,
   Facets,
@@ -16,6 +15,7 @@ import type {
   Resources,
   Snapshots,
   Volume,
+  WatchOptions,
 } from "../driver.ts";
 import {
   describe,
@@ -124,8 +124,8 @@ export class DirDriver implements Driver {
     await this.#host.mounts.unmount(this.pool.root);
   }
 
-  async #copy(source: string, target: string, options: CopyOptions = {}): Promise<void> {
-    await copyTree(this.#host, source, target, { reflink: this.#reflink ? "always" : "auto", signal: options.signal });
+  async #copy(source: string, target: string, { signal, progress }: WatchOptions = {}): Promise<void> {
+    await copyTree(this.#host, source, target, { reflink: this.#reflink ? "always" : "auto", signal, progress });
     await flush(this.#host, target);
   }
 
@@ -168,14 +168,14 @@ export class DirDriver implements Driver {
         await dropEmptyParent(this.path(snapshot));
       },
       rename: (snapshot, name) => rename(this.path(snapshot), this.path({ ...snapshot, snapshot: name })),
-      restore: async (snapshot) => {
+      restore: async (snapshot, _lost, watch) => {
         const { snapshot: _, ...volume } = snapshot;
         const temporary = join(this.pool.root, temporaryOf(volume, "restore"));
         await this.#remove(temporary);
         const limit = await this.facets.quota?.get(volume);
         // A project of its own: for a while both are there, and one limit would be too narrow for two.
         await this.#make(temporary);
-        await this.#copy(this.path(snapshot), temporary);
+        await this.#copy(this.path(snapshot), temporary, watch);
         if (limit !== undefined) await this.#host.quotas.limit(temporary, limit);
         exchange(temporary, this.path(volume));
       },

@@ -1,0 +1,57 @@
+import { once } from "node:events";
+import { WebSocket } from "ws";
+import type { Operation } from "../../api/types.ts";
+import type { RawClient } from "./raw.ts";
+
+/** The operations of a daemon, as its events tell of them. */
+export class OperationEvents implements Disposable {
+  readonly #socket: WebSocket;
+  readonly #seen: Operation[] = [];
+  #look = () => {};
+
+  private constructor(socket: WebSocket) {
+    this.#socket = socket;
+    socket.on("message", (data) => {
+      this.#seen.push(JSON.parse(String(data)).metadata);
+      this.#look();
+    });
+  }
+
+  static async open(directory: string): Promise<OperationEvents> {
+    const path = "/1.0/events?type=operation";
+    const events = new OperationEvents(new WebSocket(`ws+unix:${directory}/unix.socket:${path}`));
+    await once(events.#socket, "open");
+    return events;
+  }
+
+  /** The first of its events that says how much was copied. @throws {Error} When it ends before. */
+  progress(id: string): Promise<Operation> {
+    return new Promise((resolve, reject) => {
+      this.#look = () => {
+        const mine = this.#seen.filter((one) => one.id === id);
+        const found = mine.find(({ metadata }) => metadata?.fs_progress);
+        if (found) resolve(found);
+        else if (mine.some(({ status_code }) => status_code >= 200)) reject(new Error(JSON.stringify(mine.at(-1))));
+      };
+      this.#look();
+    });
+  }
+
+  [Symbol.dispose](): void {
+    this.#socket.terminate();
+  }
+}
+
+/** Asks for a change, and cancels it as soon as it tells of its progress. @returns The operation's end. */
+// deno-lint-ignore no-explicit-any
+export async function cancelled(raw: RawClient, events: OperationEvents, ...asked: Asked): Promise<any> {
+  const { status, body } = await raw.ask(...asked);
+  if (status !== 202) throw new Error(JSON.stringify(body));
+  const { id } = body.metadata;
+  const { may_cancel } = await events.progress(id);
+  if (!may_cancel) throw new Error("it cannot be cancelled");
+  await raw.ask("DELETE", `/1.0/operations/${id}`);
+  return await raw.wait(id);
+}
+
+type Asked = [method: string, path: string, body?: unknown];
