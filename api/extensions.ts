@@ -52,4 +52,5 @@ export const extensions: readonly string[] = [
   "storage_volumes_snapshot_group",
   "storage_pool_facets",
   "storage_volume_files",
+  "storage_volume_snapshot_restore",
 ];

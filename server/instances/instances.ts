@@ -28,7 +28,7 @@ import { checkInstanceName } from "./names.ts";
 import type { InstanceServices } from "./ports.ts";
 import { type InstanceRecord, InstanceRecords, merge } from "./records.ts";
 import { Renames } from "./rename.ts";
-import { Rootfs, volumeOf } from "./rootfs.ts";
+import { Rootfs } from "./rootfs.ts";
 import { Sharing } from "./sharing.ts";
 import { progressOf } from "./shift_progress.ts";
 import { expiryOf, InstanceSnapshots } from "./snapshots.ts";
@@ -127,7 +127,7 @@ export class Instances {
 
   async state(name: string): Promise<InstanceState> {
     const record = this.#records.get(name);
-    return await stateView(this.#services.runtime, name, await this.#diskUsage(record));
+    return await stateView(this.#services.runtime, name, await this.#rootfs.usage(record));
   }
 
   create(post: InstancesPost): Operation {
@@ -464,19 +464,6 @@ export class Instances {
       snapshots: snapshots.length > 0 ? snapshots : null,
       backups: null,
     };
-  }
-
-  async #diskUsage(record: InstanceRecord): Promise<InstanceState["disk"]> {
-    try {
-      const quota = this.#services.pools.driver(this.#rootfs.poolOf(record)).facets.quota;
-      if (!quota) return {};
-      const volume = volumeOf(record.name);
-      const [used, limit] = await Promise.all([quota.usedBytes(volume), quota.get(volume)]);
-      return { root: { usage: Number(used), total: Number(limit ?? 0n) } };
-    } catch {
-      // A pool that is away must not hide the rest of the state.
-      return {};
-    }
   }
 
   #operate(

@@ -18,8 +18,10 @@ export async function listLogs(directory: string): Promise<string[]> {
 
 /** @throws {LidoError} bad_request for another name, not_found. */
 export async function readLog(directory: string, name: string): Promise<ReadableStream<Uint8Array>> {
-  // What `lxc info --show-log` asks for. There is no liblxc here that writes one; the console tells more.
-  const path = join(directory, checkName(name === "lxc.log" ? "console.log" : name));
+  // What `lxc info --show-log` asks for, and of an instance that has not been started yet, too. There is no liblxc here that writes one; the console
+  // tells more.
+  if (name === "lxc.log") return await readLog(directory, "console.log").catch(emptyWhenNotFound);
+  const path = join(directory, checkName(name));
   const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW).catch(notFound);
   return Readable.toWeb(file.createReadStream()) as ReadableStream<Uint8Array>;
 }
@@ -40,6 +42,11 @@ export async function removeLog(directory: string, name: string): Promise<void> 
 function checkName(name: string): string {
   if (!fileName.test(name)) throw new LidoError("bad_request", `log file name ${name} not valid`);
   return name;
+}
+
+function emptyWhenNotFound(error: unknown): ReadableStream<Uint8Array> {
+  if (!(error instanceof LidoError) || error.code !== "not_found") throw error;
+  return Readable.toWeb(Readable.from([])) as ReadableStream<Uint8Array>;
 }
 
 function notFound(error: NodeJS.ErrnoException): never {

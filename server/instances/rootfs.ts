@@ -1,4 +1,5 @@
 import { LidoError } from "../../api/errors.ts";
+import type { InstanceState } from "../../api/types.ts";
 import type { IdMap } from "../../drivers/runtime/runtime.ts";
 import type { Volume } from "../../drivers/storage/driver.ts";
 import { isTrue } from "./config_keys.ts";
@@ -48,6 +49,20 @@ export class Rootfs {
   /** The pool that an instance's root disk is on. */
   poolOf(record: InstanceRecord): string {
     return rootDisk(this.#records.expand(record).devices).device.pool!;
+  }
+
+  /** What it takes up, and its limit; nothing where that cannot be told. */
+  async usage(record: InstanceRecord): Promise<InstanceState["disk"]> {
+    try {
+      const quota = this.#services.pools.driver(this.poolOf(record)).facets.quota;
+      if (!quota) return {};
+      const volume = volumeOf(record.name);
+      const [used, limit] = await Promise.all([quota.usedBytes(volume), quota.get(volume)]);
+      return { root: { usage: Number(used), total: Number(limit ?? 0n) } };
+    } catch {
+      // A pool that is away must not hide the rest of the state.
+      return {};
+    }
   }
 
   /** Mounts the root filesystem, until it is released, and makes its owners fit the map: at no cost where the filesystem can do idmapped mounts, else file by file.

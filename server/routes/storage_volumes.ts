@@ -281,7 +281,7 @@ function addSnapshots(app: OpenAPIHono, { volumeSnapshots }: Services): void {
       method: "post",
       path: `${snapshotPath}/restore`,
       summary:
-        "Make the volume what the snapshot holds, in the background (lido's own; LXD's way is PUT on the volume)",
+        "Make the volume what the snapshot holds, in the background: API extension storage_volume_snapshot_restore",
       tag,
     },
     (request) => background(request.c, volumeSnapshots.restore(...keyed(request), request.param("snapshot"))),

@@ -30,6 +30,9 @@ Deno.test("lxc drives lido: pools, images, containers, volumes, exec", async (t)
     await lxc("launch", "bb", "c2", "-s", "plain");
     assert.equal(await lxc("list", "-f", "csv", "-c", "nsb"), "c1,RUNNING,fast\nc2,RUNNING,plain");
     assert.match(await lxc("info", "c1"), /Status: RUNNING/);
+    await lxc("init", "bb", "c3");
+    assert.match(await lxc("info", "c3", "--show-log"), /Status: STOPPED[^]*Log:\s*$/, "no log yet is an empty one");
+    await lxc("delete", "c3");
   });
 
   await t.step("exec: exit codes, signals, streams", async () => {
