@@ -24,10 +24,14 @@ export function needQuota(driver: Driver, name: string) {
   return quota;
 }
 
+/** Total size of a pool when it was last asked for. Some must start a process to tell; pools grow, and only one that seems too small is asked again. */
+const sizesSeen = new WeakMap<Driver, bigint>();
+
 /** @param name Of the volume, for the text. @throws {LidoError} bad_request when one volume would be larger than its whole pool. */
 export async function refuseOverPool(driver: Driver, name: string, sizeBytes: bigint | undefined): Promise<void> {
-  if (sizeBytes === undefined) return;
+  if (sizeBytes === undefined || sizeBytes <= (sizesSeen.get(driver) ?? -1n)) return;
   const { space } = await driver.resources();
+  sizesSeen.set(driver, space.total);
   if (sizeBytes <= space.total) return;
   throw new LidoError(
     "bad_request",
