@@ -9,7 +9,7 @@ import { createHost } from "../../drivers/host/real.ts";
 import { driverKinds } from "../../drivers/storage/registry.ts";
 import { succeed } from "../support/command.ts";
 import { Daemon } from "../support/daemon.ts";
-import { RawClient } from "../support/raw.ts";
+import { step, StorageRequests } from "../support/storage_requests.ts";
 
 const MiB = 1024 * 1024;
 const host = createHost();
@@ -18,55 +18,9 @@ const run = (...argv: string[]) => succeed(argv, { timeoutMs: 120_000 });
 /** Of this process alone: the names of ZFS pools are the host's. */
 const zpool = (name: string) => `lt-${process.pid}-${name}`;
 
-class Api {
-  readonly raw: RawClient;
-  readonly #directory: string;
-
-  constructor(directory: string) {
-    this.raw = new RawClient(directory);
-    this.#directory = directory;
-  }
-
-  // deno-lint-ignore no-explicit-any
-  async ask(method: string, path: string, body?: unknown): Promise<any> {
-    const answer = await this.raw.ask(method, `/1.0${path}`, body);
-    if (answer.status >= 400) throw new Error(answer.body.error);
-    if (answer.status !== 202) return answer.body.metadata;
-    for (;;) {
-      const operation = await this.raw.wait(answer.body.metadata.id);
-      if (operation.status_code === 103) continue; // still running: the wait has a limit
-      if (operation.status_code !== 200) throw new Error(operation.err);
-      return;
-    }
-  }
-
+class Api extends StorageRequests {
   pool(name: string, config: object) {
-    return this.ask("POST", "/storage-pools", { name, driver: "zfs", config });
-  }
-
-  volume(pool: string, name: string, config: object = {}, source: object = {}) {
-    return this.ask("POST", `/storage-pools/${pool}/volumes/custom`, { name, type: "custom", config, source });
-  }
-
-  copy(from: string, name: string, pool: string, to: string, withSnapshots = true) {
-    return this.volume(pool, to, {}, { type: "copy", pool: from, name, volume_only: !withSnapshots });
-  }
-
-  snapshot(pool: string, volume: string, name: string) {
-    return this.ask("POST", `/storage-pools/${pool}/volumes/custom/${volume}/snapshots`, { name });
-  }
-
-  restore(pool: string, volume: string, restore: string) {
-    return this.ask("PUT", `/storage-pools/${pool}/volumes/custom/${volume}`, { restore });
-  }
-
-  async snapshots(pool: string, volume: string): Promise<string[]> {
-    const found = await this.ask("GET", `/storage-pools/${pool}/volumes/custom/${volume}/snapshots?recursion=1`);
-    return found.map(({ name }: { name: string }) => name);
-  }
-
-  delete(pool: string, volume: string) {
-    return this.ask("DELETE", `/storage-pools/${pool}/volumes/custom/${volume}`);
+    return this.makePool(name, "zfs", config);
   }
 
   /** Mounts the volume beside the daemon, for `work`. */
@@ -79,10 +33,6 @@ class Api {
       await host.mounts.unmount(path);
       rmSync(path, { recursive: true });
     }
-  }
-
-  async isWhole(): Promise<void> {
-    assert.deepEqual(await this.ask("POST", "/check", {}), [], this.#directory);
   }
 }
 
@@ -402,17 +352,5 @@ async function story(t: Deno.TestContext): Promise<void> {
     await api.volume("gone", "x");
     await api.delete("gone", "x");
     await api.ask("DELETE", "/storage-pools/gone");
-  });
-}
-
-/** A step whose failure is told at once: on an emulated machine the end is far away. */
-async function step(t: Deno.TestContext, name: string, work: (t: Deno.TestContext) => Promise<void>): Promise<void> {
-  await t.step(name, async (t) => {
-    try {
-      await work(t);
-    } catch (error) {
-      console.error(error);
-      throw error;
-    }
   });
 }

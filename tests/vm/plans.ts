@@ -31,6 +31,15 @@ const conformance = (driver: string): Plan[] =>
     environment: { LIDO_TEST_PLACES: driver },
   }));
 
+/** What only this driver does. */
+const story = (driver: string): Plan => ({
+  name: `story, ${driver}`,
+  kind: "qemu",
+  driver,
+  words: system([`${driver}_test`]),
+  environment: {},
+});
+
 /** The suites that take the pool they run on from outside, each on a machine that has it. */
 const onPool = (driver: string, kind: Kind, pool: string): Plan[] => [
   {
@@ -64,6 +73,7 @@ export const plans: readonly Plan[] = [
     environment: { LIDO_TEST_PLACES: "quota", LIDO_CRASH_EVERY: "7" },
   },
   ...conformance("lvm"),
+  story("lvm"),
   {
     name: "quickstart, lvm thin and classic, each filesystem",
     kind: "qemu",
@@ -75,6 +85,7 @@ export const plans: readonly Plan[] = [
   },
   ...onPool("lvm", "qemu", lvm("ext4", true)),
   ...conformance("zfs"),
+  story("zfs"),
   {
     name: "quickstart, zfs",
     kind: "qemu",

@@ -6,6 +6,7 @@ import { CommandError, type Host } from "../../host/host.ts";
 import type { Volume } from "../driver.ts";
 import { LvmDriver } from "./driver.ts";
 import { detect, refuseTooSmall } from "./filesystem.ts";
+import { parseMergeLeft } from "./merge_progress.ts";
 import { healthOf, parseThinStatus, percentOf, refuseFull } from "./thin_status.ts";
 import { type LogicalVolume, LvmTool } from "./tool.ts";
 
@@ -158,6 +159,14 @@ Deno.test("lvm: the filling of a thin pool, from the kernel's status", () => {
   assert.match(healthOf(full).text, /out_of_data_space/);
   for (const nonsense of ["", "x", "1 2/3", "1 a/b c/d - rw"]) {
     assert.throws(() => parseThinStatus(nonsense), /Cannot read the status/, nonsense);
+  }
+});
+
+Deno.test("lvm: how much of a merge is left, from the kernel's status", () => {
+  assert.equal(parseMergeLeft("1040/204800 16"), 524288n);
+  assert.equal(parseMergeLeft("16/204800 16"), 0n);
+  for (const nonsense of ["Invalid", "Merge failed", "", "1/2", "a/b c"]) {
+    assert.equal(parseMergeLeft(nonsense), undefined);
   }
 });
 

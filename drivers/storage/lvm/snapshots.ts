@@ -1,9 +1,10 @@
 import { LidoError } from "../../../api/errors.ts";
-import type { Snapshots, Volume } from "../driver.ts";
+import type { Progress, Snapshots, Volume, WatchOptions } from "../driver.ts";
 import { copyThin, settle } from "./clone.ts";
 import type { LvmDriver } from "./driver.ts";
 import { filesystemOn } from "./filesystem.ts";
 import { temporaryName } from "./layout.ts";
+import { watchMerge } from "./merge_progress.ts";
 
 /** On the origin while a classic snapshot is merged into it, which takes the snapshot away: by this it is made again. */
 const restoreTag = "lido_restore_";
@@ -56,12 +57,13 @@ export class LvmSnapshots implements Snapshots {
     return this.#driver.snapshotNames(parent);
   }
 
-  async restore(snapshot: Volume): Promise<void> {
+  /** A merge that has begun goes to its end, whoever gives up on it. */
+  async restore(snapshot: Volume, _lost?: readonly string[], { progress }: WatchOptions = {}): Promise<void> {
     const parent = parentOf(snapshot);
     await this.#putBack(parent);
     await this.#driver.unmount(parent);
     await this.#driver.unmount(snapshot);
-    if (this.#driver.thinPool === undefined) await this.#merge(snapshot);
+    if (this.#driver.thinPool === undefined) await this.#merge(snapshot, progress);
     else await this.#exchange(snapshot);
   }
 
@@ -100,10 +102,11 @@ export class LvmSnapshots implements Snapshots {
     if (!driver.sizes.has(name) && driver.sizes.has(kept)) await driver.renameLogical(kept, name);
   }
 
-  async #merge(snapshot: Volume): Promise<void> {
+  async #merge(snapshot: Volume, progress: Progress | undefined): Promise<void> {
     const driver = this.#driver, parent = driver.name(parentOf(snapshot)), name = driver.name(snapshot);
     await driver.tool.tag(driver.group, parent, `${restoreTag}${snapshot.snapshot}`, true);
     await driver.tool.activate(driver.group, parent);
+    using _watched = progress && watchMerge(driver.group, parent, progress);
     await driver.tool.merge(driver.group, name);
     driver.sizes.delete(name);
   }
