@@ -1,11 +1,13 @@
-/** Runs what needs device-mapper or ZFS in the guest, both emulators at once, and sums up. `npm run test:vm` comes here after its set-up.
+/** Runs what needs device-mapper or ZFS in the guest, each driver on a machine of its own and as many at once as there are processors, and sums up.
+ * `npm run test:vm` comes here after its set-up.
  *   run.ts [WORD...]     the plans whose name has one of the words; all when there is none
  * Exit code 3: there is no guest on this host, for the reason that is printed; nothing was tested.
  * $LIDO_VM_LIMIT_S: past this what is not done counts as failed (2100). */
 import { readFileSync } from "node:fs";
+import { availableParallelism } from "node:os";
 import process from "node:process";
 import { driverKinds } from "../../drivers/storage/registry.ts";
-import { cutOffs, runCutOff } from "./cut_off.ts";
+import { type CutOffPlan, cutOffs, runCutOff } from "./cut_off.ts";
 import { NoGuest, prepare } from "./guest.ts";
 import { Disks, type Kind, Machine } from "./machine.ts";
 import { type Plan, plans } from "./plans.ts";
@@ -13,7 +15,7 @@ import { type Plan, plans } from "./plans.ts";
 const limitS = Number(process.env.LIDO_VM_LIMIT_S ?? 2100);
 const started = performance.now();
 const leftMs = () => Math.max(0, limitS * 1000 - (performance.now() - started));
-/** Against a plain host; generous, since the other emulator runs beside it on the same cores. */
+/** Against a plain host; generous, since another emulator runs beside it on the same cores. */
 const slowness: Record<Kind, number> = { uml: 6, qemu: 10 };
 const memoryMiB: Record<Kind, number> = { uml: 1536, qemu: 2048 };
 
@@ -60,7 +62,34 @@ lines=$(wc -l </scratch/left)
 echo "$((lines == 0)) passed, $lines failed"
 `;
 
-async function runKind(kind: Kind, guest: string, chosen: readonly Plan[]): Promise<Sum> {
+interface Lane {
+  readonly name: string;
+  readonly kind: Kind;
+  readonly plans: readonly Plan[];
+  readonly cutOffs: readonly CutOffPlan[];
+}
+
+/** What runs on one machine, one after the other: all of one driver. */
+function lanesOf(chosen: readonly Plan[], cut: readonly CutOffPlan[]): Lane[] {
+  const keys = new Map([...chosen, ...cut].map(({ driver, kind }) => [`${driver} ${kind}`, { driver, kind }]));
+  return [...keys.values()].map(({ driver, kind }) => {
+    const isHere = (one: { driver: string; kind: Kind }) => one.driver === driver && one.kind === kind;
+    return { name: driver, kind, plans: chosen.filter(isHere), cutOffs: cut.filter(isHere) };
+  });
+}
+
+async function runLane(lane: Lane, guest: string): Promise<Sum> {
+  const sum = await runPlans(lane, guest);
+  const print = (line: string) => console.log(`[${lane.name}] ${line}`);
+  for (const plan of lane.cutOffs) {
+    const { passed, failed } = await runCutOff(plan, { guest, leftMs, print });
+    sum.passed += passed;
+    sum.failed += failed;
+  }
+  return sum;
+}
+
+async function runPlans({ name: lane, kind, plans: chosen }: Lane, guest: string): Promise<Sum> {
   const sum: Sum = { passed: 0, failed: 0, skipped: 0 };
   if (chosen.length === 0) return sum;
   const done: string[] = [];
@@ -71,7 +100,7 @@ async function runKind(kind: Kind, guest: string, chosen: readonly Plan[]): Prom
       current = line.slice(3);
       line = `${current}:`;
     }
-    console.log(`[${kind}] ${line}`);
+    console.log(`[${lane}] ${line}`);
     const total = /^(\d+) passed, (\d+) failed$/.exec(line);
     const skips = /^(\d+) skipped:$/.exec(line);
     if (skips) sum.skipped += Number(skips[1]);
@@ -105,7 +134,7 @@ async function runKind(kind: Kind, guest: string, chosen: readonly Plan[]): Prom
   );
   for (const name of missing) {
     console.log(
-      `[${kind}]   FAILED ${name}: ${isLate ? `not done after ${limitS} s in all` : "the guest ended before it"}`,
+      `[${lane}]   FAILED ${name}: ${isLate ? `not done after ${limitS} s in all` : "the guest ended before it"}`,
     );
   }
   sum.failed += missing.length;
@@ -124,8 +153,10 @@ async function main(words: readonly string[]): Promise<number> {
     );
   const without = [...plans, ...cutOffs].filter(({ driver }) => !driverKinds.has(driver));
   for (const { name, driver } of without) console.log(`Left out: ${name}: there is no driver "${driver}"`);
-  const kinds: readonly Kind[] = ["uml", "qemu"];
-  const neededMiB = kinds.reduce((total, kind) => total + memoryMiB[kind], 1024);
+  const lanes = lanesOf(chosen(plans), chosen(cutOffs));
+  const atOnce = availableParallelism();
+  const largest = lanes.map(({ kind }) => memoryMiB[kind]).sort((left, right) => right - left).slice(0, atOnce);
+  const neededMiB = largest.reduce((total, one) => total + one, 1024);
   let guest: string;
   try {
     if (availableMiB() < neededMiB) {
@@ -137,15 +168,10 @@ async function main(words: readonly string[]): Promise<number> {
     console.log(`The tests in the guest are left out: ${error.message}`);
     return 3;
   }
-  const sums = await Promise.all(kinds.map(async (kind) => {
-    const sum = await runKind(kind, guest, chosen(plans).filter((plan) => plan.kind === kind));
-    const print = (line: string) => console.log(`[${kind}] ${line}`);
-    for (const plan of chosen(cutOffs).filter((one) => one.kind === kind)) {
-      const { passed, failed } = await runCutOff(plan, { guest, leftMs, print });
-      sum.passed += passed;
-      sum.failed += failed;
-    }
-    return sum;
+  const sums: Sum[] = [];
+  const waiting = [...lanes];
+  await Promise.all(Array.from({ length: atOnce }, async () => {
+    for (let lane = waiting.shift(); lane; lane = waiting.shift()) sums.push(await runLane(lane, guest));
   }));
   const total = (key: keyof Sum) => sums.reduce((all, sum) => all + sum[key], 0);
   const skips = total("skipped") + without.length > 0 ? `, ${total("skipped") + without.length} skipped` : "";
