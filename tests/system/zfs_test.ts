@@ -145,10 +145,10 @@ async function story(t: Deno.TestContext): Promise<void> {
     assert.deepEqual(readdirSync(join(daemon.directory, "storage-pools")), ["one"]);
     assert.deepEqual(await names(other), [other, `${other}/full`, `${other}/full/inside`]);
     await assert.rejects(api.volume("one", "x", { "zfs.blocksize": "1000" }), /Value should be between 512B and 16MiB/);
-    await assert.rejects(
-      api.volume("one", "x", { size: "10TiB", "zfs.reserve_space": "true" }),
-      /Not enough space in the pool for the volume: out of space/,
-    );
+    const half = { size: "500MiB", "zfs.reserve_space": "true" };
+    await api.volume("one", "half", half);
+    await assert.rejects(api.volume("one", "x", half), /Not enough space in the pool for the volume: out of space/);
+    await api.delete("one", "half");
     await api.isWhole();
     await run("zpool", "destroy", other);
     await run("wipefs", "-a", b);
