@@ -3,7 +3,7 @@ import process from "node:process";
 import { CommandError, type Host } from "../../drivers/host/host.ts";
 import { createHost } from "../../drivers/host/real.ts";
 import { startDaemon } from "../../server/main.ts";
-import { change, isTurnOf, point } from "./points.ts";
+import { change, isTurnOf, onCancel, point } from "./points.ts";
 
 /** The limit of a command that hangs. */
 const hangMs = 100;
@@ -50,6 +50,9 @@ const host: Host = {
 };
 
 const daemon = await startDaemon({ directory: process.env.LIDO_DIR!, logLevel: "info" }, { host, observe: point });
+onCancel(() => {
+  for (const operation of daemon.context.operations.list()) if (operation.view().may_cancel) operation.cancel();
+});
 process.on("SIGTERM", () => void daemon.close());
 await daemon.ended;
 process.exit(0);

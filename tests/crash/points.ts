@@ -3,6 +3,7 @@
  * can be told several times:
  *   kill N   the daemon is killed        fail N   the change is not made and fails      late N   it is made, and then fails
  *   hang N   the command never ends, and is killed at its limit, which is short here
+ *   cancel N every operation that can be is cancelled
  *   cut N    it says so in $LIDO_CUT_FILE and stands still, for the host to cut off the whole machine
  *   count    counts the points, into `$LIDO_DIR.fault.count`
  * A third word makes two alike different. */
@@ -13,6 +14,13 @@ const file = `${process.env.LIDO_DIR}.fault`;
 let fault = "";
 let left = 0;
 let count = 0;
+
+let cancel = () => {};
+
+/** @param work Cancels every operation that can be. */
+export function onCancel(work: () => void): void {
+  cancel = work;
+}
 
 /** @returns What is to happen now or later: the first word of the file. */
 function mode(): string {
@@ -34,6 +42,11 @@ export function point(name: string): void {
       if (--left !== 0) return;
       process.stderr.write(`killed: ${name}\n`);
       process.kill(process.pid, "SIGKILL");
+      break;
+    case "cancel":
+      if (--left !== 0) return;
+      process.stderr.write(`cancelled: ${name}\n`);
+      cancel();
       break;
     case "cut":
       if (--left !== 0) return;

@@ -24,7 +24,7 @@ const pointsMax = 200;
 const everyNth = Number(process.env.LIDO_CRASH_EVERY ?? 1);
 /** The suite "crash-all": calls of the file system are points too, and changes may also be made and then fail, or hang. */
 const isAll = process.env.LIDO_CRASH_ALL === "1";
-const modes = isAll ? ["kill", "fail", "late", "hang"] : ["kill", "fail"];
+const modes = isAll ? ["kill", "fail", "late", "hang", "cancel"] : ["kill", "fail", "cancel"];
 
 /** Compiled as the shipped one is: it is started some hundred times, and from its sources it would take three times as long each time. */
 export const faultyDaemon = join(projectRoot, isAll ? "dist/lido-crash-all" : "dist/lido-crash");
@@ -142,8 +142,8 @@ export class CutOff<Api extends Requests> {
     await this.#daemon.up();
   }
 
-  /** Cuts an operation off at each of its points: by a kill, by a change that fails, by one that is made and then fails, and by a command that
-   * hangs. */
+  /** Cuts an operation off at each of its points: by a kill, by a change that fails, by one that is made and then fails, by a command that hangs, and
+   * by a cancel, until it comes too late. */
   async scenario({ name, run, reset }: Scenario<Api>): Promise<void> {
     await run(this.#api);
     const after = await this.#state();
@@ -162,7 +162,9 @@ export class CutOff<Api extends Requests> {
           await this.#daemon.up();
         }
         // While the daemon lives, it must have brought it to one of the two ends itself, at once.
-        if (await this.isWhole(after, what)) await reset(this.#api);
+        const isDone = await this.isWhole(after, what);
+        if (mode === "cancel") assert.equal(isDone, outcome === "ended", `${what}: not what its client was told`);
+        if (isDone) await reset(this.#api);
         assert.deepEqual(this.#traces(), this.#host, `${what}: left behind`);
         this.points++;
         if (outcome === "ended") break;

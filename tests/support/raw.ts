@@ -1,6 +1,6 @@
 /** The API without any client of ours between: what a hostile or broken one may send. */
 import { once } from "node:events";
-import { request } from "node:http";
+import { type IncomingMessage, request } from "node:http";
 import { WebSocket } from "ws";
 
 export interface Answer {
@@ -19,12 +19,17 @@ export class RawClient {
   /** @param body Text and bytes go as they are, anything else as JSON. */
   ask(method: string, path: string, body?: unknown, headers: Record<string, string> = {}): Promise<Answer> {
     return new Promise((resolve, reject) => {
-      const outgoing = request({ socketPath: this.#socket, method, path, headers, agent: false }, async (incoming) => {
+      const read = async (incoming: IncomingMessage): Promise<Answer> => {
         const chunks: Uint8Array[] = [];
         for await (const chunk of incoming) chunks.push(chunk as Uint8Array);
         const text = Buffer.concat(chunks).toString();
-        resolve({ status: incoming.statusCode ?? 0, body: text === "" ? undefined : JSON.parse(text) });
-      });
+        return { status: incoming.statusCode ?? 0, body: text === "" ? undefined : JSON.parse(text) };
+      };
+      // A daemon that is killed may be in the middle of its answer.
+      const outgoing = request(
+        { socketPath: this.#socket, method, path, headers, agent: false },
+        (incoming) => void read(incoming).then(resolve, reject),
+      );
       outgoing.on("error", reject);
       const isPlain = body === undefined || typeof body === "string" || body instanceof Uint8Array;
       outgoing.end(isPlain ? body : JSON.stringify(body));
