@@ -128,8 +128,8 @@ const steps: readonly Step[] = [
   {
     name: "delete with a snapshot",
     at: 0.4,
-    run: (api) => api.delete("loop", "keep"),
-    reset: (api) => api.copy("blk", "keep", "loop", "keep"),
+    run: (api) => api.delete("loop", "gone"),
+    reset: (api) => api.copy("blk", "keep", "loop", "gone"),
   },
   {
     name: "an instance of an image, cut off when it is done",
@@ -225,6 +225,7 @@ async function furnish(api: Api): Promise<void> {
     await api.snapshot(pool, name, "s0");
     if (name === "work") await writeLater(api, pool, name);
   }
+  await api.copy("blk", "keep", "loop", "gone");
   await api.instance("blk", "c1");
 }
 

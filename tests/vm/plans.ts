@@ -40,6 +40,15 @@ const story = (driver: string): Plan => ({
   environment: {},
 });
 
+/** From nothing to two containers that share a volume, by the README's first command. */
+const quickstart = (what: string, driver: string, pool: string): Plan => ({
+  name: `quickstart, ${what}`,
+  kind: "qemu",
+  driver,
+  words: system(["quickstart_test"]),
+  environment: { LIDO_TEST_POOLS: pool },
+});
+
 /** The suites that take the pool they run on from outside, each on a machine that has it. */
 const onPool = (driver: string, kind: Kind, pool: string): Plan[] => [
   {
@@ -74,24 +83,13 @@ export const plans: readonly Plan[] = [
   },
   ...conformance("lvm"),
   story("lvm"),
-  {
-    name: "quickstart, lvm thin and classic, each filesystem",
-    kind: "qemu",
-    driver: "lvm",
-    words: system(["quickstart_test"]),
-    environment: {
-      LIDO_TEST_POOLS: filesystems.flatMap((filesystem) => [lvm(filesystem, true), lvm(filesystem, false)]).join(";"),
-    },
-  },
+  ...filesystems.flatMap((filesystem) => [
+    quickstart(`lvm thin, ${filesystem}`, "lvm", lvm(filesystem, true)),
+    quickstart(`lvm classic, ${filesystem}`, "lvm", lvm(filesystem, false)),
+  ]),
   ...onPool("lvm", "qemu", lvm("ext4", true)),
   ...conformance("zfs"),
   story("zfs"),
-  {
-    name: "quickstart, zfs",
-    kind: "qemu",
-    driver: "zfs",
-    words: system(["quickstart_test"]),
-    environment: { LIDO_TEST_POOLS: zfs },
-  },
+  quickstart("zfs", "zfs", zfs),
   ...onPool("zfs", "qemu", zfs),
 ];
