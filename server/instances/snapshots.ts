@@ -169,6 +169,7 @@ export class InstanceSnapshots {
     const volume = volumeOf(record.name);
     const stored = storedConfig(this.#services.database, pool, volume);
     const lost = await facet.lostBy?.({ ...volume, snapshot: name, ...(stored ? { config: stored } : {}) }) ?? [];
+    operation.signal.throwIfAborted();
     await using intent = this.#openRestore({ ...payload, before: { config, devices, profiles }, lost });
     // The settings first: they can be put back when the content cannot be had.
     this.#records.update(record.name, settingsOf(snapshot, record));
