@@ -2,7 +2,7 @@ import { spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { access, constants } from "node:fs/promises";
 import { join } from "node:path";
-import type { Readable } from "node:stream";
+import { PassThrough, type Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { CommandError, type PipedCommand, type PipeOptions, type RunOptions, type RunResult } from "./host.ts";
 
@@ -13,6 +13,8 @@ const environment = { PATH: searchPath.join(":"), LC_ALL: "C", HOME: "/root" };
 const defaultTimeoutMs = 600_000;
 const progressEveryMs = 250;
 const outputMaxBytes = 64 * 1024 * 1024;
+/** As much as a pipe holds. */
+const heldBytes = 65_536;
 
 /** Debian packages of the tools that may be missing. */
 const packages: Record<string, string> = {
@@ -132,7 +134,11 @@ export function pipe(argv: readonly string[], options: PipeOptions = {}): PipedC
   const done = ended.then(() => fed);
   done.catch(() => {});
   fed.catch(() => {});
-  return { stdout: child.stdout!, done };
+  // Whoever reads may come to it later. What is in a child's own stream when it exits, and nobody reads, is thrown away (flushStdio of
+  // node:child_process).
+  const stdout = new PassThrough({ highWaterMark: heldBytes });
+  pipeline(child.stdout!, stdout).catch(() => {}); // its end is told by `done`, its failure by the stream
+  return { stdout, done };
 }
 
 /** Looks now and then whether the tool has read or written since it looked last. @see proc_pid_io(5): rchar, wchar */

@@ -51,6 +51,20 @@ Deno.test("pipe() ends a tool through which nothing goes any more, and none that
   await slow.done;
 });
 
+Deno.test("pipe() keeps what a tool wrote until it is read, however long it has ended", async () => {
+  for (const bytes of [1, 3000, 65536]) {
+    const { stdout, done } = host.pipe(["head", "-c", String(bytes), "/dev/zero"]);
+    await done;
+    assert.equal((await text(stdout)).length, bytes);
+  }
+});
+
+Deno.test("pipe() ends a tool whose output nobody wants any more", async () => {
+  const { stdout, done } = host.pipe(["yes"]);
+  stdout.destroy();
+  await assert.rejects(done, CommandError);
+});
+
 Deno.test("pipe() streams through a tool and reports its end", async () => {
   const { stdout, done } = host.pipe(["tr", "a-z", "A-Z"], {
     stdin: Readable.from([Buffer.from("ab"), Buffer.from("cd")]),

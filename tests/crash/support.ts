@@ -158,6 +158,8 @@ export class CutOff<Api extends Requests> {
         this.arm("");
         const what = `${name}, ${mode} at point ${point} (${outcome})`;
         if (mode === "kill" && outcome !== "ended") {
+          const isAlive = await this.#api.ask("GET", "").then(() => true, () => false);
+          assert.ok(!isAlive, `${what}: it has failed by itself`);
           await this.#daemon.ended;
           await this.#daemon.up();
         }
