@@ -156,8 +156,14 @@ async function writeLater(api: Api, poolName: string, name: string): Promise<voi
 /** All that users can see, on disk and by the API; times and ids apart. */
 async function state(api: Api): Promise<State> {
   const found: State = {};
+  // An instance has its record beside its root: ids and times of its own.
   const root = async (pool: SeenPool, type: string, name: string, snapshot?: string) =>
-    await withContent(directory, pool, { type, name, snapshot }, digest);
+    await withContent(
+      directory,
+      pool,
+      { type, name, snapshot },
+      (path) => digest(type === "containers" ? join(path, "rootfs") : path),
+    );
   for (const pool of await api.pools()) {
     found[pool.name] = JSON.stringify([pool.driver, pool.config, (pool as unknown as { status: string }).status]);
     for (const { name, config } of await api.ask("GET", `/storage-pools/${pool.name}/volumes/custom?recursion=1`)) {
