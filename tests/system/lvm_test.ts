@@ -235,8 +235,10 @@ async function story(t: Deno.TestContext): Promise<void> {
   await api.ask("DELETE", "/storage-pools/one");
 
   await step(t, "a pool whose device is gone: it is told, and the others go on", async () => {
-    const gone = groupOf("gone"), table = (target: string) => `0 ${512 * 2048} ${target}`;
-    await run("dmsetup", "create", gone, "--table", table(`linear ${b} 0`));
+    const gone = groupOf("gone"), table = (target: string) => `0 ${511 * 2048} ${target}`;
+    // Behind its beginning: else LVM would find its label on both.
+    const linear = `linear ${b} 2048`;
+    await run("dmsetup", "create", gone, "--table", table(linear));
     undo.defer(async () => void await command(["dmsetup", "remove", "-f", gone]));
     const load = async (target: string) => {
       await run("dmsetup", "suspend", "--noflush", "--nolockfs", gone);
@@ -253,7 +255,7 @@ async function story(t: Deno.TestContext): Promise<void> {
     await api.volume("tree", "meanwhile");
     await api.delete("tree", "meanwhile");
     assert.match(await daemon.ok("storage", "list"), /gone/);
-    await load(`linear ${b} 0`);
+    await load(linear);
     // The kernel has put the thin pool aside: it is opened anew with the daemon.
     assert.equal(await daemon.terminate(), 0);
     await run("vgchange", "-an", `${gone}-vg`);
