@@ -153,6 +153,8 @@ async function main(words: readonly string[]): Promise<number> {
     );
   const without = [...plans, ...cutOffs].filter(({ driver }) => !driverKinds.has(driver));
   for (const { name, driver } of without) console.log(`Left out: ${name}: there is no driver "${driver}"`);
+  const others = [...plans, ...cutOffs].filter((one) => ![...chosen(plans), ...chosen(cutOffs)].includes(one));
+  if (others.length > 0) console.log(`Not in this run, by its words: ${others.map(({ name }) => name).join("; ")}`);
   const lanes = lanesOf(chosen(plans), chosen(cutOffs));
   const atOnce = availableParallelism();
   const largest = lanes.map(({ kind }) => memoryMiB[kind]).sort((left, right) => right - left).slice(0, atOnce);
