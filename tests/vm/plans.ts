@@ -9,6 +9,8 @@ export interface Plan {
   /** Words of tests/run.ts: suites and test files. */
   readonly words: readonly string[];
   readonly environment: Readonly<Record<string, string>>;
+  /** Seconds that it took on two processors beside another machine; it is not begun when less is left. */
+  readonly seconds: number;
 }
 
 /** Volumes of LVM are filesystems of a fixed size: small ones, so that several fit and mkfs has little to write. XFS makes none below 300 MiB. */
@@ -23,12 +25,15 @@ const system = (names: readonly string[]) => names.map((name) => `tests/system/$
 
 /** The contract of a driver, and the same driver killed at each of its points. Quotas of projects are the host's to test. */
 const conformance = (driver: string): Plan[] =>
-  [["conformance", "driver_test"], ["driver cut short", "cut_off_test"]].map(([name, file]) => ({
+  ([["conformance", "driver_test", 570], ["driver cut short", "cut_off_test", 1200]] as const).map((
+    [name, file, seconds],
+  ) => ({
     name: `${name}, ${driver}`,
     kind: "qemu",
     driver,
     words: [`tests/conformance/${file}.ts`],
     environment: { LIDO_TEST_PLACES: driver },
+    seconds,
   }));
 
 /** What only this driver does. */
@@ -38,6 +43,7 @@ const story = (driver: string): Plan => ({
   driver,
   words: system([`${driver}_test`]),
   environment: {},
+  seconds: 350,
 });
 
 /** From nothing to two containers that share a volume, by the README's first command. */
@@ -47,6 +53,7 @@ const quickstart = (what: string, driver: string, pool: string): Plan => ({
   driver,
   words: system(["quickstart_test"]),
   environment: { LIDO_TEST_POOLS: pool },
+  seconds: 480,
 });
 
 /** The suites that take the pool they run on from outside, each on a machine that has it. */
@@ -61,6 +68,7 @@ const onPool = (driver: string, kind: Kind, pool: string): Plan[] => [
       LIDO_TEST_PLACES: driver,
       LIDO_SHARING_POOLS: JSON.stringify([{ name: driver, driver, config: pool.split(" ").slice(1) }]),
     },
+    seconds: 2400,
   },
   // A daemon that is killed at each point of each operation takes hours on an emulated processor: here at one point of so many, and at each one
   // on the host, with the drivers that it has.
@@ -70,6 +78,7 @@ const onPool = (driver: string, kind: Kind, pool: string): Plan[] => [
     driver,
     words: ["tests/crash/storage_test.ts", "tests/crash/instances_test.ts"],
     environment: { LIDO_TEST_POOL: pool, LIDO_CRASH_EVERY: "7" },
+    seconds: 2400,
   },
 ];
 
@@ -80,6 +89,7 @@ export const plans: readonly Plan[] = [
     driver: "dir",
     words: ["tests/conformance/quota_test.ts", "tests/crash/quota_test.ts"],
     environment: { LIDO_TEST_PLACES: "quota", LIDO_CRASH_EVERY: "7" },
+    seconds: 1200,
   },
   ...conformance("lvm"),
   story("lvm"),
