@@ -49,8 +49,8 @@ export async function withContent<T>(
   } else {
     const logical = [escapeLvm(name), ...(snapshot === undefined ? [] : [escapeLvm(snapshot)])].join("-");
     const device = `${pool.config["lvm.vg_name"]}/${type}_${logical}`;
-    await succeed(["lvchange", "-ay", "-K", device]);
-    stack.defer(() => succeed(["lvchange", "-an", device]).then(() => {}));
+    await succeed(["lvchange", "--yes", "-ay", "-K", device]);
+    stack.defer(() => succeed(["lvchange", "--yes", "-an", device]).then(() => {}));
     const filesystem = await succeed(["blkid", "-p", "-o", "value", "-s", "TYPE", `/dev/${device}`]);
     // A copy beside its origin has the same UUID; a log that another kernel left is replayed, except where nothing may be written.
     const options = [isWritable ? "rw" : "ro", ...(filesystem === "xfs" ? ["nouuid"] : [])];

@@ -22,13 +22,18 @@ rm -rf "$work"
 mkdir -p "$work"
 log=$work/log
 children=()
-# Each child leads a process group: what it started ends with it, and mounts of its own are taken down by it.
+# Each child leads a process group: what it started ends with it.
 set -m
 clean_up() {
-  local pid
+  local pid process
   for pid in "${children[@]}"; do kill -- "-$pid" 2>/dev/null || true; done
+  # But for what apt starts, in a session of its own; it is known by its root. What was mounted for it stays then, too.
+  for process in /proc/[0-9]*; do
+    case $(readlink "$process/root" 2>/dev/null) in "$work"/*) kill -KILL "${process#/proc/}" 2>/dev/null || true ;; esac
+  done
   wait
-  rm -rf "$work"
+  findmnt -rno TARGET | grep "^$work/" | sort -r | xargs -r -n 1 umount || true
+  rm -rf --one-file-system "$work"
 }
 trap clean_up EXIT
 trap 'exit 130' INT TERM
