@@ -238,6 +238,7 @@ async function story(t: Deno.TestContext): Promise<void> {
     const gone = groupOf("gone"), table = (target: string) => `0 ${511 * 2048} ${target}`;
     // Behind its beginning: else LVM would find its label on both.
     const linear = `linear ${b} 2048`;
+    await run("wipefs", "-a", b);
     await run("dmsetup", "create", gone, "--table", table(linear));
     undo.defer(async () => void await command(["dmsetup", "remove", "-f", gone]));
     const load = async (target: string) => {
@@ -245,7 +246,12 @@ async function story(t: Deno.TestContext): Promise<void> {
       await run("dmsetup", "load", gone, "--table", table(target));
       await run("dmsetup", "resume", gone);
     };
-    await pool("gone", { source: `/dev/mapper/${gone}`, "lvm.vg_name": `${gone}-vg`, "volume.size": "64MiB" });
+    await pool("gone", {
+      source: `/dev/mapper/${gone}`,
+      "lvm.vg_name": `${gone}-vg`,
+      "volume.size": "64MiB",
+      "source.wipe": "true",
+    });
     await api.volume("gone", "v");
     await load("error");
     await assert.rejects(

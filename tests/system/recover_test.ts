@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { createHost } from "../../drivers/host/real.ts";
 import { command, succeed } from "../support/command.ts";
 import { makeBusyboxRoot } from "../support/busybox_root.ts";
 import { Daemon, executable, projectRoot } from "../support/daemon.ts";
@@ -264,7 +265,7 @@ Deno.test("what is damaged, made up or cut off is told, and keeps nothing else f
   await nothingIsWrong(daemon);
 });
 
-Deno.test("what LXD 5.0.2 made is recovered, also by its own client", async () => {
+Deno.test("what LXD 5.0.2 made is recovered, also by its own client", async (t) => {
   await using daemon = await Daemon.start();
   const source = `${daemon.directory}.lxd`;
   await using _tree = { [Symbol.asyncDispose]: () => succeed(["rm", "-rf", source]).then(() => {}) };
@@ -285,13 +286,21 @@ Deno.test("what LXD 5.0.2 made is recovered, also by its own client", async () =
   assert.equal(await daemon.ok("exec", "d1", "--", "stat", "-c", "%u:%g", "/bin/busybox"), "0:0");
   await daemon.ok("stop", "-f", "d1");
 
-  mkdirSync(join(source, "custom/default_w"));
-  const { code, out: said, err } = await command(["lxd", "recover"], {
-    env: daemon.environment,
-    input: "no\nyes\nyes\n",
+  // Debian has it in the package of LXD's daemon, which a host need not have.
+  const hasLxd = await createHost().which("lxd") !== undefined;
+  await t.step({
+    name: hasLxd ? "by `lxd recover`" : "by `lxd recover`: not on this host: lxd is not installed",
+    ignore: !hasLxd,
+    fn: async () => {
+      mkdirSync(join(source, "custom/default_w"));
+      const { code, out: said, err } = await command(["lxd", "recover"], {
+        env: daemon.environment,
+        input: "no\nyes\nyes\n",
+      });
+      assert.equal(code, 0, said + err);
+      assert.match(said, /Volume "w" on pool "p-dir" in project "default" \(includes 0 snapshots\)/);
+      assert.ok(await daemon.query(`${custom("p-dir")}/w`));
+    },
   });
-  assert.equal(code, 0, said + err);
-  assert.match(said, /Volume "w" on pool "p-dir" in project "default" \(includes 0 snapshots\)/);
-  assert.ok(await daemon.query(`${custom("p-dir")}/w`));
   await nothingIsWrong(daemon);
 });
