@@ -2,7 +2,7 @@ import { LidoError } from "../../api/errors.ts";
 import type { Config, StorageVolumeSnapshot } from "../../api/types.ts";
 import type { Volume } from "../../drivers/storage/driver.ts";
 import type { Journal } from "../journal/journal.ts";
-import type { Operation } from "../operations/operations.ts";
+import type { Operation, OperationOptions } from "../operations/operations.ts";
 import { watch } from "../operations/progress.ts";
 import type { Row } from "../state/database.ts";
 import { checkName } from "./names.ts";
@@ -145,7 +145,7 @@ export class VolumeSnapshots {
       ? checkTime(post.expires_at)
       : defaultExpiry(JSON.parse(String(row.config)), isScheduled);
     const target = { ...onDisk("custom", volume), snapshot: name };
-    return this.#startCancellable("Creating volume snapshot", pool, volume, async (operation) => {
+    return this.#start("Creating volume snapshot", pool, volume, async (operation) => {
       if (this.#find(Number(row.id), name)) throw new LidoError("conflict", `Snapshot "${name}" already in use`);
       await using open = this.#creating({ pool, name: target.name, snapshot: name });
       await facet.create(target, watch(operation, name));
@@ -165,7 +165,7 @@ export class VolumeSnapshots {
         "storage-volume-snapshot-created",
         `${url(pool, "custom", volume)}/snapshots/${name}`,
       );
-    });
+    }, { cancel: () => {} });
   }
 
   delete(pool: string, volume: string, snapshot: string): Operation {
@@ -225,7 +225,7 @@ export class VolumeSnapshots {
       return { ...this.#volumes.volume(row), snapshot };
     };
     check();
-    return this.#startCancellable("Restoring volume snapshot", pool, volume, async (operation) => {
+    return this.#start("Restoring volume snapshot", pool, volume, async (operation) => {
       // It may have been started, or lost the snapshot, while the operation waited for its turn.
       const target = check();
       const facet = this.#facet(pool);
@@ -243,7 +243,7 @@ export class VolumeSnapshots {
         this.#options.events.lifecycle("storage-volume-snapshot-deleted", path);
       }
       this.#options.events.lifecycle("storage-volume-restored", url(pool, "custom", volume), { snapshot });
-    });
+    }, { cancel: () => {} });
   }
 
   /** @param name Of the volume, on disk. */
@@ -258,31 +258,20 @@ export class VolumeSnapshots {
     }
   }
 
-  #start(description: string, pool: string, volume: string, run: () => Promise<void>): Operation {
-    return this.#options.operations.start({
-      description,
-      resources: { storage_volumes: [url(pool, "custom", volume)] },
-      run: () => this.#volumes.locks.hold([lockName(pool, onDisk("custom", volume))], run),
-    });
-  }
-
-  /** @param run Seals the operation before it commits. */
-  #startCancellable(
+  /** @param options.cancel When it is there, `run` seals the operation before it commits. */
+  #start(
     description: string,
     pool: string,
     volume: string,
     run: (operation: Operation) => Promise<void>,
+    options: Pick<OperationOptions, "cancel"> = {},
   ): Operation {
+    const held = [lockName(pool, onDisk("custom", volume))];
     return this.#options.operations.start({
       description,
       resources: { storage_volumes: [url(pool, "custom", volume)] },
-      cancel: () => {},
-      run: (operation) =>
-        this.#volumes.locks.hold(
-          [lockName(pool, onDisk("custom", volume))],
-          () => run(operation),
-          operation.signal,
-        ),
+      ...options,
+      run: (operation) => this.#volumes.locks.hold(held, () => run(operation), operation.signal),
     });
   }
 

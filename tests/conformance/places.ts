@@ -6,6 +6,7 @@ import process from "node:process";
 import type { Driver, DriverKind, Pool } from "../../drivers/storage/driver.ts";
 import { createHost } from "../../drivers/host/real.ts";
 import { driverKinds } from "../../drivers/storage/registry.ts";
+import { loopDevice } from "../support/loop_device.ts";
 
 export interface Place {
   readonly name: string;
@@ -38,7 +39,7 @@ const ext4Quota = {
 const xfsQuota = { ...xfs, options: ["prjquota"] };
 
 /** Room for the filesystems that want most. */
-const blockDevice = (base: string, undo: AsyncDisposableStack) => device(base, "device", undo, 2048);
+const blockDevice = (base: string, undo: AsyncDisposableStack) => loopDevice(base, "device", undo, 2048);
 
 export const places: readonly Place[] = [
   { name: "dir on ext4", driver: "dir", filesystem: ext4 },
@@ -51,14 +52,14 @@ export const places: readonly Place[] = [
     name: "zfs on a mirror of two block devices",
     driver: "zfs",
     config: { "zfs.pool_name": zpool() },
-    source: async (base, undo) => `mirror=${await device(base, "a", undo)},${await device(base, "b", undo)}`,
+    source: async (base, undo) => `mirror=${await loopDevice(base, "a", undo)},${await loopDevice(base, "b", undo)}`,
   },
   {
     name: "zfs on a dataset of a pool that is there",
     driver: "zfs",
     source: async (base, undo) => {
       const name = zpool();
-      await host.run(["zpool", "create", "-m", "none", name, await device(base, "a", undo)]);
+      await host.run(["zpool", "create", "-m", "none", name, await loopDevice(base, "a", undo)]);
       undo.defer(async () => void await host.run(["zpool", "destroy", "-f", name]));
       await host.run(["zfs", "create", `${name}/mine`]);
       return `${name}/lido`;
@@ -92,16 +93,6 @@ export const host = createHost();
 /** The names of ZFS pools are the host's; others may have some at the same time. */
 function zpool(): string {
   return `lido-${process.pid}-${Math.random().toString(36).slice(2, 8)}`;
-}
-
-/** A block device on a file. */
-async function device(base: string, name: string, undo: AsyncDisposableStack, sizeMiB = 512): Promise<string> {
-  const file = join(base, `${name}.img`);
-  await writeFile(file, "");
-  await truncate(file, sizeMiB * 1024 * 1024);
-  const device = await host.loops.attach(file);
-  undo.defer(() => host.loops.detach(device));
-  return device;
 }
 
 /** Why this host cannot have the place; undefined when it can. */

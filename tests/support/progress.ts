@@ -26,10 +26,15 @@ export class OperationEvents implements Disposable {
 
   /** The first of its events that says how much was copied. @throws {Error} When it ends before. */
   progress(id: string): Promise<Operation> {
+    return this.first(id, ({ metadata }) => Boolean(metadata?.fs_progress));
+  }
+
+  /** The first of an operation's events that `is` so. @throws {Error} When it ends before. */
+  first(id: string, is: (event: Operation) => boolean): Promise<Operation> {
     return new Promise((resolve, reject) => {
       this.#look = () => {
         const mine = this.#seen.filter((one) => one.id === id);
-        const found = mine.find(({ metadata }) => metadata?.fs_progress);
+        const found = mine.find((one) => one.status_code < 200 && is(one));
         if (found) resolve(found);
         else if (mine.some(({ status_code }) => status_code >= 200)) reject(new Error(JSON.stringify(mine.at(-1))));
       };

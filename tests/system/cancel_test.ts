@@ -186,9 +186,13 @@ Deno.test({
         start: true,
         source: { type: "image", alias: "bb" },
       });
-      assert.equal((await raw.wait(body.metadata.id)).status, "Success");
-      const { body: answer } = await raw.ask("DELETE", `/1.0/operations/${body.metadata.id}`);
+      const { id } = body.metadata;
+      // It is made, and being started.
+      await events.first(id, ({ may_cancel }) => !may_cancel);
+      const { body: answer } = await raw.ask("DELETE", `/1.0/operations/${id}`);
       assert.match(answer.error, /This operation can't be cancelled/);
+      assert.equal((await raw.wait(id)).status, "Success");
+      assert.equal(await daemon.ok("list", "c4", "-f", "csv", "-c", "s"), "RUNNING");
     });
   },
 });

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { succeed } from "../support/command.ts";
 import { Daemon, executable } from "../support/daemon.ts";
+import { OperationEvents } from "../support/progress.ts";
 import { RawClient } from "../support/raw.ts";
 import { Terminal } from "../support/terminal.ts";
 
@@ -48,24 +49,15 @@ Deno.test({
 
     await t.step("by the API: the plan is told, the cancel ends it", async () => {
       const raw = new RawClient(daemon.directory);
-      const { body } = await raw.ask("POST", "/1.0/storage-pools/fast/volumes/custom", {
-        name: "copy",
-        type: "custom",
-        source: { type: "copy", pool: "plain", name: "data" },
-      });
-      const id = body.metadata.id;
-      // Its own events say when it has begun to copy.
-      for (;;) {
-        const { metadata } = (await raw.ask("GET", `/1.0/operations/${id}`)).body;
-        if (metadata.metadata?.fs_progress) {
-          assert.equal(metadata.metadata.method, "files");
-          assert.match(metadata.metadata.reason, /no stream format in common/);
-          assert.ok(Number(metadata.metadata.progress.processed) > 0);
-          break;
-        }
-        assert.equal(metadata.status, "Running");
-        await new Promise((resolve) => setTimeout(resolve, 20));
-      }
+      using events = await OperationEvents.open(daemon.directory);
+      const source = { type: "copy", pool: "plain", name: "data" };
+      const asked = { name: "copy", type: "custom", source };
+      const { body } = await raw.ask("POST", "/1.0/storage-pools/fast/volumes/custom", asked);
+      const { id } = body.metadata;
+      const { metadata } = await events.progress(id);
+      assert.equal(metadata?.method, "files");
+      assert.match(String(metadata?.reason), /no stream format in common/);
+      assert.ok(Number((metadata?.progress as { processed: string }).processed) > 0);
       await raw.ask("DELETE", `/1.0/operations/${id}`);
       assert.equal((await raw.wait(id)).status, "Cancelled");
       await isClean();

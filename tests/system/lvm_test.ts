@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
@@ -12,6 +12,7 @@ import { driverKinds } from "../../drivers/storage/registry.ts";
 import { command, succeed } from "../support/command.ts";
 import { Daemon } from "../support/daemon.ts";
 import { OperationEvents } from "../support/progress.ts";
+import { loopDevice } from "../support/loop_device.ts";
 import { step, StorageRequests } from "../support/storage_requests.ts";
 import { withContent } from "../support/volume_content.ts";
 
@@ -32,14 +33,7 @@ async function story(t: Deno.TestContext): Promise<void> {
   await using undo = new AsyncDisposableStack();
   const base = mkdtempSync(join(tmpdir(), "lido-lvm-"));
   undo.defer(() => rmSync(base, { recursive: true, force: true }));
-  const device = async (name: string, sizeMiB = 512) => {
-    const file = join(base, name);
-    writeFileSync(file, "");
-    truncateSync(file, sizeMiB * MiB);
-    const attached = await host.loops.attach(file);
-    undo.defer(() => host.loops.detach(attached));
-    return attached;
-  };
+  const device = (name: string, sizeMiB = 512) => loopDevice(base, name, undo, sizeMiB);
   const [a, b, c, small] = [await device("a"), await device("b"), await device("c"), await device("small", 16)];
   await using daemon = await Daemon.start();
   const api = new StorageRequests(daemon.directory);

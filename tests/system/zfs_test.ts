@@ -1,7 +1,7 @@
 /** What only ZFS does: sources of every kind, what is refused of them, restores past later snapshots, copies that keep their source, streams that
  * go on, devices that go away. The rest of its story is told by the suites that run on any driver. */
 import assert from "node:assert/strict";
-import { mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
@@ -9,6 +9,7 @@ import { createHost } from "../../drivers/host/real.ts";
 import { driverKinds } from "../../drivers/storage/registry.ts";
 import { succeed } from "../support/command.ts";
 import { Daemon } from "../support/daemon.ts";
+import { loopDevice } from "../support/loop_device.ts";
 import { step, StorageRequests } from "../support/storage_requests.ts";
 
 const MiB = 1024 * 1024;
@@ -46,14 +47,7 @@ async function story(t: Deno.TestContext): Promise<void> {
   await using undo = new AsyncDisposableStack();
   const base = mkdtempSync(join(tmpdir(), "lido-zfs-"));
   undo.defer(() => rmSync(base, { recursive: true, force: true }));
-  const device = async (name: string, sizeMiB = 256) => {
-    const file = join(base, name);
-    writeFileSync(file, "");
-    truncateSync(file, sizeMiB * MiB);
-    const attached = await host.loops.attach(file);
-    undo.defer(() => host.loops.detach(attached));
-    return attached;
-  };
+  const device = (name: string, sizeMiB = 256) => loopDevice(base, name, undo, sizeMiB);
   const [a, b, c, small] = [await device("a"), await device("b"), await device("c"), await device("small", 32)];
   await using daemon = await Daemon.start();
   const api = new Api(daemon.directory);
@@ -132,7 +126,7 @@ async function story(t: Deno.TestContext): Promise<void> {
       [{ source: b }, /already holds|is in use/],
       [{ source: small }, /is too small: it has 32MiB, ZFS needs 64MiB/],
       [{ source: "/dev/nosuch" }, /Source path '\/dev\/nosuch' doesn't exist/],
-      [{ source: join(base, "a") }, /Custom loop file locations are not supported/],
+      [{ source: join(base, "a.img") }, /Custom loop file locations are not supported/],
       [{ source: `raidz2=${a},${c}` }, /raidz2 needs 3 devices, 2 are given/],
       [{ source: `raid5=${a}` }, /Unsupported ZFS vdev type "raid5"/],
       [{ "zfs.clone_copy": "maybe" }, /Invalid value for option "zfs\.clone_copy"/],
