@@ -175,8 +175,10 @@ Deno.test({
       let err = "";
       child.stderr.on("data", (data) => err += data);
       await line(child);
+      // It may end before the daemon's own end is seen.
+      const ended = once(child, "exit");
       await daemon.kill();
-      assert.deepEqual(await once(child, "exit"), [255, null]);
+      assert.deepEqual(await ended, [255, null]);
       assert.match(err, /^Error: (Lost|Cannot connect)[^\n]*\n$/);
       await daemon.up();
     });
