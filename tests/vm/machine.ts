@@ -177,11 +177,15 @@ export class Machine implements AsyncDisposable {
 
   async #startQemu({ guest, disks, memoryMiB }: Boot): Promise<ChildProcess> {
     const memory = `${memoryMiB ?? 1536}M`;
-    const shares = { source: projectRoot, out: this.out };
-    for (const [tag, path] of Object.entries(shares)) {
+    // Nobody changes the clone meanwhile. With "auto" the guest forgets what it read of a file at each open: lido, 115 MB, started in 3.5 s, not 0.4.
+    const shares = [
+      { tag: "source", path: projectRoot, cache: "always" },
+      { tag: "out", path: this.out, cache: "auto" },
+    ];
+    for (const { tag, path, cache } of shares) {
       const socket = join(this.#directory, `${tag}.socket`);
       this.#start(
-        ["/usr/lib/qemu/virtiofsd", `--socket-path=${socket}`, "-o", `source=${path}`, "-o", "cache=auto"],
+        ["/usr/lib/qemu/virtiofsd", `--socket-path=${socket}`, "-o", `source=${path}`, "-o", `cache=${cache}`],
         `${tag}.log`,
       );
       for (let round = 0; !existsSync(socket); round++) {
@@ -218,7 +222,7 @@ export class Machine implements AsyncDisposable {
         ...["-device", `virtio-blk-pci,drive=d${index},serial=disk${index + 1}`],
       ]),
       ...["-chardev", `file,id=console,path=${join(this.#directory, "console")}`, "-serial", "chardev:console"],
-      ...Object.keys(shares).flatMap((tag) => [
+      ...shares.flatMap(({ tag }) => [
         ...["-chardev", `socket,id=${tag},path=${join(this.#directory, `${tag}.socket`)}`],
         ...["-device", `vhost-user-fs-pci,chardev=${tag},tag=${tag}`],
       ]),

@@ -19,8 +19,6 @@ const lvm = (filesystem: string, isThin: boolean) =>
 const filesystems = ["ext4", "xfs", "btrfs"];
 const zfs = "zfs size=2GiB";
 
-const execFiles = ["exec_test", "exec_client_test", "exec_hostile_test", "exec_sessions_test"];
-const storyFiles = ["facets_test", "bad_input_test", "daemon_test", "sharing_test"];
 const system = (names: readonly string[]) => names.map((name) => `tests/system/${name}.ts`);
 
 /** The contract of a driver, and the same driver killed at each of its points. Quotas of projects are the host's to test. */
@@ -56,30 +54,37 @@ const quickstart = (what: string, driver: string, pool: string): Plan => ({
   seconds: 480,
 });
 
-/** The suites that take the pool they run on from outside, each on a machine that has it. */
-const onPool = (driver: string, kind: Kind, pool: string): Plan[] => [
-  {
-    name: `system, ${driver}`,
-    kind,
+/** Suites that take the pool they run on from outside; seconds that they take on an emulated processor. */
+const poolSuites: readonly (readonly [name: string, files: readonly string[], seconds: number])[] = [
+  ["facets and bad input", ["facets_test", "bad_input_test", "daemon_test"], 1200],
+  ["sharing", ["sharing_test"], 1200],
+  ["exec", ["exec_test", "exec_hostile_test"], 1200],
+  ["exec of clients", ["exec_client_test", "exec_sessions_test"], 1200],
+];
+
+const onPool = (driver: string, pool: string): Plan[] => [
+  ...poolSuites.map(([name, files, seconds]): Plan => ({
+    name: `${name}, ${driver}`,
+    kind: "qemu",
     driver,
-    words: system([...storyFiles, ...execFiles]),
+    words: system(files),
     environment: {
       LIDO_TEST_POOL: pool,
       LIDO_TEST_PLACES: driver,
       LIDO_SHARING_POOLS: JSON.stringify([{ name: driver, driver, config: pool.split(" ").slice(1) }]),
     },
-    seconds: 2400,
-  },
+    seconds,
+  })),
   // A daemon that is killed at each point of each operation takes hours on an emulated processor: here at one point of so many, and at each one
   // on the host, with the drivers that it has.
-  {
-    name: `crash, ${driver}`,
-    kind,
+  ...["storage", "instances"].map((what): Plan => ({
+    name: `crash of ${what}, ${driver}`,
+    kind: "qemu",
     driver,
-    words: ["tests/crash/storage_test.ts", "tests/crash/instances_test.ts"],
+    words: [`tests/crash/${what}_test.ts`],
     environment: { LIDO_TEST_POOL: pool, LIDO_CRASH_EVERY: "7" },
     seconds: 2400,
-  },
+  })),
 ];
 
 export const plans: readonly Plan[] = [
@@ -97,9 +102,9 @@ export const plans: readonly Plan[] = [
     quickstart(`lvm thin, ${filesystem}`, "lvm", lvm(filesystem, true)),
     quickstart(`lvm classic, ${filesystem}`, "lvm", lvm(filesystem, false)),
   ]),
-  ...onPool("lvm", "qemu", lvm("ext4", true)),
+  ...onPool("lvm", lvm("ext4", true)),
   ...conformance("zfs"),
   story("zfs"),
   quickstart("zfs", "zfs", zfs),
-  ...onPool("zfs", "qemu", zfs),
+  ...onPool("zfs", zfs),
 ];
