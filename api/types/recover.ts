@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { nullableConfig } from "./config.ts";
+import { configSchema, nullableConfig } from "./config.ts";
 
 /** LXD's shapes, which its own client `lxd recover` sends and reads; what is only ours says so. */
 export const recoverPoolSchema = z.object({
@@ -42,6 +42,10 @@ export const recoverResultSchema = z.object({
 }).meta({ id: "RecoverResult" });
 export type RecoverResult = z.infer<typeof recoverResultSchema>;
 
-export const foundPoolSchema = z.object({ name: z.string(), driver: z.string(), source: z.string() })
-  .meta({ id: "FoundPool" });
+export const foundPoolSchema = z.object({
+  name: z.string(),
+  driver: z.string(),
+  /** As much as says where it is. */
+  config: configSchema,
+}).meta({ id: "FoundPool" });
 export type FoundPool = z.infer<typeof foundPoolSchema>;

@@ -1,5 +1,6 @@
 import { chmod, chown, lstat, mkdir, rename, rmdir } from "node:fs/promises";
 import { dirname, join } from "node:path";
+import type { Host } from "../host/host.ts";
 import type { CreateOptions, Pool, Volume } from "./driver.ts";
 import { directoryOf, snapshotsDirectory, volumeModeDefault } from "./layout.ts";
 
@@ -39,4 +40,13 @@ export async function renameVolume(pool: Pool, volume: Volume, name: string): Pr
   const from = join(pool.root, snapshotsDirectory(volume));
   if (await pathExists(from)) await rename(from, join(pool.root, snapshotsDirectory(target)));
   if (await pathExists(pathOf(pool, volume))) await rename(pathOf(pool, volume), pathOf(pool, target));
+}
+
+/** Unmounts what is below a pool's root, the innermost first. @param type Of filesystem; any when absent. */
+export async function unmountBelow(host: Host, root: string, type?: string): Promise<void> {
+  for (const one of (await host.mounts.list()).toReversed()) {
+    if (one.target.startsWith(`${root}/`) && (type === undefined || one.type === type)) {
+      await host.mounts.unmount(one.target);
+    }
+  }
 }

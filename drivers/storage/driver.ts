@@ -108,8 +108,6 @@ export interface Clone {
 }
 
 export interface Quota {
-  /** Whether a volume has a size in any case: then no limit asked for means the driver's default, and lifting it changes nothing. */
-  readonly isInevitable?: true;
   /** Whether what root itself writes may pass a limit: who fills a volume for its user then calls `set` once more, which looks. */
   readonly exemptsRoot?: boolean;
   /** @param sizeBytes undefined lifts the limit. @param options.evenBelowUse Without the refusal: back to what was before a change that failed.
@@ -247,11 +245,18 @@ export interface ConfigKey {
   readonly help: string;
 }
 
+export interface OpenOptions {
+  readonly isLook?: boolean;
+}
+
 export interface DriverKind {
   readonly name: string;
   /** Debian packages that bring its tools. */
   readonly packages: readonly string[];
   readonly poolKeys: Readonly<Record<string, ConfigKey>>;
+  /** Whether a volume is a block device, with a size in any case: then no limit asked for means the driver's default, and lifting it changes
+   * nothing. */
+  readonly isBlock?: true;
   /** Keys of its own a volume may have, beside the common ones. */
   readonly volumeKeys: Readonly<Record<string, ConfigKey>>;
   /** Whether this host can run it: a version, or what is missing and how to get it. */
@@ -261,8 +266,13 @@ export interface DriverKind {
   plan(host: Host, pool: Pool): Promise<Record<string, string>>;
   /** Makes the pool on disk and opens it. On failure `destroy` is called by the journal. */
   create(host: Host, pool: Pool): Promise<Driver>;
-  /** Opens a pool that was made before: attaches, mounts, probes facets. @throws {LidoError} unavailable when its source is not there. */
-  open(host: Host, pool: Pool): Promise<Driver>;
-  /** Takes the pool off the disk, in any state, closed or half made. Never touches what `create` did not make (a foreign source directory). */
-  destroy(host: Host, pool: Pool): Promise<void>;
+  /** Opens a pool that was made before: attaches, mounts, probes facets.
+   * @param options.isLook Only to be looked at: it may be another's, so nothing in it is changed. @throws {LidoError} unavailable when its source is
+   * not there. */
+  open(host: Host, pool: Pool, options?: OpenOptions): Promise<Driver>;
+  /** Whether the host uses the pool's source already, so that `close` would take it from somebody. Absent where a mount at the pool's root tells. */
+  isInUse?(host: Host, pool: Pool): Promise<boolean>;
+  /** Takes the pool off the disk, in any state, closed or half made. Never touches what `create` did not make (a foreign source directory).
+   * @param known The volumes of the pool that the database knows: where a source is shared with others, no more than these go. None when absent. */
+  destroy(host: Host, pool: Pool, known?: readonly Volume[]): Promise<void>;
 }

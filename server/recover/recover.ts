@@ -44,12 +44,22 @@ export class Recover {
           new TextDecoder().decode(readBeneath(paths.pools, file)!),
           file,
         );
-        if (`${name}.yaml` === file && config.source) noted.push({ name, driver, source: config.source });
+        if (`${name}.yaml` === file && config.source) {
+          noted.push({ name, driver, config: this.#placeOf(driver, config) });
+        }
       } catch {
         // A note is a hint, no more.
       }
     }
     return await findPools(paths, noted, new Set(pools.list().map(({ name }) => name)));
+  }
+
+  /** What says where a pool is. */
+  #placeOf(driver: string, config: Config): Config {
+    const { poolKeys } = this.#options.pools.kind(driver);
+    return Object.fromEntries(
+      Object.entries(config).filter(([key]) => poolKeys[key]?.fixed && key !== "source.wipe"),
+    );
   }
 
   /** Tells what could be recovered; changes nothing. @throws {LidoError} bad_request for a pool that is not as it was said. */

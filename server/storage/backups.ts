@@ -7,6 +7,7 @@ import { LidoError, messageOf } from "../../api/errors.ts";
 import type { Config, StorageVolumeBackup, StorageVolumeBackupsPost } from "../../api/types.ts";
 import { CommandError, type PipedCommand } from "../../drivers/host/host.ts";
 import type { Driver, Volume } from "../../drivers/storage/driver.ts";
+import { driverKinds } from "../../drivers/storage/registry.ts";
 import { flush } from "../../drivers/storage/tree.ts";
 import { compressionOf, compressors, decompressors, headBytes } from "../archives/compression.ts";
 import { normal, readTar, type TarEntry } from "../archives/tar_reader.ts";
@@ -15,7 +16,7 @@ import { watch } from "../operations/progress.ts";
 import type { Row } from "../state/database.ts";
 import { type BackupIndex, parseIndex, writeIndex } from "./backup_index.ts";
 import { Sections } from "./backup_sections.ts";
-import { sizeOf } from "./config.ts";
+import { carriedOver, sizeOf } from "./config.ts";
 import { checkName } from "./names.ts";
 import { optimizedBy, readOptimized, writeOptimized } from "./optimized_backup.ts";
 import { checkLimit, emptyTree, transferSnapshot } from "./planner.ts";
@@ -189,7 +190,8 @@ export class VolumeBackups {
     upload: Upload,
   ): Operation {
     const { host, mounts, pools, operations, events } = this.#options;
-    const given = Object.fromEntries(Object.entries(index.volume.config).filter(([key]) => !isPlace(key)));
+    const asked = Object.fromEntries(Object.entries(index.volume.config).filter(([key]) => !isPlace(key)));
+    const given = carriedOver(asked, driverKinds.get(index.driver), pools.kindOf(pool), pools.driver(pool));
     const { description } = index.volume;
     const config = this.#volumes.checkNew(pool, {
       name,

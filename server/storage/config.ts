@@ -1,8 +1,9 @@
 import { LidoError } from "../../api/errors.ts";
 import { parseSizeBytes } from "../../api/size.ts";
 import type { Config } from "../../api/types.ts";
-import type { ConfigKey, DriverKind } from "../../drivers/storage/driver.ts";
+import type { ConfigKey, Driver, DriverKind } from "../../drivers/storage/driver.ts";
 import { boolean, commonVolumeKeys, isTrue } from "../../drivers/storage/keys.ts";
+import type { Database } from "../state/database.ts";
 import { expiryProblem, scheduleProblem } from "./schedule.ts";
 import { patternProblem } from "./snapshot_pattern.ts";
 
@@ -75,6 +76,15 @@ export function withPoolDefaults(kind: DriverKind, pool: Config, config: Config)
   return Object.fromEntries(Object.entries(result).filter(([, value]) => value !== ""));
 }
 
+/** What a volume's copy or backup takes along to a pool, of another driver perhaps: not the settings that only its own has, nor, where a volume
+ * cannot be limited, the size that each of a block device has. */
+export function carriedOver(config: Config, from: DriverKind | undefined, to: DriverKind, target: Driver): Config {
+  const isLeft = (option: string) =>
+    (from !== undefined && own(from.volumeKeys, option) && !own(volumeKeys(to), option)) ||
+    (option === "size" && from?.isBlock && !target.facets.quota);
+  return Object.fromEntries(Object.entries(config).filter(([option]) => !isLeft(option)));
+}
+
 /** @returns The bytes of `size`; undefined when there is no limit. */
 export function sizeOf(config: Config): bigint | undefined {
   const bytes = config.size ? parseSizeBytes(config.size) : undefined;
@@ -83,4 +93,17 @@ export function sizeOf(config: Config): bigint | undefined {
 
 function own(keys: Readonly<Record<string, ConfigKey>>, name: string): ConfigKey | undefined {
   return Object.hasOwn(keys, name) ? keys[name] : undefined;
+}
+
+/** A volume group or a ZFS pool can be told by its devices and by its name. @throws {LidoError} bad_request when a pool is there already. */
+export function refuseShared(database: Database, config: Config): void {
+  for (const row of database.all("SELECT name, config FROM storage_pools")) {
+    const other: Config = JSON.parse(String(row.config));
+    const shared = ["source", "lvm.vg_name", "zfs.pool_name"].find((key) =>
+      config[key] !== undefined && config[key] === other[key]
+    );
+    if (shared === undefined) continue;
+    const what = { "source": "Source", "lvm.vg_name": "Volume group", "zfs.pool_name": "ZFS pool" }[shared];
+    throw new LidoError("bad_request", `${what} "${config[shared]}" is in use by storage pool "${row.name}"`);
+  }
 }

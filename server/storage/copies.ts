@@ -3,7 +3,7 @@ import type { Config, StorageVolumesPost } from "../../api/types.ts";
 import type { Operation } from "../operations/operations.ts";
 import { watch } from "../operations/progress.ts";
 import type { Row } from "../state/database.ts";
-import { sizeOf } from "./config.ts";
+import { carriedOver, sizeOf } from "./config.ts";
 import { copyVolume, planCopy } from "./planner.ts";
 import { VolumeRefresh } from "./refresh.ts";
 import { onDisk } from "./rows.ts";
@@ -79,7 +79,11 @@ export class VolumeCopies {
     const { name } = post;
     const sourceName = String(source.row.name);
     const origin = source.snapshot ?? source.row;
-    const config = this.#volumes.checkNew(pool, { ...post, config: { ...inherited(origin), ...post.config } });
+    const { pools } = this.#options;
+    // LXD's client names the source's settings as if they were asked for.
+    const asked = { ...inherited(origin), ...post.config };
+    const carried = carriedOver(asked, pools.kindOf(source.pool), pools.kindOf(pool), pools.driver(pool));
+    const config = this.#volumes.checkNew(pool, { ...post, config: carried });
     const sourceVolume = this.#volumes.volume(source.row);
     return this.#options.operations.start({
       description,

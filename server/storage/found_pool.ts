@@ -1,6 +1,7 @@
 import { open, readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { LidoError } from "../../api/errors.ts";
+import type { FoundPool } from "../../api/types.ts";
 import type { Pool } from "../../drivers/storage/driver.ts";
 import { recordsDirectory } from "../../drivers/storage/layout.ts";
 
@@ -32,6 +33,7 @@ export async function findSource(pool: Pool): Promise<string> {
   // A volume group, a ZFS pool: the driver looks for it.
   if (!source.startsWith("/")) return source;
   const info = await stat(source).catch(() => undefined);
+  if (!info && source.includes(",")) return source; // several devices of a ZFS pool
   if (!info) throw new LidoError("bad_request", `Source path '${source}' doesn't exist`);
   if (info.isFile() && source !== pool.diskFile) {
     throw new LidoError("bad_request", `Source path '${source}' is a file: move it to '${pool.diskFile}' first`);
@@ -58,12 +60,6 @@ export async function driverOfFile(file: string): Promise<string | undefined> {
   }
 }
 
-export interface FoundPool {
-  readonly name: string;
-  readonly driver: string;
-  readonly source: string;
-}
-
 /** Pools that this host had, or that are in our directories, and have none of the names `known`.
  * @param noted Those that an earlier daemon noted down. A loop file goes before the directory it was mounted at. */
 export async function findPools(
@@ -73,7 +69,8 @@ export async function findPools(
 ): Promise<FoundPool[]> {
   const found = new Map<string, FoundPool>();
   for (const pool of noted) {
-    const isThere = !pool.source.startsWith("/") || await stat(pool.source).then(() => true, () => false);
+    const { source = "" } = pool.config;
+    const isThere = !source.startsWith("/") || source.includes(",") || await stat(source).then(() => true, () => false);
     if (isThere && !known.has(pool.name)) found.set(pool.name, pool);
   }
   for (const file of (await readdir(paths.disks)).sort()) {
@@ -81,12 +78,12 @@ export async function findPools(
     if (name === undefined || known.has(name) || found.has(name)) continue;
     const source = join(paths.disks, file);
     const driver = await driverOfFile(source);
-    if (driver !== undefined) found.set(name, { name, driver, source });
+    if (driver !== undefined) found.set(name, { name, driver, config: { source } });
   }
   for (const name of (await readdir(paths.storagePools)).sort()) {
     const source = join(paths.storagePools, name);
     if (known.has(name) || found.has(name) || !await holdsPool(source)) continue;
-    found.set(name, { name, driver: "dir", source });
+    found.set(name, { name, driver: "dir", config: { source } });
   }
   return [...found.values()].sort((one, other) => one.name < other.name ? -1 : 1);
 }

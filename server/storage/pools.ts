@@ -4,18 +4,19 @@ import { LidoError, messageOf } from "../../api/errors.ts";
 import { parseSizeBytes } from "../../api/size.ts";
 import type { Config, ResourcesStoragePool, StoragePool, StoragePoolsPost } from "../../api/types.ts";
 import type { Host } from "../../drivers/host/host.ts";
-import type { Driver, DriverKind, Pool } from "../../drivers/storage/driver.ts";
+import type { Driver, DriverKind, Pool, Volume, VolumeType } from "../../drivers/storage/driver.ts";
 import { driverKinds } from "../../drivers/storage/registry.ts";
 import type { Events } from "../events/events.ts";
 import type { Journal } from "../journal/journal.ts";
 import type { Database, Row } from "../state/database.ts";
-import { checkPoolConfig } from "./config.ts";
+import { checkPoolConfig, refuseShared } from "./config.ts";
 import { Locks } from "./locks.ts";
 import { type MissingDriver, probeDrivers, type SupportedDriver } from "./driver_probes.ts";
 import { findSource } from "./found_pool.ts";
 import { checkName } from "./names.ts";
 import { Presence } from "./presence.ts";
 import { type PoolFailure, unmadePool, viewPool } from "./pool_view.ts";
+import { onDisk, volumeRows } from "./rows.ts";
 import { readUsage, type Usage } from "./usage.ts";
 
 /** A pool that was not there is tried again this often. */
@@ -41,8 +42,8 @@ interface PoolIntent {
 }
 
 interface FoundIntent extends PoolIntent {
-  /** How the host was before: whether it was mounted, and whether its directory was there. */
-  readonly wasMounted: boolean;
+  /** How the host was before: whether it used the pool's source, and whether its directory was there. */
+  readonly wasInUse: boolean;
   readonly wasThere: boolean;
 }
 
@@ -73,7 +74,7 @@ export class Pools {
     this.#options = options;
     const takeAway = async ({ name, driver, config }: PoolIntent) => {
       this.#drivers.delete(name);
-      await this.kind(driver).destroy(options.host, this.#poolOf(name, config));
+      await this.kind(driver).destroy(options.host, this.#poolOf(name, config), this.#volumesOf(name));
       options.database.run("DELETE FROM storage_pools WHERE name = ?", name);
     };
     this.#creating = options.journal.kind<PoolIntent>("pool.create", takeAway) as ReturnType<Journal["kind"]>;
@@ -82,7 +83,7 @@ export class Pools {
     this.#finding = options.journal.kind<FoundIntent>("pool.find", async (intent) => {
       if (this.names().includes(intent.name)) return;
       const pool = this.#poolOf(intent.name, intent.config);
-      if (!intent.wasMounted) await (await this.kind(intent.driver).open(options.host, pool)).close();
+      if (!intent.wasInUse) await (await this.kind(intent.driver).open(options.host, pool, { isLook: true })).close();
       if (!intent.wasThere) await rmdir(pool.root).catch(() => {}); // not empty: it is not ours to empty
     }) as ReturnType<Journal["kind"]>;
     // A pool does not shrink: what was begun is finished.
@@ -224,7 +225,7 @@ export class Pools {
         throw new LidoError("bad_request", `Cannot use driver "${kind.name}": ${probed.missing}`);
       }
       const planned = await kind.plan(host, this.#poolOf(name, config));
-      this.#refuseSharedSource(planned.source);
+      refuseShared(database, planned);
       await using intent = this.#creating({ name, driver: kind.name, config: planned });
       const driver = await kind.create(host, this.#poolOf(name, planned));
       intent.commit(() =>
@@ -259,19 +260,18 @@ export class Pools {
       }
       const bare = this.#poolOf(name, post.config);
       const source = await findSource(bare);
-      this.#refuseSharedSource(source);
       const pool = this.#poolOf(name, { ...post.config, source });
-      const wasMounted = await host.mounts.at(pool.root) !== undefined;
+      refuseShared(database, pool.config);
       const intent: FoundIntent = {
         name,
         driver: kind.name,
         config: pool.config,
-        wasMounted,
+        wasInUse: await (kind.isInUse?.(host, pool) ?? host.mounts.at(pool.root).then((mount) => mount !== undefined)),
         wasThere: await stat(pool.root).then(() => true, () => false),
       };
       await using open = this.#finding(intent);
-      const driver = await kind.open(host, pool);
-      return await work(driver, ({ description, config }) => {
+      const driver = await kind.open(host, pool, { isLook: true });
+      const result = await work(driver, ({ description, config }) => {
         open.commit(() =>
           database.run(
             "INSERT INTO storage_pools (name, driver, description, state, config) VALUES (?, ?, ?, 'Created', ?)",
@@ -285,6 +285,9 @@ export class Pools {
         this.#options.opened(name);
         events.lifecycle("storage-pool-created", `/1.0/storage-pools/${name}`, { driver: kind.name });
       });
+      // It is ours now, to be changed too.
+      if (this.#drivers.get(name) === driver) await this.#openNow(name, this.#row(name));
+      return result;
     });
   }
 
@@ -335,7 +338,7 @@ export class Pools {
       await this.#refuseCovered(name, config);
       await using intent = this.#deleting({ name, driver: kind.name, config });
       this.#drivers.delete(name);
-      await kind.destroy(host, this.#poolOf(name, config));
+      await kind.destroy(host, this.#poolOf(name, config), this.#volumesOf(name));
       intent.commit(() =>
         database.transaction(() => {
           database.run("DELETE FROM storage_volumes WHERE pool_id = ?", row.id!);
@@ -394,12 +397,8 @@ export class Pools {
     this.#options.database.run("UPDATE storage_pools SET config = ? WHERE name = ?", JSON.stringify(config), name);
   }
 
-  #refuseSharedSource(source: string | undefined): void {
-    for (const row of this.#options.database.all("SELECT name, config FROM storage_pools")) {
-      if (source !== undefined && JSON.parse(String(row.config)).source === source) {
-        throw new LidoError("bad_request", `Source "${source}" is in use by storage pool "${row.name}"`);
-      }
-    }
+  #volumesOf(name: string): Volume[] {
+    return volumeRows(this.#options.database, name).map((row) => onDisk(row.type as VolumeType, String(row.name)));
   }
 
   async #openAll(): Promise<void> {
@@ -411,14 +410,19 @@ export class Pools {
 
   async #open(row: Row): Promise<void> {
     const name = String(row.name);
-    if (this.reason(name) === undefined) return;
+    if (this.reason(name) !== undefined && await this.#openNow(name, row)) this.#options.opened(name);
+  }
+
+  /** @returns Whether it could be opened. */
+  async #openNow(name: string, row: Row): Promise<boolean> {
     try {
       const pool = this.#poolOf(name, JSON.parse(String(row.config)));
       this.#setDriver(name, await this.kind(String(row.driver)).open(this.#options.host, pool));
-      this.#options.opened(name);
+      return true;
     } catch (error) {
       this.#unavailable.set(name, messageOf(error));
       this.#options.log.warn({ pool: name, error: messageOf(error) }, "cannot open a storage pool");
+      return false;
     }
   }
 

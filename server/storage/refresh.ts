@@ -99,8 +99,8 @@ export class VolumeRefresh {
     const plan = planCopy(from, target, snapshots.length > 0);
     operation.update({ method: plan.method, reason: plan.reason });
     await this.#options.journal.settleBefore("volume.refresh", intent);
-    const { quota } = driver.facets;
-    const sizeBytes = sizeOf(volume.config!) ?? (quota?.isInevitable ? await quota.get(volume) : undefined);
+    const sizeBytes = sizeOf(volume.config!) ??
+      (pools.kindOf(pool).isBlock ? await driver.facets.quota!.get(volume) : undefined);
     await using open = this.#refreshing(intent);
     await copyVolume(this.#options, from, target, plan, {
       snapshots: snapshots.map((one) => String(one.name)),

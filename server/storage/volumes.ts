@@ -105,7 +105,7 @@ export class Volumes {
       const undo = () => quota.set(volume, from === null ? undefined : BigInt(from), { evenBelowUse: true });
       await options.mounts.alone(pool, volume, undo).catch((error) => {
         // What cannot shrink stays larger than its row says: nothing is lost by that.
-        if (!(quota.isInevitable && error instanceof LidoError)) throw error;
+        if (!(options.pools.kindOf(pool).isBlock && error instanceof LidoError)) throw error;
       });
     }) as ReturnType<Journal["kind"]>;
   }

@@ -22,7 +22,7 @@ export async function recover(io: Io, flags: RecoverFlags): Promise<number> {
   const found = (await client.get<FoundPool[]>("/internal/recover/pools"))
     .filter((pool) => !isGiven(pool));
   if (flags.yes || flags.preseed) {
-    const pools = [...known.map(({ name }) => ({ name })), ...given, ...found.map(asPool)];
+    const pools = [...known.map(({ name }) => ({ name })), ...given, ...found];
     return await carryOut(io, pools, flags, undefined);
   }
   const { Prompter } = await import("./prompter.ts");
@@ -33,8 +33,8 @@ export async function recover(io: Io, flags: RecoverFlags): Promise<number> {
   const pools: RecoverPool[] = [...given];
   for (const pool of found) {
     const question =
-      `Storage pool "${pool.name}" (driver "${pool.driver}", source "${pool.source}") is not known. Recover it?`;
-    if (await prompter.yes(question, true)) pools.push(asPool(pool));
+      `Storage pool "${pool.name}" (driver "${pool.driver}", source "${pool.config.source}") is not known. Recover it?`;
+    if (await prompter.yes(question, true)) pools.push(pool);
   }
   while (await prompter.yes("Would you like to recover another storage pool?", false)) {
     pools.push(await askPool(prompter, [...known, ...pools].map(({ name }) => name), await drivers(io)));
@@ -105,8 +105,6 @@ function line({ name, type, pool, project, snapshotCount, notes }: RecoverVolume
   const text = ` - ${noun} "${name}" on pool "${pool}" in project "${project}" (includes ${snapshotCount} snapshots)\n`;
   return text + notes.map((note) => `   ${note}\n`).join("");
 }
-
-const asPool = ({ name, driver, source }: FoundPool): RecoverPool => ({ name, driver, config: { source } });
 
 async function drivers(io: Io): Promise<string[]> {
   const { environment } = await io.client.get<{ environment: { storage_supported_drivers: { Name: string }[] } }>(

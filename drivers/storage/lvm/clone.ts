@@ -33,8 +33,7 @@ export class LvmClone implements Clone {
 /** LVM freezes what is mounted while it takes a snapshot, but cannot find a btrfs by its device: that is written out before. */
 export async function settle(driver: LvmDriver, volume: Volume): Promise<void> {
   const path = driver.path(volume);
-  if (driver.types.get(driver.name(volume)) !== "btrfs" || !await driver.host.mounts.at(path)) return;
-  await flush(driver.host, path);
+  if ((await driver.host.mounts.at(path))?.type === "btrfs") await flush(driver.host, path);
 }
 
 /** A thin snapshot that is a volume of its own, with a UUID of its own; inactive. @param volume Whose place it may be mounted at for a moment. */

@@ -3,13 +3,15 @@ import { dirname } from "node:path";
 import { LidoError } from "../../../api/errors.ts";
 import { parseSizeBytes } from "../../../api/size.ts";
 import { CommandError, type Host } from "../../host/host.ts";
-import { pathOf, setOwner } from "../directory_volumes.ts";
+import { pathOf, setOwner, unmountBelow } from "../directory_volumes.ts";
 import type { CreateOptions, Driver, Facets, Health, Leftover, Pool, Resize, Resources, Volume } from "../driver.ts";
 import { filesystemDefault, filesystemOn, Filesystems, type FilesystemType, snapshotOptions } from "./filesystem.ts";
 import {
   devicePath,
   extents,
   groupName,
+  isExisting,
+  isOurs,
   logicalName,
   parentOfTemporary,
   temporaryName,
@@ -29,7 +31,6 @@ export const sizeDefault = "10GiB", mountOptionsDefault = "discard";
 /** An open LVM pool: a logical volume with a filesystem for each volume, active only while it is mounted. The group is the pool's alone, so what is
  * in it is known from when the pool was opened: asking needs no process. */
 export class LvmDriver implements Driver {
-  readonly pool: Pool;
   readonly facets: Readonly<Partial<Facets>>;
   readonly absent: Readonly<Partial<Record<keyof Facets, string>>>;
   readonly idmappedMounts: boolean;
@@ -50,6 +51,8 @@ export class LvmDriver implements Driver {
   /** Names of what a command that failed may or may not have made. */
   readonly #unsure = new Set<string>();
   readonly #onClose: () => Promise<void>;
+  readonly #extentBytes: bigint;
+  #pool: Pool;
 
   /** @param options.volumes What is in the group. @param options.onClose Lets go of the devices. */
   constructor(
@@ -58,13 +61,15 @@ export class LvmDriver implements Driver {
     tool: LvmTool,
     options: {
       volumes: readonly LogicalVolume[];
+      extentBytes: bigint;
       idmappedMounts: boolean;
       resize?: Resize;
       onClose: () => Promise<void>;
     },
   ) {
     this.host = host;
-    this.pool = pool;
+    this.#pool = pool;
+    this.#extentBytes = options.extentBytes;
     this.tool = tool;
     this.filesystems = new Filesystems(host);
     this.quota = new LvmQuota(this);
@@ -92,6 +97,20 @@ export class LvmDriver implements Driver {
     };
   }
 
+  get pool(): Pool {
+    return this.#pool;
+  }
+
+  configure(config: Pool["config"]): void {
+    this.#pool = { ...this.#pool, config };
+  }
+
+  /** The kernel gives a thin pool up that it cannot write to; it is opened anew when its devices are there again. */
+  absence(): string | undefined {
+    if (this.#status()?.mode !== "Fail") return undefined;
+    return `Thin pool "${this.thinPool}" of volume group "${this.group}" has failed: one of its devices does not answer`;
+  }
+
   path(volume: Volume): string {
     return pathOf(this.pool, volume);
   }
@@ -101,13 +120,17 @@ export class LvmDriver implements Driver {
     return logicalName(this.group, volume);
   }
 
+  extents(sizeBytes: bigint): bigint {
+    return extents(sizeBytes, this.#extentBytes);
+  }
+
   device(name: string): string {
     return devicePath(this.group, name);
   }
 
   async create(volume: Volume, options: CreateOptions = {}): Promise<void> {
     const name = this.name(volume);
-    const sizeBytes = extents(options.sizeBytes ?? this.#sizeDefault());
+    const sizeBytes = this.extents(options.sizeBytes ?? this.#sizeDefault());
     this.refuseFull();
     const config = volume.config ?? {};
     const type = (config["block.filesystem"] || this.pool.config["volume.block.filesystem"] ||
@@ -228,10 +251,16 @@ export class LvmDriver implements Driver {
     return { space: { used: group.sizeBytes - group.freeBytes, total: group.sizeBytes }, inodes };
   }
 
+  async refuseDestroy(): Promise<void> {
+    // One that was there before stays, with what others have in it.
+    if (isExisting(this.pool)) return;
+    const foreign = (await this.#listing()).find(({ name }) => !isOurs(name) && name !== this.thinPool);
+    if (foreign === undefined) return;
+    throw new LidoError("bad_request", `Volume group "${this.group}" has leftover logical volumes: ${foreign.name}`);
+  }
+
   async close(): Promise<void> {
-    for (const { target } of (await this.host.mounts.list()).toReversed()) {
-      if (target.startsWith(`${this.pool.root}/`)) await this.host.mounts.unmount(target);
-    }
+    await unmountBelow(this.host, this.pool.root);
     await this.#onClose();
   }
 
@@ -275,6 +304,7 @@ export class LvmDriver implements Driver {
       throw error;
     }
     this.sizes.set(name, sizeBytes);
+    this.#foreign.delete(name);
   }
 
   async remove(...names: string[]): Promise<void> {

@@ -44,12 +44,14 @@ async function fake(
     isActive: false,
     isOpen: false,
     isThinPool: false,
+    thinPool: undefined,
     isMerging: false,
     tags: [],
   }));
   const pool = { name: "lido-test-none", config: options.config ?? {}, root, diskFile: "" };
   const driver = new LvmDriver(host, pool, new LvmTool(host), {
     volumes,
+    extentBytes: 4n * 1024n * 1024n,
     idmappedMounts: true,
     onClose: () => Promise.resolve(),
   });

@@ -4,7 +4,8 @@ import { isAbsolute } from "node:path";
 import { LidoError, messageOf } from "../../../api/errors.ts";
 import { parseSizeBytes } from "../../../api/size.ts";
 import { deviceBytes, refuseFilled, wipeDevice } from "../block_device.ts";
-import type { Driver, DriverKind, Pool } from "../driver.ts";
+import { unmountBelow } from "../directory_volumes.ts";
+import type { Driver, DriverKind, Pool, Volume } from "../driver.ts";
 import { anyText, boolean, integer, isTrue, size, words } from "../keys.ts";
 import { makeDirectories } from "../layout.ts";
 import {
@@ -17,14 +18,26 @@ import {
   removeLoopFile,
 } from "../loop_file.ts";
 import { LvmDriver, sizeDefault } from "./driver.ts";
-import { groupName, parentOfTemporary, tag, thinPoolName, volumeOf } from "./layout.ts";
-import { LvmTool } from "./tool.ts";
+import {
+  groupName,
+  isOurs,
+  logicalName,
+  parentOfTemporary,
+  tagOf,
+  tagPrefix,
+  thinPoolName,
+  volumeOf,
+} from "./layout.ts";
+import { thinStatus } from "./thin_status.ts";
+import { type LogicalVolume, LvmTool } from "./tool.ts";
 
 /** Room for a thin pool with its metadata, twice, and a filesystem. */
 const smallestBytes = 64n * 1024n * 1024n;
 const tools = ["lvm", "vgcreate", "lvcreate"], thinTools = ["thin_check"];
-/** LXD's tag: a group that is its pool's. */
-const foreignTags = ["lxd_pool", "incus_pool", tag];
+/** How a tag begins that says that a group is a pool's. */
+const poolTags = ["lxd_pool", "incus_pool", tagPrefix];
+/** How long the lock of another process is waited for when a pool is opened. */
+const openLimitMs = 20_000;
 const groupPattern = /^[A-Za-z0-9_.+][\w.+-]{0,62}$/;
 const filesystems = /^(ext4|xfs|btrfs)$/;
 
@@ -32,6 +45,7 @@ const filesystems = /^(ext4|xfs|btrfs)$/;
 export const lvmKind: DriverKind = {
   name: "lvm",
   packages: ["lvm2", "thin-provisioning-tools"],
+  isBlock: true,
   poolKeys: {
     "source": {
       check: anyText,
@@ -85,6 +99,12 @@ export const lvmKind: DriverKind = {
 
   async plan(host, pool) {
     const { source, size } = pool.config;
+    if (thinPoolName(pool) === undefined && pool.config["lvm.thinpool_name"]) {
+      throw new LidoError(
+        "bad_request",
+        "The key lvm.use_thinpool cannot be set to a false value when lvm.thinpool_name is set",
+      );
+    }
     const isLoop = !source || source === pool.diskFile;
     if (!isLoop && size) {
       throw new LidoError(
@@ -112,7 +132,7 @@ export const lvmKind: DriverKind = {
   async create(host, pool) {
     const tool = new LvmTool(host);
     const { source, size } = pool.config;
-    const group = groupName(pool);
+    const group = groupName(pool), tag = tagOf(pool);
     await mkdir(pool.root, { recursive: true, mode: 0o711 });
     if (source === pool.diskFile) {
       await makeLoopFile(pool.diskFile, size!);
@@ -125,7 +145,8 @@ export const lvmKind: DriverKind = {
       await tool.tagGroup(group, tag);
     }
     const thinPool = thinPoolName(pool);
-    if (thinPool !== undefined && !(await tool.volumes(group))?.some(({ name }) => name === thinPool)) {
+    if (thinPool === undefined) return await this.open(host, pool);
+    if (!(await tool.volumes(group))?.some(({ name }) => name === thinPool)) {
       const metadata = parseSizeBytes(pool.config["lvm.thinpool_metadata_size"] ?? "0");
       const stripes = pool.config["volume.lvm.stripes"];
       const stripeBytes = parseSizeBytes(pool.config["volume.lvm.stripes.size"] ?? "0");
@@ -136,34 +157,33 @@ export const lvmKind: DriverKind = {
         ...(stripeBytes ? { stripeBytes } : {}),
       });
     }
+    await tool.failWhenFull(group, thinPool);
     return await this.open(host, pool);
   },
 
-  async open(host, pool): Promise<Driver> {
+  async open(host, pool, { isLook = false } = {}): Promise<Driver> {
     const { source } = pool.config;
     const isLoop = source === pool.diskFile;
     const tool = new LvmTool(host);
     const group = groupName(pool), thinPool = thinPoolName(pool);
     const device = isLoop ? await attachLoopFile(host, pool.diskFile) : source!;
-    const volumes = await tool.volumes(group);
+    // A lock that somebody keeps does not keep the daemon from its other pools: this one is tried again.
+    const found = await new LvmTool(host, { limitMs: openLimitMs }).group(group);
+    const volumes = found && await tool.volumes(group);
     if (!volumes) throw new LidoError("unavailable", `Volume group "${group}" doesn't exist`);
-    if (thinPool !== undefined) {
-      const found = volumes.find(({ name }) => name === thinPool);
-      if (!found) {
-        throw new LidoError("unavailable", `Thin pool "${thinPool}" of volume group "${group}" doesn't exist`);
-      }
-      // Its filling can only be asked for while it is active.
-      if (!found.isActive) await tool.activate(group, thinPool);
-    }
+    if (thinPool !== undefined) await activateThinPool(tool, pool, volumes);
     await mkdir(pool.root, { recursive: true, mode: 0o711 });
     await makeDirectories(pool.root);
-    // What a killed daemon left active. What somebody has open is a running container's.
-    const idle = volumes.filter(({ name, isActive, isOpen }) =>
-      isActive && !isOpen && (volumeOf(name) ?? parentOfTemporary(name))
-    );
-    await tool.deactivate(group, ...idle.map(({ name }) => name));
+    if (!isLook) {
+      // Made by LXD, or before the directory was moved.
+      if (!found.tags.includes(tagOf(pool))) await tool.tagGroup(group, tagOf(pool));
+      // What a killed daemon left active. What somebody has open is a running container's.
+      const idle = volumes.filter(({ name, isActive, isOpen }) => isActive && !isOpen && isOurs(name));
+      await tool.deactivate(group, ...idle.map(({ name }) => name));
+    }
     const driver = new LvmDriver(host, pool, tool, {
       volumes,
+      extentBytes: found.extentBytes,
       // ext4, xfs and btrfs can, from this version on. @see mount_setattr(2)
       idmappedMounts: atLeast(release(), 5, 15),
       ...(isLoop
@@ -186,28 +206,28 @@ export const lvmKind: DriverKind = {
         if (isLoop) await detachLoopFile(host, pool.diskFile);
       },
     });
-    await sweep(driver);
+    if (!isLook) await sweep(driver);
     return driver;
   },
 
-  async destroy(host, pool) {
+  isInUse: async (host, pool) =>
+    (await new LvmTool(host).volumes(groupName(pool)))?.some(({ isActive }) => isActive) ?? false,
+
+  async destroy(host, pool, known = []) {
     const { source } = pool.config;
     const tool = new LvmTool(host);
-    const group = groupName(pool);
-    for (const { target } of (await host.mounts.list()).toReversed()) {
-      if (target.startsWith(`${pool.root}/`)) await host.mounts.unmount(target);
-    }
+    await unmountBelow(host, pool.root);
     if (source === pool.diskFile) {
       // Without the file there is nothing of the group to be found.
       if ((await host.loops.find(pool.diskFile)).length > 0 || await isThere(pool.diskFile)) {
         await attachLoopFile(host, pool.diskFile);
-        await removeOurGroup(tool, group);
+        await removeOurGroup(tool, pool);
       }
       await removeLoopFile(host, pool.diskFile);
     } else if (isAbsolute(source!)) {
-      if (await removeOurGroup(tool, group)) await tool.removePhysical(source!);
+      await tool.removePhysical(await removeOurGroup(tool, pool));
     } else {
-      await leaveGroup(tool, group);
+      await leaveGroup(tool, pool, known);
     }
     await rm(pool.root, { recursive: true, force: true });
   },
@@ -222,48 +242,82 @@ async function planGroup(tool: LvmTool, pool: Pool, source: string): Promise<Rec
   const group = await tool.group(name);
   if (!group) throw new LidoError("bad_request", `The requested volume group "${name}" does not exist`);
   const volumes = await tool.volumes(name) ?? [];
+  const thinPool = thinPoolName(pool);
+  if (volumes.some((one) => one.name === thinPool && !one.isThinPool)) {
+    throw new LidoError("bad_request", `Logical volume "${thinPool}" of volume group "${name}" is not a thin pool`);
+  }
+  const listed = (found: readonly LogicalVolume[]) =>
+    found.slice(0, 3).map((one) => one.name).join(", ") + (found.length > 3 ? ", …" : "");
+  // Of one name, nobody could tell whose is whose.
+  const another = volumes.filter((one) => isOurs(one.name));
+  if (another.length > 0) {
+    throw new LidoError(
+      "bad_request",
+      `Volume group "${name}" has volumes of another storage pool: ${listed(another)}`,
+    );
+  }
   if (!isTrue(pool.config["lvm.vg.force_reuse"])) {
-    const owner = foreignTags.find((one) => group.tags.includes(one));
+    const owner = group.tags.find((one) => poolTags.some((begin) => one.startsWith(begin)));
     if (owner) {
       throw new LidoError("bad_request", `Volume group "${name}" is already used by a storage pool (tag ${owner})`);
     }
-    const thinPool = thinPoolName(pool);
     const foreign = volumes.filter((one) => one.name !== thinPool);
     if (foreign.length > 0) {
-      const named = foreign.slice(0, 3).map((one) => one.name).join(", ");
       throw new LidoError(
         "bad_request",
-        `Volume group "${name}" is not empty: it has ${named}${
-          foreign.length > 3 ? ", …" : ""
-        }; see lvm.vg.force_reuse`,
+        `Volume group "${name}" is not empty: it has ${listed(foreign)}; see lvm.vg.force_reuse`,
       );
     }
   }
   return { ...pool.config, source, "lvm.vg_name": name };
 }
 
-/** Ours has the tag. @returns Whether it was there. */
-async function removeOurGroup(tool: LvmTool, group: string): Promise<boolean> {
-  const found = await tool.group(group);
-  if (!found?.tags.includes(tag)) return false;
-  await tool.removeGroup(group);
-  return true;
+/** A thin pool's filling can only be asked for while it is active. @throws {LidoError} unavailable when it is not there, or cannot be used. */
+async function activateThinPool(tool: LvmTool, pool: Pool, volumes: readonly LogicalVolume[]): Promise<void> {
+  const group = groupName(pool), thinPool = thinPoolName(pool)!;
+  const what = `Thin pool "${thinPool}" of volume group "${group}"`;
+  const found = volumes.find(({ name }) => name === thinPool);
+  if (!found?.isThinPool) throw new LidoError("unavailable", `${what} doesn't exist`);
+  const mode = thinStatus(group, thinPool)?.mode;
+  // Once it could not write its metadata, the kernel uses it again only when it is activated anew, and checked.
+  const isGivenUp = mode !== undefined && mode !== "rw" && mode !== "out_of_data_space";
+  if (isGivenUp) {
+    const active = volumes.filter(({ name, isActive }) => isActive && isOurs(name));
+    if (!await tool.deactivate(group, ...active.map(({ name }) => name), thinPool)) {
+      throw new LidoError("unavailable", `${what} has failed (${mode}), and is in use: stop what uses it`);
+    }
+  }
+  if (isGivenUp || !found.isActive) await tool.activate(group, thinPool);
 }
 
-/** Takes what is ours out of a group that is not. */
-async function leaveGroup(tool: LvmTool, group: string): Promise<void> {
-  const found = await tool.group(group);
-  if (!found?.tags.includes(tag)) return;
+/** Ours has our tag. @returns The devices that it was on. */
+async function removeOurGroup(tool: LvmTool, pool: Pool): Promise<readonly string[]> {
+  const name = groupName(pool), found = await tool.group(name);
+  if (!found?.tags.includes(tagOf(pool))) return [];
+  await tool.removeGroup(name);
+  return found.devices;
+}
+
+/** Takes what is ours out of a group that is not: the volumes that are known, and the thin pool when we made it and nobody else has anything in it. */
+async function leaveGroup(tool: LvmTool, pool: Pool, known: readonly Volume[]): Promise<void> {
+  const group = groupName(pool), tag = tagOf(pool);
+  if (!(await tool.group(group))?.tags.includes(tag)) return;
   const volumes = await tool.volumes(group) ?? [];
-  const ours = volumes.filter(({ name }) => volumeOf(name) ?? parentOfTemporary(name));
+  const names = new Set(known.map((volume) => logicalName(group, volume)));
+  const ours = volumes.filter(({ name }) => names.has(parentOfTemporary(name) ?? parentName(group, name) ?? ""));
   const isSnapshot = (name: string) => volumeOf(name)?.snapshot !== undefined;
   ours.sort((a, b) => Number(isSnapshot(b.name)) - Number(isSnapshot(a.name)));
   await tool.remove(group, ...ours.map(({ name }) => name));
-  await tool.remove(
-    group,
-    ...volumes.filter((one) => one.isThinPool && one.tags.includes(tag)).map(({ name }) => name),
-  );
+  const left = volumes.filter((one) => !ours.includes(one));
+  const thinPool = left.find((one) => one.isThinPool && one.name === thinPoolName(pool) && one.tags.includes(tag));
+  if (thinPool && !left.some((one) => one.thinPool === thinPool.name)) await tool.remove(group, thinPool.name);
   await tool.untagGroup(group, tag);
+}
+
+/** @returns The logical name of the volume that this is, or is a snapshot of. */
+function parentName(group: string, name: string): string | undefined {
+  const volume = volumeOf(name);
+  return volume && logicalName(group, { type: volume.type, name: volume.name });
 }
 
 /** What an earlier daemon was killed at. */

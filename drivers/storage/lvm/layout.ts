@@ -1,3 +1,5 @@
+import { createHash } from "node:crypto";
+import { isAbsolute } from "node:path";
 import { LidoError } from "../../../api/errors.ts";
 import type { Pool, Volume, VolumeType } from "../driver.ts";
 import { describe } from "../layout.ts";
@@ -8,8 +10,14 @@ import { describe } from "../layout.ts";
 const typePrefixes: Record<VolumeType, string> = { container: "containers", custom: "custom", image: "images" };
 const typeOfPrefix = new Map(Object.entries(typePrefixes).map(([type, prefix]) => [prefix, type as VolumeType]));
 
-/** On every group that a pool is in, and on a thin pool that is ours. */
-export const tag = "lido_pool";
+/** Begins the tag on every group that a pool is in, and on a thin pool that it made. */
+export const tagPrefix = "lido_pool";
+
+/** The tag of one pool, by its place on the host: what another daemon made has another, though its names are the same. */
+export function tagOf({ root }: Pick<Pool, "root">): string {
+  return `${tagPrefix}_${createHash("sha256").update(root).digest("hex").slice(0, 12)}`;
+}
+
 export const thinPoolDefault = "LXDThinPool";
 
 /** What device-mapper gives a name: group, "-" and volume, with their own hyphens doubled. @see linux/dm-ioctl.h, DM_NAME_LEN */
@@ -68,6 +76,17 @@ export function parentOfTemporary(name: string): string | undefined {
   return parent !== undefined && volumeOf(parent) ? parent : undefined;
 }
 
+/** A volume of a pool, or what stands beside one while it is restored. */
+export function isOurs(name: string): boolean {
+  return volumeOf(name) !== undefined || parentOfTemporary(name) !== undefined;
+}
+
+/** Whether a pool is in a group that was there before. */
+export function isExisting({ config, diskFile }: Pool): boolean {
+  const source = config.source ?? diskFile;
+  return source !== diskFile && !isAbsolute(source);
+}
+
 /** In /dev/mapper. */
 export function deviceName(group: string, name: string): string {
   return `${escape(group)}-${escape(name)}`;
@@ -77,9 +96,7 @@ export function devicePath(group: string, name: string): string {
   return `/dev/${group}/${name}`;
 }
 
-const extentBytes = 4n * 1024n * 1024n;
-
 /** As LVM rounds: up to whole extents. */
-export function extents(sizeBytes: bigint): bigint {
+export function extents(sizeBytes: bigint, extentBytes: bigint): bigint {
   return (sizeBytes + extentBytes - 1n) / extentBytes * extentBytes;
 }

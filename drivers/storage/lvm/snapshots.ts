@@ -144,7 +144,7 @@ export class LvmSnapshots implements Snapshots {
   /** A snapshot of btrfs needs a UUID of its own from the start, to be mounted beside its parent. */
   async #isBtrfs(parent: Volume): Promise<boolean> {
     const driver = this.#driver, name = driver.name(parent);
-    const known = driver.types.get(name);
+    const known = driver.types.get(name) ?? (await driver.host.mounts.at(driver.path(parent)))?.type;
     if (known) return known === "btrfs";
     await driver.tool.activate(driver.group, name);
     try {

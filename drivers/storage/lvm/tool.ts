@@ -11,6 +11,8 @@ export interface LogicalVolume {
   /** Whether somebody has the device open, by a mount for instance. */
   readonly isOpen: boolean;
   readonly isThinPool: boolean;
+  /** The thin pool it is in. */
+  readonly thinPool: string | undefined;
   /** A classic snapshot that was merged back is being merged still. */
   readonly isMerging: boolean;
   readonly tags: readonly string[];
@@ -20,12 +22,13 @@ export interface VolumeGroup {
   readonly name: string;
   readonly sizeBytes: bigint;
   readonly freeBytes: bigint;
+  readonly extentBytes: bigint;
   readonly tags: readonly string[];
   readonly devices: readonly string[];
 }
 
-const volumeColumns = "lv_name,lv_size,origin,lv_active,lv_device_open,lv_attr,lv_tags";
-const groupColumns = "vg_name,vg_size,vg_free,vg_tags,pv_name";
+const volumeColumns = "lv_name,lv_size,origin,lv_active,lv_device_open,lv_attr,pool_lv,lv_tags";
+const groupColumns = "vg_name,vg_size,vg_free,vg_extent_size,vg_tags,pv_name";
 /** How long a lock of another process is waited for, with the work itself. */
 const timeoutMs = 300_000;
 
@@ -33,9 +36,12 @@ const timeoutMs = 300_000;
  * LVM itself waits for a lock that another process has; the time limit bounds that. @see lvm(8), lvmreport(7) */
 export class LvmTool {
   readonly #host: Host;
+  readonly #limitMs: number;
 
-  constructor(host: Host) {
+  /** @param options.limitMs Of what each command may take. */
+  constructor(host: Host, { limitMs = timeoutMs }: { limitMs?: number } = {}) {
     this.#host = host;
+    this.#limitMs = limitMs;
   }
 
   /** @returns e.g. "2.03.16(2) (2022-05-18) / 1.02.185 (2022-05-18) / 4.47.0": tool, library, driver, as LXD shows it.
@@ -78,15 +84,16 @@ export class LvmTool {
     await this.#tolerate(["vgchange", "--yes", "-an", name], name);
   }
 
-  async removePhysical(device: string): Promise<void> {
-    await this.#tolerate(["pvremove", "--yes", "--force", "--force", device]);
+  /** Their labels, once no group has them; one that has none, or is gone, is no error. */
+  async removePhysical(devices: readonly string[]): Promise<void> {
+    if (devices.length > 0) await this.#tolerate(["pvremove", "--yes", ...devices]);
   }
 
   async resizePhysical(device: string): Promise<void> {
     await this.#run(["pvresize", "--yes", device]);
   }
 
-  /** Writes that find the pool full fail at once, instead of waiting a minute for somebody to grow it. */
+  /** Of the size that the group has free. */
   async createThinPool(
     group: string,
     name: string,
@@ -98,7 +105,11 @@ export class LvmTool {
       ...striped(options),
       ...["--addtag", options.tag, "--name", name, group],
     ], group);
-    await this.#run(["lvchange", "--yes", "--errorwhenfull", "y", `${group}/${name}`], group);
+  }
+
+  /** Writes that find the thin pool full fail at once, instead of waiting a minute for somebody to grow it. */
+  async failWhenFull(group: string, thinPool: string): Promise<void> {
+    await this.#run(["lvchange", "--yes", "--errorwhenfull", "y", `${group}/${thinPool}`], group);
   }
 
   /** Takes up what the group has free; nothing free is no error. */
@@ -206,12 +217,15 @@ export class LvmTool {
     try {
       await this.#run(argv, group);
     } catch (error) {
-      if (!(error instanceof CommandError && (harmless.test(error.stderr) || missing.test(error.stderr)))) throw error;
+      // Of several names, one may be gone and another in use.
+      const isHarmless = error instanceof CommandError && !inUse.test(error.stderr) &&
+        (harmless.test(error.stderr) || missing.test(error.stderr));
+      if (!isHarmless) throw error;
     }
   }
 
   /** @param group Whose lock it may have to wait for. */
-  async #run(argv: string[], group?: string, limitMs = timeoutMs): Promise<RunResult> {
+  async #run(argv: string[], group?: string, limitMs = this.#limitMs): Promise<RunResult> {
     try {
       return await this.#host.run(argv, { timeoutMs: limitMs });
     } catch (error) {
@@ -249,6 +263,7 @@ export function parseGroups(output: string): VolumeGroup[] {
         name,
         sizeBytes: bytes(row, "vg_size"),
         freeBytes: bytes(row, "vg_free"),
+        extentBytes: bytes(row, "vg_extent_size"),
         tags: list(row, "vg_tags"),
         devices: [field(row, "pv_name")],
       });
@@ -268,6 +283,7 @@ export function parseVolumes(output: string): LogicalVolume[] {
       isActive: field(row, "lv_active") === "active",
       isOpen: field(row, "lv_device_open") === "open",
       isThinPool: attributes.startsWith("t"),
+      thinPool: field(row, "pool_lv").replace(/^\[(.*)\]$/, "$1") || undefined,
       isMerging: /^[OS]/.test(attributes),
       tags: list(row, "lv_tags"),
     };

@@ -13,7 +13,7 @@ const groups = `  {
       "report": [
           {
               "vg": [
-                  {"vg_name":"v1", "vg_size":"4290772992", "vg_free":"4290772992", "vg_tags":"lido_pool", "pv_name":"/dev/ubdb"}
+                  {"vg_name":"v1", "vg_size":"4290772992", "vg_free":"4290772992", "vg_extent_size":"4194304", "vg_tags":"lido_pool", "pv_name":"/dev/ubdb"}
               ]
           }
       ]
@@ -23,10 +23,10 @@ const volumes = `  {
       "report": [
           {
               "lv": [
-                  {"lv_name":"LXDThinPool", "lv_size":"4282384384", "origin":"", "lv_active":"active", "lv_device_open":"open", "lv_attr":"twi-aotz--", "lv_tags":"lido_pool"},
-                  {"lv_name":"custom_default_a", "lv_size":"1073741824", "origin":"", "lv_active":"active", "lv_device_open":"open", "lv_attr":"Vwi-aotz-k", "lv_tags":""},
-                  {"lv_name":"custom_default_a-s0", "lv_size":"1073741824", "origin":"custom_default_a", "lv_active":"", "lv_device_open":"unknown", "lv_attr":"Vri---tz-k", "lv_tags":""},
-                  {"lv_name":"custom_default_m", "lv_size":"536870912", "origin":"", "lv_active":"", "lv_device_open":"unknown", "lv_attr":"Owi---s--k", "lv_tags":"lido_restore_s0,x"}
+                  {"lv_name":"LXDThinPool", "lv_size":"4282384384", "origin":"", "lv_active":"active", "lv_device_open":"open", "lv_attr":"twi-aotz--", "pool_lv":"", "lv_tags":"lido_pool"},
+                  {"lv_name":"custom_default_a", "lv_size":"1073741824", "origin":"", "lv_active":"active", "lv_device_open":"open", "lv_attr":"Vwi-aotz-k", "pool_lv":"LXDThinPool", "lv_tags":""},
+                  {"lv_name":"custom_default_a-s0", "lv_size":"1073741824", "origin":"custom_default_a", "lv_active":"", "lv_device_open":"unknown", "lv_attr":"Vri---tz-k", "pool_lv":"LXDThinPool", "lv_tags":""},
+                  {"lv_name":"custom_default_m", "lv_size":"536870912", "origin":"", "lv_active":"", "lv_device_open":"unknown", "lv_attr":"Owi---s--k", "pool_lv":"", "lv_tags":"lido_restore_s0,x"}
               ]
           }
       ]
@@ -56,6 +56,7 @@ Deno.test("lvm: groups, one row for each device", () => {
     name: "v1",
     sizeBytes: 4290772992n,
     freeBytes: 4290772992n,
+    extentBytes: 4194304n,
     tags: ["lido_pool"],
     devices: ["/dev/ubdb"],
   });
@@ -74,6 +75,7 @@ Deno.test("lvm: volumes, thin pools, snapshots, and what is being merged", () =>
     isActive: true,
     isOpen: true,
     isThinPool: false,
+    thinPool: "LXDThinPool",
     isMerging: false,
     tags: [],
   });
@@ -117,10 +119,13 @@ Deno.test("lvm: what is not there is no error of removing, and none of asking", 
     await tool.remove("v1", "nope");
     await tool.removeGroup("nope");
     assert.equal(await tool.deactivate("v1", "nope"), true);
+    const both = saying(5, `${text}\n  Logical volume v1/a contains a filesystem in use.`);
+    await assert.rejects(both.remove("v1", "nope", "a"), /in use/);
+    assert.equal(await both.deactivate("v1", "nope", "a"), false);
     assert.equal(await tool.group("nope"), undefined);
     assert.equal(await tool.volumes("nope"), undefined);
   }
-  await saying(5, "  No device found for /dev/zero2.").removePhysical("/dev/zero2");
+  await saying(5, "  No device found for /dev/zero2.").removePhysical(["/dev/zero2"]);
   await saying(5, "  New size (1022 extents) matches existing size (1022 extents).").extendAll("v1", "pool");
 });
 

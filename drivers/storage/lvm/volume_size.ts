@@ -5,7 +5,6 @@ import { CannotShrink, type Quota, type Volume } from "../driver.ts";
 import { describe } from "../layout.ts";
 import type { LvmDriver } from "./driver.ts";
 import { filesystemOn, type FilesystemType, refuseTooSmall } from "./filesystem.ts";
-import { extents } from "./layout.ts";
 
 interface SizeChange {
   readonly volume: Volume;
@@ -19,7 +18,6 @@ interface SizeChange {
 
 /** The size of a logical volume and of the filesystem on it, which is the volume's limit. */
 export class LvmQuota implements Quota {
-  readonly isInevitable = true;
   readonly #driver: LvmDriver;
 
   constructor(driver: LvmDriver) {
@@ -48,7 +46,7 @@ export class LvmQuota implements Quota {
   async resize(volume: Volume, name: string, sizeBytes: bigint): Promise<void> {
     const driver = this.#driver;
     const before = driver.sizes.get(name)!;
-    const after = extents(sizeBytes);
+    const after = driver.extents(sizeBytes);
     if (after === before) return;
     const path = driver.path(volume);
     const isMounted = await driver.host.mounts.at(path) !== undefined;

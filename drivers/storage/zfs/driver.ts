@@ -1,5 +1,5 @@
 import type { Host } from "../../host/host.ts";
-import { setOwner } from "../directory_volumes.ts";
+import { setOwner, unmountBelow } from "../directory_volumes.ts";
 import type {
   CreateOptions,
   Driver,
@@ -16,7 +16,7 @@ import { LidoError } from "../../../api/errors.ts";
 import { ZfsClone, ZfsSend } from "./copies.ts";
 import { Kept } from "./kept.ts";
 import { names } from "./layout.ts";
-import { Mountpoints, unmountBelow } from "./mountpoints.ts";
+import { Mountpoints } from "./mountpoints.ts";
 import { type Dataset, parseBytes } from "./output.ts";
 import { allLimits, allProperties, createProperties, explainLimit, usesReferenced } from "./properties.ts";
 import { ZfsSnapshots } from "./snapshots.ts";
@@ -169,7 +169,7 @@ export class ZfsDriver implements Driver {
   }
 
   async close(): Promise<void> {
-    await unmountBelow(this.#host, this.#pool.root);
+    await unmountBelow(this.#host, this.#pool.root, "zfs");
     const isExported = !/^(false|no|off|0)$/i.test(this.#pool.config["zfs.export"] ?? "");
     if (isExported && !this.#top.includes("/")) await this.#tool.exportPool(this.#top);
   }

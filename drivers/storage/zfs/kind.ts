@@ -80,7 +80,8 @@ export const zfsKind: DriverKind = {
   },
 
   create: (host, pool) => createPool(host, pool),
-  open: (host, pool) => openPool(host, pool),
+  open: openPool,
+  isInUse: async (host, pool) => await new ZfsTool(host).exists(names.zpool(names.top(pool))),
   destroy: (host, pool) => destroyPool(host, pool),
 };
 

@@ -64,13 +64,6 @@ export class Mountpoints {
   }
 }
 
-/** Everything of ZFS below a pool's root, the innermost first. */
-export async function unmountBelow(host: Host, root: string): Promise<void> {
-  for (const { target, type } of (await host.mounts.list()).reverse()) {
-    if (type === "zfs" && target.startsWith(`${root}/`)) await host.mounts.unmount(target);
-  }
-}
-
 async function drop(directory: string): Promise<void> {
   await rmdir(directory).catch((error: NodeJS.ErrnoException) => {
     if (error.code !== "ENOENT" && error.code !== "ENOTEMPTY" && error.code !== "EEXIST") throw error;

@@ -3,7 +3,8 @@ import { dirname, join } from "node:path";
 import { LidoError } from "../../../api/errors.ts";
 import { CommandError, type Host } from "../../host/host.ts";
 import { wipeDevice } from "../block_device.ts";
-import type { Driver, Pool, Resize } from "../driver.ts";
+import { unmountBelow } from "../directory_volumes.ts";
+import type { Driver, OpenOptions, Pool, Resize } from "../driver.ts";
 import { isTrue } from "../keys.ts";
 import { makeDirectories, temporaryPrefix } from "../layout.ts";
 import { growFile, makeLoopFile, refuseShrink, removeLoopFile } from "../loop_file.ts";
@@ -11,10 +12,9 @@ import { removeTree } from "../tree.ts";
 import { ZfsDriver } from "./driver.ts";
 import { initialDatasets, names } from "./layout.ts";
 import { isModuleMissing, loadModule } from "./module.ts";
-import { unmountBelow } from "./mountpoints.ts";
 import { type Dataset, reasonOf } from "./output.ts";
 import { datasetDefaults } from "./properties.ts";
-import { notEmpty, type Owner, ownerOf, ownerProperties, ownerProperty } from "./owner.ts";
+import { notEmpty, type Owner, ownerOf, ownerProperties, ownerProperty, type Ownership } from "./owner.ts";
 import { sourceOf } from "./source.ts";
 import { type Properties, ZfsTool } from "./tool.ts";
 
@@ -83,25 +83,30 @@ async function importPool(tool: ZfsTool, pool: Pool): Promise<true> {
   return true;
 }
 
-/** Opens a pool that was made before: imports it if need be, makes what is missing of the layout, takes away what was cut off. */
-export async function openPool(host: Host, pool: Pool): Promise<Driver> {
+/** Opens a pool that was made before: imports it if need be; and makes what is missing of the layout and takes away what was cut off, unless it is
+ * only to be looked at. */
+export async function openPool(host: Host, pool: Pool, { isLook = false }: OpenOptions = {}): Promise<Driver> {
   const tool = new ZfsTool(host);
   const top = names.top(pool);
   const owner = await findOwner(host, tool, pool);
   const found = await tool.list(top);
-  await makeInitial(tool, top, owner, found);
+  if (!isLook) {
+    // Made by LXD, or before the directory was moved: what is in it is ours now.
+    if (owner.root !== pool.root) await tool.set(top, ownerProperties(pool, owner.made ?? "contents"));
+    await makeInitial(tool, top, owner.made, found);
+  }
   await mkdir(pool.root, { recursive: true, mode: 0o711 });
   await makeDirectories(pool.root);
   const driver = new ZfsDriver(host, pool, tool, {
-    idmappedMounts: await canIdmap(host, pool),
+    idmappedMounts: found.some(({ name }) => name === `${top}/custom`) || !isLook ? await canIdmap(host, pool) : false,
     ...(sourceOf(pool).is === "file" ? { resize: resize(tool, pool) } : {}),
   });
-  await driver.clean(found);
+  if (!isLook) await driver.clean(found);
   return driver;
 }
 
-/** @returns How much of it is ours. @throws {LidoError} unavailable when it is not there, or another's. */
-async function findOwner(host: Host, tool: ZfsTool, pool: Pool): Promise<Owner | undefined> {
+/** @returns How much of it is whose. @throws {LidoError} unavailable when it is not there, or another's. */
+async function findOwner(host: Host, tool: ZfsTool, pool: Pool): Promise<Ownership> {
   const top = names.top(pool);
   const find = () => ownerOf(tool, pool);
   let found = await find().catch(async (error) => {
@@ -122,9 +127,7 @@ async function findOwner(host: Host, tool: ZfsTool, pool: Pool): Promise<Owner |
       throw new LidoError("unavailable", `ZFS dataset "${top}" is in use by the storage pool at "${found.root}"`);
     }
   }
-  // Made by LXD, or before the directory was moved: what is in it is ours now.
-  if (found.root !== pool.root) await tool.set(top, ownerProperties(pool, found.made ?? "contents"));
-  return found.made;
+  return found;
 }
 
 async function makeInitial(
@@ -169,7 +172,7 @@ function resize(tool: ZfsTool, pool: Pool): Resize {
 export async function destroyPool(host: Host, pool: Pool): Promise<void> {
   const tool = new ZfsTool(host);
   const source = sourceOf(pool), top = names.top(pool);
-  await unmountBelow(host, pool.root);
+  await unmountBelow(host, pool.root, "zfs");
   const made = await findMade(host, tool, pool);
   if (made === "zpool") await tool.destroyPool(top);
   if (made === "dataset" && !await tool.destroy(top)) {
