@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { CommandError, type Host } from "../../host/host.ts";
 import type { Volume } from "../driver.ts";
 import { LvmDriver } from "./driver.ts";
@@ -16,25 +16,30 @@ interface Fake extends AsyncDisposable {
   readonly driver: LvmDriver;
   /** Every process that was started, by its words; mounts beside them. */
   readonly seen: string[];
+  /** By place, with the options it was mounted with. */
+  readonly mounted: Map<string, { readonly type: string; readonly options: readonly string[] }>;
+  /** How a command fails from now on. */
+  fail: readonly [pattern: RegExp, stderr: string] | undefined;
 }
 
 async function fake(
-  options: { there?: string[]; fail?: [pattern: RegExp, stderr: string]; config?: Record<string, string> } = {},
+  options: { there?: string[]; fail?: Fake["fail"]; config?: Record<string, string> } = {},
 ): Promise<Fake> {
   const root = await mkdtemp(join(tmpdir(), "lido-lvm-"));
   const seen: string[] = [];
-  const mounted = new Set<string>();
+  const mounted: Fake["mounted"] = new Map();
   const host = {
     run: (argv: readonly string[]) => {
       const line = argv.join(" ");
       seen.push(line);
-      if (options.fail?.[0].test(line)) return Promise.reject(new CommandError(argv, 5, options.fail[1]));
+      if (world.fail?.[0].test(line)) return Promise.reject(new CommandError(argv, 5, world.fail[1]));
       return Promise.resolve({ code: 0, stdout: '{"report": [{"lv": []}]}', stderr: "" });
     },
     mounts: {
-      mount: (_source: string, target: string) => Promise.resolve(void mounted.add(target)),
+      mount: (_source: string, target: string, type: string, options: readonly string[] = []) =>
+        Promise.resolve(void mounted.set(target, { type, options })),
       unmount: (target: string) => Promise.resolve(void mounted.delete(target)),
-      at: (target: string) => Promise.resolve(mounted.has(target) ? {} : undefined),
+      at: (target: string) => Promise.resolve(mounted.get(target)),
     },
   } as unknown as Host;
   const volumes = (options.there ?? []).map((name): LogicalVolume => ({
@@ -55,7 +60,14 @@ async function fake(
     idmappedMounts: true,
     onClose: () => Promise.resolve(),
   });
-  return { driver, seen, [Symbol.asyncDispose]: () => rm(root, { recursive: true }) };
+  const world: Fake = {
+    driver,
+    seen,
+    mounted,
+    fail: options.fail,
+    [Symbol.asyncDispose]: () => rm(root, { recursive: true }),
+  };
+  return world;
 }
 
 const tools = (seen: readonly string[]) => seen.map((line) => line.split(" ")[0]);
@@ -117,8 +129,58 @@ Deno.test("lvm: a volume that somebody else made is in the way, and is not delet
     fail: [/^lvcreate/, '  Logical Volume "custom_default_v" already exists in volume group "lido-test-none"'],
   });
   await assert.rejects(world.driver.create(volume), /"custom_default_v" already exists in volume group/);
+  const removals = () => world.seen.filter((line) => line.startsWith("lvremove"));
   await world.driver.delete(volume);
-  assert.deepEqual(world.seen.filter((line) => line.startsWith("lvremove")), []);
+  assert.deepEqual(removals(), []);
+  // Once it has gone, the name is free.
+  world.fail = undefined;
+  await world.driver.create(volume);
+  await world.driver.delete(volume);
+  assert.deepEqual(removals(), ["lvremove --yes --force lido-test-none/custom_default_v"]);
+});
+
+Deno.test("lvm: a mounted btrfs is written out and left active by its snapshot, by a daemon that has just started too", async () => {
+  await using world = await fake({ there: ["custom_default_v"], config: { "lvm.use_thinpool": "false" } });
+  world.mounted.set(world.driver.path(volume), { type: "btrfs", options: [] });
+  await world.driver.facets.snapshot!.create({ ...volume, snapshot: "s0" });
+  assert.deepEqual(tools(world.seen), ["sync", "lvcreate", "btrfstune", "lvchange"]);
+  assert.match(world.seen.at(-1)!, /--permission r/);
+});
+
+Deno.test("lvm: a volume in use does not shrink, and is as before", async () => {
+  await using world = await fake({ there: ["custom_default_v"] });
+  const { driver } = world;
+  world.mounted.set(driver.path(volume), { type: "ext4", options: [] });
+  const device = `${driver.path(volume)}.device`;
+  driver.device = () => device;
+  const head = new Uint8Array(0x10048);
+  head.set([0x53, 0xef], 1080);
+  await mkdir(dirname(device), { recursive: true });
+  await writeFile(device, head);
+  await assert.rejects(driver.facets.quota!.set(volume, 4194304n), /Cannot shrink .*default_v.*: In use/);
+  assert.deepEqual(world.seen, []);
+  assert.equal(await driver.facets.quota!.get(volume), 67108864n);
+});
+
+Deno.test("lvm: a volume is mounted with its own options, else the pool's; sizes follow the pool's settings", async () => {
+  await using world = await fake({ config: { "volume.block.mount_options": "noatime" } });
+  const { driver, mounted } = world;
+  const device = join(driver.pool.root, "device");
+  driver.device = () => device;
+  const head = new Uint8Array(0x10048);
+  head.set([0x53, 0xef], 1080);
+  await writeFile(device, head);
+  await driver.mount(volume);
+  assert.deepEqual(mounted.get(driver.path(volume)), { type: "ext4", options: ["noatime"] });
+  const own: Volume = { ...volume, name: "default_own", config: { "block.mount_options": "nodiratime,sync" } };
+  await driver.mount(own);
+  assert.deepEqual(mounted.get(driver.path(own))!.options, ["nodiratime", "sync"]);
+  driver.configure({ "volume.size": "64MiB" });
+  await driver.create({ ...volume, name: "default_new" });
+  assert.equal(await driver.facets.quota!.get({ ...volume, name: "default_new" }), 67108864n);
+  const plain: Volume = { ...volume, name: "default_plain" };
+  await driver.mount(plain);
+  assert.deepEqual(mounted.get(driver.path(plain))!.options, ["discard"]);
 });
 
 Deno.test("lvm: delete takes snapshots and what a restore left, in one process", async () => {
