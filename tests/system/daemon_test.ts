@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { existsSync, mkdtempSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import type { Server } from "../../api/types.ts";
 import { command } from "../support/command.ts";
 import { Daemon, executable } from "../support/daemon.ts";
 import { busyboxImage } from "../support/image.ts";
@@ -78,6 +79,30 @@ Deno.test("admin init --minimal makes the default pool and the default profile's
   assert.deepEqual([pool?.name, pool?.driver], ["default", hasZfs ? "zfs" : "btrfs"]);
   const profile = await daemon.query("/1.0/profiles/default") as { devices: unknown };
   assert.deepEqual(profile.devices, { root: { path: "/", pool: "default", type: "disk" } });
+});
+
+Deno.test("admin init says of each driver that is missing which package brings it", async () => {
+  await using daemon = await Daemon.start();
+  const { environment } = await daemon.query("/1.0") as Server;
+  const { storage_missing_drivers: missing, storage_supported_drivers: there } = environment;
+  assert.equal(missing.length + there.length, 4);
+  // All by their defaults, the pool a small one.
+  const { code, out } = await daemon.lido(["admin", "init"], { input: "yes\npool\ndir\nno\n" });
+  assert.equal(code, 0, out);
+  for (const { Name, Reason } of missing) {
+    assert.match(Reason, /Debian package \S+|the kernel's own package/, Name);
+    assert.ok(out.includes(`Storage backend "${Name}" cannot be used here: ${Reason}\n`), out);
+    await daemon.fails(
+      ["admin", "init", "--auto", "--storage-backend", Name],
+      /^Error: The requested backend '\w+' isn't available on your system: .+; .*dir (is|are)$/m,
+    );
+  }
+  const best = ["zfs", "btrfs", "dir"].find((name) => there.some(({ Name }) => Name === name));
+  assert.match(out, new RegExp(`storage backend to use \\(.*dir\\) \\[default=${best}\\]: `));
+  await daemon.fails(
+    ["admin", "init", "--auto", "--storage-backend", "nfs"],
+    /The requested backend 'nfs' isn't supported by lido init: zfs, btrfs, lvm, dir are/,
+  );
 });
 
 Deno.test("without a daemon the client names the socket and how to start one", async () => {

@@ -2,7 +2,7 @@ import type { Config, Devices, Profile, Server, StoragePool } from "../../../api
 import { url } from "../../client/client.ts";
 import { UsageError } from "../../client/errors.ts";
 import type { Io } from "../../verb.ts";
-import type { PoolAnswers } from "./questions.ts";
+import type { HostDrivers, PoolAnswers } from "./questions.ts";
 
 interface InitFlags {
   minimal: boolean;
@@ -33,15 +33,13 @@ export async function init(io: Io, flags: InitFlags): Promise<void> {
   if (flags.dump) return await dump(io);
   if (flags.preseed) return await apply(io, await readPreseed());
   const server = await io.client.get<Server>("/1.0");
-  const available = backends.filter((name) =>
-    server.environment.storage_supported_drivers.some((driver) => driver.Name === name)
-  );
-  if (flags.minimal || flags.auto) return await apply(io, await unattended(io, flags, available));
+  const host = hostDrivers(server);
+  if (flags.minimal || flags.auto) return await apply(io, await unattended(io, flags, host));
   const { ask } = await import("./questions.ts");
   const { Prompter } = await import("./prompter.ts");
   using prompter = new Prompter();
   const pools = await io.client.get<StoragePool[]>("/1.0/storage-pools?recursion=1");
-  const answers = await ask(prompter, available, preferredOf(available), pools.map(({ name }) => name));
+  const answers = await ask(prompter, host, pools.map(({ name }) => name));
   const settings = answers.pool === undefined ? {} : await withRoot(io, answers.pool);
   if (answers.print) await printYaml(io, settings);
   await apply(io, settings);
@@ -67,16 +65,26 @@ function checkFlags(flags: InitFlags): void {
   }
 }
 
-function preferredOf(available: readonly string[]): string {
-  return preferred.find((name) => available.includes(name)) ?? "dir";
+function hostDrivers({ environment }: Server): HostDrivers {
+  const available = backends.filter((name) => environment.storage_supported_drivers.some(({ Name }) => Name === name));
+  return {
+    available,
+    best: preferred.find((name) => available.includes(name as typeof backends[number])) ?? "dir",
+    missing: new Map(environment.storage_missing_drivers.map(({ Name, Reason }) => [Name, Reason])),
+  };
 }
 
 /** A daemon that has its pool keeps it: running it twice changes nothing. */
-async function unattended(io: Io, flags: InitFlags, available: readonly string[]): Promise<Settings> {
-  const driver = flags.storageBackend ?? preferredOf(available);
-  if (!available.includes(driver as typeof backends[number])) {
+async function unattended(io: Io, flags: InitFlags, { available, best, missing }: HostDrivers): Promise<Settings> {
+  const driver = flags.storageBackend ?? best;
+  if (!(backends as readonly string[]).includes(driver)) {
+    throw new UsageError(`The requested backend '${driver}' isn't supported by lido init: ${backends.join(", ")} are`);
+  }
+  if (!available.includes(driver)) {
     throw new UsageError(
-      `The requested backend '${driver}' isn't available on your system (missing tools): ${available.join(", ")} are`,
+      `The requested backend '${driver}' isn't available on your system: ${missing.get(driver)}; ${
+        available.join(", ")
+      } ${available.length === 1 ? "is" : "are"}`,
     );
   }
   const pools = await io.client.get<StoragePool[]>("/1.0/storage-pools?recursion=1");

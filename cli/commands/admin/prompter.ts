@@ -11,6 +11,10 @@ export class Prompter implements Disposable {
     this.#lines = this.#interface[Symbol.asyncIterator]();
   }
 
+  tell(text: string): void {
+    process.stdout.write(`${text}\n`);
+  }
+
   /** Asks until the answer will do. @param check Says what is wrong with it. @throws {UsageError} At the end of input. */
   async text(question: string, initial: string, check: (answer: string) => string | undefined): Promise<string> {
     while (true) {

@@ -15,24 +15,26 @@ export interface Answers {
 
 const nameForm = /^[^\s\/\-][^\s\/]{0,62}$/;
 
-/** What `lxd init` asks, as far as lido has it.
- * @param available Drivers that work on this host. @param best Which of them to propose. @param taken Names of pools there are. */
-export async function ask(
-  prompter: Prompter,
-  available: readonly string[],
-  best: string,
-  taken: readonly string[],
-): Promise<Answers> {
+/** The storage drivers of a host. */
+export interface HostDrivers {
+  readonly available: readonly string[];
+  /** Which of them to propose. */
+  readonly best: string;
+  /** The others, each with what is missing and which package brings it. */
+  readonly missing: ReadonlyMap<string, string>;
+}
+
+/** What `lxd init` asks, as far as lido has it. @param taken Names of pools there are. */
+export async function ask(prompter: Prompter, drivers: HostDrivers, taken: readonly string[]): Promise<Answers> {
   const isWanted = await prompter.yes("Do you want to configure a new storage pool?", true);
-  const pool = isWanted ? await askPool(prompter, available, best, taken) : undefined;
+  const pool = isWanted ? await askPool(prompter, drivers, taken) : undefined;
   const print = await prompter.yes('Would you like a YAML "lido admin init" preseed to be printed?', false);
   return { ...(pool ? { pool } : {}), print };
 }
 
 async function askPool(
   prompter: Prompter,
-  available: readonly string[],
-  best: string,
+  { available, best, missing }: HostDrivers,
   taken: readonly string[],
 ): Promise<PoolAnswers> {
   const name = await prompter.text(
@@ -47,6 +49,7 @@ async function askPool(
         : `"${answer}" is not a name: no space, slash or leading dash is allowed`;
     },
   );
+  for (const [driver, reason] of missing) prompter.tell(`Storage backend "${driver}" cannot be used here: ${reason}`);
   const driver = await prompter.choice("Name of the storage backend to use", available, best);
   const config = driver === "dir" ? {} : await askSource(prompter, driver);
   return { name, driver, config };

@@ -308,7 +308,7 @@ export function parseVersion(output: string): string {
   const of = (label: string) => new RegExp(`^\\s*${label}:\\s*(.+)$`, "m").exec(output)?.[1]?.trim();
   const parts = [of("LVM version"), of("Library version"), of("Driver version")];
   if (!parts[0]) throw new Error(`Cannot read the version of lvm: ${JSON.stringify(output.slice(0, 200))}`);
-  if (!parts[2]) throw new Error("the kernel has no device-mapper");
+  if (!parts[2]) throw new Error("the kernel has no device-mapper (module dm_mod, of the kernel's own package)");
   return parts.filter(Boolean).join(" / ");
 }
 
