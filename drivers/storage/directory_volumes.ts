@@ -1,8 +1,8 @@
 import { chmod, chown, lstat, mkdir, rename, rmdir } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import type { Host } from "../host/host.ts";
-import type { CreateOptions, Pool, Volume } from "./driver.ts";
-import { directoryOf, snapshotsDirectory, volumeModeDefault } from "./layout.ts";
+import { type CreateOptions, InUse, type Pool, type Volume } from "./driver.ts";
+import { describe, directoryOf, snapshotsDirectory, volumeModeDefault } from "./layout.ts";
 
 /** What drivers have in common whose volumes are directories of one mounted tree (dir, btrfs). */
 
@@ -49,4 +49,17 @@ export async function unmountBelow(host: Host, root: string, type?: string): Pro
       await host.mounts.unmount(one.target);
     }
   }
+}
+
+/** @param sources What mountinfo names as the source of the volume and its snapshots. @throws {InUse} When one is mounted outside of the pool. */
+export async function refuseMountedElsewhere(
+  host: Host,
+  { root }: Pick<Pool, "root">,
+  volume: Volume,
+  isSource: (source: string) => boolean,
+): Promise<void> {
+  const found = (await host.mounts.list()).find(({ source, target }) =>
+    isSource(source) && !target.startsWith(`${root}/`)
+  );
+  if (found) throw new InUse(describe(volume), `it is mounted at "${found.target}"`);
 }

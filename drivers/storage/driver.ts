@@ -29,6 +29,13 @@ export class CannotShrink extends LidoError {
   }
 }
 
+/** Somebody else uses a volume that was to go: nothing has been changed. */
+export class InUse extends LidoError {
+  constructor(volume: string, how: string) {
+    super("bad_request", `Cannot delete ${volume}: ${how}`);
+  }
+}
+
 export type VolumeType = "container" | "custom" | "image";
 
 /** A volume as it is named on disk: containers by instance name, images by fingerprint, custom volumes as `<project>_<name>`. */
@@ -202,7 +209,7 @@ export interface Driver {
   /** Where the volume's content is once mounted. */
   path(volume: Volume): string;
   create(volume: Volume, options?: CreateOptions): Promise<void>;
-  /** Deletes a volume and its snapshots; nothing there is no error. */
+  /** Deletes a volume and its snapshots; nothing there is no error. @throws {InUse} Before anything has changed. */
   delete(volume: Volume): Promise<void>;
   exists(volume: Volume): Promise<boolean>;
   /** Renames within its type, snapshots included. */

@@ -3,7 +3,7 @@ import { rm } from "node:fs/promises";
 import { LidoError } from "../../api/errors.ts";
 import { parseSizeBytes } from "../../api/size.ts";
 import type { Config, Devices, InstancesPost } from "../../api/types.ts";
-import type { Volume } from "../../drivers/storage/driver.ts";
+import { InUse, type Volume } from "../../drivers/storage/driver.ts";
 import type { Operation } from "../operations/operations.ts";
 import { watch } from "../operations/progress.ts";
 import { architectureName, hostArchitecture } from "./architectures.ts";
@@ -191,7 +191,12 @@ export class Creation {
       pool = String(row?.name ?? "");
     }
     await using intent = this.#openDelete({ name: record.name, pool });
-    if (pool) await this.#services.volumes.deleteFor(pool, volumeOf(record.name));
+    if (pool) {
+      await this.#services.volumes.deleteFor(pool, volumeOf(record.name)).catch((error) => {
+        if (error instanceof InUse) intent.commit(() => {});
+        throw error;
+      });
+    }
     await rm(`${this.#services.logs}/${record.name}`, { recursive: true, force: true });
     intent.commit(() => this.#records.delete(record.name));
     this.#services.events.lifecycle("instance-deleted", `/1.0/instances/${record.name}`);

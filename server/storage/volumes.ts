@@ -1,7 +1,7 @@
 import { LidoError } from "../../api/errors.ts";
 import type { Config, StorageVolume, StorageVolumePut, StorageVolumesPost } from "../../api/types.ts";
 import type { Host } from "../../drivers/host/host.ts";
-import type { Driver, Volume, VolumeType, WatchOptions } from "../../drivers/storage/driver.ts";
+import { type Driver, InUse, type Volume, type VolumeType, type WatchOptions } from "../../drivers/storage/driver.ts";
 import { flush } from "../../drivers/storage/tree.ts";
 import type { Events } from "../events/events.ts";
 import type { Intent, Journal } from "../journal/journal.ts";
@@ -337,7 +337,11 @@ export class Volumes {
       const driver = this.#options.pools.driver(pool);
       await this.#options.journal.settleBefore("volume.delete", intent);
       await using open = this.#deleting(intent);
-      await this.#options.mounts.alone(pool, volume, () => driver.delete(volume));
+      await this.#options.mounts.alone(pool, volume, () => driver.delete(volume)).catch((error) => {
+        // There is nothing to be finished later.
+        if (error instanceof InUse) open.commit(() => {});
+        throw error;
+      });
       open.commit(() => deleteVolumeRow(this.#options.database, pool, volume.type, fromDisk(volume)));
     });
   }

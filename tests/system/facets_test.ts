@@ -1,14 +1,23 @@
-/** What every pool can do, on the pool that the suite is run on ($LIDO_TEST_POOL), and what goes from it to the other drivers and back. */
+/** What every pool can do, on the pool that the suite is run on ($LIDO_TEST_POOL), and what goes from it to the other drivers and back.
+ * $LIDO_TEST_OTHER_POOL: one more to go to, as words of `lido storage create`. */
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { readFileSync, writeFileSync } from "node:fs";
+import process from "node:process";
 import type { StoragePool } from "../../api/types.ts";
 import { Daemon, fastPool } from "../support/daemon.ts";
 
 Deno.test(`a pool on ${fastPool.join(" ")}: facets, copies to other drivers, backups`, async (t) => {
   await using daemon = await Daemon.start();
-  const pools: Record<string, readonly string[]> = { fast: fastPool, tree: ["btrfs", "size=256MiB"], plain: ["dir"] };
-  for (const [name, words] of Object.entries(pools)) await daemon.ok("storage", "create", name, ...words);
+  const other = process.env.LIDO_TEST_OTHER_POOL;
+  const others: Record<string, readonly string[]> = {
+    tree: ["btrfs", "size=512MiB"],
+    plain: ["dir"],
+    ...(other ? { other: other.split(" ") } : {}),
+  };
+  for (const [name, words] of Object.entries({ fast: fastPool, ...others })) {
+    await daemon.ok("storage", "create", name, ...words);
+  }
   const file = (name: string) => join(daemon.directory, name);
   const volume = (...words: string[]) => daemon.ok("storage", "volume", ...words);
   writeFileSync(file("first"), "as it was\n");
@@ -35,7 +44,7 @@ Deno.test(`a pool on ${fastPool.join(" ")}: facets, copies to other drivers, bac
     await volume("file", "push", file("first"), "fast", "work/data");
     await volume("snapshot", "fast", "work", "s0");
     await volume("file", "push", file("second"), "fast", "work/data");
-    for (const pool of ["tree", "plain"]) {
+    for (const pool of Object.keys(others)) {
       await volume("copy", "fast/work", `${pool}/there`);
       assert.equal(await read(pool, "there"), "as it became\n", pool);
       await volume("copy", `${pool}/there`, "fast/back");

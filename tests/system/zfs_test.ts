@@ -213,6 +213,19 @@ async function story(t: Deno.TestContext): Promise<void> {
     await api.isWhole();
   });
 
+  await step(t, "a volume that somebody has mounted is not deleted, now or later", async () => {
+    await api.within(`${work}@snapshot-s0`, async (path) => {
+      await assert.rejects(
+        api.delete("one", "work"),
+        new RegExp(`Cannot delete .*default_work.*: it is mounted at "${path}"$`),
+      );
+    });
+    assert.equal(await daemon.terminate(), 0);
+    await daemon.up();
+    assert.deepEqual([await read(), await api.snapshots("one", "work")], ["state 1", ["s0", "s1"]]);
+    await api.isWhole();
+  });
+
   await step(t, "a copy keeps what it was cloned from, and lets it go", async () => {
     await api.copy("one", "work", "one", "clone", false);
     const clone = `${one}/custom/default_clone`;

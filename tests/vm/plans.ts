@@ -62,7 +62,8 @@ const poolSuites: readonly (readonly [name: string, files: readonly string[], se
   ["exec of clients", ["exec_client_test", "exec_sessions_test"], 1200],
 ];
 
-const onPool = (driver: string, pool: string): Plan[] => [
+/** @param other Of the other driver that no host but the guest has. */
+const onPool = (driver: string, pool: string, other: string): Plan[] => [
   ...poolSuites.map(([name, files, seconds]): Plan => ({
     name: `${name}, ${driver}`,
     kind: "qemu",
@@ -71,6 +72,7 @@ const onPool = (driver: string, pool: string): Plan[] => [
     environment: {
       LIDO_TEST_POOL: pool,
       LIDO_TEST_PLACES: driver,
+      LIDO_TEST_OTHER_POOL: other,
       LIDO_SHARING_POOLS: JSON.stringify([{ name: driver, driver, config: pool.split(" ").slice(1) }]),
     },
     seconds,
@@ -102,9 +104,9 @@ export const plans: readonly Plan[] = [
     quickstart(`lvm thin, ${filesystem}`, "lvm", lvm(filesystem, true)),
     quickstart(`lvm classic, ${filesystem}`, "lvm", lvm(filesystem, false)),
   ]),
-  ...onPool("lvm", lvm("ext4", true)),
+  ...onPool("lvm", lvm("ext4", true), zfs),
   ...conformance("zfs"),
   story("zfs"),
   quickstart("zfs", "zfs", zfs),
-  ...onPool("zfs", zfs),
+  ...onPool("zfs", zfs, lvm("ext4", true)),
 ];

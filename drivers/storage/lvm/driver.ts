@@ -3,7 +3,7 @@ import { dirname } from "node:path";
 import { LidoError } from "../../../api/errors.ts";
 import { parseSizeBytes } from "../../../api/size.ts";
 import { CommandError, type Host } from "../../host/host.ts";
-import { pathOf, setOwner, unmountBelow } from "../directory_volumes.ts";
+import { pathOf, refuseMountedElsewhere, setOwner, unmountBelow } from "../directory_volumes.ts";
 import type { CreateOptions, Driver, Facets, Health, Leftover, Pool, Resize, Resources, Volume } from "../driver.ts";
 import { filesystemDefault, filesystemOn, Filesystems, type FilesystemType, snapshotOptions } from "./filesystem.ts";
 import {
@@ -13,6 +13,7 @@ import {
   isExisting,
   isOurs,
   logicalName,
+  mapperPath,
   parentOfTemporary,
   temporaryName,
   thinPoolName,
@@ -160,6 +161,8 @@ export class LvmDriver implements Driver {
     const { snapshot: _, ...parent } = volume;
     const name = this.name(parent);
     const snapshots = this.snapshotNames(parent).map((snapshot): Volume => ({ ...parent, snapshot }));
+    const devices = new Set([parent, ...snapshots].map((one) => mapperPath(this.group, this.name(one))));
+    await refuseMountedElsewhere(this.host, this.pool, parent, (source) => devices.has(source));
     for (const one of [...snapshots, parent]) await this.unmountOnly(one);
     const names = [
       ...snapshots.map((one) => this.name(one)),

@@ -17,7 +17,10 @@ interface Fake extends AsyncDisposable {
   /** Every process that was started, by its words; mounts beside them. */
   readonly seen: string[];
   /** By place, with the options it was mounted with. */
-  readonly mounted: Map<string, { readonly type: string; readonly options: readonly string[] }>;
+  readonly mounted: Map<
+    string,
+    { readonly source: string; readonly type: string; readonly options: readonly string[] }
+  >;
   /** How a command fails from now on. */
   fail: readonly [pattern: RegExp, stderr: string] | undefined;
 }
@@ -36,10 +39,11 @@ async function fake(
       return Promise.resolve({ code: 0, stdout: '{"report": [{"lv": []}]}', stderr: "" });
     },
     mounts: {
-      mount: (_source: string, target: string, type: string, options: readonly string[] = []) =>
-        Promise.resolve(void mounted.set(target, { type, options })),
+      mount: (source: string, target: string, type: string, options: readonly string[] = []) =>
+        Promise.resolve(void mounted.set(target, { source, type, options })),
       unmount: (target: string) => Promise.resolve(void mounted.delete(target)),
       at: (target: string) => Promise.resolve(mounted.get(target)),
+      list: () => Promise.resolve([...mounted].map(([target, mount]) => ({ target, ...mount }))),
     },
   } as unknown as Host;
   const volumes = (options.there ?? []).map((name): LogicalVolume => ({
@@ -141,7 +145,7 @@ Deno.test("lvm: a volume that somebody else made is in the way, and is not delet
 
 Deno.test("lvm: a mounted btrfs is written out and left active by its snapshot, by a daemon that has just started too", async () => {
   await using world = await fake({ there: ["custom_default_v"], config: { "lvm.use_thinpool": "false" } });
-  world.mounted.set(world.driver.path(volume), { type: "btrfs", options: [] });
+  world.mounted.set(world.driver.path(volume), { source: "", type: "btrfs", options: [] });
   await world.driver.facets.snapshot!.create({ ...volume, snapshot: "s0" });
   assert.deepEqual(tools(world.seen), ["sync", "lvcreate", "btrfstune", "lvchange"]);
   assert.match(world.seen.at(-1)!, /--permission r/);
@@ -150,7 +154,7 @@ Deno.test("lvm: a mounted btrfs is written out and left active by its snapshot, 
 Deno.test("lvm: a volume in use does not shrink, and is as before", async () => {
   await using world = await fake({ there: ["custom_default_v"] });
   const { driver } = world;
-  world.mounted.set(driver.path(volume), { type: "ext4", options: [] });
+  world.mounted.set(driver.path(volume), { source: "", type: "ext4", options: [] });
   const device = `${driver.path(volume)}.device`;
   driver.device = () => device;
   const head = new Uint8Array(0x10048);
@@ -171,7 +175,7 @@ Deno.test("lvm: a volume is mounted with its own options, else the pool's; sizes
   head.set([0x53, 0xef], 1080);
   await writeFile(device, head);
   await driver.mount(volume);
-  assert.deepEqual(mounted.get(driver.path(volume)), { type: "ext4", options: ["noatime"] });
+  assert.deepEqual(mounted.get(driver.path(volume)), { source: device, type: "ext4", options: ["noatime"] });
   const own: Volume = { ...volume, name: "default_own", config: { "block.mount_options": "nodiratime,sync" } };
   await driver.mount(own);
   assert.deepEqual(mounted.get(driver.path(own))!.options, ["nodiratime", "sync"]);
@@ -193,6 +197,23 @@ Deno.test("lvm: delete takes snapshots and what a restore left, in one process",
     "lido-test-none/custom_default_v",
   ]);
   assert.deepEqual([...world.driver.sizes.keys()], ["custom_default_other"]);
+});
+
+Deno.test("lvm: what is mounted elsewhere, a snapshot too, is not deleted, and nothing with it", async () => {
+  await using world = await fake({ there: ["custom_default_v", "custom_default_v-s0"] });
+  world.mounted.set("/mnt/s", {
+    source: "/dev/mapper/lido--test--none-custom_default_v--s0",
+    type: "ext4",
+    options: [],
+  });
+  await assert.rejects(
+    world.driver.delete(volume),
+    /^LidoError: Cannot delete .*default_v.*: it is mounted at "\/mnt\/s"$/,
+  );
+  assert.deepEqual(world.seen, []);
+  world.mounted.clear();
+  await world.driver.delete(volume);
+  assert.deepEqual(tools(world.seen), ["lvremove"]);
 });
 
 Deno.test("lvm: which filesystem a device has", () => {

@@ -92,6 +92,11 @@ export function deviceName(group: string, name: string): string {
   return `${escape(group)}-${escape(name)}`;
 }
 
+/** As mountinfo names a mount's source. */
+export function mapperPath(group: string, name: string): string {
+  return `/dev/mapper/${deviceName(group, name)}`;
+}
+
 export function devicePath(group: string, name: string): string {
   return `/dev/${group}/${name}`;
 }

@@ -1,5 +1,5 @@
 import type { Host } from "../../host/host.ts";
-import { setOwner, unmountBelow } from "../directory_volumes.ts";
+import { refuseMountedElsewhere, setOwner, unmountBelow } from "../directory_volumes.ts";
 import type {
   CreateOptions,
   Driver,
@@ -99,6 +99,13 @@ export class ZfsDriver implements Driver {
   }
 
   async delete(volume: Volume): Promise<void> {
+    const dataset = names.dataset(this.#top, volume);
+    await refuseMountedElsewhere(
+      this.#host,
+      this.#pool,
+      volume,
+      (source) => source === dataset || source.startsWith(`${dataset}@`),
+    );
     await this.#mountpoints.unmountAll(volume);
     if (this.#snapshots.isCutOff(volume)) await this.#snapshots.afterRestore(volume);
     await this.#kept.deleteVolume(volume);
