@@ -6,6 +6,7 @@ import { succeed } from "../support/command.ts";
 import { Daemon } from "../support/daemon.ts";
 import { busyboxImage } from "../support/image.ts";
 import { fallbackPlace, makePool, type SharingPlace, sharingPlaces } from "../support/sharing_places.ts";
+import { type SeenPool, withContent } from "../support/volume_content.ts";
 
 interface Instance {
   readonly status: string;
@@ -45,8 +46,10 @@ class World {
     return join(this.daemon.directory, "storage-pools/pool/custom", `default_${name}`);
   }
 
-  rootfs(name: string): string {
-    return join(this.daemon.directory, "storage-pools/pool/containers", name, "rootfs");
+  /** Hands the directory of a container's or a volume's content to `use`, whether it is mounted or not. */
+  async within<T>(type: "containers" | "custom", name: string, use: (path: string) => T | Promise<T>): Promise<T> {
+    const pool = await this.daemon.query("/1.0/storage-pools/pool") as SeenPool;
+    return await withContent(this.daemon.directory, pool, { type, name }, use, true);
   }
 
   /** Where a container's mounts are that a user attached. */
@@ -177,7 +180,7 @@ for (const place of sharingPlaces) {
         "what a map's change could spoil is as it was: unprivileged, isolated, privileged and back",
         async () => {
           await world.ok("init", "bb", "c4");
-          await plant(world.rootfs("c4"));
+          await world.within("containers", "c4", (path) => plant(join(path, "rootfs")));
           await world.ok("start", "c4");
           const seen = await world.sh("c4", seenInside);
           assert.match(seen, /^able 0 0 755 1\n[^]*mine 1000 1000 644 2\n[^]*suid 0 0 6755 1$/);
@@ -190,19 +193,31 @@ for (const place of sharingPlaces) {
             await world.ok("restart", "-f", "c4");
             assert.equal(await world.sh("c4", seenInside), seen, keys[0]);
           }
-          const able = join(world.rootfs("c4"), "root/able");
-          assert.match(await succeed(["getcap", "-n", able]), /cap_net_raw=ep$/);
+          await world.within("containers", "c4", async (path) => {
+            assert.match(await succeed(["getcap", "-n", join(path, "rootfs/root/able")]), /cap_net_raw=ep$/);
+          });
           await world.ok("delete", "-f", "c4");
         },
       );
 
       await t.step("a quota changes while the container runs", async () => {
         if (place.driver === "dir") return; // its quotas have a suite of their own
+        const write = (mebibytes: number) =>
+          world.sh("c1", `dd if=/dev/urandom of=/root/big bs=1M count=${mebibytes} 2>&1 && rm /root/big`);
+        if (place.driver === "lvm") {
+          const shrink = ["config", "device", "override", "c1", "root", "size=100MiB"];
+          await daemon.fails(shrink, /Cannot shrink .*: In use/);
+          await assert.rejects(write(350), /No space left on device/);
+          await world.sh("c1", "rm /root/big");
+          await world.ok("config", "device", "override", "c1", "root", "size=500MiB");
+          await write(350);
+          return;
+        }
         await world.ok("config", "device", "override", "c1", "root", "size=100MiB");
-        await assert.rejects(world.sh("c1", "dd if=/dev/zero of=/root/big bs=1M count=150"), /quota/i);
+        await assert.rejects(write(150), /quota/i);
         await world.sh("c1", "rm /root/big");
         await world.ok("config", "device", "set", "c1", "root", "size=300MiB");
-        await world.sh("c1", "dd if=/dev/zero of=/root/big bs=1M count=150 2>/dev/null; rm /root/big");
+        await write(150);
       });
 
       await t.step("who keeps a volume busy is named; lazily it goes all the same", async () => {
@@ -263,7 +278,7 @@ for (const place of sharingPlaces) {
       });
 
       await t.step("parts of volumes, host paths, single files, options, in the order of their depth", async () => {
-        mkdirSync(join(world.volume("all"), "part/deep"), { recursive: true });
+        await world.within("custom", "default_all", (path) => mkdirSync(join(path, "part/deep"), { recursive: true }));
         const host = `${daemon.directory}.host`;
         mkdirSync(host);
         try {
@@ -524,10 +539,10 @@ Deno.test(`sharing on ${fallbackPlace.name}, where owners must be changed on dis
 
     await t.step("setuid, capabilities, ACLs and links survive every change of the map", async () => {
       await world.ok("init", "bb", "c2");
-      await plant(world.rootfs("c2"));
+      await world.within("containers", "c2", (path) => plant(join(path, "rootfs")));
       await world.ok("start", "c2");
       const seen = await world.sh("c2", seenInside);
-      const at = (name: string) => join(world.rootfs("c2"), "root", name);
+      const at = (name: string) => join(world.daemon.directory, "storage-pools/pool/containers/c2/rootfs/root", name);
       assert.match(seen, /^able 0 0 755 1\n[^]*mine 1000 1000 644 2\n[^]*suid 0 0 6755 1$/);
       for (
         const keys of [["security.idmap.isolated=true"], ["security.privileged=true"], ["security.privileged=false"]]
