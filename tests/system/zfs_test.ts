@@ -58,10 +58,6 @@ async function story(t: Deno.TestContext): Promise<void> {
     (await zfs("list", "-H", "-o", "name", "-t", "filesystem,snapshot", "-r", dataset)).split("\n");
   const origin = (dataset: string) => zfs("get", "-H", "-o", "value", "origin", dataset);
   const one = zpool("one");
-  const writeOwn = (text: string) => {
-    writeFileSync(join(base, text), text);
-    return join(base, text);
-  };
 
   await step(t, "the layout is LXD's, and the daemon knows the driver's version", async () => {
     await api.pool("one", { size: "1GiB", "zfs.pool_name": one });
@@ -267,7 +263,7 @@ async function story(t: Deno.TestContext): Promise<void> {
     assert.match(image, /\/images\/[0-9a-f]+@readonly$/);
     await api.ask("PATCH", "/storage-pools/one", { config: { "zfs.clone_copy": "rebase" } });
     for (const [from, to] of [["c1", "c2"], ["c2", "c3"]] as const) {
-      await daemon.ok("file", "push", writeOwn(to), `${from}/root/${to}`);
+      await api.within(`${one}/containers/${from}`, (path) => writeFileSync(join(path, "rootfs/root", to), to));
       await daemon.ok("copy", from, to);
       assert.equal(await origin(`${one}/containers/${to}`), image);
     }
@@ -276,7 +272,10 @@ async function story(t: Deno.TestContext): Promise<void> {
     await api.ask("PATCH", "/storage-pools/one", { config: { "zfs.clone_copy": "rebase" } });
     await daemon.ok("copy", "c4", "c5");
     assert.equal(await origin(`${one}/containers/c5`), image);
-    assert.equal(await daemon.ok("file", "pull", "c5/root/c3", "-"), "c3");
+    await api.within(`${one}/containers/c5`, (path) => {
+      assert.equal(readFileSync(join(path, "rootfs/root/c2"), "utf8"), "c2");
+      assert.equal(readFileSync(join(path, "rootfs/root/c3"), "utf8"), "c3");
+    });
     await api.ask("PATCH", "/storage-pools/one", { config: { "zfs.clone_copy": "true" } });
     await daemon.ok("delete", "c1", "c2", "c3", "c4", "c5");
     await daemon.ok("image", "delete", "bb");

@@ -4,6 +4,7 @@
 #   prepare.sh [PACKAGE...]     more packages in the root filesystem
 # It is kept in $LIDO_VM_CACHE (a directory lido-vm in $XDG_CACHE_HOME, or in /var/cache), keyed by all that it is made of: one that is
 # there costs one look at Debian's lists. The ZFS modules, most of the work, have a key of their own.
+# $LIDO_VM_ZFS_SUITE: whose ZFS it has, bookworm-backports' or that of bookworm itself, which is older.
 # Exit code 3: what it needs cannot be had here.
 set -euo pipefail
 . "$(dirname "$0")/../../scripts/say.sh"
@@ -81,9 +82,10 @@ newest() { apt-cache "${apt[@]}" madison "$1" | awk -v suite="$2" '$0 ~ suite { 
 kernel=$(apt-cache "${apt[@]}" depends linux-image-cloud-amd64 | awk '/Depends: linux-image-6\.1/ { sub("linux-image-", "", $2); print $2; exit }')
 [ -n "$kernel" ] || lacking "no linux-image-cloud-amd64 in Debian's lists"
 kernel_version=$(newest "linux-image-$kernel" .)
-zfs_version=$(newest zfs-dkms bookworm-backports)
+zfs_suite=${LIDO_VM_ZFS_SUITE:-bookworm-backports}
+zfs_version=$(newest zfs-dkms " $zfs_suite/")
 uml_version=$(newest user-mode-linux .)
-[ -n "$zfs_version" ] && [ -n "$uml_version" ] || lacking "no zfs-dkms or no user-mode-linux in Debian's lists"
+[ -n "$zfs_version" ] && [ -n "$uml_version" ] || lacking "no zfs-dkms of $zfs_suite or no user-mode-linux in Debian's lists"
 
 packages=(quota lvm2 thin-provisioning-tools dmsetup udev btrfs-progs xfsprogs e2fsprogs util-linux mount fdisk kmod procps iproute2
   uidmap crun nftables attr acl strace ca-certificates jq zstd xz-utils bzip2 busybox-static squashfs-tools openssl libcap2-bin
@@ -105,14 +107,14 @@ bootstrap() {
     --aptopt='Acquire::Retries "3"' --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/doc/*' \
     --dpkgopt='path-exclude=/usr/share/locale/*' "$@" - <"$cache/apt/sources.list"
 }
-from_backports() { printf '%s' "--customize-hook=chroot \"\$1\" apt-get install -yq --no-install-recommends -t bookworm-backports $*"; }
+with_zfs() { printf '%s' "--customize-hook=chroot \"\$1\" apt-get install -yq --no-install-recommends -t $zfs_suite $*"; }
 
 if [ ! -e "$modules" ]; then
   # zfs-dkms must be configured while /proc is there: mmdebstrap has it for its hooks. Without debug information, which nobody reads,
   # the compiler is done in two thirds of the time.
   (
     export KCFLAGS=-g0
-    bootstrap --include="linux-headers-$kernel,gcc,make,libc6-dev,dkms,kmod,xz-utils,patch" "$(from_backports zfs-dkms)" \
+    bootstrap --include="linux-headers-$kernel,gcc,make,libc6-dev,dkms,kmod,xz-utils,patch" "$(with_zfs zfs-dkms)" \
       bookworm "$work/zfs"
     test -f "$work/zfs/lib/modules/$kernel/updates/dkms/zfs.ko"
     tar -C "$work/zfs/lib/modules/$kernel" -cJf "$work/zfs.tar.xz" updates
@@ -121,7 +123,7 @@ if [ ! -e "$modules" ]; then
   children+=($!)
 fi
 include=$(printf ',%s' "${packages[@]}")
-bootstrap --include="${include:1}" "$(from_backports zfsutils-linux)" bookworm "$work/root" >"$work/root.log" 2>&1 &
+bootstrap --include="${include:1}" "$(with_zfs zfsutils-linux)" bookworm "$work/root" >"$work/root.log" 2>&1 &
 children+=($!)
 
 mkdir -p "$work/guest" "$work/debs"
