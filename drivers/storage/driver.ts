@@ -222,6 +222,8 @@ export interface Driver {
   /** Writes out what was written to a mounted volume. Only where success is not known before: a thin pool may have no room for what the filesystem took.
    * @throws {LidoError} unavailable when it has none. */
   flush?(volume: Volume): Promise<void>;
+  /** Why what was being written may just have failed, whatever the filesystem says of it; asked then. */
+  shortage?(): string | undefined;
   /** Every volume and snapshot on disk, for check and recover; one listing, not one call per volume. */
   list(): Promise<Volume[]>;
   /** What operations that never ended left in the pool, those at work included. It goes when the pool is opened, or with its volume. */

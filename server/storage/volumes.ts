@@ -387,7 +387,10 @@ export class Volumes {
       }
       await refuseOverPool(driver, name, sizeOf(volume.config ?? {}));
       await using open = this.#creating(intent);
-      const finish = await fill(driver, volume);
+      const finish = await fill(driver, volume).catch((error) => {
+        const reason = signal?.aborted ? undefined : driver.shortage?.();
+        throw reason === undefined ? error : new LidoError("unavailable", reason);
+      });
       const rest = open.commit(() => {
         const id = insertVolume(database, { poolId, type: volume.type, name, ...row });
         return finish?.(id);

@@ -210,17 +210,14 @@ export class LvmDriver implements Driver {
   }
 
   async flush(volume: Volume): Promise<void> {
-    const isFull = () => this.#status()?.mode === "out_of_data_space";
-    try {
-      await flush(this.host, this.path(volume));
-      if (!isFull()) return;
-    } catch (error) {
-      if (!isFull()) throw error;
-    }
-    throw new LidoError(
-      "unavailable",
-      `No space left on device: thin pool "${this.thinPool}" of storage pool "${this.pool.name}" is full`,
-    );
+    await flush(this.host, this.path(volume));
+    const reason = this.shortage();
+    if (reason !== undefined) throw new LidoError("unavailable", reason);
+  }
+
+  shortage(): string | undefined {
+    if (this.#status()?.mode !== "out_of_data_space") return undefined;
+    return `No space left on device: thin pool "${this.thinPool}" of storage pool "${this.pool.name}" is full`;
   }
 
   async list(): Promise<Volume[]> {
