@@ -1,4 +1,4 @@
-import { open, readdir, stat } from "node:fs/promises";
+import { open, readdir, rmdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { LidoError } from "../../api/errors.ts";
 import type { FoundPool } from "../../api/types.ts";
@@ -42,6 +42,12 @@ export async function findSource(pool: Pool): Promise<string> {
     throw new LidoError("bad_request", `Source path '${source}' holds no storage pool`);
   }
   return source;
+}
+
+/** Takes away the directories that were made to look at a pool; what is not empty is not ours to empty. */
+export async function removeEmpty(root: string): Promise<void> {
+  const names = await readdir(root).catch(() => []);
+  for (const path of [...names.map((name) => join(root, name)), root]) await rmdir(path).catch(() => {});
 }
 
 /** @returns The driver of a loop file by what is at its beginning; undefined when it is none we know. */

@@ -1,4 +1,4 @@
-import { rmdir, stat } from "node:fs/promises";
+import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { LidoError, messageOf } from "../../api/errors.ts";
 import { parseSizeBytes } from "../../api/size.ts";
@@ -12,7 +12,7 @@ import type { Database, Row } from "../state/database.ts";
 import { checkPoolConfig, refuseShared } from "./config.ts";
 import { Locks } from "./locks.ts";
 import { type MissingDriver, probeDrivers, type SupportedDriver } from "./driver_probes.ts";
-import { findSource } from "./found_pool.ts";
+import { findSource, removeEmpty } from "./found_pool.ts";
 import { checkName } from "./names.ts";
 import { Presence } from "./presence.ts";
 import { type PoolFailure, unmadePool, viewPool } from "./pool_view.ts";
@@ -84,7 +84,7 @@ export class Pools {
       if (this.names().includes(intent.name)) return;
       const pool = this.#poolOf(intent.name, intent.config);
       if (!intent.wasInUse) await (await this.kind(intent.driver).open(options.host, pool, { isLook: true })).close();
-      if (!intent.wasThere) await rmdir(pool.root).catch(() => {}); // not empty: it is not ours to empty
+      if (!intent.wasThere) await removeEmpty(pool.root);
     }) as ReturnType<Journal["kind"]>;
     // A pool does not shrink: what was begun is finished.
     this.#growing = options.journal.kind<GrowIntent>("pool.grow", async ({ name, size }) => {
