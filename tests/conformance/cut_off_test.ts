@@ -104,9 +104,7 @@ const operations: readonly Operation[] = [
     name: "rename",
     prepare: (driver) => driver.facets.snapshot!.create(at(work, "s0")),
     run: (driver) => driver.rename(work, target.name),
-    settle: async (driver) => {
-      if (await driver.exists(target)) await driver.rename(target, work.name);
-    },
+    settle: (driver) => driver.rename(target, work.name),
   },
   {
     name: "snapshot",
