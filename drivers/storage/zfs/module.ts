@@ -3,9 +3,13 @@ import { CommandError, type Host } from "../../host/host.ts";
 import { reasonOf } from "./output.ts";
 import { ZfsTool } from "./tool.ts";
 
+/** @see libzfs_error_init and zfs_version_print in OpenZFS */
+const moduleMissing =
+  /The ZFS modules? (?:are|is|cannot be) |Failed to initialize the libzfs library|zfs_version_kernel\(\) failed|\/dev\/zfs and \S+ are required/;
+
 /** Whether a tool failed because its kernel module is not loaded. */
 export function isModuleMissing(error: unknown): boolean {
-  return error instanceof CommandError && /The ZFS modules? (?:are|is|cannot be) /.test(error.stderr);
+  return error instanceof CommandError && moduleMissing.test(error.stderr);
 }
 
 /** @param error Why a tool failed. @returns Whether that was the module, which is loaded now. @throws {LidoError} unavailable when it cannot be. */
