@@ -1,10 +1,11 @@
 /** What the crash tests of storage have in common: their requests, and all that users can see. */
 import { chownSync, mkdirSync, readFileSync, statfsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import type { StorageVolume } from "../../api/types.ts";
 import { quotaGroup } from "../../drivers/host/btrfs_quota.ts";
 import { createHost } from "../../drivers/host/real.ts";
 import { type Daemon, projectRoot } from "../support/daemon.ts";
-import { withContent } from "../support/volume_content.ts";
+import { customVolume, withContent, withContents } from "../support/volume_content.ts";
 import { digest, Requests, type State } from "./support.ts";
 
 export class Api extends Requests {
@@ -86,18 +87,17 @@ export async function state(daemon: Daemon, api: Api): Promise<State> {
     const { space } = await api.ask("GET", `/storage-pools/${pool.name}/resources`);
     const total = pool.driver === "dir" ? "the host's" : space.total;
     found[pool.name] = JSON.stringify([pool.driver, pool.config, pool.status, total]);
-    for (const volume of await api.ask("GET", `/storage-pools/${pool.name}/volumes/custom?recursion=1`)) {
-      if (volume.name.includes("/")) continue; // a snapshot: its content is looked at below
-      const at = `${pool.name}/${volume.name}`;
-      const seen = { type: "custom", name: `default_${volume.name}` };
-      found[at] = await withContent(daemon.directory, pool, seen, async (tree) => {
-        return JSON.stringify([volume.config, digest(tree), await limitOf(pool.driver, tree)]);
-      });
-      const path = `/storage-pools/${pool.name}/volumes/custom/${volume.name}/snapshots?recursion=1`;
-      for (const { name: snapshot } of await api.ask("GET", path)) {
-        found[`${at}/${snapshot}`] = await withContent(daemon.directory, pool, { ...seen, snapshot }, digest);
+    const listed = await api.ask("GET", `/storage-pools/${pool.name}/volumes/custom?recursion=1`) as StorageVolume[];
+    const volumes = listed.map(({ name }) => customVolume(name));
+    await withContents(daemon.directory, pool, volumes, async (paths) => {
+      for (const [index, { name, config }] of listed.entries()) {
+        const path = paths[index]!;
+        const isSnapshot = volumes[index]!.snapshot !== undefined;
+        found[`${pool.name}/${name}`] = isSnapshot
+          ? digest(path)
+          : JSON.stringify([config, digest(path), await limitOf(pool.driver, path)]);
       }
-    }
+    });
   }
   return found;
 }

@@ -2,7 +2,7 @@
  * wholly undone, `lido admin check` finds nothing, and every other volume is as it was. */
 import { fastPool, fastPoolRequest } from "../support/daemon.ts";
 import { Api, fill, state, writeLater } from "./storage_api.ts";
-import { CutOff, runAll, type Scenario, startDaemon } from "./support.ts";
+import { CutOff, isFastAlone, runAll, type Scenario, startDaemon } from "./support.ts";
 
 /** The pools that are not directories. Those of LVM have volumes of a fixed size, and metadata beside them. */
 const isBlock = fastPool[0] === "lvm";
@@ -30,7 +30,7 @@ const scenarios: readonly Scenario<Api>[] = [
     },
   },
   { name: "pool create, dir", run: (api) => api.createPool("new", "dir"), reset: (api) => api.deletePool("new") },
-  ...["a", "d"].flatMap((pool): Scenario<Api>[] => [
+  ...(isFastAlone ? ["a"] : ["a", "d"]).flatMap((pool): Scenario<Api>[] => [
     { name: `create (${pool})`, run: (api) => api.create(pool, "new"), reset: (api) => api.delete(pool, "new") },
     {
       name: `delete, with a snapshot (${pool})`,

@@ -24,7 +24,10 @@ const pointsMax = 200;
 const everyNth = Number(process.env.LIDO_CRASH_EVERY ?? 1);
 /** The suite "crash-all": calls of the file system are points too, and changes may also be made and then fail, or hang. */
 const isAll = process.env.LIDO_CRASH_ALL === "1";
-const modes = isAll ? ["kill", "fail", "late", "hang", "cancel"] : ["kill", "fail", "cancel"];
+const modes = process.env.LIDO_CRASH_MODES?.split(",") ??
+  (isAll ? ["kill", "fail", "late", "hang", "cancel"] : ["kill", "fail", "cancel"]);
+/** Whether only what is on the pool that the suite is run on is cut off, where the other drivers' turn was on another machine. */
+export const isFastAlone = process.env.LIDO_CRASH_POOLS === "fast";
 
 /** Compiled as the shipped one is: it is started some hundred times, and from its sources it would take three times as long each time. */
 export const faultyDaemon = join(projectRoot, isAll ? "dist/lido-crash-all" : "dist/lido-crash");

@@ -1,7 +1,9 @@
 /** What is in a volume, whatever it is made of and whether the daemon has it mounted or not. */
-import { mkdtempSync, readFileSync, rmdirSync } from "node:fs";
+import { mkdtempSync, rmdirSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { createHost } from "../../drivers/host/real.ts";
+import { filesystemOn } from "../../drivers/storage/lvm/filesystem.ts";
 import { succeed } from "./command.ts";
 
 /** As far as a test knows it: a pool as the API shows it. */
@@ -19,7 +21,14 @@ export interface SeenVolume {
   readonly snapshot?: string;
 }
 
+/** @param name As the API has it: `volume`, or `volume/snapshot`. */
+export function customVolume(name: string): SeenVolume {
+  const [volume, snapshot] = name.split("/");
+  return { type: "custom", name: `default_${volume}`, ...(snapshot === undefined ? {} : { snapshot }) };
+}
+
 const escapeLvm = (name: string) => name.replaceAll("-", "--");
+const host = createHost();
 
 /** Hands the directory of a volume's content to `use`, mounted for as long as it takes.
  * @param directory $LIDO_DIR of the daemon. @param isWritable For a volume that nobody has mounted. */
@@ -30,35 +39,70 @@ export async function withContent<T>(
   use: (path: string) => T | Promise<T>,
   isWritable = false,
 ): Promise<T> {
-  const { type, name, snapshot } = volume;
-  const at = join(
-    directory,
-    "storage-pools",
-    pool.name,
-    snapshot === undefined ? join(type, name) : join(`${type}-snapshots`, name, snapshot),
+  return await withContents(directory, pool, [volume], ([path]) => use(path!), isWritable);
+}
+
+/** The same for several of one pool, at one time: on an emulated processor each process counts. @param use Gets their directories, in order. */
+export async function withContents<T>(
+  directory: string,
+  pool: SeenPool,
+  volumes: readonly SeenVolume[],
+  use: (paths: readonly string[]) => T | Promise<T>,
+  isWritable = false,
+): Promise<T> {
+  const mounted = new Set((await host.mounts.list()).map(({ target }) => target));
+  const places = volumes.map(({ type, name, snapshot }) =>
+    join(
+      directory,
+      "storage-pools",
+      pool.name,
+      snapshot === undefined ? join(type, name) : join(`${type}-snapshots`, name, snapshot),
+    )
   );
-  const mounted = readFileSync("/proc/self/mountinfo", "utf8").split("\n").some((line) => line.split(" ")[4] === at);
-  if (mounted || (pool.driver !== "lvm" && pool.driver !== "zfs")) return await use(at);
+  if (pool.driver !== "lvm" && pool.driver !== "zfs") return await use(places);
   await using stack = new AsyncDisposableStack();
-  const point = mkdtempSync(join(tmpdir(), "lido-content-"));
-  stack.defer(() => rmdirSync(point));
+  const away = volumes.filter((_, index) => !mounted.has(places[index]!));
+  if (pool.driver === "lvm" && away.length > 0) {
+    const names = away.map((volume) => `${pool.config["lvm.vg_name"]}/${logicalName(volume)}`);
+    await succeed(["lvchange", "--yes", "-ay", "-K", ...names]);
+    stack.defer(() => succeed(["lvchange", "--yes", "-an", ...names]).then(() => {}));
+  }
+  const paths: string[] = [];
+  for (const [index, volume] of volumes.entries()) {
+    if (!away.includes(volume)) {
+      paths.push(places[index]!);
+      continue;
+    }
+    const point = mkdtempSync(join(tmpdir(), "lido-content-"));
+    stack.defer(() => rmdirSync(point));
+    const { source, type, options } = await sourceOf(pool, volume, isWritable);
+    await host.mounts.mount(source, point, type, [isWritable ? "rw" : "ro", ...options]);
+    stack.defer(() => host.mounts.unmount(point));
+    paths.push(point);
+  }
+  return await use(paths);
+}
+
+function logicalName({ type, name, snapshot }: SeenVolume): string {
+  return `${type}_${[escapeLvm(name), ...(snapshot === undefined ? [] : [escapeLvm(snapshot)])].join("-")}`;
+}
+
+async function sourceOf(
+  pool: SeenPool,
+  volume: SeenVolume,
+  isWritable: boolean,
+): Promise<{ source: string; type: string; options: string[] }> {
+  const { type, name, snapshot } = volume;
   if (pool.driver === "zfs") {
     const dataset = `${pool.config["zfs.pool_name"]}/${type}/${name}`;
-    const source = snapshot === undefined ? dataset : `${dataset}@snapshot-${snapshot}`;
-    await succeed(["mount", "-t", "zfs", "-o", isWritable ? "rw" : "ro", source, point]);
-  } else {
-    const logical = [escapeLvm(name), ...(snapshot === undefined ? [] : [escapeLvm(snapshot)])].join("-");
-    const device = `${pool.config["lvm.vg_name"]}/${type}_${logical}`;
-    await succeed(["lvchange", "--yes", "-ay", "-K", device]);
-    stack.defer(() => succeed(["lvchange", "--yes", "-an", device]).then(() => {}));
-    const filesystem = await succeed(["blkid", "-p", "-o", "value", "-s", "TYPE", `/dev/${device}`]);
-    // A copy beside its origin has the same UUID; a log that another kernel left is replayed, except where nothing may be written.
-    const options = [isWritable ? "rw" : "ro", ...(filesystem === "xfs" ? ["nouuid"] : [])];
-    if (!isWritable && snapshot !== undefined) {
-      options.push(filesystem === "btrfs" ? "rescue=nologreplay" : filesystem === "xfs" ? "norecovery" : "noload");
-    }
-    await succeed(["mount", "-o", options.join(","), `/dev/${device}`, point]);
+    return { source: snapshot === undefined ? dataset : `${dataset}@snapshot-${snapshot}`, type: "zfs", options: [] };
   }
-  stack.defer(() => succeed(["umount", point]).then(() => {}));
-  return await use(point);
+  const source = `/dev/${pool.config["lvm.vg_name"]}/${logicalName(volume)}`;
+  const filesystem = await filesystemOn(source);
+  // A copy beside its origin has the same UUID; a log that another kernel left is replayed, except where nothing may be written.
+  const options = filesystem === "xfs" ? ["nouuid"] : [];
+  if (!isWritable && snapshot !== undefined) {
+    options.push(filesystem === "btrfs" ? "rescue=nologreplay" : filesystem === "xfs" ? "norecovery" : "noload");
+  }
+  return { source, type: filesystem, options };
 }

@@ -254,9 +254,7 @@ async function story(t: Deno.TestContext): Promise<void> {
   });
 
   await step(t, "a lost database, while a container runs: a look changes nothing, and all comes back", async () => {
-    await api.ask("DELETE", "/storage-pools/tree");
     await loseDatabase(daemon, "one", () => report("lvs", "lv_name,lv_active,vg_tags,lv_tags", group));
-    await api.makePool("tree", "dir", {});
     await api.isWhole();
   });
 
@@ -332,16 +330,15 @@ async function story(t: Deno.TestContext): Promise<void> {
     });
     await api.volume("gone", "v");
     await load("error");
-    await assert.rejects(api.volume("gone", "x"), (error: Error) => {
-      console.log(`a volume without its device: ${error.message}`);
-      return true;
-    });
-    console.log("gone:", JSON.stringify(await api.ask("GET", "/storage-pools/gone")), await run("dmsetup", "status"));
+    await assert.rejects(
+      api.volume("gone", "x"),
+      /^Error: Storage pool "gone" is unavailable: Thin pool "LXDThinPool" of volume group "[^"]+" has failed: one of its devices/,
+    );
     await api.volume("tree", "meanwhile");
     await api.delete("tree", "meanwhile");
     assert.match(await daemon.ok("storage", "list"), /gone/);
     await load(linear);
-    console.log("back:", JSON.stringify(await api.ask("GET", "/storage-pools/gone")), await run("dmsetup", "status"));
+    // The kernel has given the thin pool up: it must be activated anew.
     await comesBack("gone");
     await api.volume("gone", "y");
     await api.isWhole();

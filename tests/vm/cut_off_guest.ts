@@ -6,10 +6,11 @@ import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
+import type { StorageVolume } from "../../api/types.ts";
 import { digest, faultyDaemon, Requests } from "../crash/support.ts";
 import { succeed } from "../support/command.ts";
 import { executable, projectRoot } from "../support/daemon.ts";
-import { type SeenPool, withContent } from "../support/volume_content.ts";
+import { customVolume, type SeenPool, withContent, withContents } from "../support/volume_content.ts";
 
 const directory = "/scratch/lido";
 /** Shared with the host: what is written here is not lost with the guest. */
@@ -156,29 +157,30 @@ async function writeLater(api: Api, poolName: string, name: string): Promise<voi
 /** All that users can see, on disk and by the API; times and ids apart. */
 async function state(api: Api): Promise<State> {
   const found: State = {};
-  // An instance has its record beside its root: ids and times of its own.
-  const root = async (pool: SeenPool, type: string, name: string, snapshot?: string) =>
-    await withContent(
+  const pools = await api.pools();
+  for (const pool of pools) {
+    found[pool.name] = JSON.stringify([pool.driver, pool.config, (pool as unknown as { status: string }).status]);
+    const listed = await api.ask("GET", `/storage-pools/${pool.name}/volumes/custom?recursion=1`) as StorageVolume[];
+    const volumes = listed.map(({ name }) => customVolume(name));
+    await withContents(directory, pool, volumes, (paths) => {
+      for (const [index, { name, config }] of listed.entries()) {
+        const isSnapshot = volumes[index]!.snapshot !== undefined;
+        found[`${pool.name}/${name}`] = isSnapshot
+          ? digest(paths[index]!)
+          : JSON.stringify([config, digest(paths[index]!)]);
+      }
+    });
+  }
+  for (const { name, status, expanded_devices: devices } of await api.ask("GET", "/instances?recursion=1")) {
+    const pool = pools.find((one) => one.name === devices.root.pool)!;
+    // An instance has its record beside its root: ids and times of its own.
+    const tree = await withContent(
       directory,
       pool,
-      { type, name, snapshot },
-      (path) => digest(type === "containers" ? join(path, "rootfs") : path),
+      { type: "containers", name },
+      (path) => digest(join(path, "rootfs")),
     );
-  for (const pool of await api.pools()) {
-    found[pool.name] = JSON.stringify([pool.driver, pool.config, (pool as unknown as { status: string }).status]);
-    for (const { name, config } of await api.ask("GET", `/storage-pools/${pool.name}/volumes/custom?recursion=1`)) {
-      if (name.includes("/")) continue; // a snapshot, which is asked for below
-      found[`${pool.name}/${name}`] = JSON.stringify([config, await root(pool, "custom", `default_${name}`)]);
-      for (
-        const one of await api.ask("GET", `/storage-pools/${pool.name}/volumes/custom/${name}/snapshots?recursion=1`)
-      ) {
-        found[`${pool.name}/${name}/${one.name}`] = await root(pool, "custom", `default_${name}`, one.name);
-      }
-    }
-  }
-  const pools = new Map((await api.pools()).map((pool) => [pool.name, pool]));
-  for (const { name, status, expanded_devices: devices } of await api.ask("GET", "/instances?recursion=1")) {
-    found[name] = JSON.stringify([status, await root(pools.get(devices.root.pool)!, "containers", name)]);
+    found[name] = JSON.stringify([status, tree]);
   }
   return found;
 }

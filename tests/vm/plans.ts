@@ -84,7 +84,12 @@ const onPool = (driver: string, pool: string, other: string): Plan[] => [
     kind: "qemu",
     driver,
     words: [`tests/crash/${what}_test.ts`],
-    environment: { LIDO_TEST_POOL: pool, LIDO_CRASH_EVERY: "7" },
+    environment: {
+      LIDO_TEST_POOL: pool,
+      LIDO_CRASH_POOLS: "fast",
+      LIDO_CRASH_MODES: "kill",
+      LIDO_CRASH_EVERY: "7",
+    },
     seconds: 2400,
   })),
 ];
