@@ -221,7 +221,7 @@ async function start(options: DaemonOptions, seams: DaemonSeams): Promise<Daemon
     profiles,
     instances,
     records,
-    recover: new Recover({ database, pools, volumes, instances, paths }),
+    recover: new Recover({ database, host, pools, volumes, instances, paths }),
     trust,
     listen: () => listen(),
     https: () => server.https,

@@ -2,6 +2,7 @@ import { readdir } from "node:fs/promises";
 import { LidoError, messageOf } from "../../api/errors.ts";
 import type { FoundPool, RecoverPost, RecoverResult, RecoverVolume } from "../../api/types.ts";
 import { readBeneath } from "../../drivers/host/beneath.ts";
+import type { Host } from "../../drivers/host/host.ts";
 import type { Driver } from "../../drivers/storage/driver.ts";
 import type { Paths } from "../context.ts";
 import type { Instances } from "../instances/instances.ts";
@@ -16,6 +17,7 @@ import { type FoundInstance, type FoundVolume, type Scan, scanPool } from "./sca
 
 export interface RecoverOptions {
   readonly database: Database;
+  readonly host: Host;
   readonly pools: Pools;
   readonly volumes: Volumes;
   readonly instances: Instances;
@@ -113,6 +115,7 @@ export class Recover {
     const scan = await scanPool(driver, {
       isKnown: (volume) => volumes.find(name, volume),
       isBusy: (volume) => volumes.isBusy(name, volume),
+      isMounted: async (volume) => await this.#options.host.mounts.at(driver.path(volume)) !== undefined,
       force: post.force,
     });
     if (scan.pool && scan.pool.name !== name && asked.driver !== "") {

@@ -37,6 +37,7 @@ export interface ScanOptions {
   readonly isKnown: (volume: Volume) => boolean;
   /** An operation that is going on, or a volume that is not on disk any more, is nobody's loss. */
   readonly isBusy: (volume: Volume) => boolean;
+  readonly isMounted: (volume: Volume) => Promise<boolean>;
   readonly force: boolean;
 }
 
@@ -58,8 +59,11 @@ export async function scanPool(driver: Driver, options: ScanOptions): Promise<Sc
       if (cutOff.whole !== undefined && !options.force) {
         throw refuse(`it was cut off: ${cutOff.whole}; "--force" recovers what is there`);
       }
-      if (volume.type === "container") instances.push(await readInstance(driver, store, volume, names, cutOff));
-      else volumes.push(readVolume(store, volume, names, cutOff));
+      if (volume.type === "container") {
+        // One that runs, or did when the database was lost, has it mounted.
+        const isMounted = await options.isMounted(volume);
+        instances.push(await readInstance(driver, store, volume, { names, cutOff, isMounted }));
+      } else volumes.push(readVolume(store, volume, names, cutOff));
     } catch (error) {
       problems.push(`${volume.type} "${volume.name}": ${messageOf(error)}`);
     }
@@ -99,16 +103,19 @@ async function readInstance(
   driver: Driver,
   store: RecordStore,
   volume: Volume,
-  present: readonly string[],
-  cutOff: CutOff,
+  { names: present, cutOff, isMounted }: {
+    readonly names: readonly string[];
+    readonly cutOff: CutOff;
+    readonly isMounted: boolean;
+  },
 ): Promise<FoundInstance> {
   const [name, project] = splitName(volume.name, "default");
-  await driver.mount(volume);
+  if (!isMounted) await driver.mount(volume);
   let text: string | undefined;
   try {
     text = store.readBackup(directoryOf(volume));
   } finally {
-    await driver.unmount(volume).catch(() => {}); // a running container holds it
+    if (!isMounted) await driver.unmount(volume);
   }
   if (text === undefined) {
     throw refuse("it has no backup.yaml: its making or its deletion was cut off, or somebody took the file away");

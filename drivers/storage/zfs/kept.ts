@@ -13,6 +13,7 @@ export class Kept {
   readonly #top: string;
   /** Snapshots that a copy has made and not cloned from yet: nobody's, but not to be reaped. */
   readonly #busy = new Set<string>();
+  #turn: Promise<unknown> = Promise.resolve();
 
   constructor(tool: ZfsTool, top: string) {
     this.#tool = tool;
@@ -20,7 +21,31 @@ export class Kept {
   }
 
   /** Takes a volume with its snapshots away, and what was only kept for it. Two processes, however many snapshots it has. */
-  async deleteVolume(volume: Volume): Promise<void> {
+  deleteVolume(volume: Volume): Promise<void> {
+    return this.#inTurn(() => this.#deleteVolume(volume));
+  }
+
+  /** Moves a volume to where it waits for the end of its clones. */
+  keep(volume: Volume): Promise<void> {
+    return this.#inTurn(() => this.#keep(volume));
+  }
+
+  deleteSnapshot(snapshot: Volume): Promise<void> {
+    return this.#inTurn(async () => {
+      const name = names.snapshot(this.#top, snapshot);
+      if (await this.#tool.destroy(name)) return;
+      await this.#tool.rename(name, `${names.datasetOf(name)}@deleted-${randomUUID()}`);
+    });
+  }
+
+  /** One after the other: whether there are clones is looked at first, and a clone that goes meanwhile would leave what was kept for it to nobody. */
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const turn = this.#turn.then(work);
+    this.#turn = turn.catch(() => {});
+    return turn;
+  }
+
+  async #deleteVolume(volume: Volume): Promise<void> {
     const dataset = names.dataset(this.#top, volume);
     const found = await this.#tool.list(dataset);
     // An earlier call may have been cut off after that.
@@ -30,20 +55,13 @@ export class Kept {
       return await this.reap(all);
     }
     if (found.some(({ clones }) => clones.length > 0) || !await this.#tool.destroy(dataset)) {
-      return await this.keep(volume);
+      return await this.#keep(volume);
     }
     await this.#reapOrigin(found.find(({ name }) => name === dataset)?.origin);
   }
 
-  /** Moves a volume to where it waits for the end of its clones. */
-  async keep(volume: Volume): Promise<void> {
+  async #keep(volume: Volume): Promise<void> {
     await this.#tool.rename(names.dataset(this.#top, volume), names.kept(this.#top, volume, randomUUID()));
-  }
-
-  async deleteSnapshot(snapshot: Volume): Promise<void> {
-    const name = names.snapshot(this.#top, snapshot);
-    if (await this.#tool.destroy(name)) return;
-    await this.#tool.rename(name, `${names.datasetOf(name)}@deleted-${randomUUID()}`);
   }
 
   /** Runs `work` with a snapshot of `dataset` at this moment, which goes with its last clone, or at once when it has none. */

@@ -99,6 +99,22 @@ Deno.test("a volume that others were cloned from is kept, also by two", async ()
   });
 });
 
+Deno.test("volumes that are deleted at once go one after the other: each sees what the other has left", async () => {
+  const datasets = "p/custom/default_v\t-\t-\np/custom/default_w\tp/custom/default_v@copy-1\t-";
+  const failures = { "zfs destroy -r p/custom/default_v": { code: 1, stderr: "filesystem has dependent clones" } };
+  await withDriver({ datasets, failures }, async ({ driver, ran }) => {
+    await Promise.all([driver.delete(volume), driver.delete(other)]);
+    assert.deepEqual(ran().map((line) => line.replace(/ -Hp .*clones/, "")), [
+      "zfs list p/custom/default_v",
+      "zfs destroy -r p/custom/default_v",
+      "zfs rename p/custom/default_v p/deleted/custom/UUID",
+      "zfs list p/custom/default_w",
+      "zfs destroy -r p/custom/default_w",
+      "zfs destroy p/custom/default_v@copy-1",
+    ]);
+  });
+});
+
 Deno.test("with the last clone goes what was kept for it, over all generations", async () => {
   const [first, second] = ["0b0e1b3c-1111-4222-8333-444455556666", "1b0e1b3c-1111-4222-8333-444455556666"];
   const datasets = [
