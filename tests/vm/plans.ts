@@ -41,7 +41,7 @@ const story = (driver: string): Plan => ({
   driver,
   words: system([`${driver}_test`]),
   environment: {},
-  seconds: 350,
+  seconds: 400,
 });
 
 /** From nothing to two containers that share a volume, by the README's first command. */
@@ -51,15 +51,15 @@ const quickstart = (what: string, driver: string, pool: string): Plan => ({
   driver,
   words: system(["quickstart_test"]),
   environment: { LIDO_TEST_POOLS: pool },
-  seconds: 480,
+  seconds: 120,
 });
 
 /** Suites that take the pool they run on from outside; seconds that they take on an emulated processor. */
 const poolSuites: readonly (readonly [name: string, files: readonly string[], seconds: number])[] = [
-  ["facets and bad input", ["facets_test", "bad_input_test", "daemon_test"], 1200],
-  ["sharing", ["sharing_test"], 1200],
-  ["exec", ["exec_test", "exec_hostile_test"], 1200],
-  ["exec of clients", ["exec_client_test", "exec_sessions_test"], 1200],
+  ["facets and bad input", ["facets_test", "bad_input_test", "daemon_test"], 450],
+  ["sharing", ["sharing_test"], 350],
+  ["exec", ["exec_test", "exec_hostile_test"], 300],
+  ["exec of clients", ["exec_client_test", "exec_sessions_test"], 250],
 ];
 
 /** @param other Of the other driver that no host but the guest has. */
