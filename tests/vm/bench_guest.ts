@@ -34,7 +34,9 @@ class Target extends Requests {
   }
 
   async furnish(device: string): Promise<void> {
-    await this.ask("POST", "/storage-pools", { name: "p", driver, config: { source: device } });
+    // Groups and ZFS pools are the host's: each has its own.
+    const config = { source: device, [driver === "zfs" ? "zfs.pool_name" : "lvm.vg_name"]: `bench-${this.name}` };
+    await this.ask("POST", "/storage-pools", { name: "p", driver, config });
     await this.ask("POST", "/images", readFileSync(join(projectRoot, "dist/busybox.tar.xz")), {
       "content-type": "application/octet-stream",
     });
