@@ -41,5 +41,8 @@ export async function loseDatabase(daemon: Daemon, pool: string, look: () => Pro
   await daemon.ok("restart", "-f", "c1");
   assert.equal(await daemon.ok("exec", "c1", "--", "cat", "/mnt/file", "/root/own"), "text\nown");
   await daemon.ok("delete", "-f", "c1");
+  // Its file is known again, to be taken away.
+  await daemon.ok("image", "import", await busyboxImage(), "--alias", "bb");
+  await daemon.ok("image", "delete", "bb");
   await daemon.ok("storage", "volume", "delete", pool, "kept");
 }
