@@ -88,7 +88,7 @@ const onPool = (driver: string, pool: string, other: string): Plan[] => [
       LIDO_TEST_POOL: pool,
       LIDO_CRASH_POOLS: "fast",
       LIDO_CRASH_MODES: "kill",
-      LIDO_CRASH_EVERY: "7",
+      LIDO_CRASH_EVERY: "9",
     },
     seconds: 2400,
   })),
