@@ -72,7 +72,7 @@ export class Requests {
     const answer = await this.raw.ask(method, `/1.0${path}`, body, headers);
     if (answer.status >= 400) throw new Error(`${method} ${path}: ${answer.body.error}`);
     if (answer.status !== 202) return answer.body.metadata;
-    const operation = await this.raw.wait(answer.body.metadata.id);
+    const operation = await this.raw.end(answer.body.metadata.id);
     if (operation.status_code !== 200) throw new Error(`${method} ${path}: ${operation.err}`);
   }
 }

@@ -77,6 +77,16 @@ export class RawClient {
   async wait(id: string): Promise<any> {
     return (await this.ask("GET", `/1.0/operations/${id}/wait?timeout=30`)).body.metadata;
   }
+
+  /** The operation when it has ended, however long that takes: a wait has a limit. */
+  // deno-lint-ignore no-explicit-any
+  async end(id: string): Promise<any> {
+    const running = 103;
+    for (;;) {
+      const operation = await this.wait(id);
+      if (operation.status_code !== running) return operation;
+    }
+  }
 }
 
 export interface RawExec {

@@ -17,12 +17,8 @@ export class StorageRequests {
     const answer = await this.raw.ask(method, `/1.0${path}`, body);
     if (answer.status >= 400) throw new Error(answer.body.error);
     if (answer.status !== 202) return answer.body.metadata;
-    for (;;) {
-      const operation = await this.raw.wait(answer.body.metadata.id);
-      if (operation.status_code === 103) continue; // still running: the wait has a limit
-      if (operation.status_code !== 200) throw new Error(operation.err);
-      return;
-    }
+    const operation = await this.raw.end(answer.body.metadata.id);
+    if (operation.status_code !== 200) throw new Error(operation.err);
   }
 
   makePool(name: string, driver: string, config: object) {

@@ -1,5 +1,5 @@
 /** The guest's half of tests/vm/bench.ts: lido and LXD in turn, over the API of both, on a disk of their own each.
- *   bench_guest.ts lvm|zfs [ROUNDS] */
+ *   bench_guest.ts lvm|zfs [ROUNDS] [CASE...] */
 import { spawn } from "node:child_process";
 import { mkdirSync, openSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -9,7 +9,7 @@ import { succeed } from "../support/command.ts";
 import { executable, projectRoot } from "../support/daemon.ts";
 import { withContent } from "../support/volume_content.ts";
 
-const [driver = "lvm", rounds = "7"] = process.argv.slice(2);
+const [driver = "lvm", rounds = "7", ...wanted] = process.argv.slice(2);
 
 class Target extends Requests {
   readonly name: string;
@@ -161,7 +161,7 @@ console.log(`${driver}, medians of ${rounds} rounds in turn, in ms; processes st
 console.log(
   "".padEnd(18) + ["lido", "LXD", "lido/LXD", "processes", "LXD's"].map((head) => head.padStart(10)).join(""),
 );
-for (const one of cases) {
+for (const one of cases.filter(({ name }) => wanted.length === 0 || wanted.includes(name))) {
   const found: [number[], number[]] = [[], []];
   for (let round = -1; round < Number(rounds); round++) {
     for (const [index, target] of [lido, lxd].entries()) {
