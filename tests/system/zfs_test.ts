@@ -161,6 +161,7 @@ async function story(t: Deno.TestContext): Promise<void> {
     assert.match(await daemon.ok("storage", "info", "mirror"), /DEGRADED/);
     await api.volume("mirror", "while-degraded");
     await run("zpool", "online", mirror, a);
+    await run("zpool", "wait", "-t", "resilver", mirror);
     await run("zpool", "scrub", "-w", mirror);
     assert.match(await daemon.ok("storage", "info", "mirror"), /ONLINE; scrub repaired .* with 0 errors/);
     // A pool that nobody has imported is imported at the start.
