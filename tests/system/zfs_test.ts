@@ -404,7 +404,7 @@ async function story(t: Deno.TestContext): Promise<void> {
     const look = () => zfs("get", "-H", "-r", "-t", "filesystem,snapshot", "lido:pool,origin,mounted", one);
     await zfs("inherit", "lido:pool", one);
     await loseDatabase(daemon, "one", look);
-    assert.match(await zfs("get", "-H", "-o", "value", "lido:pool", one), /^contents \//);
+    assert.match(await zfs("get", "-H", "-o", "value", "lido:pool", one), /^zpool \//);
     await api.isWhole();
   });
 }

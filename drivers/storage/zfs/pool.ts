@@ -91,8 +91,9 @@ export async function openPool(host: Host, pool: Pool, { isLook = false }: OpenO
   const owner = await findOwner(host, tool, pool);
   const found = await tool.list(top);
   if (!isLook) {
-    // Made by LXD, or before the directory was moved: what is in it is ours now.
-    if (owner.root !== pool.root) await tool.set(top, ownerProperties(pool, owner.made ?? "contents"));
+    // Made by LXD, or before the directory was moved: what is in it is ours now, and all of it when its file is.
+    const made = owner.made ?? (sourceOf(pool).is === "file" ? "zpool" : "contents");
+    if (owner.root !== pool.root) await tool.set(top, ownerProperties(pool, made));
     await makeInitial(tool, top, owner.made, found);
   }
   await mkdir(pool.root, { recursive: true, mode: 0o711 });
