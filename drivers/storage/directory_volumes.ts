@@ -1,8 +1,7 @@
 import { chmod, chown, lstat, mkdir, rename, rmdir } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import type { Host } from "../host/host.ts";
-import { type CreateOptions, InUse, type Pool, type Volume } from "./driver.ts";
-import { describe, directoryOf, snapshotsDirectory, volumeModeDefault } from "./layout.ts";
+import type { CreateOptions, Pool, Volume } from "./driver.ts";
+import { directoryOf, snapshotsDirectory, volumeModeDefault } from "./layout.ts";
 
 /** What drivers have in common whose volumes are directories of one mounted tree (dir, btrfs). */
 
@@ -40,26 +39,4 @@ export async function renameVolume(pool: Pool, volume: Volume, name: string): Pr
   const from = join(pool.root, snapshotsDirectory(volume));
   if (await pathExists(from)) await rename(from, join(pool.root, snapshotsDirectory(target)));
   if (await pathExists(pathOf(pool, volume))) await rename(pathOf(pool, volume), pathOf(pool, target));
-}
-
-/** Unmounts what is below a pool's root, the innermost first. @param type Of filesystem; any when absent. */
-export async function unmountBelow(host: Host, root: string, type?: string): Promise<void> {
-  for (const one of (await host.mounts.list()).toReversed()) {
-    if (one.target.startsWith(`${root}/`) && (type === undefined || one.type === type)) {
-      await host.mounts.unmount(one.target);
-    }
-  }
-}
-
-/** @param sources What mountinfo names as the source of the volume and its snapshots. @throws {InUse} When one is mounted outside of the pool. */
-export async function refuseMountedElsewhere(
-  host: Host,
-  { root }: Pick<Pool, "root">,
-  volume: Volume,
-  isSource: (source: string) => boolean,
-): Promise<void> {
-  const found = (await host.mounts.list()).find(({ source, target }) =>
-    isSource(source) && !target.startsWith(`${root}/`)
-  );
-  if (found) throw new InUse(describe(volume), `it is mounted at "${found.target}"`);
 }

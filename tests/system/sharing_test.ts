@@ -200,24 +200,28 @@ for (const place of sharingPlaces) {
         },
       );
 
-      await t.step("a quota changes while the container runs", async () => {
-        if (place.driver === "dir") return; // its quotas have a suite of their own
-        const write = (mebibytes: number) =>
-          world.sh("c1", `dd if=/dev/urandom of=/root/big bs=1M count=${mebibytes} 2>&1 && rm /root/big`);
-        if (place.driver === "lvm") {
-          const shrink = ["config", "device", "override", "c1", "root", "size=100MiB"];
-          await daemon.fails(shrink, /Cannot shrink .*: In use/);
-          await assert.rejects(write(350), /No space left on device/);
+      const isDir = place.driver === "dir";
+      await t.step({
+        name: `a quota changes while the container runs${isDir ? ": quotas of dir have a suite of their own" : ""}`,
+        ignore: isDir,
+        fn: async () => {
+          const write = (mebibytes: number) =>
+            world.sh("c1", `dd if=/dev/urandom of=/root/big bs=1M count=${mebibytes} 2>&1 && rm /root/big`);
+          if (place.driver === "lvm") {
+            const shrink = ["config", "device", "override", "c1", "root", "size=100MiB"];
+            await daemon.fails(shrink, /Cannot shrink .*: In use/);
+            await assert.rejects(write(350), /No space left on device/);
+            await world.sh("c1", "rm /root/big");
+            await world.ok("config", "device", "override", "c1", "root", "size=500MiB");
+            await write(350);
+            return;
+          }
+          await world.ok("config", "device", "override", "c1", "root", "size=100MiB");
+          await assert.rejects(write(150), /quota/i);
           await world.sh("c1", "rm /root/big");
-          await world.ok("config", "device", "override", "c1", "root", "size=500MiB");
-          await write(350);
-          return;
-        }
-        await world.ok("config", "device", "override", "c1", "root", "size=100MiB");
-        await assert.rejects(write(150), /quota/i);
-        await world.sh("c1", "rm /root/big");
-        await world.ok("config", "device", "set", "c1", "root", "size=300MiB");
-        await write(150);
+          await world.ok("config", "device", "set", "c1", "root", "size=300MiB");
+          await write(150);
+        },
       });
 
       await t.step("who keeps a volume busy is named; lazily it goes all the same", async () => {

@@ -149,6 +149,13 @@ async function processes(target: Target, one: Case): Promise<number> {
   return readFileSync(file, "utf8").split("\n").filter((line) => /execve\(.*\) = 0/.test(line)).length;
 }
 
+const chosen = cases.filter(({ name }) => wanted.length === 0 || wanted.includes(name));
+const unknown = wanted.filter((name) => !cases.some((one) => one.name === name));
+if (unknown.length > 0) {
+  console.error(`Error: Unknown case "${unknown[0]}": ${cases.map(({ name }) => name).join(", ")} are allowed`);
+  process.exit(2);
+}
+
 const median = (values: number[]) => values.sort((left, right) => left - right)[Math.floor(values.length / 2)]!;
 
 const lido = new Target("lido");
@@ -161,7 +168,7 @@ console.log(`${driver}, medians of ${rounds} rounds in turn, in ms; processes st
 console.log(
   "".padEnd(18) + ["lido", "LXD", "lido/LXD", "processes", "LXD's"].map((head) => head.padStart(10)).join(""),
 );
-for (const one of cases.filter(({ name }) => wanted.length === 0 || wanted.includes(name))) {
+for (const one of chosen) {
   const found: [number[], number[]] = [[], []];
   for (let round = -1; round < Number(rounds); round++) {
     for (const [index, target] of [lido, lxd].entries()) {

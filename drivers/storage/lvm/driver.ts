@@ -3,7 +3,7 @@ import { dirname } from "node:path";
 import { LidoError } from "../../../api/errors.ts";
 import { parseSizeBytes } from "../../../api/size.ts";
 import { CommandError, type Host } from "../../host/host.ts";
-import { pathOf, refuseMountedElsewhere, setOwner, unmountBelow } from "../directory_volumes.ts";
+import { pathOf, setOwner } from "../directory_volumes.ts";
 import type { CreateOptions, Driver, Facets, Health, Leftover, Pool, Resize, Resources, Volume } from "../driver.ts";
 import { filesystemDefault, filesystemOn, Filesystems, type FilesystemType, snapshotOptions } from "./filesystem.ts";
 import {
@@ -20,6 +20,7 @@ import {
   volumeOf,
 } from "./layout.ts";
 import { flush } from "../tree.ts";
+import { refuseMountedElsewhere, unmountBelow } from "../volume_mounts.ts";
 import { LvmClone } from "./clone.ts";
 import { LvmSnapshots } from "./snapshots.ts";
 import { healthOf, refuseFull, type ThinStatus, thinStatus } from "./thin_status.ts";

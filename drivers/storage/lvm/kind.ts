@@ -4,10 +4,10 @@ import { isAbsolute } from "node:path";
 import { LidoError, messageOf } from "../../../api/errors.ts";
 import { parseSizeBytes } from "../../../api/size.ts";
 import { deviceBytes, refuseFilled, wipeDevice } from "../block_device.ts";
-import { unmountBelow } from "../directory_volumes.ts";
 import type { Driver, DriverKind, Pool, Volume } from "../driver.ts";
 import { anyText, boolean, integer, isTrue, size, words } from "../keys.ts";
 import { makeDirectories } from "../layout.ts";
+import { unmountBelow } from "../volume_mounts.ts";
 import {
   attachLoopFile,
   defaultSize,

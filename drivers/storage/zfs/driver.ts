@@ -1,5 +1,6 @@
 import type { Host } from "../../host/host.ts";
-import { refuseMountedElsewhere, setOwner, unmountBelow } from "../directory_volumes.ts";
+import { setOwner } from "../directory_volumes.ts";
+import { refuseMountedElsewhere, unmountBelow } from "../volume_mounts.ts";
 import type {
   CreateOptions,
   Driver,

@@ -3,12 +3,12 @@ import { dirname, join } from "node:path";
 import { LidoError } from "../../../api/errors.ts";
 import { CommandError, type Host } from "../../host/host.ts";
 import { wipeDevice } from "../block_device.ts";
-import { unmountBelow } from "../directory_volumes.ts";
 import type { Driver, OpenOptions, Pool, Resize } from "../driver.ts";
 import { isTrue } from "../keys.ts";
 import { makeDirectories, temporaryPrefix } from "../layout.ts";
 import { growFile, makeLoopFile, refuseShrink, removeLoopFile } from "../loop_file.ts";
 import { removeTree } from "../tree.ts";
+import { unmountBelow } from "../volume_mounts.ts";
 import { ZfsDriver } from "./driver.ts";
 import { initialDatasets, names } from "./layout.ts";
 import { isModuleMissing, loadModule } from "./module.ts";
@@ -99,7 +99,8 @@ export async function openPool(host: Host, pool: Pool, { isLook = false }: OpenO
   await mkdir(pool.root, { recursive: true, mode: 0o711 });
   await makeDirectories(pool.root);
   const driver = new ZfsDriver(host, pool, tool, {
-    idmappedMounts: found.some(({ name }) => name === `${top}/custom`) || !isLook ? await canIdmap(host, pool) : false,
+    // A dataset to try it on may be missing in what is only looked at.
+    idmappedMounts: (!isLook || found.some(({ name }) => name === `${top}/custom`)) && await canIdmap(host, pool),
     ...(sourceOf(pool).is === "file" ? { resize: resize(tool, pool) } : {}),
   });
   if (!isLook) await driver.clean(found);
