@@ -33,7 +33,7 @@ import { Sharing } from "./sharing.ts";
 import { progressOf } from "./shift_progress.ts";
 import { expiryOf, InstanceSnapshots } from "./snapshots.ts";
 import { type Settings, type UpdateOptions, Updates } from "./update.ts";
-import { type InstanceSnapshotView, instanceView, snapshotView, stateView } from "./view.ts";
+import { type InstanceSnapshotView, instanceView, type Phase, snapshotView, stateView } from "./view.ts";
 
 /** What a command needs to know of the container it is started in. */
 export interface ExecTarget {
@@ -99,9 +99,7 @@ export class Instances {
   list(): Instance[] {
     const records = this.#records.list();
     const expanded = this.#records.expandAll(records);
-    return records.map((record, index) =>
-      instanceView(record, expanded[index]!, this.#services.runtime.get(record.name))
-    );
+    return records.map((record, index) => instanceView(record, expanded[index]!, this.#phase(record.name)));
   }
 
   /** Every instance with its state and snapshots: `recursion=2`. */
@@ -112,7 +110,7 @@ export class Instances {
   /** @throws {LidoError} not_found. */
   get(name: string): Instance {
     const record = this.#records.get(name);
-    return instanceView(record, this.#records.expand(record), this.#services.runtime.get(name));
+    return instanceView(record, this.#records.expand(record), this.#phase(name));
   }
 
   async getFull(name: string): Promise<InstanceFull> {
@@ -127,7 +125,8 @@ export class Instances {
 
   async state(name: string): Promise<InstanceState> {
     const record = this.#records.get(name);
-    return await stateView(this.#services.runtime, name, await this.#rootfs.usage(record));
+    const disk = await this.#rootfs.usage(record);
+    return await stateView(this.#services.runtime, { name, disk, phase: () => this.#phase(name) });
   }
 
   create(post: InstancesPost): Operation {
@@ -156,7 +155,7 @@ export class Instances {
         const failures: string[] = [];
         await Promise.all(names.map(async (name) => {
           try {
-            using _lock = this.#locks.acquire(name, put.action);
+            using _lock = await this.#locks.acquire(name, put.action);
             await this.#changeState(name, put, operation);
           } catch (error) {
             failures.push(` - Instance: ${name}: ${messageOf(error)}`);
@@ -198,7 +197,7 @@ export class Instances {
       if (this.#services.runtime.get(name)) {
         throw new LidoError("bad_request", "Renaming of running container not allowed");
       }
-      using _target = this.#locks.acquire(to, "rename");
+      using _target = await this.#locks.acquire(to, "rename");
       await this.#renames.rename(name, to);
     });
   }
@@ -324,7 +323,7 @@ export class Instances {
    * @returns What is not as it was. @throws {LidoError} conflict for a name that is taken; bad_request. */
   async recover(lost: Lost, pool: string, insertVolume: () => void): Promise<string[]> {
     const { name } = lost.instance;
-    using _lock = this.#locks.acquire(name, "create");
+    using _lock = await this.#locks.acquire(name, "create");
     const ranges = await this.#maps.ranges();
     const { notes, ...checked } = adoptable(lost, pool, this.#records);
     const running = this.#services.runtime.get(name);
@@ -448,6 +447,11 @@ export class Instances {
     }
   }
 
+  #phase(name: string): Phase {
+    const running = this.#services.runtime.get(name);
+    return running?.status ?? (this.#locks.action(name) === "stop" ? "ending" : "stopped");
+  }
+
   #wants(name: string, action: StateAction): boolean {
     const status = this.#services.runtime.get(name)?.status;
     if (action === "start") return status === undefined;
@@ -478,7 +482,7 @@ export class Instances {
       resources: { instances: [`/1.0/instances/${name}`], containers: [`/1.0/containers/${name}`] },
       ...options,
       run: async (operation) => {
-        using _lock = this.#locks.acquire(name, action);
+        using _lock = await this.#locks.acquire(name, action);
         await run(operation);
       },
     });

@@ -8,20 +8,25 @@ import type { Expanded, InstanceRecord, SnapshotRecord } from "./records.ts";
 const noTime = "0001-01-01T00:00:00Z";
 const unixZero = "1970-01-01T00:00:00Z";
 
-export function statusOf(running: RunningContainer | undefined): { status: string; status_code: number } {
-  const code: StatusCode = running ? (running.status === "frozen" ? 110 : 103) : 102;
+/** "ending": no process of it is left, but its mounts are; as LXD, it runs until they are taken away. */
+export type Phase = RunningContainer["status"] | "ending" | "stopped";
+
+const codes: Readonly<Record<Phase, StatusCode>> = { running: 103, frozen: 110, ending: 103, stopped: 102 };
+
+function statusOf(phase: Phase): { status: string; status_code: number } {
+  const code = codes[phase];
   return { status: statusCodes[code], status_code: code };
 }
 
 export function instanceView(
   record: InstanceRecord,
   expanded: Expanded,
-  running: RunningContainer | undefined,
+  phase: Phase,
 ): Instance {
   return {
     name: record.name,
     description: record.description,
-    ...statusOf(running),
+    ...statusOf(phase),
     type: "container",
     architecture: record.architecture,
     config: record.config,
@@ -64,15 +69,14 @@ export function snapshotView(
   };
 }
 
-/** What an instance uses now. @param disk Bytes of its root disk where the pool can tell. */
+/** What an instance uses now. @param of.disk Bytes of its root disk where the pool can tell. */
 export async function stateView(
   runtime: Runtime,
-  name: string,
-  disk: InstanceState["disk"],
+  { name, disk, phase }: { name: string; disk: InstanceState["disk"]; phase: () => Phase },
 ): Promise<InstanceState> {
   const running = runtime.get(name);
   const stopped: InstanceState = {
-    ...statusOf(running),
+    ...statusOf(phase()),
     pid: 0,
     processes: 0,
     cpu: { usage: 0 },
@@ -83,7 +87,7 @@ export async function stateView(
   if (!running) return stopped;
   const [usage, loopback] = await Promise.all([runtime.usage(name).catch(() => undefined), loopbackOf(running.pid)]);
   // It ended while we looked.
-  if (!usage) return { ...stopped, ...statusOf(runtime.get(name)) };
+  if (!usage) return { ...stopped, ...statusOf(phase()) };
   return {
     ...stopped,
     pid: running.pid,

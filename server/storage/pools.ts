@@ -98,6 +98,7 @@ export class Pools {
   /** Opens every pool. One that cannot be opened does not stop the others; it is tried again. */
   async start(): Promise<void> {
     await this.#openAll();
+    this.#retriedAt = Date.now();
     this.#retry = setInterval(() => this.#retryNow(), retryEveryMs);
     this.#retry.unref();
   }

@@ -141,6 +141,22 @@ Deno.test("a clean stop that is not followed times out, and a container that end
   assert.equal(world.instances.get("c1").config["volatile.last_state.power"], "STOPPED");
 });
 
+Deno.test("a container that has just ended runs until it is tidied up; what the user asks for meanwhile waits for that", async () => {
+  await using world = await makeWorld();
+  await world.create("c1");
+  await start(world, "c1");
+  for (let round = 0; round < 2; round++) {
+    world.runtime.end("c1");
+    assert.equal(world.instances.get("c1").status, "Running");
+    assert.equal((await world.instances.getFull("c1")).state!.status, "Running");
+    await start(world, "c1");
+    assert.equal(world.runtime.get("c1")!.status, "running");
+  }
+  world.runtime.end("c1");
+  await world.done(world.instances.delete("c1"));
+  assert.deepEqual(world.instances.names(), []);
+});
+
 Deno.test("a reboot from inside starts the container again; an ephemeral one goes when it ends, not when it restarts", async () => {
   await using world = await makeWorld();
   await world.create("c1", { ephemeral: true });
