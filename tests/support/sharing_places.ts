@@ -1,5 +1,5 @@
 /** The pools that sharing is tried on. $LIDO_SHARING_POOLS adds more, as JSON of the same shape: a guest that has LVM and ZFS. */
-import { mkdirSync } from "node:fs";
+import { mkdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { succeed } from "./command.ts";
 import type { Daemon } from "./daemon.ts";
@@ -35,6 +35,12 @@ export const fallbackPlace: SharingPlace = {
   format: ["mkfs.ext4", "-q", "-F"],
   isOverlaid: true,
 };
+
+/** ZFS has them since 2.2. */
+export function hasIdmappedMounts({ driver, isOverlaid }: SharingPlace): boolean {
+  if (driver === "zfs") return !/^(0|2\.[01])\./.test(readFileSync("/sys/module/zfs/version", "utf8"));
+  return !isOverlaid;
+}
 
 /** Makes the pool "pool" there. @returns What takes its filesystem away again, after the daemon's end. */
 export async function makePool(daemon: Daemon, place: SharingPlace): Promise<AsyncDisposable> {

@@ -5,7 +5,13 @@ import { join } from "node:path";
 import { succeed } from "../support/command.ts";
 import { Daemon } from "../support/daemon.ts";
 import { busyboxImage } from "../support/image.ts";
-import { fallbackPlace, makePool, type SharingPlace, sharingPlaces } from "../support/sharing_places.ts";
+import {
+  fallbackPlace,
+  hasIdmappedMounts,
+  makePool,
+  type SharingPlace,
+  sharingPlaces,
+} from "../support/sharing_places.ts";
 import { type SeenPool, withContent } from "../support/volume_content.ts";
 
 interface Instance {
@@ -93,6 +99,93 @@ async function plant(rootfs: string): Promise<void> {
 }
 
 const seenInside = "cd /root; stat -c '%n %u %g %a %h' suid able listed inherits mine link outside | sort";
+const unspoilt = /^able 0 0 755 1\n[^]*mine 1000 1000 644 2\n[^]*suid 0 0 6755 1$/;
+const mapChanges = ["security.idmap.isolated=true", "security.privileged=true", "security.privileged=false"];
+
+/** Steps for a pool that has idmapped mounts; "c1" is isolated from "c3", "c2" is made a privileged one. */
+async function shownToEach(t: Deno.TestContext, world: World): Promise<void> {
+  await t.step("shifted: three containers with three maps write, and each sees its own root as owner", async () => {
+    await world.ok("storage", "volume", "create", "pool", "all", "security.shifted=true");
+    await world.ok("stop", "-f", "c2");
+    await world.ok("config", "set", "c2", "security.privileged=true");
+    await world.ok("start", "c2");
+    const names = ["c1", "c2", "c3"];
+    const maps = await Promise.all(names.map((name) => world.sh(name, "cat /proc/self/uid_map")));
+    assert.equal(new Set(maps).size, 3);
+    for (const name of names) await world.ok("storage", "volume", "attach", "pool", "all", name, "/srv");
+    for (const name of names) {
+      await world.sh(name, `touch /srv/${name}; touch /srv/u-${name}; chown 7:8 /srv/u-${name}`);
+    }
+    const expected = names.flatMap((name) => [`/srv/${name} 0 0`, `/srv/u-${name} 7 8`]).sort().join("\n");
+    for (const name of names) {
+      assert.equal(await world.sh(name, "stat -c '%n %u %g' /srv/[cu]* | sort"), expected);
+    }
+    assert.equal(await succeed(["stat", "-c", "%u", join(world.volume("all"), "c3")]), "0");
+    await world.fails(
+      ["storage", "volume", "set", "pool", "all", "security.shifted=false"],
+      "Cannot modify shifting with running instances using the volume",
+    );
+    for (const name of names) await world.ok("storage", "volume", "detach", "pool", "all", name);
+  });
+
+  await t.step(
+    "what a map's change could spoil is as it was: unprivileged, isolated, privileged and back",
+    async () => {
+      await world.ok("init", "bb", "c4");
+      await world.within("containers", "c4", (path) => plant(join(path, "rootfs")));
+      await world.ok("start", "c4");
+      const seen = await world.sh("c4", seenInside);
+      assert.match(seen, unspoilt);
+      for (const key of mapChanges) {
+        await world.ok("config", "set", "c4", key);
+        await world.ok("restart", "-f", "c4");
+        assert.equal(await world.sh("c4", seenInside), seen, key);
+      }
+      await world.within("containers", "c4", async (path) => {
+        assert.match(await succeed(["getcap", "-n", join(path, "rootfs/root/able")]), /cap_net_raw=ep$/);
+      });
+      await world.ok("delete", "-f", "c4");
+    },
+  );
+}
+
+/** Steps for a pool without idmapped mounts: an overlay, ZFS before 2.2. "c1" runs there. */
+async function changedOnDisk(t: Deno.TestContext, world: World): Promise<void> {
+  await t.step("a shifted volume is refused with LXD's text", async () => {
+    await world.ok("storage", "volume", "create", "pool", "all", "security.shifted=true");
+    await world.fails(
+      ["storage", "volume", "attach", "pool", "all", "c1", "data", "/data"],
+      'Failed to start device "data": Required idmapping abilities not available',
+    );
+    await world.ok("storage", "volume", "unset", "pool", "all", "security.shifted");
+  });
+
+  await t.step("setuid, capabilities, ACLs and links survive every change of the map", async () => {
+    await world.ok("init", "bb", "c4");
+    await world.within("containers", "c4", (path) => plant(join(path, "rootfs")));
+    await world.ok("start", "c4");
+    const seen = await world.sh("c4", seenInside);
+    const at = (name: string) => join(world.daemon.directory, "storage-pools/pool/containers/c4/rootfs/root", name);
+    assert.match(seen, unspoilt);
+    for (const key of mapChanges) {
+      await world.ok("config", "set", "c4", key);
+      await world.ok("restart", "-f", "c4");
+      assert.equal(await world.sh("c4", seenInside), seen, key);
+      const map = JSON.parse((await world.instance("c4")).config["volatile.idmap.current"]!);
+      const base: number = map[0]?.Hostid ?? 0;
+      const rootid = base === 0 ? "" : ` \\[rootid=${base}\\]`;
+      assert.match(await succeed(["getcap", "-n", at("able")]), new RegExp(`cap_net_raw=ep${rootid}$`));
+      assert.match(await succeed(["getfacl", "-n", "-p", at("listed")]), new RegExp(`user:${base + 1000}:rw-`));
+      assert.match(
+        await succeed(["getfacl", "-n", "-p", at("inherits")]),
+        new RegExp(`default:user:${base + 1000}:rwx`),
+      );
+      assert.equal(await succeed(["stat", "-c", "%u %h", at("link")]), `${base + 1000} 2`);
+    }
+    assert.equal(await succeed(["stat", "-c", "%u", "/etc/shadow"]), "0");
+    await world.ok("delete", "-f", "c4");
+  });
+}
 
 for (const place of sharingPlaces) {
   Deno.test(`sharing on ${place.name}`, (t) =>
@@ -152,53 +245,10 @@ for (const place of sharingPlaces) {
         await world.ok("storage", "volume", "detach", "pool", "v", "c3");
       });
 
-      await t.step("shifted: three containers with three maps write, and each sees its own root as owner", async () => {
-        await world.ok("storage", "volume", "create", "pool", "all", "security.shifted=true");
-        await world.ok("stop", "-f", "c2");
-        await world.ok("config", "set", "c2", "security.privileged=true");
-        await world.ok("start", "c2");
-        const names = ["c1", "c2", "c3"];
-        const maps = await Promise.all(names.map((name) => world.sh(name, "cat /proc/self/uid_map")));
-        assert.equal(new Set(maps).size, 3);
-        for (const name of names) await world.ok("storage", "volume", "attach", "pool", "all", name, "/srv");
-        for (const name of names) {
-          await world.sh(name, `touch /srv/${name}; touch /srv/u-${name}; chown 7:8 /srv/u-${name}`);
-        }
-        const expected = names.flatMap((name) => [`/srv/${name} 0 0`, `/srv/u-${name} 7 8`]).sort().join("\n");
-        for (const name of names) {
-          assert.equal(await world.sh(name, "stat -c '%n %u %g' /srv/[cu]* | sort"), expected);
-        }
-        assert.equal(await succeed(["stat", "-c", "%u", join(world.volume("all"), "c3")]), "0");
-        await world.fails(
-          ["storage", "volume", "set", "pool", "all", "security.shifted=false"],
-          "Cannot modify shifting with running instances using the volume",
-        );
-        for (const name of names) await world.ok("storage", "volume", "detach", "pool", "all", name);
-      });
-
-      await t.step(
-        "what a map's change could spoil is as it was: unprivileged, isolated, privileged and back",
-        async () => {
-          await world.ok("init", "bb", "c4");
-          await world.within("containers", "c4", (path) => plant(join(path, "rootfs")));
-          await world.ok("start", "c4");
-          const seen = await world.sh("c4", seenInside);
-          assert.match(seen, /^able 0 0 755 1\n[^]*mine 1000 1000 644 2\n[^]*suid 0 0 6755 1$/);
-          for (
-            const keys of [["security.idmap.isolated=true"], ["security.privileged=true"], [
-              "security.privileged=false",
-            ]]
-          ) {
-            await world.ok("config", "set", "c4", ...keys);
-            await world.ok("restart", "-f", "c4");
-            assert.equal(await world.sh("c4", seenInside), seen, keys[0]);
-          }
-          await world.within("containers", "c4", async (path) => {
-            assert.match(await succeed(["getcap", "-n", join(path, "rootfs/root/able")]), /cap_net_raw=ep$/);
-          });
-          await world.ok("delete", "-f", "c4");
-        },
-      );
+      const isIdmapped = hasIdmappedMounts(place);
+      const pool = await daemon.query("/1.0/storage-pools/pool") as { idmapped_mounts: boolean };
+      assert.equal(pool.idmapped_mounts, isIdmapped);
+      await (isIdmapped ? shownToEach : changedOnDisk)(t, world);
 
       const isDir = place.driver === "dir";
       await t.step({
@@ -532,39 +582,6 @@ Deno.test("sharing: the real lxc tells the same story", (t) =>
 
 Deno.test(`sharing on ${fallbackPlace.name}, where owners must be changed on disk`, (t) =>
   withWorld(fallbackPlace, async (world) => {
-    await t.step("a shifted volume is refused with LXD's text", async () => {
-      await world.ok("launch", "bb", "c1");
-      await world.ok("storage", "volume", "create", "pool", "all", "security.shifted=true");
-      await world.fails(
-        ["storage", "volume", "attach", "pool", "all", "c1", "data", "/data"],
-        'Failed to start device "data": Required idmapping abilities not available',
-      );
-    });
-
-    await t.step("setuid, capabilities, ACLs and links survive every change of the map", async () => {
-      await world.ok("init", "bb", "c2");
-      await world.within("containers", "c2", (path) => plant(join(path, "rootfs")));
-      await world.ok("start", "c2");
-      const seen = await world.sh("c2", seenInside);
-      const at = (name: string) => join(world.daemon.directory, "storage-pools/pool/containers/c2/rootfs/root", name);
-      assert.match(seen, /^able 0 0 755 1\n[^]*mine 1000 1000 644 2\n[^]*suid 0 0 6755 1$/);
-      for (
-        const keys of [["security.idmap.isolated=true"], ["security.privileged=true"], ["security.privileged=false"]]
-      ) {
-        await world.ok("config", "set", "c2", ...keys);
-        await world.ok("restart", "-f", "c2");
-        assert.equal(await world.sh("c2", seenInside), seen, keys[0]);
-        const map = JSON.parse((await world.instance("c2")).config["volatile.idmap.current"]!);
-        const base: number = map[0]?.Hostid ?? 0;
-        const rootid = base === 0 ? "" : ` \\[rootid=${base}\\]`;
-        assert.match(await succeed(["getcap", "-n", at("able")]), new RegExp(`cap_net_raw=ep${rootid}$`));
-        assert.match(await succeed(["getfacl", "-n", "-p", at("listed")]), new RegExp(`user:${base + 1000}:rw-`));
-        assert.match(
-          await succeed(["getfacl", "-n", "-p", at("inherits")]),
-          new RegExp(`default:user:${base + 1000}:rwx`),
-        );
-        assert.equal(await succeed(["stat", "-c", "%u %h", at("link")]), `${base + 1000} 2`);
-      }
-      assert.equal(await succeed(["stat", "-c", "%u", "/etc/shadow"]), "0");
-    });
+    await world.ok("launch", "bb", "c1");
+    await changedOnDisk(t, world);
   }));
