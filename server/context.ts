@@ -89,6 +89,6 @@ export interface Context {
   readonly https: () => { readonly address: string; readonly certificate: string } | undefined;
   readonly exec: ExecService;
   readonly execSessions: ExecSessions;
-  /** Ends the daemon as SIGTERM does. */
+  /** Ends the daemon as SIGTERM does, and lets go of the pools that nothing uses: they are unmounted, deactivated, exported. */
   readonly shutdown: () => void;
 }

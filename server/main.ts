@@ -172,7 +172,8 @@ async function start(options: DaemonOptions, seams: DaemonSeams): Promise<Daemon
   });
 
   await pools.start();
-  undo.defer(() => pools.close());
+  let isShutDown = false;
+  undo.defer(() => pools.close((name) => isShutDown && !mounts.isInUse(name)));
   await instances.adopt();
   await mounts.start(pools.open(), (await host.mounts.list()).map(({ target }) => target));
   const { open, unsettled } = await journal.recover();
@@ -227,7 +228,10 @@ async function start(options: DaemonOptions, seams: DaemonSeams): Promise<Daemon
     https: () => server.https,
     exec,
     execSessions,
-    shutdown: () => void close(),
+    shutdown: () => {
+      isShutDown = true;
+      void close();
+    },
   };
   const app = makeApp(context);
   const server = new HttpServer({

@@ -16,6 +16,9 @@ export const verbs = [
     args: [],
     flags: { timeout: { short: "t", value: "seconds", initial: "60", summary: "How long to wait; 0 is without end" } },
     summary: "End the daemon; containers go on",
+    details: `Storage pools that no running container uses are unmounted, and ZFS pools exported unless zfs.export is
+false. A daemon that is ended by a signal leaves all pools as they are.
+`,
     async run(io, _args, flags) {
       await (await import("./admin/daemon.ts")).shutDown(io, flags.timeout);
     },

@@ -90,6 +90,11 @@ export class MountedVolumes {
     return state !== undefined && (state.isMounted || state.users > 0 || state.holders.size > 0);
   }
 
+  /** @returns Whether a container has something of the pool, or work goes on in it. */
+  isInUse(pool: string): boolean {
+    return [...this.#states.values()].some((one) => one.pool === pool && (one.users > 0 || one.holders.size > 0));
+  }
+
   /** Runs what changes the volume as a whole (delete, rename, restore, a new size) when no work uses it any more, and lets none begin
    * meanwhile. It is unmounted then, unless a running container holds it. */
   async alone<T>(pool: string, volume: Volume, work: () => Promise<T>): Promise<T> {

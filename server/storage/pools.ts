@@ -120,9 +120,17 @@ export class Pools {
     this.retry().catch((error) => this.#options.log.warn({ error: messageOf(error) }, "cannot retry storage pools"));
   }
 
-  /** Pools stay mounted: containers go on without the daemon. */
-  close(): void {
+  /** @param isLetGo Which pools are taken off the host until the next start; the others stay mounted, since containers go on without the daemon. */
+  async close(isLetGo: (name: string) => boolean = () => false): Promise<void> {
     clearInterval(this.#retry);
+    const pools = this.open().filter(({ pool: { name } }) => this.reason(name) === undefined && isLetGo(name));
+    await Promise.all(
+      pools.map((driver) =>
+        driver.close().catch((error) =>
+          this.#options.log.warn({ pool: driver.pool.name, error: messageOf(error) }, "cannot let go of a storage pool")
+        )
+      ),
+    );
   }
 
   list(): StoragePool[] {

@@ -5,8 +5,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Server } from "../../api/types.ts";
 import { command } from "../support/command.ts";
-import { Daemon, executable } from "../support/daemon.ts";
+import { Daemon, executable, fastPool } from "../support/daemon.ts";
 import { busyboxImage } from "../support/image.ts";
+import { kernelObjects } from "../support/traces.ts";
 
 Deno.test("a daemon's socket, its second, its end and its next", async (t) => {
   await using daemon = await Daemon.start();
@@ -57,10 +58,26 @@ Deno.test("a daemon's socket, its second, its end and its next", async (t) => {
     await daemon.ok("start", "c2");
   });
 
-  await t.step("shutdown ends it, and the socket is gone", async () => {
+  await t.step("shutdown ends it, the socket is gone, and the pools that nothing uses are let go", async () => {
+    await daemon.ok("storage", "create", "unused", ...fastPool);
+    await daemon.ok("storage", "volume", "create", "unused", "v");
+    await daemon.ok("storage", "create", "stopped", ...fastPool);
+    await daemon.ok("init", "bb", "c3", "-s", "stopped");
+    const onHost = (pool: string) => [...daemon.traces(), ...kernelObjects()].filter((line) => line.includes(pool));
+    const before = [onHost("fast"), onHost("plain")];
+    for (const pool of ["unused", "stopped"]) assert.notDeepEqual(onHost(pool), []);
+    const pid = await pidOf("c1");
     await daemon.ok("shutdown");
+    await daemon.ended;
     assert.equal(existsSync(socket), false);
+    for (const pool of ["unused", "stopped"]) assert.deepEqual(onHost(pool), []);
+    assert.deepEqual([onHost("fast"), onHost("plain")], before);
     await daemon.up();
+    assert.equal(await pidOf("c1"), pid);
+    await daemon.ok("start", "c3");
+    await daemon.ok("delete", "-f", "c3");
+    await daemon.ok("storage", "volume", "delete", "unused", "v");
+    for (const pool of ["unused", "stopped"]) await daemon.ok("storage", "delete", pool);
   });
 
   await t.step("admin init --minimal on a daemon that has its pool changes nothing", async () => {

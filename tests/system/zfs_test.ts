@@ -168,6 +168,14 @@ async function story(t: Deno.TestContext): Promise<void> {
     assert.equal(await daemon.terminate(), 0);
     await run("zpool", "export", mirror);
     await daemon.up();
+    // Exported when it is let go, unless it is to stay or is another's.
+    await daemon.ok("storage", "set", "mirror", "zfs.export", "false");
+    await daemon.ok("shutdown");
+    await daemon.ended;
+    const imported = (await run("zpool", "list", "-H", "-o", "name")).split("\n");
+    for (const pool of [mirror, zpool("theirs")]) assert.ok(imported.includes(pool), pool);
+    assert.ok(!imported.includes(zpool("one")), "the loop file's pool is still imported");
+    await daemon.up();
     for (const pool of await api.ask("GET", "/storage-pools?recursion=1")) {
       assert.equal(pool.status, "Created", pool.name);
     }
