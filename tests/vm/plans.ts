@@ -23,7 +23,7 @@ const system = (names: readonly string[]) => names.map((name) => `tests/system/$
 
 /** The contract of a driver, and the same driver killed at each of its points. Quotas of projects are the host's to test. */
 const conformance = (driver: string): Plan[] =>
-  ([["conformance", "driver_test", 750], ["driver cut short", "cut_off_test", 1200]] as const).map((
+  ([["conformance", "driver_test", 750], ["driver cut short", "cut_off_test", 3000]] as const).map((
     [name, file, seconds],
   ) => ({
     name: `${name}, ${driver}`,
