@@ -101,7 +101,7 @@ export const plans: readonly Plan[] = [
     driver: "dir",
     words: ["tests/conformance/quota_test.ts", "tests/crash/quota_test.ts"],
     environment: { LIDO_TEST_PLACES: "quota", LIDO_CRASH_EVERY: "7" },
-    seconds: 1200,
+    seconds: 400,
   },
   ...conformance("lvm"),
   story("lvm"),
