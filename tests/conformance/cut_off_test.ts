@@ -1,6 +1,7 @@
 /** A driver that is cut off at any of its points: before and after each command, mount and unmount, everything after that fails, as when the daemon
  * is killed. Then the pool is opened anew and the operation settled as the journal does: it is wholly done or wholly undone, and nothing is left.
- * tests/crash does this to whole daemons; this is for drivers on machines where that takes too long (the emulated guest of tests/vm). */
+ * tests/crash does this to whole daemons; this is for drivers on machines where that takes too long (the emulated guest of tests/vm), and for
+ * letting go of a pool, which a daemon does at its end. */
 import assert from "node:assert/strict";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -164,6 +165,12 @@ const operations: readonly Operation[] = [
     },
     run: (driver) => restore(driver, ["s1", "s2"]),
     settle: (driver) => settleRestore(driver, ["s1", "s2"]),
+  },
+  {
+    name: "close",
+    prepare: (driver) => driver.mount(work),
+    run: (driver) => driver.close(),
+    settle: () => Promise.resolve(),
   },
 ];
 
