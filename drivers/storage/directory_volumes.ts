@@ -26,10 +26,11 @@ export async function makeParent(path: string): Promise<void> {
   await mkdir(dirname(path), { recursive: true, mode: 0o700 });
 }
 
-/** Takes the directory of a volume's snapshots away once it is empty. */
-export async function dropEmptyParent(path: string): Promise<void> {
-  await rmdir(dirname(path)).catch((error: NodeJS.ErrnoException) => {
+/** Takes the directory of a volume's snapshots away once it is empty. @returns Whether it went. */
+export async function dropEmptyParent(path: string): Promise<boolean> {
+  return await rmdir(dirname(path)).then(() => true, (error: NodeJS.ErrnoException) => {
     if (error.code !== "ENOTEMPTY" && error.code !== "ENOENT") throw error;
+    return false;
   });
 }
 

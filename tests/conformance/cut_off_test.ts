@@ -3,11 +3,12 @@
  * tests/crash does this to whole daemons; this is for drivers on machines where that takes too long (the emulated guest of tests/vm), and for
  * letting go of a pool, which a daemon does at its end. */
 import assert from "node:assert/strict";
-import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
 import type { Host } from "../../drivers/host/host.ts";
 import type { Driver, Volume } from "../../drivers/storage/driver.ts";
+import { flush } from "../../drivers/storage/tree.ts";
 import { endRestore } from "../../server/storage/restore.ts";
 import { host, type Opened, places, reasonAgainst, withPool } from "./places.ts";
 
@@ -206,7 +207,19 @@ async function look(driver: Driver): Promise<string[]> {
   return found.sort();
 }
 
-async function cutOff({ pool, kind }: Opened, operation: Operation): Promise<number> {
+/** What the pool's loop file has at this moment is what a power cut would leave: all that the kernel has not written yet is missing from it.
+ * @returns Puts the pool back to it. */
+async function powerCut({ pool, kind }: Opened): Promise<() => Promise<void>> {
+  const copy = `${pool.diskFile}.cut`;
+  await host.run(["cp", "--sparse=always", "--", pool.diskFile, copy]);
+  return async () => {
+    await (await kind.open(host, pool)).close();
+    renameSync(copy, pool.diskFile);
+  };
+}
+
+async function cutOff(opened: Opened, operation: Operation): Promise<number> {
+  const { pool, kind } = opened;
   const open = () => kind.open(host, pool);
   const begin = async (): Promise<string[]> => {
     const driver = await open();
@@ -217,8 +230,18 @@ async function cutOff({ pool, kind }: Opened, operation: Operation): Promise<num
     return await look(driver);
   };
   let before = await begin();
+  // What users write is theirs to flush.
+  await flush(host, pool.root);
   await operation.run(await open());
+  // LVM and ZFS wait for the disk by themselves, and write on by themselves while a copy is made.
+  const cut = kind.name === "btrfs" ? await powerCut(opened) : undefined;
   const after = await look(await open());
+  if (cut) {
+    await cut();
+    const again = await open();
+    assert.deepEqual(await look(again), after, `${operation.name}, and the power is cut`);
+    assert.deepEqual(await again.leftovers(), [], `${operation.name}, and the power is cut: left behind`);
+  }
   before = await begin();
   for (let point = 1;; point++) {
     const power = new Power();

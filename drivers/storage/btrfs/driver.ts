@@ -1,5 +1,5 @@
 import { chmod, chown, mkdir, open, readdir, rename, statfs } from "node:fs/promises";
-import { basename, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { LidoError } from "../../../api/errors.ts";
 import { subvolumeHasChildren } from "../../host/btrfs_ioctl.ts";
 import { hasQuota, limitQuotaGroup, needsRescan, quotaGroup } from "../../host/btrfs_quota.ts";
@@ -77,7 +77,7 @@ export class BtrfsDriver implements Driver {
     const path = this.path(volume);
     await this.#tool.create(path);
     await setOwner(path, options);
-    if (options.sizeBytes === undefined) return await syncOwner(path);
+    if (options.sizeBytes === undefined) return await syncPath(path);
     await this.#limit(volume, options.sizeBytes);
     await this.#flush();
   }
@@ -94,6 +94,7 @@ export class BtrfsDriver implements Driver {
     );
     await removeReceived(this.#host, this.#tool, join(this.pool.root, temporaryOf(parent, "receive")));
     await removeTree(this.#host, snapshotsPath);
+    if (snapshots.length > 0) await syncPath(dirname(snapshotsPath));
   }
 
   exists(volume: Volume): Promise<boolean> {
@@ -195,7 +196,8 @@ export class BtrfsDriver implements Driver {
       },
       delete: async (snapshot) => {
         await this.#remove(this.path(snapshot));
-        await dropEmptyParent(this.path(snapshot));
+        const path = this.path(snapshot);
+        if (await dropEmptyParent(path)) await syncPath(dirname(dirname(path)));
       },
       rename: async (snapshot, name) => {
         await rename(this.path(snapshot), this.path({ ...snapshot, snapshot: name }));
@@ -240,7 +242,7 @@ export class BtrfsDriver implements Driver {
         if (target.snapshot === undefined) await this.#limit(target, options.sizeBytes);
         // The kernel has the snapshot itself on the disk when it says that it is made.
         if (options.sizeBytes !== undefined) await this.#flush();
-        else if (options.mode !== undefined) await syncOwner(path);
+        else if (options.mode !== undefined) await syncPath(path);
       },
     };
   }
@@ -313,8 +315,9 @@ export class BtrfsDriver implements Driver {
   }
 }
 
-/** A new subvolume is on the disk when the kernel says that it is made; its owner and mode, set after that, are not. @see fsync(2) */
-async function syncOwner(path: string): Promise<void> {
+/** Subvolumes are on the disk when the kernel says that they are made or deleted; what is done to a directory after that (an owner, a name less) is not.
+ * @see fsync(2) */
+async function syncPath(path: string): Promise<void> {
   const handle = await open(path);
   try {
     await handle.sync();
