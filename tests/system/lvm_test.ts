@@ -140,6 +140,12 @@ async function story(t: Deno.TestContext): Promise<void> {
     await run("lvrename", foreign, "custom_default_theirs", "more");
     await pool("forced", forced);
     await api.volume("forced", "v");
+    // When the pool is let go, theirs stay as they are.
+    await daemon.ok("shutdown");
+    await daemon.ended;
+    const states = await report("lvs", "lv_name,lv_active", foreign);
+    assert.deepEqual(states.filter(([, state]) => state === "active").map(([name]) => name), ["more", "theirs"]);
+    await daemon.up();
     await api.delete("forced", "v");
     await api.ask("DELETE", "/storage-pools/forced");
     assert.deepEqual(await volumesIn(foreign), ["more", "theirs"]);

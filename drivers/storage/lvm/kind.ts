@@ -202,8 +202,13 @@ export const lvmKind: DriverKind = {
         }
         : {}),
       onClose: async () => {
-        await tool.deactivateGroup(group);
-        if (isLoop) await detachLoopFile(host, pool.diskFile);
+        if (isLoop) {
+          await tool.deactivateGroup(group);
+          return await detachLoopFile(host, pool.diskFile);
+        }
+        // Others may have volumes there, which nobody asked to be let go of.
+        const active = (await tool.volumes(group) ?? []).filter(({ name, isActive }) => isActive && isOurs(name));
+        await tool.deactivate(group, ...active.map(({ name }) => name), ...(thinPool === undefined ? [] : [thinPool]));
       },
     });
     if (!isLook) await sweep(driver);
