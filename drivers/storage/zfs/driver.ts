@@ -172,14 +172,21 @@ export class ZfsDriver implements Driver {
   }
 
   async refuseDestroy(): Promise<void> {
-    const foreign = (await this.#tool.names(this.#top)).find((name) => !names.isOurs(this.#top, name));
+    const foreign = await this.#foreign();
     if (foreign !== undefined) throw new LidoError("bad_request", `ZFS pool has leftover datasets: ${foreign}`);
   }
 
   async close(): Promise<void> {
     await unmountBelow(this.#host, this.#pool.root, "zfs");
-    const isExported = !/^(false|no|off|0)$/i.test(this.#pool.config["zfs.export"] ?? "");
-    if (isExported && !this.#top.includes("/")) await this.#tool.exportPool(this.#top);
+    const isKept = /^(false|no|off|0)$/i.test(this.#pool.config["zfs.export"] ?? "");
+    // Others may have datasets there, which nobody asked to be let go of.
+    if (isKept || this.#top.includes("/") || await this.#foreign() !== undefined) return;
+    await this.#tool.exportPool(this.#top);
+  }
+
+  /** @returns A dataset in the pool that is not lido's. */
+  async #foreign(): Promise<string | undefined> {
+    return (await this.#tool.names(this.#top)).find((name) => !names.isOurs(this.#top, name));
   }
 
   /** @throws {LidoError} unavailable. */
