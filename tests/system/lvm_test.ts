@@ -275,6 +275,8 @@ async function story(t: Deno.TestContext): Promise<void> {
       }, true);
     await api.volume("one", "second", { size: "256MiB" });
     await fill("data", 300);
+    // The copy that fills the pool for a moment may be what passes it, when the daemon looks just then.
+    const filled = filling(daemon.directory, "95");
     // A copy to the same pool by files does not fit; one that shares its blocks does.
     await api.volume("tree", "big");
     await run(
@@ -292,7 +294,6 @@ async function story(t: Deno.TestContext): Promise<void> {
     await api.isWhole();
     await api.volume("tree", "meanwhile");
     await api.delete("tree", "meanwhile");
-    const filled = filling(daemon.directory, "95");
     // Up to the last blocks.
     const total = Number((await report("lvs", "lv_size", `${group}/MyThin`))[0]![0]) / MiB;
     const used = Number((await report("lvs", "data_percent", `${group}/MyThin`))[0]![0]) / 100 * total;
@@ -302,12 +303,17 @@ async function story(t: Deno.TestContext): Promise<void> {
       /Storage pool "one" has no room for more: 9\d % of the data of thin pool "MyThin" is used, from 98 % on nothing is/,
     );
     await assert.rejects(api.snapshot("one", "data", "s0"), /has no room for more/);
-    // Each threshold that it has passed is told of once, within ten seconds.
+    // Each threshold that it has passed is told of once, and the list follows: it is looked at every ten seconds.
     const passed = await filled;
     assert.deepEqual([passed.of, passed.threshold], ["data", "95"]);
     const warnings = async () =>
       (await api.ask("GET", "/warnings?recursion=1")).map((one: { last_message: string }) => one.last_message);
-    assert.match((await warnings()).join("\n"), /^9\d(\.\d)? % of the data of storage pool "one" is used$/m);
+    const isListed = async () =>
+      /^9\d(\.\d)? % of the data of storage pool "one" is used$/m.test((await warnings()).join("\n"));
+    for (const until = Date.now() + 60_000; !await isListed();) {
+      assert.ok(Date.now() < until, (await warnings()).join("\n"));
+      await new Promise((wake) => setTimeout(wake, 500));
+    }
     assert.match(await daemon.ok("storage", "info", "one"), /9\d % of data, \d+ % of metadata used/);
     for (const name of ["data", "second"]) await api.delete("one", name);
     await api.volume("one", "again");
@@ -357,7 +363,7 @@ async function story(t: Deno.TestContext): Promise<void> {
 async function filling(directory: string, threshold: string): Promise<Record<string, string>> {
   const socket = new WebSocket(`ws+unix:${directory}/unix.socket:/1.0/events?type=lifecycle`);
   try {
-    for await (const [data] of on(socket, "message", { signal: AbortSignal.timeout(120_000) })) {
+    for await (const [data] of on(socket, "message", { signal: AbortSignal.timeout(600_000) })) {
       const { action, context } = JSON.parse(String(data)).metadata;
       if (action === "storage-pool-filling" && context.threshold === threshold) return context;
     }
