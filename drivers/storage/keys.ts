@@ -19,6 +19,11 @@ export function isTrue(value: string | undefined): boolean {
   return value !== undefined && /^(true|1|yes|on)$/i.test(value);
 }
 
+/** In so many words; absent is not false. */
+export function isFalse(value: string | undefined): boolean {
+  return value !== undefined && /^(false|0|no|off)$/i.test(value);
+}
+
 /** Keys that every driver's volumes have. */
 export const commonVolumeKeys: Readonly<Record<string, ConfigKey>> = {
   "size": { check: size, help: "Limit on the volume's size" },

@@ -15,7 +15,7 @@ export interface Place {
   readonly limitMiB?: number;
   /** Prepares a source for the pool, which goes with `undo`; absent: a loop file of the pool's own, or none. @returns The pool's `source`. */
   readonly source?: (base: string, undo: AsyncDisposableStack) => Promise<string>;
-  /** Whether the driver is cut off at each of its points here; tests/crash does it to others. */
+  /** Whether the driver is cut off at each of its points here; tests/crash does it to whole daemons. */
   readonly isCutOff?: true;
   /** More of the pool's settings. */
   readonly config?: Readonly<Record<string, string>>;

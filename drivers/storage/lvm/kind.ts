@@ -207,8 +207,7 @@ export const lvmKind: DriverKind = {
           return await detachLoopFile(host, pool.diskFile);
         }
         // Others may have volumes there, which nobody asked to be let go of.
-        const active = (await tool.volumes(group) ?? []).filter(({ name, isActive }) => isActive && isOurs(name));
-        await tool.deactivate(group, ...active.map(({ name }) => name), ...(thinPool === undefined ? [] : [thinPool]));
+        await deactivateOurs(tool, pool, await tool.volumes(group) ?? []);
       },
     });
     if (!isLook) await sweep(driver);
@@ -286,13 +285,17 @@ async function activateThinPool(tool: LvmTool, pool: Pool, volumes: readonly Log
   const mode = thinStatus(group, thinPool)?.mode;
   // Once it could not write its metadata, the kernel uses it again only when it is activated anew, and checked.
   const isGivenUp = mode !== undefined && mode !== "rw" && mode !== "out_of_data_space";
-  if (isGivenUp) {
-    const active = volumes.filter(({ name, isActive }) => isActive && isOurs(name));
-    if (!await tool.deactivate(group, ...active.map(({ name }) => name), thinPool)) {
-      throw new LidoError("unavailable", `${what} has failed (${mode}), and is in use: stop what uses it`);
-    }
+  if (isGivenUp && !await deactivateOurs(tool, pool, volumes)) {
+    throw new LidoError("unavailable", `${what} has failed (${mode}), and is in use: stop what uses it`);
   }
   if (isGivenUp || !found.isActive) await tool.activate(group, thinPool);
+}
+
+/** The pool's volumes, and its thin pool after them. @returns Whether all of them are inactive. */
+async function deactivateOurs(tool: LvmTool, pool: Pool, volumes: readonly LogicalVolume[]): Promise<boolean> {
+  const thinPool = thinPoolName(pool);
+  const active = volumes.filter(({ name, isActive }) => isActive && isOurs(name)).map(({ name }) => name);
+  return await tool.deactivate(groupName(pool), ...active, ...(thinPool === undefined ? [] : [thinPool]));
 }
 
 /** Ours has our tag. @returns The devices that it was on. */

@@ -1,5 +1,6 @@
 import type { Host } from "../../host/host.ts";
 import { setOwner } from "../directory_volumes.ts";
+import { isFalse } from "../keys.ts";
 import { refuseMountedElsewhere, unmountBelow } from "../volume_mounts.ts";
 import type {
   CreateOptions,
@@ -76,7 +77,7 @@ export class ZfsDriver implements Driver {
   }
 
   get #copiesWhole(): boolean {
-    return /^(false|no|off|0)$/i.test(this.#pool.config["zfs.clone_copy"] ?? "");
+    return isFalse(this.#pool.config["zfs.clone_copy"]);
   }
 
   absence(): string | undefined {
@@ -178,9 +179,10 @@ export class ZfsDriver implements Driver {
 
   async close(): Promise<void> {
     await unmountBelow(this.#host, this.#pool.root, "zfs");
-    const isKept = /^(false|no|off|0)$/i.test(this.#pool.config["zfs.export"] ?? "");
     // Others may have datasets there, which nobody asked to be let go of.
-    if (isKept || this.#top.includes("/") || await this.#foreign() !== undefined) return;
+    if (isFalse(this.#pool.config["zfs.export"]) || this.#top.includes("/") || await this.#foreign() !== undefined) {
+      return;
+    }
     await this.#tool.exportPool(this.#top);
   }
 
