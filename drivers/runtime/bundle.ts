@@ -1,5 +1,6 @@
 import { readFileSync } from "node:fs";
 import type { CommandSpec, ContainerSpec, IdRange } from "./runtime.ts";
+import { seccompPolicy } from "./seccomp.ts";
 
 /** The OCI configuration of a system container: its own init, its own cgroup namespace, what LXC gives it and no more.
  * @see https://github.com/opencontainers/runtime-spec/blob/main/config.md */
@@ -24,16 +25,6 @@ const capabilities = (() => {
 const droppedWhenPrivileged = new Set(
   ["MAC_ADMIN", "MAC_OVERRIDE", "SYS_TIME", "SYS_MODULE", "SYS_RAWIO", "BPF", "PERFMON"].map((name) => `CAP_${name}`),
 );
-
-/** LXC's default policy: what could load code into the kernel, or reach files past the root. */
-const seccomp = {
-  defaultAction: "SCMP_ACT_ALLOW",
-  syscalls: [{
-    names: ["kexec_load", "kexec_file_load", "open_by_handle_at", "init_module", "finit_module", "delete_module"],
-    action: "SCMP_ACT_ERRNO",
-    errnoRet: 1,
-  }],
-};
 
 /** @param mounts As the runtime prepared them: sources are mount points of its own namespace. */
 export function ociConfig(
@@ -92,7 +83,7 @@ export function ociConfig(
       })),
       cgroupsPath: options.cgroupsPath,
       resources: resources(spec, privileged),
-      seccomp,
+      seccomp: seccompPolicy(),
       ...(privileged
         ? {
           maskedPaths: ["/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware", "/sys/kernel/debug"],

@@ -14,6 +14,7 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { makeBusyboxRoot } from "../../tests/support/busybox_root.ts";
+import { program32, program64 } from "../../tests/support/tiny_elf.ts";
 import { Poller } from "../host/poll.ts";
 import { closeFd, makePipe, readFd, setNonBlocking } from "../host/process.ts";
 import { childEnd } from "./child.ts";
@@ -339,3 +340,62 @@ Deno.test("a privileged container runs on the host's ids", () =>
   withContainer(async ({ run }) => {
     assert.match((await run(["cat", "/proc/self/uid_map"])).output, /^\s*0\s+0\s+4294967295\n$/);
   }, { idmap: undefined, rootfsShifted: false }));
+
+/** What each program's one call gives within a container: errno, 0 for success. */
+async function callsWithin(programs: Readonly<Record<string, Uint8Array>>): Promise<Record<string, number | string>> {
+  const source = mkdtempSync(join(tmpdir(), "lido-programs-"));
+  try {
+    for (const [name, program] of Object.entries(programs)) writeFileSync(join(source, name), program, { mode: 0o755 });
+    const results: Record<string, number | string> = {};
+    await withContainer(async ({ run }) => {
+      for (const name of Object.keys(programs)) {
+        const { code, signal } = (await run([`/programs/${name}`])).status;
+        results[name] = code ?? `signal ${signal}`;
+      }
+    }, { mounts: [{ source, target: "/programs", shifted: true }] });
+    return results;
+  } finally {
+    rmSync(source, { recursive: true });
+  }
+}
+
+Deno.test({
+  name: "32-bit programs run, and every instruction set is refused what LXD refuses",
+  ignore: process.arch !== "x64",
+  fn: async () => {
+    const EACCES = 13, ENOENT = 2, ENOSYS = 38, x32 = 0x4000_0000, force = 1;
+    const path = 0x40_0000; // the program's own first bytes: no such file
+    assert.deepEqual(
+      await callsWithin({
+        "getuid": program64(102),
+        "getuid-32": program32(24),
+        "kexec_load": program64(246),
+        "kexec_load-x32": program64(x32 | 528),
+        "open_by_handle_at": program64(304),
+        "init_module": program64(175),
+        "finit_module": program64(313),
+        "delete_module": program64(176),
+        "delete_module-32": program32(129),
+        "umount": program64(166, [path, 0]),
+        "umount-forced": program64(166, [path, force]),
+        "umount-forced-32": program32(52, [path, force]),
+        "unshare-users-and-mounts": program64(272, [0x1002_0000, 0]),
+      }),
+      {
+        "getuid": 0,
+        "getuid-32": 0,
+        "kexec_load": ENOSYS,
+        "kexec_load-x32": ENOSYS,
+        "open_by_handle_at": ENOSYS,
+        "init_module": ENOSYS,
+        "finit_module": ENOSYS,
+        "delete_module": ENOSYS,
+        "delete_module-32": ENOSYS,
+        "umount": ENOENT,
+        "umount-forced": EACCES,
+        "umount-forced-32": EACCES,
+        "unshare-users-and-mounts": 0,
+      },
+    );
+  },
+});
