@@ -3,6 +3,14 @@ import { version } from "../api/version.ts";
 import type { Context } from "./context.ts";
 import { makeApp } from "./routes/app.ts";
 
+interface Schema {
+  type?: string | string[];
+  $ref?: string;
+  required?: string[];
+  properties?: Record<string, Schema>;
+  items?: Schema;
+}
+
 // Routes are declared without a service being called, so none is needed.
 const app = makeApp({} as Context);
 const document = app.getOpenAPI31Document({
@@ -10,8 +18,30 @@ const document = app.getOpenAPI31Document({
   info: {
     title: "lido",
     version,
-    description: "LXD's REST API as lido serves it, on a unix socket and over mutual TLS.",
+    description: "LXD's REST API as lido serves it, on a unix socket and over mutual TLS. " +
+      "In a request, a field that is null is absent, and a setting that is null is the empty one.",
     license: { name: "Apache-2.0", url: "https://www.apache.org/licenses/LICENSE-2.0" },
   },
 });
+const components = document.components?.schemas as Record<string, Schema>;
+for (const path of Object.values(document.paths ?? {})) {
+  for (const { requestBody } of Object.values(path) as { requestBody?: RequestBody }[]) {
+    const { $ref } = requestBody?.content["application/json"]?.schema ?? {};
+    if ($ref !== undefined) allowNulls(components[$ref.split("/").at(-1)!]!);
+  }
+}
 process.stdout.write(JSON.stringify(document, null, 2) + "\n");
+
+interface RequestBody {
+  readonly content: Readonly<Record<string, { readonly schema?: Schema } | undefined>>;
+}
+
+/** What `withoutNulls` makes of every field that may be left out of a request. */
+function allowNulls(schema: Schema): void {
+  for (const [name, field] of Object.entries(schema.properties ?? {})) {
+    allowNulls(field);
+    const isRequired = schema.required?.includes(name) ?? false;
+    if (!isRequired && typeof field.type === "string") field.type = [field.type, "null"];
+  }
+  if (schema.items) allowNulls(schema.items);
+}

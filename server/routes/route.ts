@@ -5,6 +5,7 @@ import type { Context as HonoContext } from "hono";
 import superjson from "superjson";
 import { z } from "zod";
 import { LidoError } from "../../api/errors.ts";
+import { withoutNulls } from "../../api/nulls.ts";
 import { describeError } from "../http/errors.ts";
 import type { Operation } from "../operations/operations.ts";
 
@@ -100,8 +101,9 @@ function refusePrototype(key: string, value: unknown): unknown {
   return value;
 }
 
+/** @param value The request's JSON, in which null is absent. @throws {LidoError} bad_request with the field and what is wrong with it. */
 export function checkValue<Schema extends z.ZodType>(schema: Schema, value: unknown): z.infer<Schema> {
-  const result = schema.safeParse(value);
+  const result = schema.safeParse(withoutNulls(schema, value ?? {}));
   if (result.success) return result.data;
   const issue = result.error.issues[0]!;
   const field = issue.path.map(String).join(".");
