@@ -2,16 +2,9 @@
 import { Client } from "./client/client.ts";
 import { UsageError } from "./client/errors.ts";
 import { nouns, spellings } from "./nouns.ts";
-import { findVerb, parse, type Parsed } from "./parse.ts";
+import { findVerb, isQuiet, parse, type Parsed } from "./parse.ts";
 import type { Io, Verb } from "./verb.ts";
 import { version } from "./version.ts";
-
-/** Whether the command line asks for no progress; the flag is for every verb and stands before or behind it. */
-function takeQuiet(words: readonly string[]): { words: string[]; quiet: boolean } {
-  const end = words.indexOf("--");
-  const isQuiet = (word: string, index: number) => (end < 0 || index < end) && (word === "-q" || word === "--quiet");
-  return { words: words.filter((word, index) => !isQuiet(word, index)), quiet: words.some(isQuiet) };
-}
 
 /** Prints a text at once. `console.log` writes synchronously on every runtime, and is the one way of printing that
  * loads nothing: `process.stdout` costs a start 9 ms on Bun, node:fs 3 ms. */
@@ -47,8 +40,9 @@ async function read(verbs: readonly Verb[], words: string[]): Promise<Parsed | {
  * @param io Where it prints and which daemon it asks; the terminal and the local daemon when absent.
  * @returns The exit code. */
 export async function main(argv: readonly string[], io: Partial<Io> = {}): Promise<number> {
-  const { words, quiet } = takeQuiet(argv);
-  const world: Io = { ...consoleIo, client: io.client ?? new Client(), quiet, ...io };
+  const start = argv.findIndex((word) => !isQuiet(word));
+  const words = start < 0 ? [] : argv.slice(start);
+  const world: Io = { ...consoleIo, client: io.client ?? new Client(), quiet: start > 0, ...io };
   try {
     const [first = ""] = words;
     if (first === "--version") {
@@ -71,7 +65,8 @@ export async function main(argv: readonly string[], io: Partial<Io> = {}): Promi
       world.out(outcome.help);
       return 0;
     }
-    return (await outcome.verb.run(world, outcome.args, outcome.flags as never)) ?? 0;
+    const quiet = world.quiet || outcome.quiet;
+    return (await outcome.verb.run({ ...world, quiet }, outcome.args, outcome.flags as never)) ?? 0;
   } catch (error) {
     // One line, so that scripts can read it; what a tool of the host said may have several.
     const text = error instanceof Error ? error.message || error.name : String(error);

@@ -1,24 +1,31 @@
 /** The fast parser: takes a well-formed command line apart, and leaves everything else (help, mistakes) to commander. */
-import { type Flag, flagName, type Verb } from "./verb.ts";
+import { type Flag, flagName, quietFlag, type Verb } from "./verb.ts";
 
 export interface Parsed {
   verb: Verb;
   args: string[];
   flags: Record<string, unknown>;
+  /** Whether `--quiet` was given. */
+  quiet: boolean;
 }
 
-/** Finds the verb with the most words that match, and the words left over. */
+export const isQuiet = (word: string) => word === "--quiet" || word === `-${quietFlag.short}`;
+
+/** Finds the verb with the most words that match, and the words left over. `-q` may stand between them. */
 export function findVerb(verbs: readonly Verb[], words: readonly string[]): { verb: Verb; rest: string[] } | undefined {
+  const plain = words.flatMap((word, index) => isQuiet(word) ? [] : [{ word, index }]);
   let best: { verb: Verb; length: number } | undefined;
   for (const verb of verbs) {
     for (const spelling of [verb.words, ...verb.aliases ?? []]) {
       const parts = spelling.split(" ");
-      if (parts.length > (best?.length ?? 0) && parts.every((part, index) => words[index] === part)) {
+      if (parts.length > (best?.length ?? 0) && parts.every((part, index) => plain[index]?.word === part)) {
         best = { verb, length: parts.length };
       }
     }
   }
-  return best && { verb: best.verb, rest: words.slice(best.length) };
+  if (best === undefined) return undefined;
+  const end = plain[best.length - 1]!.index + 1;
+  return { verb: best.verb, rest: [...words.slice(0, end).filter(isQuiet), ...words.slice(end)] };
 }
 
 function initialFlags(verb: Verb): Record<string, unknown> {
@@ -41,6 +48,7 @@ export function fits(verb: Verb, count: number): boolean {
  * @returns undefined when they are not well-formed. */
 export function parse(verb: Verb, words: readonly string[]): Parsed | undefined {
   const flags = initialFlags(verb);
+  const table = Object.entries<Flag>({ ...verb.flags, quiet: quietFlag });
   const args: string[] = [];
   const set = (key: string, flag: Flag, value: string | true) => {
     if (flag.many) (flags[key] as string[]).push(String(value));
@@ -48,13 +56,17 @@ export function parse(verb: Verb, words: readonly string[]): Parsed | undefined 
   };
   for (let index = 0; index < words.length; index++) {
     const word = words[index] ?? "";
+    if (args.length >= (verb.optionsEndAfter ?? Infinity)) {
+      args.push(...words.slice(index));
+      break;
+    }
     if (word === "--") {
       args.push(...words.slice(index + 1));
       break;
     }
     if (word.startsWith("--")) {
       const [, name = "", value] = /^--([^=]*)(?:=(.*))?$/s.exec(word) ?? [];
-      const entry = Object.entries(verb.flags).find(([key]) => flagName(key) === name);
+      const entry = table.find(([key]) => flagName(key) === name);
       if (entry === undefined) return undefined;
       const [key, flag] = entry;
       if (flag.value === undefined) {
@@ -67,7 +79,7 @@ export function parse(verb: Verb, words: readonly string[]): Parsed | undefined 
       }
     } else if (word.startsWith("-") && word.length > 1) {
       for (let position = 1; position < word.length; position++) {
-        const entry = Object.entries(verb.flags).find(([, flag]) => flag.short === word[position]);
+        const entry = table.find(([, flag]) => flag.short === word[position]);
         if (entry === undefined) return undefined;
         const [key, flag] = entry;
         if (flag.value === undefined) {
@@ -83,5 +95,6 @@ export function parse(verb: Verb, words: readonly string[]): Parsed | undefined 
       args.push(word);
     }
   }
-  return fits(verb, args.length) ? { verb, args, flags } : undefined;
+  const { quiet, ...own } = flags;
+  return fits(verb, args.length) ? { verb, args, flags: own, quiet: quiet === true } : undefined;
 }

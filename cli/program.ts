@@ -1,7 +1,7 @@
 /** The same verbs as commander commands: help, mistakes with a proposal, and everything that is not well-formed. */
 import { Command, Option } from "@commander-js/extra-typings";
 import { UsageError } from "./client/errors.ts";
-import { type Flag, flagName, type Verb } from "./verb.ts";
+import { type Flag, flagName, quietFlag, type Verb } from "./verb.ts";
 import type { Parsed } from "./parse.ts";
 
 export interface Summary {
@@ -55,7 +55,8 @@ export function readWithCommander(
     return command;
   };
   const root = configure(new Command("lido"));
-  root.description("Storage pools, system containers and exec for this host").option("--version", "show the version");
+  root.description("Storage pools, system containers and exec for this host").option("--version", "show the version")
+    .addOption(option("quiet", quietFlag));
   if (top !== undefined) { for (const [name, summary] of top) configure(root.command(name)).description(summary); }
   const groups = new Map<string, Command>([["", root as Command]]);
   const groupFor = (path: string[]): Command => {
@@ -78,6 +79,7 @@ export function readWithCommander(
     }
     for (const name of verb.args) command.argument(argumentSyntax(name));
     for (const [key, flag] of Object.entries(verb.flags)) command.addOption(option(key, flag));
+    command.addOption(option("quiet", quietFlag));
     if (verb.details !== undefined) command.addHelpText("after", `\n${verb.details}`);
     command.action((...given: unknown[]) => {
       const flags: Record<string, unknown> = {};
@@ -88,7 +90,7 @@ export function readWithCommander(
       const args = given.slice(0, verb.args.length).flat().filter((value): value is string =>
         typeof value === "string"
       );
-      outcome.parsed = { verb, args, flags };
+      outcome.parsed = { verb, args, flags, quiet: options.quiet === true };
     });
   }
   try {

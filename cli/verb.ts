@@ -38,12 +38,17 @@ export interface Verb<T extends FlagTable = FlagTable> {
   /** Its arguments: `name` is required, `name?` optional, `name...` any number, `name+` at least one. */
   args: readonly string[];
   flags: T;
+  /** Options end after so many arguments: all that follows is the last argument's, as in `exec c1 ls -la`. */
+  optionsEndAfter?: number;
   summary: string;
   /** More of the help. */
   details?: string;
   /** @returns The exit code; nothing means 0. */
   run(io: Io, args: string[], flags: Flags<T>): Promise<number | void>;
 }
+
+/** The switch that every verb has, before or behind its words. */
+export const quietFlag = { short: "q", summary: "Show no progress and no result in words" } as const;
 
 /** Declares a verb with its flags' types inferred. */
 export function verb<const T extends FlagTable>(definition: Verb<T>): Verb {

@@ -46,6 +46,7 @@ export function environmentOf(settings: readonly string[]): Record<string, strin
 export const verbs = [verb({
   words: "exec",
   args: ["instance?", "command..."],
+  optionsEndAfter: 2,
   flags: {
     cwd: { value: "path", initial: "", summary: "Directory to run the command in (default /root)" },
     disableStdin: { short: "n", summary: "Disable stdin (reads from /dev/null)" },
@@ -66,6 +67,8 @@ export const verbs = [verb({
   summary: "Execute commands in instances",
   details: `The command is executed directly, without a shell: for shell patterns run one, as in
   lido exec c1 -- sh -c "cd /tmp && pwd"
+What follows the first word of the command belongs to it, options too; "--" before it is needed only if it begins
+with a dash.
 
 Interactive mode is taken when stdin and stdout are both terminals.
 A session that was started with --detach or --detachable is left by Ctrl-a q, or by closing
