@@ -26,14 +26,14 @@ function resourcesOf({ state }: InstanceFull): string[] {
 
 async function snapshotsOf({ snapshots }: InstanceFull): Promise<string[]> {
   if (!snapshots || snapshots.length === 0) return [];
-  const { table } = await import("../output/table.ts");
+  const { fittedTable } = await import("../output/render.ts");
   const rows = snapshots.map((one) => [
     one.name.split("/").at(-1)!,
     shortDate(one.created_at),
     shortDate(one.expires_at),
     one.stateful ? "YES" : "NO",
   ]);
-  return ["", "Snapshots:", table(["NAME", "TAKEN AT", "EXPIRES AT", "STATEFUL"], rows).trimEnd()];
+  return ["", "Snapshots:", (await fittedTable(["NAME", "TAKEN AT", "EXPIRES AT", "STATEFUL"], rows)).trimEnd()];
 }
 
 export const verbs = [verb({

@@ -200,9 +200,9 @@ export const verbs: Verb[] = [
         ...(usage && usage.total > 0 ? [`Total: ${binarySize(usage.total)}`] : []),
       ];
       if (snapshots.length > 0) {
-        const { table } = await import("../output/table.ts");
+        const { fittedTable } = await import("../output/render.ts");
         const rows = snapshots.map((one) => [one.name, one.description, shortDate(one.expires_at)]);
-        lines.push("", "Snapshots:", table(["NAME", "DESCRIPTION", "EXPIRES AT"], rows).trimEnd());
+        lines.push("", "Snapshots:", (await fittedTable(["NAME", "DESCRIPTION", "EXPIRES AT"], rows)).trimEnd());
       }
       io.out(`${lines.join("\n")}\n`);
     },

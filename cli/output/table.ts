@@ -1,5 +1,13 @@
-/** Tables as lxc draws them: borders and a line below each row, on a terminal and in a pipe alike. */
-import { displayWidth, neutralise } from "./text.ts";
+/** Tables as lxc draws them: borders and a line below each row. On a terminal they fit its width: the widest columns get narrower, their
+ * cells several lines; where even that is too wide it is the compact form, whose cells are cut off. A pipe gets everything. */
+import { displayWidth, elide, neutralise, wrap } from "./text.ts";
+
+/** No column with so much in it is made narrower than this, in characters. */
+const narrowestColumn = 10;
+/** The same for the compact form, which is the last resort. */
+const narrowestCompact = 6;
+
+type Row = readonly string[];
 
 function padRight(text: string, width: number): string {
   return text + " ".repeat(Math.max(0, width - displayWidth(text)));
@@ -11,48 +19,82 @@ function padCentre(text: string, width: number): string {
   return " ".repeat(left) + text + " ".repeat(gap - left);
 }
 
-/** A cell may hold several lines. */
+/** A cell may have several lines. */
 function linesOf(cell: string): string[] {
   return neutralise(cell).split("\n");
 }
 
-function layout(headers: readonly string[], rows: readonly (readonly string[])[]) {
-  const cells = rows.map((row) => headers.map((_, column) => linesOf(row[column] ?? "")));
-  const widths = headers.map((header, column) =>
-    cells.reduce(
-      (width, row) => (row[column] ?? []).reduce((most, line) => Math.max(most, displayWidth(line)), width),
-      displayWidth(header),
-    )
-  );
-  /** One row of the table as its lines, each a list of padded cells. */
-  const linesOfRow = (row: string[][]): string[][] => {
-    const height = Math.max(1, ...row.map((cell) => cell.length));
-    return Array.from(
-      { length: height },
-      (_, line) => row.map((cell, column) => padRight(cell[line] ?? "", widths[column] ?? 0)),
-    );
-  };
-  const head = headers.map((header, column) => padCentre(header, widths[column] ?? 0));
-  return { widths, head, body: cells.map(linesOfRow) };
+const widest = (lines: readonly string[]) => lines.reduce((most, line) => Math.max(most, displayWidth(line)), 0);
+const sum = (numbers: readonly number[]) => numbers.reduce((total, one) => total + one, 0);
+
+/** The widths that fit: the widest column gives way first, down to the next one, then both, and so on.
+ * @param least Of each column, in characters. @returns undefined when even the least is too wide. */
+function narrowed(natural: readonly number[], least: readonly number[], available: number): number[] | undefined {
+  const widths = [...natural];
+  while (sum(widths) > available) {
+    const shrinkable = widths.map((width, column) => width > least[column]! ? width : 0);
+    const most = Math.max(...shrinkable);
+    if (most === 0) return undefined;
+    const column = shrinkable.lastIndexOf(most);
+    widths[column] = widths[column]! - 1;
+  }
+  return widths;
 }
 
-/** The bordered form. */
-export function table(headers: readonly string[], rows: readonly (readonly string[])[]): string {
-  const { widths, head, body } = layout(headers, rows);
+interface Layout {
+  readonly widths: readonly number[];
+  /** The header's lines, and those of each row; a line is a list of padded cells. */
+  readonly head: string[][];
+  readonly body: string[][][];
+}
+
+type Shape = (line: string, width: number) => string[];
+
+/** The width of each column's cells. */
+function measure(headers: Row, rows: readonly Row[]): number[] {
+  return headers.map((_, column) => rows.reduce((most, row) => Math.max(most, widest(linesOf(row[column] ?? ""))), 0));
+}
+
+/** @param shape What becomes of a line that is too wide. */
+function layout(headers: Row, rows: readonly Row[], widths: readonly number[], shape: Shape): Layout {
+  const linesIn = (cells: readonly string[][], pad: typeof padRight): string[][] =>
+    Array.from(
+      { length: Math.max(1, ...cells.map((cell) => cell.length)) },
+      (_, line) => cells.map((cell, column) => pad(cell[line] ?? "", widths[column]!)),
+    );
+  const shaped = (row: Row) =>
+    widths.map((width, column) => linesOf(row[column] ?? "").flatMap((line) => shape(line, width)));
+  return { widths, head: linesIn(shaped(headers), padCentre), body: rows.map((row) => linesIn(shaped(row), padRight)) };
+}
+
+/** The bordered form.
+ * @param columns Of the terminal; absent means any width. A table that cannot be made so narrow comes in the compact form. */
+export function table(headers: Row, rows: readonly Row[], columns = Infinity): string {
+  const cells = measure(headers, rows);
+  const natural = headers.map((header, column) => Math.max(displayWidth(header), cells[column]!));
+  const least = headers.map((header, column) =>
+    Math.max(widest(header.split(" ")), Math.min(cells[column]!, narrowestColumn))
+  );
+  const widths = narrowed(natural, least, columns - 3 * headers.length - 1);
+  if (widths === undefined) return compact(headers, rows, columns);
+  const { head, body } = layout(headers, rows, widths, wrap);
   const rule = `+${widths.map((width) => "-".repeat(width + 2)).join("+")}+\n`;
   const line = (cells: string[]) => `| ${cells.join(" | ")} |\n`;
-  return rule + line(head) + rule + body.map((row) => row.map(line).join("") + rule).join("");
+  return rule + head.map(line).join("") + rule + body.map((row) => row.map(line).join("") + rule).join("");
 }
 
-/** The form without borders. */
-export function compact(headers: readonly string[], rows: readonly (readonly string[])[]): string {
-  const { head, body } = layout(headers, rows);
+/** The form without borders. @param columns As of `table`; what cannot be made so narrow is as narrow as it can be. */
+export function compact(headers: Row, rows: readonly Row[], columns = Infinity): string {
+  const natural = measure(headers, [headers, ...rows]);
+  const least = natural.map((width) => Math.min(width, narrowestCompact));
+  const widths = narrowed(natural, least, columns - 2 * headers.length - 2) ?? least;
+  const { head, body } = layout(headers, rows, widths, elide);
   const line = (cells: string[]) => `  ${cells.join("  ")}  \n`;
-  return line(head) + body.map((row) => row.map(line).join("")).join("");
+  return head.map(line).join("") + body.map((row) => row.map(line).join("")).join("");
 }
 
 /** Comma separated values without a header, quoted as Go's encoding/csv does. */
-export function csv(rows: readonly (readonly string[])[]): string {
+export function csv(rows: readonly Row[]): string {
   const quote = (cell: string) => /^\\\.$|^[ \t]|[",\r\n]/.test(cell) ? `"${cell.replaceAll('"', '""')}"` : cell;
   return rows.map((row) => `${row.map(quote).join(",")}\n`).join("");
 }

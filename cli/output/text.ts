@@ -43,6 +43,38 @@ export function displayWidth(text: string): number {
   return columns;
 }
 
+/** How many UTF-16 units of a text fit into so many columns. */
+function fitting(text: string, columns: number): number {
+  let units = 0, width = 0;
+  for (const character of text) {
+    width += displayWidth(character);
+    if (width > columns) break;
+    units += character.length;
+  }
+  return units;
+}
+
+/** One line as several, none wider than `columns`; broken after a blank, comma, slash, dot or dash of its second half where there is one. */
+export function wrap(line: string, columns: number): string[] {
+  const lines: string[] = [];
+  let rest = line;
+  while (displayWidth(rest) > columns) {
+    // One character that is wider than the column stands out of it.
+    const most = fitting(rest, columns) || String.fromCodePoint(rest.codePointAt(0)!).length;
+    // A blank at the break may stand just outside.
+    const before = /^.*[\s,/.:_-]/s.exec(rest.slice(0, rest[most] === " " ? most + 1 : most))?.[0].length ?? 0;
+    const length = before > most / 2 ? before : most;
+    lines.push(rest.slice(0, length).trimEnd());
+    rest = rest.slice(length);
+  }
+  return rest === "" && lines.length > 0 ? lines : [...lines, rest];
+}
+
+/** The line cut off where it is wider than `columns`, with an ellipsis for the rest. */
+export function elide(line: string, columns: number): string[] {
+  return [displayWidth(line) <= columns ? line : `${line.slice(0, fitting(line, columns - 1))}…`];
+}
+
 /** The text with control characters (escape sequences above all) and bidirectional overrides made visible. */
 export function neutralise(text: string): string {
   // deno-lint-ignore no-control-regex
