@@ -1,3 +1,4 @@
+import type { Server } from "../../../api/types.ts";
 import { ConnectionError, UsageError } from "../../client/errors.ts";
 import type { Io } from "../../verb.ts";
 
@@ -26,9 +27,12 @@ export async function waitReady({ client }: Io, seconds: string): Promise<void> 
   }
 }
 
-/** Returns when the daemon is gone: its events stream ends with it. */
+/** Returns when the daemon's process has ended: its directory and its locks are free then, another one can be started.
+ * A remote daemon's end is that of its events stream. */
 export async function shutDown({ client }: Io, seconds: string): Promise<void> {
   const deadlineMs = deadlineOf(seconds);
+  const { environment } = await client.get<Server>("/1.0");
+  using end = client.endpoint.kind === "unix" ? await endOf(environment.server_pid) : undefined;
   const { openWebSocket } = await import("../../client/websocket.ts");
   const gone = Promise.withResolvers<"gone">();
   const socket = await openWebSocket(client.endpoint, "/1.0/events?type=lifecycle", {
@@ -42,8 +46,21 @@ export async function shutDown({ client }: Io, seconds: string): Promise<void> {
       : setTimeout(() => late.resolve("late"), deadlineMs - performance.now());
     const outcome = await Promise.race([gone.promise, late.promise]);
     clearTimeout(timer);
-    if (outcome === "late") throw new Error(`The daemon has not ended after ${seconds} s`);
+    if (outcome === "late" || end?.wait(deadlineMs - performance.now()) === false) {
+      throw new Error(`The daemon has not ended after ${seconds} s`);
+    }
   } finally {
     socket.terminate();
+  }
+}
+
+/** @returns undefined when there is no such process here: the daemon's pid is that of another namespace. */
+async function endOf(pid: number): Promise<Disposable & { wait(timeoutMs: number): boolean } | undefined> {
+  const { ProcessEnd } = await import("../../../drivers/host/process_end.ts");
+  try {
+    return new ProcessEnd(pid);
+  } catch (error) {
+    if ((error as { code?: string }).code === "ESRCH") return undefined;
+    throw error;
   }
 }
