@@ -62,6 +62,38 @@ export async function connectionError(endpoint: Endpoint, cause: unknown): Promi
   if (failure === undefined) {
     return new ConnectionError(`Lost the connection to ${name}: ${reasonOf(cause)}`, { cause });
   }
-  const advice = (failure as { code?: string }).code === "EACCES" ? "" : `; start it with "lido daemon"`;
-  return new ConnectionError(`Cannot connect to ${name}: ${reasonOf(failure)}${advice}`, { cause: failure });
+  const advice = await adviceOn(endpoint.socket, (failure as { code?: string }).code);
+  return new ConnectionError(`Cannot connect to ${name}: ${reasonOf(failure)}; ${advice}`, { cause: failure });
+}
+
+/** What a person can do about a socket that does not answer. */
+async function adviceOn(socket: string, code: string | undefined): Promise<string> {
+  const { existsSync, readFileSync, statSync } = await import("node:fs");
+  const nameIn = (file: string, id: number) =>
+    readFileSync(file, "utf8").split("\n").map((line) => line.split(":")).find((fields) => Number(fields[2]) === id)
+      ?.[0];
+  if (code === "EACCES" || code === "EPERM") {
+    try {
+      const { gid } = statSync(socket);
+      const group = nameIn("/etc/group", gid);
+      if (gid !== 0 && group !== undefined) {
+        const user = nameIn("/etc/passwd", process.getuid!()) ?? "USER";
+        return `its users are root and the group "${group}": "adduser ${user} ${group}", then log in again`;
+      }
+    } catch {
+      // Its directory is closed to us, too: then only root is known to be let in.
+    }
+    return 'only root may use it; "lido daemon --group NAME" lets a group in';
+  }
+  if (code === "ECONNREFUSED") {
+    return 'no daemon runs (its socket is left from one that ended): start it with "lido daemon"';
+  }
+  if (code !== "ENOENT") return 'start it with "lido daemon"';
+  const elsewhere = process.env.LIDO_SOCKET || process.env.LIDO_DIR
+    ? ""
+    : ", or set LIDO_DIR to the directory of one that runs";
+  const { dirname } = await import("node:path");
+  const directory = dirname(socket);
+  const missing = existsSync(directory) ? "no daemon runs" : `there is no directory "${directory}"`;
+  return `${missing}: start it with "lido daemon"${elsewhere}`;
 }

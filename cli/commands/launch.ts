@@ -1,5 +1,5 @@
 import type { Config, Devices, Operation, Profile } from "../../api/types.ts";
-import { UsageError } from "../client/errors.ts";
+import { ApiError, UsageError } from "../client/errors.ts";
 import { changeWithProgress } from "../output/progress.ts";
 import { settingsOf } from "../settings.ts";
 import { isTerminal } from "../terminal/is_terminal.ts";
@@ -86,7 +86,7 @@ async function create(io: Io, words: readonly string[], flags: CreateFlags): Pro
     ? flags.profile
     : given.profiles as string[] | undefined ?? ["default"];
   if (!io.quiet) io.out(name === "" ? "Creating the instance\n" : `Creating ${name}\n`);
-  const operation = await changeWithProgress(io, "POST", "/1.0/instances", {
+  const operation = await advised(changeWithProgress(io, "POST", "/1.0/instances", {
     ...given,
     name,
     type: "container",
@@ -95,10 +95,21 @@ async function create(io: Io, words: readonly string[], flags: CreateFlags): Pro
     config: { ...given.config as Config | undefined, ...settingsOf(flags.config) },
     devices: await devicesOf(io, flags, profiles, given.devices as Devices | undefined ?? {}),
     source: image === undefined ? { type: "none" } : { type: "image", alias: image },
-  });
+  }));
   const made = name || nameIn(operation);
   if (!io.quiet && name === "") io.out(`Instance name is: ${made}\n`);
   return made;
+}
+
+/** Without a pool the daemon only knows that there is no root disk; what to do about it is the client's to say. */
+async function advised<T>(creation: Promise<T>): Promise<T> {
+  try {
+    return await creation;
+  } catch (error) {
+    if (!(error instanceof ApiError) || !error.message.includes("No root device could be found")) throw error;
+    const advice = 'set up a storage pool and the default profile by "lido admin init", or name a pool by --storage';
+    throw new ApiError(error.status, `${error.message}: ${advice}`);
+  }
 }
 
 function nameIn(operation: Operation | undefined): string {

@@ -8,8 +8,8 @@ export class Terminal {
   #look = () => {};
   readonly ended: Promise<number>;
 
-  constructor(argv: readonly string[], env: Record<string, string>) {
-    this.#pty = spawnPty(argv[0]!, argv.slice(1), { cols: 91, rows: 33, env: { ...process.env, ...env } });
+  constructor(argv: readonly string[], env: Record<string, string>, columns = 91) {
+    this.#pty = spawnPty(argv[0]!, argv.slice(1), { cols: columns, rows: 33, env: { ...process.env, ...env } });
     this.#pty.onData((data) => {
       // busybox's shell asks where the cursor is before each line, and may draw it again.
       // deno-lint-ignore no-control-regex
@@ -17,6 +17,11 @@ export class Terminal {
       this.#look();
     });
     this.ended = new Promise((resolve) => this.#pty.onExit(({ exitCode }) => resolve(exitCode)));
+  }
+
+  /** What was shown and not seen yet. */
+  get rest(): string {
+    return this.#shown;
   }
 
   type(text: string): void {

@@ -1,8 +1,9 @@
 /** The daemon's life: one for a directory, ended cleanly or not, its containers found again. */
 import assert from "node:assert/strict";
-import { existsSync, mkdtempSync, rmSync, statSync } from "node:fs";
+import { chmodSync, chownSync, existsSync, mkdtempSync, rmSync, statSync } from "node:fs";
+import { readFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import type { Server } from "../../api/types.ts";
 import { command } from "../support/command.ts";
 import { Daemon, executable, fastPool } from "../support/daemon.ts";
@@ -129,7 +130,7 @@ Deno.test("without a daemon the client names the socket and how to start one", a
     for (const argv of [["list"], ["exec", "c1", "--", "true"], ["storage", "list"]]) {
       const { code, err } = await command([executable, ...argv], options);
       const expected = `Error: Cannot connect to the lido daemon at "${directory}/unix.socket": ` +
-        `no such file or directory; start it with "lido daemon"\n`;
+        `no such file or directory; no daemon runs: start it with "lido daemon"\n`;
       assert.deepEqual([code, err], [1, expected]);
     }
     const waited = await command([executable, "waitready", "--timeout", "1"], options);
@@ -137,6 +138,41 @@ Deno.test("without a daemon the client names the socket and how to start one", a
     assert.match(waited.err, /^Error: The daemon is not ready after 1 s: Cannot connect [^\n]+\n$/);
   } finally {
     rmSync(directory, { recursive: true });
+  }
+});
+
+Deno.test("who may not use the socket is told which group may", async () => {
+  await using daemon = await Daemon.start({ flags: ["--group", "audio"] });
+  const socket = join(daemon.directory, "unix.socket");
+  // The run's own temporary directory is closed to others.
+  for (let path = dirname(daemon.directory); path !== "/"; path = dirname(path)) {
+    const { mode } = statSync(path);
+    if ((mode & 1) === 0) chmodSync(path, mode | 1);
+  }
+  const asNobody = () =>
+    command(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", executable, "list"], {
+      env: { LIDO_SOCKET: socket },
+    });
+  const member = await asNobody();
+  assert.deepEqual([member.code, member.err], [
+    1,
+    `Error: Cannot connect to the lido daemon at "${socket}": permission denied; its users are root and the group ` +
+    `"audio": "adduser nobody audio", then log in again\n`,
+  ]);
+  chownSync(socket, 0, 0);
+  assert.match((await asNobody()).err, /permission denied; only root may use it; "lido daemon --group NAME" lets/);
+});
+
+Deno.test("shutdown returns when the daemon's process has ended, and a new one can be started at once", async () => {
+  await using daemon = await Daemon.start();
+  for (let round = 0; round < 5; round++) {
+    const { pid } = daemon;
+    await daemon.ok("shutdown");
+    // It is this test's child: until it is reaped it is a zombie.
+    const state = /^State:\s+(\S)/m.exec(await readFile(`/proc/${pid}/status`, "utf8").catch(() => ""))?.[1] ?? "gone";
+    assert.match(state, /^(Z|gone)$/);
+    await daemon.ended;
+    await daemon.up();
   }
 });
 
