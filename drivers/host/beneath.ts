@@ -15,7 +15,11 @@ import { check, cString, libc, SystemCallError } from "./libc.ts";
 /** Files in a tree that is not ours: a container's root. Every path is resolved by the kernel beneath `root`; a symlink that a container planted
  * leads nowhere outside, and none is followed unless it is asked for. @see openat2(2) */
 
-const RESOLVE_NO_MAGICLINKS = 0x02n, RESOLVE_NO_SYMLINKS = 0x04n, RESOLVE_BENEATH = 0x08n, RESOLVE_IN_ROOT = 0x10n;
+const RESOLVE_NO_XDEV = 0x01n,
+  RESOLVE_NO_MAGICLINKS = 0x02n,
+  RESOLVE_NO_SYMLINKS = 0x04n,
+  RESOLVE_BENEATH = 0x08n,
+  RESOLVE_IN_ROOT = 0x10n;
 const O_CLOEXEC = 0x80000, O_PATH = 0x200000, O_DIRECTORY = 0x10000, O_NOFOLLOW = 0x20000;
 
 export interface BeneathOptions {
@@ -24,6 +28,8 @@ export interface BeneathOptions {
   readonly mode?: number;
   /** Symlinks are followed as the container would see them: its root is "/". Default: any symlink is refused (ELOOP). */
   readonly inRoot?: boolean;
+  /** No mount point on the way is crossed (EXDEV): what a container has mounted, such as a FUSE, may never answer. */
+  readonly oneMount?: boolean;
 }
 
 /** @param root A host path we trust. @param path In the tree, with or without a leading slash.
@@ -38,11 +44,12 @@ export function openBeneath(root: string, path: string, options: BeneathOptions 
 }
 
 export function openBeneathFd(directory: number, path: string, options: BeneathOptions = {}): number {
-  const { flags = 0, mode = 0, inRoot = false } = options;
+  const { flags = 0, mode = 0, inRoot = false, oneMount = false } = options;
   const how = new BigUint64Array([
     BigInt(flags | O_CLOEXEC),
     BigInt(flags & constants.O_CREAT ? mode : 0),
-    RESOLVE_NO_MAGICLINKS | (inRoot ? RESOLVE_IN_ROOT : RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS),
+    RESOLVE_NO_MAGICLINKS | (oneMount ? RESOLVE_NO_XDEV : 0n) |
+    (inRoot ? RESOLVE_IN_ROOT : RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS),
   ]);
   const bytes = new Uint8Array(how.buffer);
   const relative = path.replace(/^\/+/, "") || ".";

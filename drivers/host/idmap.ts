@@ -36,6 +36,12 @@ export function parseSubIds(text: string): HostRange[] {
   });
 }
 
+/** @returns The host's id for one of a container, or undefined when the map has none. */
+export function hostId(ranges: readonly IdRange[], id: number): number | undefined {
+  const range = ranges.find(({ container, count }) => id >= container && id < container + count);
+  return range && range.host + id - range.container;
+}
+
 const namespaces = new Map<string, Promise<number>>();
 
 /** @returns An fd of a user namespace with this map, for mount_setattr(2); kept for the daemon's lifetime, one for each map. */

@@ -110,6 +110,15 @@ export function startTicks(pid: number): string | undefined {
   }
 }
 
+/** @returns Whether a child of ours, which may be dead but not reaped, has executed a program since it was forked.
+ * @see proc_pid_stat(5), field 9: flags; PF_FORKNOEXEC in include/linux/sched.h */
+export function hasExecuted(pid: number): boolean {
+  const PF_FORKNOEXEC = 0x40;
+  const text = readFileSync(`/proc/${pid}/stat`, "utf8");
+  const flags = Number(text.slice(text.lastIndexOf(")") + 2).split(" ")[6]);
+  return (flags & PF_FORKNOEXEC) === 0;
+}
+
 export function openPidfd(pid: number): number {
   return check(`open process ${pid}`, libc.pidfd_open(pid, 0));
 }
@@ -128,6 +137,16 @@ export function makePipe(options: { sizeBytes?: number } = {}): { readonly read:
   check("make a pipe", libc.pipe2(new Uint8Array(fds.buffer), O_CLOEXEC));
   if (options.sizeBytes !== undefined) libc.fcntl(fds[1]!, F_SETPIPE_SZ, options.sizeBytes);
   return { read: fds[0]!, write: fds[1]! };
+}
+
+/** Gives a pipe, both of its ends, to a user of the host: so may the user's processes open it by name, as /dev/stderr. @see pipe(7), fchown(2) */
+export function ownPipe(fd: number, uid: number, gid: number): void {
+  check("change the owner of a pipe", libc.fchown(fd, uid, gid));
+}
+
+/** @param fd The write end of a pipe. @returns Another read end, which does not block; the caller closes it. @see proc_pid_fd(5) */
+export function openReadEnd(fd: number): number {
+  return check("open a pipe", libc.open(cString(`/proc/self/fd/${fd}`), O_NONBLOCK | O_CLOEXEC, 0));
 }
 
 /** @returns How many bytes the kernel holds for a pipe, or undefined when `fd` is none. */

@@ -220,9 +220,9 @@ export class CrunRuntime implements Runtime {
   }
 
   exec(name: string, command: CommandSpec, stdio: CommandStdio): Promise<LaunchedCommand> {
-    const { idmap } = this.#container(name);
+    const { pid: init, idmap } = this.#container(name);
     const crun: CrunCommand = {
-      spawn: (argv, log, fds) => this.#namespace.enter(() => this.#spawn(argv, { log, fds })),
+      spawn: (argv, log, extra, fds) => this.#namespace.enter(() => this.#spawn(argv, { log, extra, fds })),
       ended: async (pid, timeoutMs) => {
         const code = await this.#crunEnd(pid, timeoutMs);
         if (code !== 0) this.#orphans.reap();
@@ -232,7 +232,8 @@ export class CrunRuntime implements Runtime {
       reaped: (pid) => this.#orphans.removeCommand(pid),
       message: crunMessage,
     };
-    return enterContainer(crun, this.#poller, this.#directory(name), name, command, stdio, idmap === undefined);
+    const container = { name, init, idmap, directory: this.#directory(name) };
+    return enterContainer(crun, this.#poller, container, command, stdio);
   }
 
   attach(name: string, mount: MountSpec): Promise<void> {

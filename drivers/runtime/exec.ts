@@ -2,15 +2,28 @@ import { readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { LidoError } from "../../api/errors.ts";
 import { acceptUnix, listenUnix, receiveFd } from "../host/fd_passing.ts";
+import { hostId } from "../host/idmap.ts";
 import type { Poller } from "../host/poll.ts";
-import { closeFd, openPidfd, startTicks } from "../host/process.ts";
+import {
+  again,
+  closeFd,
+  hasExecuted,
+  makePipe,
+  openPidfd,
+  openReadEnd,
+  ownPipe,
+  readFd,
+  setNonBlocking,
+  startTicks,
+} from "../host/process.ts";
 import { ociProcess } from "./bundle.ts";
-import { readable } from "./child.ts";
-import { type CommandSpec, type CommandStdio, type LaunchedCommand, LaunchError } from "./runtime.ts";
+import { childEnd, readable } from "./child.ts";
+import { shell, whyNotExecuted } from "./not_executed.ts";
+import { type CommandSpec, type CommandStdio, type IdMap, type LaunchedCommand, LaunchError } from "./runtime.ts";
 
 export interface CrunCommand {
-  /** Starts crun inside the runtime's namespace. @returns Its pid. */
-  spawn(argv: readonly string[], log: string, fds?: { stdin: number; stdout: number; stderr: number }): number;
+  /** Starts crun inside the runtime's namespace. @param held Its descriptor 3. @returns Its pid. */
+  spawn(argv: readonly string[], log: string, held: number, fds?: Pipes): number;
   /** Waits for crun and reaps it. @returns Its exit code. */
   ended(pid: number, timeoutMs: number): Promise<number | undefined>;
   /** Told of the command, which is the caller's to reap, and that it was. */
@@ -19,31 +32,79 @@ export interface CrunCommand {
   message(log: string): string;
 }
 
+/** The container that a command is started in. */
+export interface EnteredContainer {
+  readonly name: string;
+  /** Pid of its init, as the host has it. */
+  readonly init: number;
+  /** Absent for a privileged one. */
+  readonly idmap: IdMap | undefined;
+  /** Where its files are kept, `<root>/<name>`. */
+  readonly directory: string;
+}
+
+interface Pipes {
+  readonly stdin: number;
+  readonly stdout: number;
+  readonly stderr: number;
+}
+
 const launchTimeoutMs = 30_000;
 let sequence = 0;
 
 /** Starts a command in a container by `crun exec --detach`: crun ends when the command is started, and the command is the daemon's child,
- * so that its status comes from the kernel and a command that exits with 255 is not taken for one that could not be started. */
+ * so that its status comes from the kernel and a command that exits with 255 is not taken for one that could not be started.
+ * @throws {LaunchError} When the kernel does not execute it. A file that is no program is given to /bin/sh, as execvp(3) does, and LXD by it. */
 export async function enterContainer(
   crun: CrunCommand,
   poller: Poller,
-  directory: string,
-  name: string,
+  container: EnteredContainer,
   command: CommandSpec,
   stdio: CommandStdio,
-  privileged: boolean,
 ): Promise<LaunchedCommand> {
+  if (stdio.kind === "pipes") own(stdio, command, container.idmap);
+  const outcome = await launch(crun, poller, container, command, stdio);
+  if (!("refusal" in outcome)) return outcome;
+  const failure = whyNotExecuted(`/proc/${container.init}/root`, command, outcome.refusal);
+  if (failure.script === undefined) throw new LaunchError(failure.exitCode, failure.message);
+  const byShell = { ...command, argv: [shell, failure.script, ...command.argv.slice(1)] };
+  const second = await launch(crun, poller, container, byShell, stdio);
+  if ("refusal" in second) throw new LaunchError(failure.exitCode, failure.message);
+  return second;
+}
+
+/** The command opens its streams by name, /dev/stdin, only if they are its user's. Ids that the container does not have are refused by crun. */
+function own(pipes: Pipes, { uid, gid }: CommandSpec, idmap: IdMap | undefined): void {
+  const owner = idmap ? { uid: hostId(idmap.uid, uid), gid: hostId(idmap.gid, gid) } : { uid, gid };
+  if (owner.uid === undefined || owner.gid === undefined) return;
+  for (const fd of [pipes.stdin, pipes.stdout, pipes.stderr]) ownPipe(fd, owner.uid, owner.gid);
+}
+
+/** @returns The command, or what crun said when the kernel did not execute it: by then crun itself has ended well, and its child says it on stderr. */
+async function launch(
+  crun: CrunCommand,
+  poller: Poller,
+  { name, idmap, directory }: EnteredContainer,
+  command: CommandSpec,
+  stdio: CommandStdio,
+): Promise<LaunchedCommand | { readonly refusal: string }> {
   const base = join(directory, `exec-${++sequence}`);
   const files = { spec: `${base}.json`, pid: `${base}.pid`, log: `${base}.log` };
   const terminal = stdio.kind === "pty" ? { width: stdio.width || 80, height: stdio.height || 24 } : undefined;
-  writeFileSync(files.spec, JSON.stringify(ociProcess(command, { privileged, ...(terminal ? { terminal } : {}) })), {
-    mode: 0o600,
-  });
+  const process = ociProcess(command, { privileged: idmap === undefined, ...(terminal ? { terminal } : {}) });
+  writeFileSync(files.spec, JSON.stringify(process), { mode: 0o600 });
   const console = terminal && new ConsoleSocket(poller);
+  // Held by crun's child until the kernel closes it, which is when the command is executed, or could not be.
+  const held = makePipe();
   try {
     const argv = ["exec", "--detach", "--pid-file", files.pid, "--process", files.spec];
     const tty = console ? ["--tty", "--console-socket", console.path] : [];
-    const pid = crun.spawn([...argv, ...tty, name], files.log, stdio.kind === "pipes" ? stdio : undefined);
+    let pid: number;
+    try {
+      pid = crun.spawn([...argv, ...tty, name], files.log, held.write, stdio.kind === "pipes" ? stdio : undefined);
+    } finally {
+      closeFd(held.write);
+    }
     if (await crun.ended(pid, launchTimeoutMs) !== 0) throw launchError(crun.message(files.log), command);
     const child = Number(readFileSync(files.pid, "utf8"));
     writeFileSync(files.pid, `${child} ${startTicks(child) ?? ""}`); // for `leftCommands`
@@ -52,13 +113,33 @@ export async function enterContainer(
       crun.reaped(child);
       rmSync(files.pid, { force: true });
     };
-    return { pid: child, pidfd: openPidfd(child), ...(console ? { pty: await console.receive() } : {}), reaped };
+    await readable(poller, held.read, launchTimeoutMs, "the start of the command");
+    const pty = await console?.receive();
+    if (hasExecuted(child)) {
+      return { pid: child, pidfd: openPidfd(child), ...(pty === undefined ? {} : { pty }), reaped };
+    }
+    await childEnd(poller, child);
+    reaped();
+    return { refusal: lastWords(stdio.kind === "pipes" ? openReadEnd(stdio.stderr) : pty!) };
   } catch (error) {
     rmSync(files.pid, { force: true });
     throw error;
   } finally {
+    closeFd(held.read);
     console?.close();
     for (const file of [files.spec, files.log]) rmSync(file, { force: true });
+  }
+}
+
+/** @param fd Is read, without waiting, and closed. */
+function lastWords(fd: number): string {
+  try {
+    const buffer = new Uint8Array(4096);
+    setNonBlocking(fd);
+    const count = readFd(fd, buffer);
+    return count === again ? "" : new TextDecoder().decode(buffer.subarray(0, count)).trim();
+  } finally {
+    closeFd(fd);
   }
 }
 

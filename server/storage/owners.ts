@@ -1,4 +1,5 @@
 import { LidoError } from "../../api/errors.ts";
+import { hostId } from "../../drivers/host/idmap.ts";
 import type { IdMap } from "../../drivers/runtime/runtime.ts";
 
 /** Owners of files as a container sees them, and as they are on disk. */
@@ -16,7 +17,7 @@ export function idInside(map: IdMap | undefined, kind: "uid" | "gid", id: number
 /** @throws {LidoError} bad_request when the map has no such id. */
 export function idOnDisk(map: IdMap | undefined, kind: "uid" | "gid", id: number): number {
   if (!map) return id;
-  const range = map[kind].find(({ container, count }) => id >= container && id < container + count);
-  if (range) return range.host + id - range.container;
+  const outside = hostId(map[kind], id);
+  if (outside !== undefined) return outside;
   throw new LidoError("bad_request", `Invalid ${kind} ${id}: the id map of the files has no such id`);
 }

@@ -31,6 +31,56 @@ Deno.test({
       assert.deepEqual([plain.code, plain.err], [126, "Error: Command not executable\n"]);
     });
 
+    await t.step("what the kernel does not execute says why; a script without #! is the shell's", async () => {
+      const files = ["#!/opt/none -x\n", "#!/bin/sh\r\n", "echo $0 $1\n", "\0\n"];
+      for (const [name, content] of files.entries()) await exec(["sh", "-c", `cat > /root/${name}`], content);
+      await exec(["sh", "-c", "chmod +x /root/?"]);
+      const ends = async (argv: string[]) => {
+        const { code, out, err } = await exec(argv);
+        return [code, out, err];
+      };
+      const missing = 'Error: Command not found: the interpreter "/opt/none" of "/root/0" does not exist\n';
+      assert.deepEqual(await ends(["/root/0"]), [127, "", missing]);
+      assert.match((await ends(["/root/1"])).join(), /^127,,.*"\/bin\/sh\\r" of "\/root\/1" does not exist.*CR LF/);
+      assert.deepEqual(await ends(["/root/2", "a b"]), [0, "/root/2 a b\n", ""]);
+      assert.match((await ends(["/root/3"])).join(), /^126,,Error: Command not executable: "\/root\/3" is no program/);
+      const detached = await daemon.lido(["exec", "--detach", "c1", "--", "/root/0"]);
+      assert.deepEqual([detached.code, detached.err], [127, missing]);
+      using terminal = new Terminal([executable, "exec", "c1", "--", "/root/0"], daemon.environment);
+      await terminal.sees(/the interpreter "\/opt\/none"/);
+      assert.equal(await terminal.ended, 127);
+    });
+
+    await t.step("the streams can be opened by name, by the user that the command is", async () => {
+      const script = "cat /dev/stdin; echo out > /dev/stdout; echo err > /dev/stderr";
+      for (const flags of [[], ["--user", "1000", "--group", "1001"], ["--wait-output"], ["--detachable"]]) {
+        const { code, out, err } = await daemon.lido(["exec", "c1", ...flags, "--", "sh", "-c", script], {
+          input: "in\n",
+        });
+        assert.deepEqual([code, out, err], [0, "in\nout\n", "err\n"], flags.join(" "));
+      }
+      const body = { command: ["sh", "-c", script], user: 1000, "record-output": true };
+      const answer = await daemon.ok(
+        "query",
+        "--wait",
+        "-X",
+        "POST",
+        "-d",
+        JSON.stringify(body),
+        "/1.0/instances/c1/exec",
+      );
+      const { output, return: code } = JSON.parse(answer).metadata;
+      assert.deepEqual([
+        code,
+        await daemon.ok("query", "--raw", output[1]),
+        await daemon.ok("query", "--raw", output[2]),
+      ], [
+        0,
+        "out",
+        "err",
+      ]);
+    });
+
     await t.step("100 MB through stdout, and through stdin and back", async () => {
       const made = await exec(["sh", "-c", "head -c 100000000 /dev/urandom | tee /root/data; exit 5"]);
       assert.deepEqual([made.code, made.bytes.length], [5, 100_000_000]);

@@ -1,0 +1,157 @@
+import { closeSync, constants, openSync, readSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { openBeneath } from "../host/beneath.ts";
+import { closeFd } from "../host/process.ts";
+import type { CommandSpec } from "./runtime.ts";
+
+/** Why the kernel did not execute a command: read from the file after the fact, for the text only. What a container has mounted itself is not
+ * looked into, for it may never answer. */
+
+/** What runs a file that is no program. @see execvp(3) */
+export const shell = "/bin/sh";
+
+export interface NotExecuted {
+  /** As a shell has it: 127 when something is not there, 126 when it cannot be executed. */
+  readonly exitCode: 126 | 127;
+  readonly message: string;
+  /** The path of a file that is none of the kernel's formats and seems to be text: a script without "#!". */
+  readonly script?: string;
+}
+
+/** Enough for the first line (the kernel's BINPRM_BUF_SIZE is 256) and the program headers of an ELF file. */
+const headBytesMax = 4096;
+/** How many interpreters may be scripts themselves. @see execve(2) */
+const interpretersMax = 5;
+const O_PATH = 0x200000;
+const machines: Readonly<Record<number, string>> = {
+  3: "i386",
+  8: "MIPS",
+  20: "PowerPC",
+  21: "PowerPC 64",
+  22: "S/390",
+  40: "ARM",
+  62: "x86_64",
+  183: "aarch64",
+  243: "RISC-V",
+  258: "LoongArch",
+};
+
+/** @param root The container's root. @param said By crun: the kernel's reason in words. */
+export function whyNotExecuted(root: string, command: CommandSpec, said: string): NotExecuted {
+  const file = findFile(root, command);
+  const head = file === undefined ? undefined : readHead(root, file);
+  const missing = head && missingInterpreter(root, command.cwd, file!, head);
+  if (missing !== undefined && !/format error|denied/i.test(said)) {
+    return { exitCode: 127, message: `Command not found: ${missing}` };
+  }
+  if (/No such file/i.test(said)) {
+    return { exitCode: 127, message: "Command not found: its interpreter does not exist" };
+  }
+  const reason = said.split(": ").at(-1) || "the kernel refused it";
+  if (!head || !/format error/i.test(said)) return { exitCode: 126, message: `Command not executable: ${reason}` };
+  const elf = readElf(head);
+  const machine = elf && `${machines[elf.machine] ?? `number ${elf.machine}`}, ${elf.bits}-bit`;
+  const detail = elf
+    ? `"${file}" is a program for another machine (${machine})`
+    : `"${file}" is no program (${reason})`;
+  const isText = !elf && !head.subarray(0, firstLineLength(head)).includes(0);
+  return { exitCode: 126, message: `Command not executable: ${detail}`, ...(isText ? { script: file! } : {}) };
+}
+
+/** As crun finds it. @returns Its path in the container. */
+function findFile(root: string, { argv, environment, cwd }: CommandSpec): string | undefined {
+  const [name = ""] = argv;
+  if (name.includes("/")) return name.startsWith("/") ? name : join(cwd, name);
+  const candidates = (environment.PATH ?? "").split(":").map((directory) => join(directory || cwd, name));
+  return candidates.find((path) => readHead(root, path) !== undefined);
+}
+
+/** @returns What is missing, in words, or undefined when nothing is, or nobody can tell. */
+function missingInterpreter(root: string, cwd: string, file: string, head: Uint8Array): string | undefined {
+  let user = file, bytes: Uint8Array | undefined = head;
+  for (let depth = 0; bytes && depth <= interpretersMax; depth++) {
+    const name = scriptInterpreter(bytes) ?? readElf(bytes)?.interpreter;
+    if (name === undefined) return undefined;
+    const path = name.startsWith("/") ? name : join(cwd, name);
+    if (!exists(root, path)) {
+      const ending = name.endsWith("\r") ? " (its lines end with CR LF, not LF)" : "";
+      return `the interpreter ${JSON.stringify(name)} of "${user}" does not exist${ending}`;
+    }
+    user = path;
+    bytes = readHead(root, path);
+  }
+  return undefined;
+}
+
+function firstLineLength(head: Uint8Array): number {
+  const end = head.subarray(0, 256).indexOf(10);
+  return end < 0 ? Math.min(head.length, 256) : end;
+}
+
+/** @returns What "#!" names. @see execve(2), "Interpreter scripts" */
+function scriptInterpreter(head: Uint8Array): string | undefined {
+  const line = new TextDecoder().decode(head.subarray(0, firstLineLength(head)));
+  return /^#![ \t]*([^ \t\0]+)/.exec(line)?.[1];
+}
+
+/** @see elf(5): Elf64_Ehdr, Elf64_Phdr */
+function readElf(head: Uint8Array): { bits: 32 | 64; machine: number; interpreter: string | undefined } | undefined {
+  if (head.length < 52 || head[0] !== 0x7f || new TextDecoder().decode(head.subarray(1, 4)) !== "ELF") return undefined;
+  const view = new DataView(head.buffer, head.byteOffset, head.length);
+  const isLittle = head[5] === 1, bits = head[4] === 1 ? 32 : 64;
+  return { bits, machine: view.getUint16(18, isLittle), interpreter: elfInterpreter(view, isLittle, bits) };
+}
+
+function elfInterpreter(view: DataView, isLittle: boolean, bits: 32 | 64): string | undefined {
+  const PT_INTERP = 3;
+  const word = (at: number) => bits === 32 ? view.getUint32(at, isLittle) : Number(view.getBigUint64(at, isLittle));
+  try {
+    const table = word(bits === 32 ? 28 : 32);
+    const [size, count] = [0, 2].map((at) => view.getUint16((bits === 32 ? 42 : 54) + at, isLittle)) as [
+      number,
+      number,
+    ];
+    for (let entry = table; entry < table + size * count; entry += size) {
+      if (view.getUint32(entry, isLittle) !== PT_INTERP) continue;
+      const start = word(entry + (bits === 32 ? 4 : 8)), length = word(entry + (bits === 32 ? 16 : 32));
+      const bytes = new Uint8Array(view.buffer, view.byteOffset + start, length);
+      return new TextDecoder().decode(bytes).replace(/\0.*$/s, "");
+    }
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error; // beyond what was read
+  }
+  return undefined;
+}
+
+function exists(root: string, path: string): boolean {
+  try {
+    closeFd(openBeneath(root, path, { flags: O_PATH, inRoot: true, oneMount: true }));
+    return true;
+  } catch (error) {
+    return !["ENOENT", "ENOTDIR"].includes((error as { code?: string }).code ?? "");
+  }
+}
+
+/** @returns The first bytes of an executable file, or undefined when there is none. */
+function readHead(root: string, path: string): Uint8Array | undefined {
+  let descriptor: number;
+  try {
+    descriptor = openBeneath(root, path, { flags: O_PATH, inRoot: true, oneMount: true });
+  } catch {
+    return undefined;
+  }
+  try {
+    const name = `/proc/self/fd/${descriptor}`;
+    const { mode } = statSync(name);
+    if ((mode & constants.S_IFMT) !== constants.S_IFREG || (mode & 0o111) === 0) return undefined;
+    const file = openSync(name, constants.O_RDONLY);
+    try {
+      const head = new Uint8Array(headBytesMax);
+      return head.subarray(0, readSync(file, head, 0, head.length, 0));
+    } finally {
+      closeSync(file);
+    }
+  } finally {
+    closeFd(descriptor);
+  }
+}
