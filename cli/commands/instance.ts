@@ -48,7 +48,11 @@ function secondsOf(text: string): number {
 
 const all = { summary: "Run against all instances" };
 const force = { short: "f", summary: "Kill it: its processes get no chance to end" };
-const timeout = { value: "seconds", initial: "-1", summary: "Time to wait for the instance before killing it" };
+const timeout = {
+  value: "seconds",
+  initial: "-1",
+  summary: "How long a clean end may take; 0 kills it at once, -1 waits for ten minutes",
+};
 
 export const verbs: Verb[] = [
   verb({

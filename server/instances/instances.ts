@@ -32,6 +32,7 @@ import { Rootfs } from "./rootfs.ts";
 import { Sharing } from "./sharing.ts";
 import { progressOf } from "./shift_progress.ts";
 import { expiryOf, InstanceSnapshots } from "./snapshots.ts";
+import { StateChanges } from "./state_changes.ts";
 import { type Settings, type UpdateOptions, Updates } from "./update.ts";
 import { type InstanceSnapshotView, instanceView, type Phase, snapshotView, stateView } from "./view.ts";
 
@@ -45,16 +46,6 @@ export interface ExecTarget {
   readonly idmap?: IdMap;
 }
 
-type StateAction = InstanceStatePut["action"];
-
-const descriptions: Readonly<Record<StateAction, string>> = {
-  start: "Starting instance",
-  stop: "Stopping instance",
-  restart: "Restarting instance",
-  freeze: "Freezing instance",
-  unfreeze: "Unfreezing instance",
-};
-
 export class Instances {
   readonly #services: InstanceServices;
   readonly #records: InstanceRecords;
@@ -63,6 +54,7 @@ export class Instances {
   readonly #rootfs: Rootfs;
   readonly #creation: Creation;
   readonly #lifecycle: Lifecycle;
+  readonly #states: StateChanges;
   readonly #disks: Disks;
   readonly #updates: Updates;
   readonly #renames: Renames;
@@ -90,6 +82,7 @@ export class Instances {
       locks: this.#locks,
       remove: (record) => this.#creation.delete(record),
     });
+    this.#states = new StateChanges(services, this.#records, this.#locks, this.#lifecycle);
   }
 
   names(): string[] {
@@ -138,35 +131,10 @@ export class Instances {
   }
 
   /** @throws {LidoError} not_found. */
-  setState(name: string, put: InstanceStatePut): Operation {
-    this.#records.get(name);
-    const work = (operation: Operation): Promise<void> => this.#changeState(name, put, operation);
-    const options = { resources: { instances: [`/1.0/instances/${name}`] } };
-    return this.#operate(name, put.action, descriptions[put.action], work, options);
-  }
+  setState = (name: string, put: InstanceStatePut): Operation => this.#states.set(name, put);
 
   /** The same for every instance that is not in that state yet: `PUT /1.0/instances`. */
-  setStates(put: InstanceStatePut): Operation {
-    const names = this.#records.list().map((record) => record.name).filter((name) => this.#wants(name, put.action));
-    return this.#services.operations.start({
-      description: descriptions[put.action],
-      resources: { instances: names.map((name) => `/1.0/instances/${name}`) },
-      run: async (operation) => {
-        const failures: string[] = [];
-        await Promise.all(names.map(async (name) => {
-          try {
-            using _lock = await this.#locks.acquire(name, put.action);
-            await this.#changeState(name, put, operation);
-          } catch (error) {
-            failures.push(` - Instance: ${name}: ${messageOf(error)}`);
-          }
-        }));
-        if (failures.length > 0) {
-          throw new LidoError("bad_request", `The following instances failed to update state:\n${failures.join("\n")}`);
-        }
-      },
-    });
-  }
+  setStates = (put: InstanceStatePut): Operation => this.#states.setAll(put);
 
   /** Replaces the settings, or brings a snapshot back. @throws {LidoError} not_found or bad_request. */
   update(name: string, put: InstancePut, options: UpdateOptions = {}): Operation {
@@ -425,39 +393,9 @@ export class Instances {
     }, { cancel: () => {} });
   }
 
-  async #changeState(name: string, put: InstanceStatePut, operation: Operation): Promise<void> {
-    const stop = { force: put.force, ...(put.timeout > 0 ? { timeoutMs: put.timeout * 1000 } : {}) };
-    if (put.stateful) throw new LidoError("not_implemented", "Stateful stop and start aren't supported");
-    switch (put.action) {
-      case "start":
-        // As LXD: starting a frozen container lets it go on.
-        if (this.#services.runtime.get(name)?.status === "frozen") return await this.#lifecycle.unfreeze(name);
-        return await this.#lifecycle.start(name, progressOf(operation));
-      case "stop":
-        return await this.#lifecycle.stop(name, stop);
-      case "restart":
-        await this.#lifecycle.stop(name, { ...stop, restart: true });
-        await this.#lifecycle.start(name, progressOf(operation));
-        this.#services.events.lifecycle("instance-restarted", `/1.0/instances/${name}`);
-        return;
-      case "freeze":
-        return await this.#lifecycle.freeze(name);
-      case "unfreeze":
-        return await this.#lifecycle.unfreeze(name);
-    }
-  }
-
   #phase(name: string): Phase {
     const running = this.#services.runtime.get(name);
     return running?.status ?? (this.#locks.action(name) === "stop" ? "ending" : "stopped");
-  }
-
-  #wants(name: string, action: StateAction): boolean {
-    const status = this.#services.runtime.get(name)?.status;
-    if (action === "start") return status === undefined;
-    if (action === "freeze") return status === "running";
-    if (action === "unfreeze") return status === "frozen";
-    return status !== undefined;
   }
 
   async #full(instance: Instance): Promise<InstanceFull> {

@@ -11,13 +11,29 @@ import { checkExpandedDevices, disksOf } from "./devices.ts";
 import type { Disks } from "./disks.ts";
 import { formatIdmap, parseIdmap } from "./idmaps.ts";
 import { haltSignalOf, SIGPWR } from "./init_signal.ts";
-import type { OperationLocks } from "./locks.ts";
+import type { OperationLock, OperationLocks } from "./locks.ts";
 import type { InstanceServices } from "./ports.ts";
 import { type InstanceRecord, type InstanceRecords, merge } from "./records.ts";
 import type { Rootfs, ShiftProgress } from "./rootfs.ts";
 
 /** How a container came to its end. */
 type ExitStatus = { code?: number; signal?: number };
+
+type StopOutcome = "ended" | "too late" | "taken over" | "cancelled";
+
+export interface StopOptions {
+  readonly force: boolean;
+  /** For a clean stop; absent means ten minutes. */
+  readonly timeoutMs?: number;
+  /** Whether it will be started again. */
+  readonly restart?: boolean;
+  /** Of the operation; absent for one that cannot be taken over. */
+  readonly lock?: OperationLock;
+  /** Ends the wait of a clean stop: the client gave up, or the daemon ends. */
+  readonly cancelled?: AbortSignal;
+  /** Called when it cannot be cancelled any more. */
+  readonly onEnding?: () => void;
+}
 
 /** How long a clean stop may take when the client names no limit, as LXD's. */
 const stopTimeoutMs = 10 * 60_000;
@@ -98,24 +114,38 @@ export class Lifecycle {
     this.#publish("instance-started", name);
   }
 
-  /** @param options.timeoutMs For a clean stop; absent means ten minutes. @param options.restart Whether it will be started again. */
-  async stop(name: string, options: { force: boolean; timeoutMs?: number; restart?: boolean }): Promise<void> {
+  /** A clean stop ends in one of four ways: the container has ended; the time is up; whoever waits for it cancels, and the container goes on with what it
+   * was asked; a forced stop takes over, and the container is killed.
+   * @throws {LidoError} bad_request when it is stopped already, the time is up or the wait was cancelled. */
+  async stop(name: string, options: StopOptions): Promise<void> {
     const { runtime } = this.#services;
+    const { lock } = options;
     const running = runtime.get(name);
-    if (!running) throw new LidoError("bad_request", "The instance is already stopped");
-    if (options.force) await runtime.destroy(name);
-    else {
+    if (!running) {
+      // The operation that gave way to this one has stopped it.
+      if (options.force && lock?.hasTakenOver) return;
+      throw new LidoError("bad_request", "The instance is already stopped");
+    }
+    let isForced = options.force;
+    if (!isForced) {
       if (running.status === "frozen") await runtime.unfreeze(name);
-      const status = await this.#shutDown(name, running.pid, options.timeoutMs ?? stopTimeoutMs);
-      if (!status) {
+      let how = await this.#shutDown(name, running.pid, options);
+      // It may have ended in the same moment.
+      if (!runtime.get(name)) how = "ended";
+      if (how === "cancelled") throw options.cancelled!.reason;
+      isForced = how === "taken over";
+      if (how === "too late") {
         throw new LidoError(
           "bad_request",
           `Failed shutting down instance, status is "Running": context deadline exceeded`,
         );
       }
     }
-    await this.#tidy(name, options.restart === true);
-    this.#publish(options.force ? "instance-stopped" : "instance-shutdown", name);
+    options.onEnding?.();
+    if (isForced) await runtime.destroy(name);
+    // An ephemeral one goes if the last word was to stop it.
+    await this.#tidy(name, options.restart === true && lock?.takenOver.reason !== "stop");
+    this.#publish(isForced ? "instance-stopped" : "instance-shutdown", name);
   }
 
   async freeze(name: string): Promise<void> {
@@ -180,32 +210,38 @@ export class Lifecycle {
     };
   }
 
-  /** Asks the init to end its system. @returns undefined when the time is up. */
-  async #shutDown(name: string, pid: number, timeoutMs: number): Promise<ExitStatus | undefined> {
-    const { promise: ended, resolve } = Promise.withResolvers<ExitStatus | undefined>();
-    this.#waiting.set(name, resolve);
-    const deadline = setTimeout(() => resolve(undefined), timeoutMs);
+  /** Asks the init to end its system, and waits. */
+  async #shutDown(name: string, pid: number, options: StopOptions): Promise<StopOutcome> {
+    const { promise: over, resolve } = Promise.withResolvers<StopOutcome>();
+    this.#waiting.set(name, () => resolve("ended"));
+    using listening = new DisposableStack();
+    listening.defer(() => this.#waiting.delete(name));
+    const deadline = setTimeout(() => resolve("too late"), options.timeoutMs ?? stopTimeoutMs);
+    listening.defer(() => clearTimeout(deadline));
+    const onAbort = (signal: AbortSignal | undefined, work: () => void): void => {
+      if (signal?.aborted) work();
+      signal?.addEventListener("abort", work);
+      listening.defer(() => signal?.removeEventListener("abort", work));
+    };
+    onAbort(options.lock?.takenOver, () => resolve("taken over"));
+    onAbort(options.cancelled, () => resolve("cancelled"));
     let isOver = false;
-    ended.then(() => isOver = true);
-    try {
-      // An init that has just been started may not listen yet, and nobody sees whether SIGPWR was heard: it is sent again.
-      for (let sent = 0; sent < haltSignalsMax && !isOver;) {
-        const signal = await haltSignalOf(pid);
-        if (signal !== undefined && !isOver) {
-          await this.#services.runtime.kill(name, signal).catch((error) => {
-            // It ended just then.
-            if (this.#services.runtime.get(name)) throw error;
-          });
-          sent = signal === SIGPWR ? sent + 1 : haltSignalsMax;
-        }
-        const pauseMs = signal === undefined ? initPollMs : haltSignalPauseMs;
-        if (sent < haltSignalsMax) await Promise.race([ended, new Promise((wake) => setTimeout(wake, pauseMs))]);
+    over.then(() => isOver = true);
+    await Promise.resolve();
+    // An init that has just been started may not listen yet, and nobody sees whether SIGPWR was heard: it is sent again.
+    for (let sent = 0; sent < haltSignalsMax && !isOver;) {
+      const signal = await haltSignalOf(pid);
+      if (signal !== undefined && !isOver) {
+        await this.#services.runtime.kill(name, signal).catch((error) => {
+          // It ended just then.
+          if (this.#services.runtime.get(name)) throw error;
+        });
+        sent = signal === SIGPWR ? sent + 1 : haltSignalsMax;
       }
-      return await ended;
-    } finally {
-      clearTimeout(deadline);
-      this.#waiting.delete(name);
+      const pauseMs = signal === undefined ? initPollMs : haltSignalPauseMs;
+      if (sent < haltSignalsMax) await Promise.race([over, new Promise((wake) => setTimeout(wake, pauseMs))]);
     }
+    return await over;
   }
 
   #ended(name: string, status: ExitStatus): void {

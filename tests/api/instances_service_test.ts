@@ -3,6 +3,8 @@ import { access, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { instancePutSchema, instancesPostSchema, instanceStatePutSchema } from "../../api/types.ts";
 import { disksOf } from "../../server/instances/devices.ts";
+import { OperationLocks } from "../../server/instances/locks.ts";
+import type { Operation } from "../../server/operations/operations.ts";
 import { fingerprint, makeWorld, type World } from "./instances_support.ts";
 
 const state = (action: string, more: Record<string, unknown> = {}) => instanceStatePutSchema.parse({ action, ...more });
@@ -139,6 +141,94 @@ Deno.test("a clean stop that is not followed times out, and a container that end
   await world.instances.close();
   assert.equal(world.instances.get("c1").status, "Stopped");
   assert.equal(world.instances.get("c1").config["volatile.last_state.power"], "STOPPED");
+});
+
+Deno.test("a forced stop takes over a clean one that waits, and both end well", async () => {
+  await using world = await makeWorld();
+  const { runtime, instances } = world;
+  await world.create("c1");
+  const waits = async (action: string) => {
+    await start(world, "c1");
+    runtime.seen.length = 0;
+    const operation = instances.setState("c1", state(action));
+    await runtime.waitFor("kill c1 30");
+    return operation;
+  };
+
+  const stop = await waits("stop");
+  await assert.rejects(
+    world.done(instances.setState("c1", state("stop"))),
+    /^Error: Failed to create instance stop operation: Instance is busy running a "stop" operation$/,
+  );
+  await world.done(instances.setState("c1", stopNow));
+  await world.done(stop);
+  assert.deepEqual(runtime.seen, ["kill c1 30", "destroy c1"]);
+  assert.equal(instances.get("c1").status, "Stopped");
+
+  const restart = await waits("restart");
+  await world.done(instances.setState("c1", stopNow));
+  await world.done(restart);
+  assert.equal(instances.get("c1").status, "Stopped", "the last word was to stop it");
+
+  const other = await waits("stop");
+  await world.done(instances.setState("c1", state("restart", { force: true })));
+  await world.done(other);
+  assert.deepEqual(runtime.seen, ["kill c1 30", "destroy c1", "start c1"]);
+  assert.equal(instances.get("c1").status, "Running");
+
+  // As LXD: no time to wait is by force.
+  await world.done(instances.setState("c1", state("stop", { timeout: 0 })));
+  assert.equal(instances.get("c1").status, "Stopped");
+});
+
+Deno.test("an ephemeral instance stays when a forced restart takes over a clean one, and goes when a forced stop does", async () => {
+  await using world = await makeWorld();
+  for (const action of ["restart", "stop"]) {
+    await world.create("c1", { ephemeral: true });
+    await start(world, "c1");
+    world.runtime.seen.length = 0;
+    const waiting = world.instances.setState("c1", state("restart"));
+    await world.runtime.waitFor("kill c1 30");
+    await world.done(world.instances.setState("c1", state(action, { force: true })));
+    await world.done(waiting);
+    assert.deepEqual(world.instances.names(), action === "restart" ? ["c1"] : []);
+    if (action === "restart") await world.done(world.instances.setState("c1", stopNow));
+  }
+});
+
+Deno.test("the wait of a clean stop can be cancelled, and a daemon that ends does so: the container goes on", async () => {
+  await using world = await makeWorld();
+  await world.create("c1");
+  await start(world, "c1");
+  for (const cancel of [(operation: Operation) => operation.cancel(), () => void world.operations.close()]) {
+    world.runtime.seen.length = 0;
+    const operation = world.instances.setState("c1", state("stop"));
+    await world.runtime.waitFor("kill c1 30");
+    cancel(operation);
+    await operation.finished;
+    assert.deepEqual([operation.view().status_code, operation.view().err], [401, "Operation cancelled"]);
+    assert.equal(world.instances.get("c1").status, "Running");
+  }
+  // It was asked to, and may still do so.
+  world.runtime.end("c1");
+  await world.instances.close();
+  assert.equal(world.instances.get("c1").config["volatile.last_state.power"], "STOPPED");
+});
+
+Deno.test("nobody waits for a hanging operation of the daemon itself for longer than the locks' patience", async () => {
+  const locks = new OperationLocks({ patienceMs: 20 });
+  const own = await locks.wait("c1", "start");
+  await assert.rejects(
+    locks.acquire("c1", "stop", { takeOver: true }),
+    /Instance is busy running a "start" operation$/,
+  );
+  const next = locks.acquire("c1", "stop");
+  own[Symbol.dispose]();
+  using held = await next;
+  assert.equal(held.hasTakenOver, false);
+  // One that gives way but does not come to an end, as a restart whose start hangs.
+  await assert.rejects(locks.acquire("c1", "stop", { takeOver: true }), /Instance is busy running a "stop" operation$/);
+  assert.equal(held.takenOver.reason, "stop");
 });
 
 Deno.test("a container that has just ended runs until it is tidied up; what the user asks for meanwhile waits for that", async () => {
