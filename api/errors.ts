@@ -14,11 +14,20 @@ export type ErrorCode =
 export class LidoError extends Error {
   override name = "LidoError";
   readonly code: ErrorCode;
+  /** LXD's text to the letter, where clients of LXD compare the whole of it: they get this one. */
+  readonly lxdText: string | undefined;
 
-  constructor(code: ErrorCode, message: string, options?: ErrorOptions) {
+  constructor(code: ErrorCode, message: string, options: ErrorOptions & { readonly lxdText?: string } = {}) {
     super(message, options);
     this.code = code;
+    this.lxdText = options.lxdText;
   }
+}
+
+/** LXD's text, which scripts look for, and then what was looked for: `Image alias not found: "nosuch"`.
+ * @param what As LXD calls it. @param where In words, as `in pool "fast"`. */
+export function notFound(what: string, name: string, where = ""): LidoError {
+  return new LidoError("not_found", `${what} not found: ${JSON.stringify(name)}${where && ` ${where}`}`);
 }
 
 /** The text of anything that was thrown; never a stack trace, never `[object Object]`. */

@@ -16,6 +16,8 @@ const units: Readonly<Record<string, bigint>> = {
   PiB: 1024n ** 5n,
   EiB: 1024n ** 6n,
 };
+/** Those that people may write, for errors and help. */
+export const sizeUnits = "B, kB, MB, GB, TB, KiB, MiB, GiB, TiB";
 const bytesMax = 2n ** 63n - 1n;
 
 /** @param value "10GiB", "5GB", "4096".

@@ -9,6 +9,13 @@ interface Owner {
   readonly expanded_devices?: Devices;
 }
 
+/** For the end of an error about a name that is not there. */
+export function thereAre(names: readonly string[]): string {
+  return names.length === 0
+    ? "there is none"
+    : `there ${names.length === 1 ? "is" : "are"} ${[...names].sort().join(", ")}`;
+}
+
 /** @throws {UsageError} When it is not the thing's own: one of a profile is changed there, or overridden. */
 function ownDevice({ devices, expanded_devices: expanded }: Owner, name: string): Config {
   const device = devices[name];
@@ -18,7 +25,7 @@ function ownDevice({ devices, expanded_devices: expanded }: Owner, name: string)
       "Device from profile(s) cannot be removed from individual instance. Override device or modify profile instead",
     );
   }
-  throw new UsageError("Device doesn't exist");
+  throw new UsageError(`Device doesn't exist: ${JSON.stringify(name)}: ${thereAre(Object.keys(devices))}`);
 }
 
 const without = (devices: Devices, names: readonly string[]): Devices =>
@@ -30,7 +37,7 @@ export async function addDevice(
   args: readonly string[],
   name: string,
   device: Config,
-  refusal = "The device already exists",
+  refusal = `The device already exists: ${JSON.stringify(name)}`,
 ): Promise<void> {
   await change(io, owner, args, ({ devices = {} }) => {
     if (devices[name]) throw new UsageError(refusal);

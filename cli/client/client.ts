@@ -9,6 +9,8 @@ export interface Envelope {
   metadata: unknown;
   operation?: string;
   error?: string;
+  /** What lido has to say beyond LXD's own text. */
+  error_detail?: string;
   error_code?: number;
 }
 
@@ -28,7 +30,10 @@ export function openEnvelope(reply: Reply): Envelope {
     throw new ApiError(reply.status, `Unexpected reply (HTTP ${reply.status}): ${reply.text.slice(0, 200).trim()}`);
   }
   if (envelope.type === "error" || reply.status >= 400) {
-    throw new ApiError(reply.status, envelope.error || `Request failed (HTTP ${reply.status})`);
+    throw new ApiError(
+      reply.status,
+      envelope.error_detail || envelope.error || `Request failed (HTTP ${reply.status})`,
+    );
   }
   return envelope;
 }

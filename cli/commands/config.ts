@@ -1,7 +1,7 @@
 import type { Config, Devices, Instance, Server } from "../../api/types.ts";
 import { url } from "../client/client.ts";
 import { UsageError } from "../client/errors.ts";
-import { deviceVerbs } from "../device_verbs.ts";
+import { deviceVerbs, thereAre } from "../device_verbs.ts";
 import { change, type Configurable, pick, settingsOf, settingVerbs, showYaml } from "../settings.ts";
 import { type Verb, verb } from "../verb.ts";
 import { verbs as trust } from "./config_trust.ts";
@@ -76,8 +76,11 @@ export const verbs: Verb[] = [
           devices?: Devices;
           expanded_devices?: Devices;
         };
-        if (devices[device]) throw new UsageError("The device already exists");
-        if (!expanded[device]) throw new UsageError("The profile device doesn't exist");
+        if (devices[device]) throw new UsageError(`The device already exists: ${JSON.stringify(device)}`);
+        if (!expanded[device]) {
+          const names = thereAre(Object.keys(expanded));
+          throw new UsageError(`The profile device doesn't exist: ${JSON.stringify(device)}: ${names}`);
+        }
         return { devices: { ...devices, [device]: { ...expanded[device], ...keys } } };
       });
       if (!io.quiet) io.out(`Device ${device} overridden for ${name}\n`);

@@ -1,6 +1,7 @@
 import type { Image, ImageAliasesEntry, Operation } from "../../api/types.ts";
 import { url } from "../client/client.ts";
 import { ApiError, UsageError } from "../client/errors.ts";
+import { thereAre } from "../device_verbs.ts";
 import { importImage } from "../image_upload.ts";
 import { type Column, columnsOf, matchesImage } from "../output/image_columns.ts";
 import { waitWithProgress } from "../output/progress.ts";
@@ -159,7 +160,7 @@ Columns:
     summary: "Get an image property",
     async run(io, [name = "", key = ""]) {
       const value = (await imageOf(io, name)).properties[key];
-      if (value === undefined) throw new UsageError("Property not found");
+      if (value === undefined) throw new UsageError(`Property not found: ${JSON.stringify(key)}`);
       io.out(`${value}\n`);
     },
   }),
@@ -177,7 +178,9 @@ Columns:
     summary: "Unset an image property",
     run: (io, [name = "", key = ""]) =>
       changeProperties(io, name, (all) => {
-        if (!(key in all)) throw new UsageError("Property not found");
+        if (!(key in all)) {
+          throw new UsageError(`Property not found: ${JSON.stringify(key)}: ${thereAre(Object.keys(all))}`);
+        }
         return Object.fromEntries(Object.entries(all).filter(([one]) => one !== key));
       }),
   }),

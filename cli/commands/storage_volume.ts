@@ -1,7 +1,7 @@
 import type { Config, Instance, Profile, StorageVolume, StorageVolumeSnapshot } from "../../api/types.ts";
 import { url } from "../client/client.ts";
 import { UsageError } from "../client/errors.ts";
-import { addDevice, lazyFlag, removeDevices } from "../device_verbs.ts";
+import { addDevice, lazyFlag, removeDevices, thereAre } from "../device_verbs.ts";
 import { render } from "../output/render.ts";
 import { binarySize, shortDate } from "../output/units.ts";
 import { type Configurable, settingsOf, settingVerbs } from "../settings.ts";
@@ -48,7 +48,10 @@ const titles: Readonly<Record<string, string>> = {
 /** @throws {UsageError} For a letter that stands for nothing. */
 function columnsOf(text: string, isClustered: boolean): string[] {
   return text.replaceAll(",", "").split("").map((letter) => {
-    if (!(letter in titles)) throw new UsageError(`Unknown column shorthand char '${letter}' in '${text}'`);
+    if (!Object.hasOwn(titles, letter)) {
+      const allowed = Object.keys(titles).join(" ");
+      throw new UsageError(`Unknown column shorthand char '${letter}' in '${text}': ${allowed} are allowed`);
+    }
     return letter;
   }).filter((letter) => isClustered || letter !== "L");
 }
@@ -126,12 +129,21 @@ async function detach(
   const isIt = ([, one]: [string, Config]) => one.type === "disk" && one.pool === pool && one.source === name;
   const found = Object.entries(devices).filter(isIt).map(([key]) => key);
   if (device !== undefined) {
-    if (!devices[device]) throw new UsageError("The specified device doesn't exist");
+    if (!devices[device]) {
+      const names = thereAre(Object.keys(devices));
+      throw new UsageError(`The specified device doesn't exist: ${JSON.stringify(device)}: ${names}`);
+    }
     if (!found.includes(device)) throw new UsageError(`Device "${device}" is not volume "${name}" of pool "${pool}"`);
     return await removeDevices(io, owner, [target], [device], flags);
   }
-  if (found.length === 0) throw new UsageError("No device found for this storage volume");
-  if (found.length > 1) throw new UsageError("More than one device matches, specify the device name");
+  if (found.length === 0) {
+    throw new UsageError(
+      `No device found for this storage volume: "${target}" has no disk of "${name}" in pool "${pool}"`,
+    );
+  }
+  if (found.length > 1) {
+    throw new UsageError(`More than one device matches, specify the device name: ${found.join(", ")}`);
+  }
   await removeDevices(io, owner, [target], found, flags);
 }
 

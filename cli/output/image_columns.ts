@@ -33,7 +33,10 @@ const letters: Readonly<Record<string, Column>> = {
 export function columnsOf(text: string): Column[] {
   return text.replaceAll(",", "").split("").map((letter) => {
     const column = letters[letter];
-    if (!column) throw new UsageError(`Unknown column shorthand char '${letter}' in '${text}'`);
+    if (!column) {
+      const allowed = Object.keys(letters).join(" ");
+      throw new UsageError(`Unknown column shorthand char '${letter}' in '${text}': ${allowed} are allowed`);
+    }
     return column;
   });
 }

@@ -95,7 +95,10 @@ export function instanceColumns(layout: string): Column[] {
     if (/[.:]/.test(part)) return [ownColumn(part)];
     return [...part].map((letter) => {
       const column = Object.hasOwn(letters, letter) ? letters[letter] : undefined;
-      if (column === undefined) throw new UsageError(`Unknown column shorthand char "${letter}" in "${part}"`);
+      if (column === undefined) {
+        const allowed = Object.keys(letters).join(" ");
+        throw new UsageError(`Unknown column shorthand char "${letter}" in "${part}": ${allowed} are allowed`);
+      }
       return column;
     });
   });

@@ -1,5 +1,5 @@
 import { X509Certificate } from "node:crypto";
-import { LidoError } from "../../api/errors.ts";
+import { LidoError, notFound } from "../../api/errors.ts";
 import type { Certificate } from "../../api/types.ts";
 import type { Events } from "../events/events.ts";
 import type { Peer } from "../http/peers.ts";
@@ -38,10 +38,10 @@ export class Trust {
 
   /** @param fingerprint Or its beginning, when only one begins so. @throws {LidoError} not_found, bad_request when several do. */
   get(fingerprint: string): Certificate {
-    if (!/^[0-9a-f]{1,64}$/.test(fingerprint)) throw new LidoError("not_found", "Certificate not found");
+    if (!/^[0-9a-f]{1,64}$/.test(fingerprint)) throw notFound("Certificate", fingerprint);
     const found = this.#database.all("SELECT * FROM certificates WHERE fingerprint GLOB ?", `${fingerprint}*`);
     if (found.length > 1) throw new LidoError("bad_request", "More than one certificate matches");
-    if (!found[0]) throw new LidoError("not_found", "Certificate not found");
+    if (!found[0]) throw notFound("Certificate", fingerprint);
     return view(found[0]);
   }
 

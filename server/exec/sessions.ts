@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { LidoError } from "../../api/errors.ts";
+import { LidoError, notFound } from "../../api/errors.ts";
 import type { ExecSession } from "../../api/types.ts";
 import type { Database } from "../state/database.ts";
 import { DetachableSession } from "./detachable.ts";
@@ -66,7 +66,7 @@ export class ExecSessions {
     const session = this.#sessions.get(id);
     if (session) return session;
     if (this.#lost.has(id)) throw stopped(id);
-    throw new LidoError("not_found", `Session "${id}" not found`);
+    throw notFound("Session", id);
   }
 
   list(instance?: string): ExecSession[] {

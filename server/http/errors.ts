@@ -13,7 +13,11 @@ const statuses: Readonly<Record<ErrorCode, number>> = {
   unavailable: 503,
 };
 
-/** @returns Status and text for the client; what is no LidoError is our own failure. */
-export function describeError(error: unknown): { status: number; text: string } {
-  return { status: error instanceof LidoError ? statuses[error.code] : 500, text: messageOf(error) };
+/** @returns Status and text for the client; what is no LidoError is our own failure. `detail` is the text of ours, where the other is LXD's. */
+export function describeError(error: unknown): { status: number; text: string; detail?: string } {
+  if (!(error instanceof LidoError)) return { status: 500, text: messageOf(error) };
+  const status = statuses[error.code];
+  return error.lxdText === undefined
+    ? { status, text: error.message }
+    : { status, text: error.lxdText, detail: error.message };
 }

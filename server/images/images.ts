@@ -3,7 +3,7 @@ import { createReadStream, type ReadStream } from "node:fs";
 import { access, readdir, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import type { Readable } from "node:stream";
-import { LidoError } from "../../api/errors.ts";
+import { LidoError, notFound } from "../../api/errors.ts";
 import type { Config, Image, ImageAliasesEntry } from "../../api/types.ts";
 import type { Host } from "../../drivers/host/host.ts";
 import type { Volume, WatchOptions } from "../../drivers/storage/driver.ts";
@@ -214,7 +214,7 @@ export class Images {
   /** @throws {LidoError} not_found. */
   alias(name: string): ImageAliasesEntry {
     const found = this.aliases().find((alias) => alias.name === name);
-    if (!found) throw new LidoError("not_found", "Image alias not found");
+    if (!found) throw notFound("Image alias", name);
     return found;
   }
 
@@ -315,10 +315,10 @@ export class Images {
   }
 
   #row(prefix: string): Row {
-    if (!/^[0-9a-f]{1,64}$/.test(prefix)) throw new LidoError("not_found", "Image not found");
+    if (!/^[0-9a-f]{1,64}$/.test(prefix)) throw notFound("Image", prefix);
     const rows = this.#options.database.all("SELECT * FROM images WHERE fingerprint GLOB ?", `${prefix}*`);
     if (rows.length > 1) throw new LidoError("bad_request", "More than one image matches");
-    if (!rows[0]) throw new LidoError("not_found", "Image not found");
+    if (!rows[0]) throw notFound("Image", prefix);
     return rows[0];
   }
 

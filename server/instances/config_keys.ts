@@ -1,8 +1,9 @@
 /** The configuration keys that an instance (or a profile) may have, and how their values are checked. Names, values and texts are LXD's.
  * A key that lido does not act on is not in the table, so that nobody believes in a limit that is not there. */
 
+import { allowedKeys } from "../../api/allowed.ts";
 import { LidoError } from "../../api/errors.ts";
-import { parseSizeBytes } from "../../api/size.ts";
+import { parseSizeBytes, sizeUnits } from "../../api/size.ts";
 import type { Config } from "../../api/types.ts";
 
 /** @returns The reason when the value is not allowed. */
@@ -22,7 +23,9 @@ export function isFalse(value: string | undefined): boolean {
 }
 
 export const boolean: Check = (value) =>
-  isTrue(value) || isFalse(value) ? undefined : `Invalid value for a boolean "${value}"`;
+  isTrue(value) || isFalse(value)
+    ? undefined
+    : `Invalid value for a boolean "${value}": true or false (1, yes, on, 0, no, off) is allowed`;
 const integer: Check = (value) => /^-?\d{1,18}$/.test(value) ? undefined : `Invalid value for an integer "${value}"`;
 const uint32: Check = (value) => {
   if (!/^\d+$/.test(value)) {
@@ -36,16 +39,20 @@ const anything: Check = () => undefined;
 const uuid: Check = (value) => /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(value) ? undefined : "Invalid UUID";
 
 const memory: Check = (value) => {
-  if (/^\d{1,3}%$/.test(value)) return Number(value.slice(0, -1)) <= 100 ? undefined : `Invalid value: ${value}`;
-  return parseSizeBytes(value) === undefined ? `Invalid value: ${value}` : undefined;
+  const isAmount = /^\d{1,3}%$/.test(value) ? Number(value.slice(0, -1)) <= 100 : parseSizeBytes(value) !== undefined;
+  return isAmount
+    ? undefined
+    : `Invalid value: ${value}: a size such as 512MiB (${sizeUnits}) or 0% to 100% is allowed`;
 };
 const cpus: Check = (value) => {
-  if (/^\d{1,5}$/.test(value)) return value === "0" ? "Invalid CPU limit syntax" : undefined;
+  const invalid =
+    `Invalid CPU limit syntax: a number of CPUs, or a set of them as in 0-3,5, is allowed; given "${value}"`;
+  if (/^\d{1,5}$/.test(value)) return value === "0" ? invalid : undefined;
   const isSet = value.split(",").every((part) => {
     const match = /^(\d{1,5})(?:-(\d{1,5}))?$/.exec(part);
     return match !== null && (match[2] === undefined || Number(match[2]) >= Number(match[1]));
   });
-  return isSet ? undefined : "Invalid CPU limit syntax";
+  return isSet ? undefined : invalid;
 };
 const isolatedSize: Check = (value) => value === "auto" ? undefined : uint32(value);
 
@@ -79,12 +86,15 @@ const prefixes: readonly string[] = ["user.", "image.", "environment."];
  * @throws {LidoError} bad_request with LXD's text, without the operation's prefix. */
 export function checkInstanceConfig(config: Config): void {
   for (const [key, value] of Object.entries(config)) {
-    const check = keys[key] ??
+    const check = (Object.hasOwn(keys, key) ? keys[key] : undefined) ??
       (prefixes.some((prefix) => key.startsWith(prefix) && key !== prefix) ? anything : undefined);
-    if (!check) throw new LidoError("bad_request", `Unknown configuration key: ${key}`);
+    if (!check) {
+      const known = [...Object.keys(keys).filter((one) => !one.startsWith("volatile.")), ...prefixes];
+      throw new LidoError("bad_request", `Unknown configuration key: ${key}: ${allowedKeys(key, known)}`);
+    }
     if (value === "") continue;
     const reason = check(value);
-    if (reason) throw new LidoError("bad_request", reason);
+    if (reason) throw new LidoError("bad_request", `Invalid value for configuration key "${key}": ${reason}`);
   }
 }
 

@@ -1,6 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { rm } from "node:fs/promises";
-import { LidoError } from "../../api/errors.ts";
+import { LidoError, notFound } from "../../api/errors.ts";
 import { parseSizeBytes } from "../../api/size.ts";
 import type { Config, Devices, InstancesPost } from "../../api/types.ts";
 import { InUse, type Volume } from "../../drivers/storage/driver.ts";
@@ -284,7 +284,7 @@ export class Creation {
     const [sourceName, snapshot] = post.source.source.split("/", 2) as [string, string | undefined];
     const record = this.#records.get(sourceName);
     const origin = snapshot === undefined ? record : this.#records.findSnapshot(record, snapshot);
-    if (!origin) throw new LidoError("not_found", "Instance snapshot not found");
+    if (!origin) throw notFound("Instance snapshot", post.source.source);
     const kept = Object.entries(origin.config).filter(([key]) =>
       !key.startsWith("volatile.") || key === "volatile.base_image"
     );

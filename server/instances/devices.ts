@@ -1,8 +1,9 @@
 /** Devices as the user writes them: what is allowed, what is meant. Nothing here touches the host. Texts are LXD's. */
 
 import { posix } from "node:path";
+import { allowedKeys } from "../../api/allowed.ts";
 import { LidoError } from "../../api/errors.ts";
-import { parseSizeBytes } from "../../api/size.ts";
+import { parseSizeBytes, sizeUnits } from "../../api/size.ts";
 import type { Config, Devices } from "../../api/types.ts";
 import { mountOptionNames } from "../../drivers/host/mount_options.ts";
 import { boolean, isTrue } from "./config_keys.ts";
@@ -24,7 +25,10 @@ const diskOptions: Readonly<Record<string, (value: string) => string | undefined
   recursive: boolean,
   required: boolean,
   shift: boolean,
-  size: (value) => parseSizeBytes(value) === undefined ? `Invalid value: ${value}` : undefined,
+  size: (value) =>
+    parseSizeBytes(value) === undefined
+      ? `Invalid value: ${value}: a number with one of ${sizeUnits} is allowed`
+      : undefined,
   source: () => undefined,
   type: () => undefined,
 };
@@ -141,10 +145,12 @@ function reasonAgainstName(name: string): string | undefined {
 
 function reasonAgainst(name: string, device: Config): string | undefined {
   if (device.type === "none") return undefined;
-  if (device.type !== "disk") return `Failed loading device "${name}": Unsupported device type`;
+  if (device.type !== "disk") {
+    return `Failed loading device "${name}": Unsupported device type: disk or none is allowed`;
+  }
   for (const [key, value] of Object.entries(device)) {
-    const check = diskOptions[key];
-    if (!check) return `Invalid device option "${key}"`;
+    const check = Object.hasOwn(diskOptions, key) ? diskOptions[key] : undefined;
+    if (!check) return `Invalid device option "${key}": ${allowedKeys(key, Object.keys(diskOptions))}`;
     const reason = value === "" ? undefined : check(value);
     if (reason) return `Invalid value for device option "${key}": ${reason}`;
     if (value.includes("\0")) return `Invalid value for device option "${key}": it has a NUL byte`;

@@ -364,7 +364,7 @@ export class Instances {
   }
 
   #update(record: InstanceRecord, settings: Settings, options: UpdateOptions): Operation {
-    this.#records.checkProfiles(settings.profiles, () => "Profile not found");
+    this.#records.checkProfiles(settings.profiles, (name) => `Profile not found: ${JSON.stringify(name)}`);
     const cleaned = { ...settings, config: merge(settings.config, {}) };
     return this.#operate(
       record.name,

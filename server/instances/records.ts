@@ -60,7 +60,11 @@ export class InstanceRecords {
   /** @throws {LidoError} not_found. */
   get(name: string): InstanceRecord {
     const record = this.find(name);
-    if (!record) throw new LidoError("not_found", "Instance not found");
+    if (!record) {
+      throw new LidoError("not_found", `Instance not found: ${JSON.stringify(name)} in project "default"`, {
+        lxdText: "Instance not found", // Ansible's connection plugin compares the whole line
+      });
+    }
     return record;
   }
 

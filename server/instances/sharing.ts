@@ -4,7 +4,7 @@
  * uses it. With another map, the volume follows if nobody else uses it; else the container is refused. `security.unmapped` leaves the
  * owners alone; `security.shifted` keeps them as root's on disk and gives each container its own view by an idmapped mount. */
 
-import { LidoError } from "../../api/errors.ts";
+import { LidoError, notFound } from "../../api/errors.ts";
 import type { Config } from "../../api/types.ts";
 import type { IdMap } from "../../drivers/runtime/runtime.ts";
 import { isTrue } from "./config_keys.ts";
@@ -51,7 +51,7 @@ export class Sharing {
       throw new LidoError("not_found", `Failed to get storage pool "${pool}": Storage pool not found`);
     }
     const volume = this.#find(pool, name);
-    if (!volume) throw new LidoError("not_found", "Failed loading custom volume: Storage volume not found");
+    if (!volume) throw notFound("Failed loading custom volume: Storage volume", name, `in pool "${pool}"`);
     return volume;
   }
 

@@ -1,6 +1,6 @@
 import { randomUUID } from "node:crypto";
 import type { WebSocket } from "ws";
-import { LidoError, messageOf } from "../../api/errors.ts";
+import { LidoError, messageOf, notFound } from "../../api/errors.ts";
 import { type Operation as OperationView, type StatusCode, statusCodes } from "../../api/types.ts";
 import type { Events } from "../events/events.ts";
 
@@ -173,7 +173,7 @@ export class Operations {
   /** @throws {LidoError} not_found. */
   get(id: string): Operation {
     const operation = this.#byId.get(id);
-    if (!operation) throw new LidoError("not_found", "Operation not found");
+    if (!operation) throw notFound("Operation", id);
     return operation;
   }
 

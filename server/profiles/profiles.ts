@@ -1,4 +1,4 @@
-import { LidoError } from "../../api/errors.ts";
+import { LidoError, notFound } from "../../api/errors.ts";
 import type { Devices, Profile, ProfilePut, ProfilesPost } from "../../api/types.ts";
 import type { Events } from "../events/events.ts";
 import { checkProfileConfig } from "../instances/config_keys.ts";
@@ -169,7 +169,7 @@ export class Profiles {
 
   #row(name: string): Row {
     const row = this.#find(name);
-    if (!row) throw new LidoError("not_found", "Profile not found");
+    if (!row) throw notFound("Profile", name);
     return row;
   }
 

@@ -42,7 +42,9 @@ type Handler<Body> = (request: RouteRequest<Body>) => Response | Promise<Respons
 
 export function newApp(): OpenAPIHono {
   const app = new OpenAPIHono();
-  app.notFound((c) => failure(c, new LidoError("not_found", "not found")));
+  app.notFound((c) =>
+    failure(c, new LidoError("not_found", `not found: ${c.req.method} ${c.req.path}`, { lxdText: "not found" }))
+  );
   app.onError((error, c) => failure(c, error));
   return app;
 }
@@ -156,7 +158,7 @@ export function background(c: HonoContext, operation: Operation): Response {
 }
 
 export function failure(c: HonoContext, error: unknown): Response {
-  const { status, text } = describeError(error);
+  const { status, text, detail } = describeError(error);
   return reply(c, status, {
     type: "error",
     status: "",
@@ -164,6 +166,7 @@ export function failure(c: HonoContext, error: unknown): Response {
     operation: "",
     error_code: status,
     error: text,
+    ...(detail === undefined ? {} : { error_detail: detail }),
     metadata: null,
   });
 }

@@ -3,7 +3,7 @@ import os from "node:os";
 import { readFileSync } from "node:fs";
 import type { OpenAPIHono } from "@hono/zod-openapi";
 import { z } from "zod";
-import { LidoError } from "../../api/errors.ts";
+import { notFound } from "../../api/errors.ts";
 import { serverSchema } from "../../api/types.ts";
 import { version } from "../../api/version.ts";
 import { extensions } from "../../api/extensions.ts";
@@ -107,7 +107,7 @@ export function serverRoutes(context: Context): OpenAPIHono {
     (request) => sync(request.c, request.recursion() > 0 ? [project()] : ["/1.0/projects/default"]),
   );
   route(app, { method: "get", path: "/1.0/projects/{name}", summary: "A project", tag }, (request) => {
-    if (request.param("name") !== "default") throw new LidoError("not_found", "Project not found");
+    if (request.param("name") !== "default") throw notFound("Project", request.param("name"));
     return sync(request.c, project());
   });
 

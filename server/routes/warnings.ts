@@ -1,6 +1,6 @@
 import type { OpenAPIHono } from "@hono/zod-openapi";
 import { z } from "zod";
-import { LidoError } from "../../api/errors.ts";
+import { notFound } from "../../api/errors.ts";
 import { warningSchema } from "../../api/types.ts";
 import type { Context } from "../context.ts";
 import { newApp, route, sync } from "./route.ts";
@@ -32,7 +32,7 @@ export function warningRoutes({ poolWatch }: Pick<Context, "poolWatch">): OpenAP
     { method: "get", path: "/1.0/warnings/{uuid}", summary: "One warning", tag, returns: warningSchema },
     ({ c, param }) => {
       const found = poolWatch.list().find(({ uuid }) => uuid === param("uuid"));
-      if (!found) throw new LidoError("not_found", "Warning not found");
+      if (!found) throw notFound("Warning", param("uuid"));
       return sync(c, found);
     },
   );

@@ -1,3 +1,4 @@
+import { allowedKeys } from "../../api/allowed.ts";
 import { LidoError } from "../../api/errors.ts";
 import type { Config } from "../../api/types.ts";
 import { hashPassword } from "../auth/password.ts";
@@ -6,11 +7,29 @@ import type { Database } from "./database.ts";
 
 const passwordKey = "core.trust_password";
 
+function isAddress(value: string): boolean {
+  try {
+    parseAddress(value);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+interface SettingKey {
+  readonly check: (value: string) => boolean;
+  /** For the error. */
+  readonly allowed: string;
+}
+
 /** The daemon's own configuration keys. */
-const known: Readonly<Record<string, (value: string) => boolean>> = {
-  "core.https_address": (value) => parseAddress(value) !== undefined,
-  [passwordKey]: () => true,
-  "images.auto_update_interval": (value) => /^\d+$/.test(value),
+const known: Readonly<Record<string, SettingKey>> = {
+  "core.https_address": {
+    check: isAddress,
+    allowed: "HOST, HOST:PORT, [IPV6]:PORT or :PORT",
+  },
+  [passwordKey]: { check: () => true, allowed: "any text" },
+  "images.auto_update_interval": { check: (value) => /^\d+$/.test(value), allowed: "a number of hours" },
 };
 
 export class Settings {
@@ -32,12 +51,16 @@ export class Settings {
   /** @throws {LidoError} bad_request for an unknown key or a value it cannot have; nothing is changed then. */
   async replace(config: Config): Promise<void> {
     for (const [key, value] of Object.entries(config)) {
-      const check = Object.hasOwn(known, key) ? known[key] : undefined;
-      if (!key.startsWith("user.") && !check) {
-        throw new LidoError("bad_request", `Cannot set "${key}" to "${value}": unknown key`);
+      const found = Object.hasOwn(known, key) ? known[key] : undefined;
+      if (!key.startsWith("user.") && !found) {
+        const allowed = allowedKeys(key, [...Object.keys(known), "user."]);
+        throw new LidoError("bad_request", `Cannot set "${key}" to "${value}": unknown key: ${allowed}`);
       }
-      if (check && value !== "" && !check(value)) {
-        throw new LidoError("bad_request", `Cannot set "${key}" to "${value}": invalid value`);
+      if (found && value !== "" && !found.check(value)) {
+        throw new LidoError(
+          "bad_request",
+          `Cannot set "${key}" to "${value}": invalid value: ${found.allowed} is allowed`,
+        );
       }
     }
     const kept = this.get(passwordKey), password = config[passwordKey] ?? "";

@@ -3,7 +3,7 @@ import { rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { PassThrough, Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
-import { LidoError, messageOf } from "../../api/errors.ts";
+import { LidoError, messageOf, notFound } from "../../api/errors.ts";
 import type { Config, StorageVolumeBackup, StorageVolumeBackupsPost } from "../../api/types.ts";
 import { CommandError, type PipedCommand } from "../../drivers/host/host.ts";
 import type { Driver, Volume } from "../../drivers/storage/driver.ts";
@@ -271,7 +271,7 @@ export class VolumeBackups {
   #find(pool: string, volume: string, name: string): Backup {
     this.list(pool, volume);
     const found = this.#backups.get(`${url(pool, "custom", volume)}/backups/${name}`);
-    if (!found) throw new LidoError("not_found", "Storage volume backup not found");
+    if (!found) throw notFound("Storage volume backup", name, `of volume "${volume}" in pool "${pool}"`);
     return found;
   }
 }

@@ -1,5 +1,6 @@
+import { allowedKeys } from "../../api/allowed.ts";
 import { LidoError } from "../../api/errors.ts";
-import { parseSizeBytes } from "../../api/size.ts";
+import { parseSizeBytes, sizeUnits } from "../../api/size.ts";
 import type { Config } from "../../api/types.ts";
 import type { ConfigKey, Driver, DriverKind } from "../../drivers/storage/driver.ts";
 import { boolean, commonVolumeKeys, isTrue } from "../../drivers/storage/keys.ts";
@@ -33,7 +34,10 @@ export function checkPoolConfig(kind: DriverKind, config: Config): void {
   for (const [name, value] of Object.entries(config)) {
     if (isFree(name)) continue;
     const key = name.startsWith("volume.") ? own(forVolumes, name.slice("volume.".length)) : own(kind.poolKeys, name);
-    if (!key) throw new LidoError("bad_request", `Invalid option "${name}"`);
+    if (!key) {
+      const known = [...Object.keys(kind.poolKeys), ...Object.keys(forVolumes).map((one) => `volume.${one}`), "user."];
+      throw new LidoError("bad_request", `Invalid option "${name}": ${allowedKeys(name, known)} on ${kind.name}`);
+    }
     const reason = value === "" ? undefined : key.check(value);
     if (reason) throw new LidoError("bad_request", `Invalid value for option "${name}": ${reason}`);
   }
@@ -45,10 +49,16 @@ export function checkVolumeConfig(kind: DriverKind, name: string, config: Config
   for (const [option, value] of Object.entries(config)) {
     if (isFree(option)) continue;
     const key = own(keys, option);
-    if (!key) throw new LidoError("bad_request", `Invalid option for volume "${name}" option "${option}"`);
+    if (!key) {
+      const allowed = allowedKeys(option, [...Object.keys(keys), "user."]);
+      throw new LidoError(
+        "bad_request",
+        `Invalid option for volume "${name}" option "${option}": ${allowed} on ${kind.name}`,
+      );
+    }
     const reason = value === "" ? undefined : key.check(value);
     if (reason) {
-      const text = option === "size" ? `Invalid value: ${value}` : reason;
+      const text = option === "size" ? `Invalid value: ${value}: a number with one of ${sizeUnits} is allowed` : reason;
       throw new LidoError("bad_request", `Invalid value for volume "${name}" option "${option}": ${text}`);
     }
   }

@@ -1,4 +1,4 @@
-import { LidoError } from "../../api/errors.ts";
+import { LidoError, notFound } from "../../api/errors.ts";
 import type { Config, StorageVolumesPost } from "../../api/types.ts";
 import type { Operation } from "../operations/operations.ts";
 import { watch } from "../operations/progress.ts";
@@ -40,7 +40,9 @@ export class VolumeCopies {
     const snapshot = snapshotName === undefined
       ? undefined
       : this.#volumes.snapshotRows(Number(row.id)).find((one) => one.name === snapshotName);
-    if (snapshotName !== undefined && !snapshot) throw new LidoError("not_found", "Storage volume snapshot not found");
+    if (snapshotName !== undefined && !snapshot) {
+      throw notFound("Storage volume snapshot", snapshotName, `of volume "${name}" in pool "${sourcePool}"`);
+    }
     if (post.source.refresh && this.#volumes.find(pool, onDisk("custom", post.name))) {
       if (!snapshot) return this.#refresh.start(pool, post);
       throw new LidoError("bad_request", `Cannot refresh volume "${post.name}" from a snapshot: only from a volume`);

@@ -34,7 +34,7 @@ const modes = { file: 0o644, directory: 0o755, symlink: 0o777 };
 export function statFile(of: FileTree, path: string): FileInfo {
   return explained(of, path, () => {
     const info = tree.statIn(of.root, path);
-    if (!info) throw new LidoError("not_found", "Not Found");
+    if (!info) throw new LidoError("not_found", `Not Found: ${JSON.stringify(path)}`, { lxdText: "Not Found" });
     return inside(of, info);
   });
 }
@@ -112,7 +112,7 @@ function explain(of: FileTree, path: string, error: unknown): unknown {
   const refuse = (why: string) => new LidoError("bad_request", `Cannot use "${path}": ${why}`);
   switch ((error as { code?: string }).code) {
     case "ENOENT":
-      return new LidoError("not_found", "Not Found");
+      return new LidoError("not_found", `Not Found: ${JSON.stringify(path)}`, { lxdText: "Not Found" });
     case "EEXIST":
       return new LidoError("conflict", `"${path}" already exists`);
     case "ENOTDIR":

@@ -1,6 +1,6 @@
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
-import { LidoError, messageOf } from "../../api/errors.ts";
+import { LidoError, messageOf, notFound } from "../../api/errors.ts";
 import { parseSizeBytes } from "../../api/size.ts";
 import type { Config, ResourcesStoragePool, StoragePool, StoragePoolsPost } from "../../api/types.ts";
 import type { Host } from "../../drivers/host/host.ts";
@@ -456,7 +456,7 @@ export class Pools {
 
   #row(name: string): Row {
     const row = this.#options.database.get("SELECT * FROM storage_pools WHERE name = ?", name);
-    if (!row) throw new LidoError("not_found", "Storage pool not found");
+    if (!row) throw notFound("Storage pool", name);
     return row;
   }
 

@@ -1,4 +1,4 @@
-import { LidoError } from "../../api/errors.ts";
+import { notFound } from "../../api/errors.ts";
 import type { Config, StorageVolume, StorageVolumeSnapshot } from "../../api/types.ts";
 import type { Volume, VolumeType } from "../../drivers/storage/driver.ts";
 import type { Database, Row } from "../state/database.ts";
@@ -21,7 +21,7 @@ export function volumeRow(database: Database, pool: string, type: string, name: 
 /** @throws {LidoError} not_found with LXD's text. */
 export function needVolumeRow(database: Database, pool: string, type: string, name: string): Row {
   const row = volumeRow(database, pool, type, name);
-  if (!row) throw new LidoError("not_found", "Storage pool volume not found");
+  if (!row) throw notFound("Storage pool volume", name.replace(/^default_/, ""), `of type "${type}" in pool "${pool}"`);
   return row;
 }
 

@@ -1,4 +1,4 @@
-import { LidoError } from "../../api/errors.ts";
+import { LidoError, notFound } from "../../api/errors.ts";
 import type { Config, StorageVolumeSnapshot } from "../../api/types.ts";
 import type { Volume } from "../../drivers/storage/driver.ts";
 import type { Journal } from "../journal/journal.ts";
@@ -98,7 +98,7 @@ export class VolumeSnapshots {
 
   get(pool: string, type: string, volume: string, snapshot: string): StorageVolumeSnapshot {
     const found = this.list(pool, type, volume).find(({ name }) => name === snapshot);
-    if (!found) throw new LidoError("not_found", "Storage volume snapshot not found");
+    if (!found) throw notFound("Storage volume snapshot", snapshot, `of volume "${volume}" in pool "${pool}"`);
     return found;
   }
 
@@ -220,7 +220,9 @@ export class VolumeSnapshots {
   restore(pool: string, volume: string, snapshot: string): Operation {
     const check = (): Volume => {
       const row = this.#volumes.row(pool, "custom", volume);
-      if (!this.#find(Number(row.id), snapshot)) throw new LidoError("not_found", "Snapshot not found");
+      if (!this.#find(Number(row.id), snapshot)) {
+        throw notFound("Snapshot", snapshot, `of volume "${volume}" in pool "${pool}"`);
+      }
       this.#volumes.refuseRunning(pool, volume, "Cannot restore custom volume used by running instances");
       return { ...this.#volumes.volume(row), snapshot };
     };
@@ -291,7 +293,7 @@ export class VolumeSnapshots {
 
   #row(pool: string, volume: string, snapshot: string): Row {
     const row = this.#find(Number(this.#volumes.row(pool, "custom", volume).id), snapshot);
-    if (!row) throw new LidoError("not_found", "Storage volume snapshot not found");
+    if (!row) throw notFound("Storage volume snapshot", snapshot, `of volume "${volume}" in pool "${pool}"`);
     return row;
   }
 

@@ -69,8 +69,9 @@ Deno.test("envelopes, operations, events, ETags, encodings", async (t) => {
     const waited = await call(daemon, "GET", `${body.operation}/wait`);
     assert.equal((waited.body.metadata as Operation).status_code, 200);
     assert.equal((await call(daemon, "GET", body.operation as string)).status, 200);
-    const unknown = await call(daemon, "GET", "/1.0/operations/00000000-0000-4000-8000-000000000000");
-    assert.deepEqual([unknown.status, unknown.body.error], [404, "Operation not found"]);
+    const id = "00000000-0000-4000-8000-000000000000";
+    const unknown = await call(daemon, "GET", `/1.0/operations/${id}`);
+    assert.deepEqual([unknown.status, unknown.body.error], [404, `Operation not found: "${id}"`]);
   });
 
   await t.step("cancelling an exec kills its command; a finished one cannot be cancelled", async () => {

@@ -39,7 +39,7 @@ Deno.test({
       assert.match(id, /^[0-9a-f]{12}$/);
       const { out, err, code } = await daemon.lido(["exec", "--attach", id]);
       assert.deepEqual([out, err, code], ["out\n", "err\n", 5]);
-      await daemon.fails(["exec", "--attach", id], /Session ".*" not found/);
+      await daemon.fails(["exec", "--attach", id], /Session not found: ".*"/);
       assert.deepEqual(await sessions(), []);
     });
 
@@ -197,7 +197,7 @@ Deno.test({
     await t.step("flags that contradict each other", async () => {
       await daemon.fails(["exec", "--list", "--attach", "x"], /You can't pass --list and --attach at the same time/);
       await daemon.fails(["exec", "--attach", "x", "c1"], /--attach takes no instance/);
-      await daemon.fails(["exec", "--attach", "../x"], /Session "..\/x" not found/);
+      await daemon.fails(["exec", "--attach", "../x"], /Session not found: "..\/x"/);
     });
   },
 });

@@ -468,12 +468,12 @@ Deno.test("sharing: bad input is refused with LXD's texts, and nothing is change
         [
           "a volume that is not there",
           add("path=/mnt/x", "pool=pool", "source=w"),
-          missing("Failed loading custom volume: Storage volume not found"),
+          missing('Failed loading custom volume: Storage volume not found: "w" in pool "pool"'),
         ],
         [
           "a volume of another pool",
           add("path=/mnt/x", "pool=other", "source=v"),
-          missing("Failed loading custom volume: Storage volume not found"),
+          missing('Failed loading custom volume: Storage volume not found: "v" in pool "other"'),
         ],
         [
           "a pool that is not there",
@@ -490,7 +490,11 @@ Deno.test("sharing: bad input is refused with LXD's texts, and nothing is change
           add("path=/mnt/x", "pool=pool", "source=v/../w"),
           invalid('Invalid value for device option "source": Not a path within a volume: "v/../w"'),
         ],
-        ["an instance that is not there", attach("pool", "v", "nosuch", "x", "/mnt/x"), "Instance not found"],
+        [
+          "an instance that is not there",
+          attach("pool", "v", "nosuch", "x", "/mnt/x"),
+          'Instance not found: "nosuch" in project "default"',
+        ],
         ["a frozen instance", attach("pool", "v", "frozen", "x", "/mnt/x"), "Instance is frozen"],
         [
           "another project's",
@@ -500,17 +504,17 @@ Deno.test("sharing: bad input is refused with LXD's texts, and nothing is change
         [
           "detach of what is not attached",
           ["storage", "volume", "detach", "pool", "v", "off"],
-          "No device found for this storage volume",
+          'No device found for this storage volume: "off" has no disk of "v" in pool "pool"',
         ],
         [
           "detach of a device that is not there",
           ["storage", "volume", "detach", "pool", "v", "c1", "no"],
-          "The specified device doesn't exist",
+          `The specified device doesn't exist: "no": there are data, twice`,
         ],
         [
           "an ambiguous detach",
           ["storage", "volume", "detach", "pool", "v", "c1"],
-          "More than one device matches, specify the device name",
+          "More than one device matches, specify the device name: data, twice",
         ],
         [
           "raw.idmap within the subordinate ids",
@@ -555,7 +559,10 @@ Deno.test("sharing: the real lxc tells the same story", (t) =>
       const refused = differs("v", 'Idmaps of container "c1" and storage volume "v" are not identical');
       await fails(["storage", "volume", "attach", "pool", "v", "c4", "data", "/data"], refused);
       assert.doesNotMatch(await lxc("config", "device", "show", "c4"), /data/);
-      await fails(["storage", "volume", "detach", "pool", "v", "c4"], "No device found for this storage volume");
+      await fails(
+        ["storage", "volume", "detach", "pool", "v", "c4"],
+        'No device found for this storage volume: "c4" has no disk of "v" in pool "pool"',
+      );
       await lxc("config", "set", "c4", "security.idmap.isolated=false");
       await lxc("restart", "-f", "c4");
       await lxc("storage", "volume", "attach", "pool", "v", "c4", "data", "/data");
