@@ -1,4 +1,5 @@
-import { readFileSync } from "node:fs";
+import { mkdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
 import { joinNamespace } from "./join_namespace.ts";
 import { check, cString, libc } from "./libc.ts";
 import { parseMountInfo } from "./mounts.ts";
@@ -6,29 +7,37 @@ import { parseMountInfo } from "./mounts.ts";
 const CLONE_FS = 0x200, CLONE_NEWNS = 0x20000;
 const MS_RDONLY = 1, MS_REMOUNT = 0x20, MS_BIND = 0x1000, MS_REC = 0x4000, MS_SLAVE = 1 << 19, MNT_DETACH = 2;
 const O_CLOEXEC = 0x80000;
+const OPEN_TREE_CLONE = 1;
 const MOVE_MOUNT_F_EMPTY_PATH = 4, AT_FDCWD = -100;
 
+export interface NamespaceView {
+  /** Paths whose mounts are not to be seen: those at them and below them. A mount that was copied into the namespace would keep its device
+   * busy after the host unmounted it. */
+  readonly hidden: readonly string[];
+  /** A mount of which only the directory `to` is to be seen: it is in an empty tmpfs at `path`. */
+  readonly narrowed?: { readonly path: string; readonly to: string };
+  /** A file that nobody may write to through the namespace. */
+  readonly readonly?: string;
+}
+
 /** A mount namespace of our own beside the host's. It sees what the host mounts (slave), and what is mounted in it goes when the daemon goes,
- * however it dies: idmapped root filesystems live there. On a host with a hybrid cgroup tree the v2 part is hidden in it, for crun refuses a
- * hybrid tree. Nothing runs in it but what is started from inside `enter`. */
+ * however it dies: idmapped root filesystems live there. Nothing runs in it but what is started from inside `enter`. */
 export class MountNamespace {
   readonly #host: number;
   readonly #own: number;
 
-  /** @param hidden Paths whose mounts are not to be seen in it: those at them and below them. A mount that was copied into it would keep
-   * its device busy after the host unmounted it.
-   * @param stage A directory of the host that is an empty tmpfs in it, which anybody may pass through: a container's root, who is nobody on the host,
-   * gets to its mounts there, wherever the daemon's own directory is.
-   * @param readonly A file that nobody may write to through it. */
-  constructor(hidden: readonly string[], stage: string, readonly?: string) {
+  /** @param stage A directory of the host that is an empty tmpfs in it, which anybody may pass through: a container's root, who is nobody on the host,
+   * gets to its mounts there, wherever the daemon's own directory is. */
+  constructor(stage: string, view: NamespaceView) {
     check("unshare(CLONE_FS)", libc.unshare(CLONE_FS));
     this.#host = openNamespace();
     check("unshare(CLONE_NEWNS)", libc.unshare(CLONE_NEWNS));
     try {
       check("make / a slave mount", libc.mount(cString("none"), cString("/"), null, MS_REC | MS_SLAVE, null));
-      for (const path of mountsAtOrBelow(hidden)) check(`hide ${path}`, libc.umount2(cString(path), MNT_DETACH));
-      check(`mount ${stage}`, libc.mount(cString("none"), cString(stage), cString("tmpfs"), 0, cString("mode=0711")));
-      if (readonly !== undefined) bindReadonly(readonly);
+      for (const path of mountsAtOrBelow(view.hidden)) check(`hide ${path}`, libc.umount2(cString(path), MNT_DETACH));
+      mountEmpty(stage);
+      if (view.narrowed) narrow(view.narrowed);
+      if (view.readonly !== undefined) bindReadonly(view.readonly);
       this.#own = openNamespace();
     } finally {
       joinNamespace(this.#host, "return to the host's mount namespace");
@@ -48,6 +57,22 @@ export class MountNamespace {
   close(): void {
     libc.close(this.#own);
     libc.close(this.#host);
+  }
+}
+
+function mountEmpty(path: string): void {
+  check(`mount ${path}`, libc.mount(cString("none"), cString(path), cString("tmpfs"), 0, cString("mode=0711")));
+}
+
+function narrow({ path, to }: { path: string; to: string }): void {
+  const part = check(`open ${path}`, libc.open_tree(AT_FDCWD, cString(join(path, to)), OPEN_TREE_CLONE | O_CLOEXEC));
+  try {
+    check(`hide ${path}`, libc.umount2(cString(path), MNT_DETACH));
+    mountEmpty(path);
+    mkdirSync(join(path, to));
+    moveMount(part, join(path, to));
+  } finally {
+    libc.close(part);
   }
 }
 

@@ -1,5 +1,5 @@
 import { containerCapabilities } from "./capabilities.ts";
-import { ociMounts } from "./mounts.ts";
+import { type MountSources, ociMounts, readonlySettings } from "./mounts.ts";
 import { ociResources } from "./resources.ts";
 import type { CommandSpec, ContainerSpec, IdRange } from "./runtime.ts";
 import { seccompPolicy } from "./seccomp.ts";
@@ -10,7 +10,7 @@ import { seccompPolicy } from "./seccomp.ts";
 /** @param spec Its mounts as the runtime prepared them: sources are mount points of the runtime's own namespace. */
 export function ociConfig(
   spec: ContainerSpec,
-  options: { rootfs: string; cgroupsPath: string; unified: boolean },
+  options: MountSources & { rootfs: string; cgroupsPath: string },
 ): object {
   const privileged = spec.idmap === undefined;
   return {
@@ -28,7 +28,7 @@ export function ociConfig(
     },
     root: { path: options.rootfs },
     hostname: spec.name,
-    mounts: ociMounts(spec),
+    mounts: ociMounts(spec, options),
     linux: {
       ...(spec.idmap ? { uidMappings: mappings(spec.idmap.uid), gidMappings: mappings(spec.idmap.gid) } : {}),
       namespaces: ["pid", "network", "ipc", "uts", "mount", "cgroup", ...(privileged ? [] : ["user"])].map((type) => ({
@@ -39,8 +39,8 @@ export function ociConfig(
       seccomp: seccompPolicy(),
       ...(privileged
         ? {
-          maskedPaths: ["/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware", "/sys/kernel/debug"],
-          readonlyPaths: ["/proc/sysrq-trigger", "/proc/irq", "/proc/bus"],
+          maskedPaths: ["/proc/kcore", "/proc/keys", "/proc/timer_list"],
+          readonlyPaths: ["/proc/sysrq-trigger", "/proc/irq", "/proc/bus", ...readonlySettings],
         }
         : {}),
     },

@@ -1,51 +1,124 @@
-import { readdirSync, readFileSync, rmdirSync, statfsSync, writeFileSync } from "node:fs";
+import { chownSync, existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { removeDirectories, visitDirectories } from "../host/directory_tree.ts";
+import { parseMountInfo } from "../host/mounts.ts";
+
+/** The cgroups of containers: one for each container in every hierarchy that the host has, owned by the container's root (delegated), and
+ * the root of the container's cgroup namespace. Above them is one of the daemon's own, which the host's root owns.
+ */
 
 const root = "/sys/fs/cgroup";
-const CGROUP2_SUPER_MAGIC = 0x63677270;
+/** The v2 hierarchy of a hybrid host, where systemd mounts it. */
+const besides = join(root, "unified");
 
 /** "unified": pure v2. "hybrid": v1 controllers with a v2 tree beside them, which crun refuses. "legacy": v1 alone. */
 export type CgroupLayout = "unified" | "hybrid" | "legacy" | "none";
 
-export function cgroupLayout(): CgroupLayout {
-  if (isCgroup2(root)) return "unified";
-  if (isCgroup2(join(root, "unified"))) return "hybrid";
-  return exists(join(root, "memory")) ? "legacy" : "none";
+/** What a container's root must own to manage the cgroups below its own: where it moves processes, and what acts on its own processes only.
+ * "tasks" is v1's. @see cgroups(7), Cgroups delegation */
+const delegatedFiles = (() => {
+  const v1 = ["cgroup.procs", "tasks"], v2 = ["cgroup.procs", "cgroup.threads", "cgroup.subtree_control"];
+  const ofKernel = read("/sys/kernel/cgroup/delegate").split("\n").filter((name) => /^[a-z_.]+$/.test(name));
+  return [...new Set([...v1, ...v2, ...ofKernel])];
+})();
+
+/** The cgroups of one daemon's containers. */
+export class Cgroups {
+  readonly layout: CgroupLayout;
+  readonly #name: string;
+  readonly #hierarchies: readonly string[];
+
+  /** @param name Of the daemon's own cgroup, the parent of its containers', e.g. "lido-1a2b3c4d". */
+  constructor(name: string) {
+    this.#name = name;
+    const mounted = parseMountInfo(readFileSync("/proc/self/mountinfo", "utf8")).filter(({ target, type }) =>
+      (target === root || target.startsWith(`${root}/`)) && (type === "cgroup" || type === "cgroup2")
+    );
+    this.#hierarchies = [...new Set(mounted.map(({ target }) => target))];
+    const isUnified = mounted.some(({ type, target }) => type === "cgroup2" && target === root);
+    const isHybrid = mounted.some(({ type, target }) => type === "cgroup2" && target === besides);
+    this.layout = isUnified ? "unified" : isHybrid ? "hybrid" : mounted.length > 0 ? "legacy" : "none";
+  }
+
+  /** Makes the daemon's own cgroup in the v2 hierarchy of a hybrid host. @returns Where that hierarchy is mounted. */
+  makeBesides(): string {
+    mkdirSync(join(besides, this.#name), { recursive: true, mode: 0o755 });
+    return besides;
+  }
+
+  of(container: string): Cgroup {
+    return new Cgroup(join(this.#name, container), this.layout, this.#hierarchies);
+  }
+
+  /** @returns Names of the cgroups within the daemon's own. */
+  names(): string[] {
+    const found = new Set<string>();
+    for (const directory of this.#hierarchies.map((hierarchy) => join(hierarchy, this.#name))) {
+      if (!existsSync(directory)) continue;
+      for (const entry of readdirSync(directory, { withFileTypes: true })) {
+        if (entry.isDirectory()) found.add(entry.name);
+      }
+    }
+    return [...found];
+  }
+
+  /** Removes the daemon's own cgroup once no container is left in it. */
+  removeIfEmpty(): void {
+    for (const hierarchy of this.#hierarchies) {
+      try {
+        rmdirSync(join(hierarchy, this.#name));
+      } catch { /* not there, or another container is in it */ }
+    }
+  }
 }
 
 /** The cgroup of one container, in whichever layout the host has. */
 export class Cgroup {
-  readonly #path: string;
+  /** From a hierarchy's root, as crun takes it. */
+  readonly path: string;
   readonly #isUnified: boolean;
+  readonly #directories: readonly string[];
 
-  /** @param path From the cgroup tree's root, e.g. "/lido-1a2b3c4d/c1". */
-  constructor(path: string, layout: CgroupLayout) {
-    this.#path = path;
+  constructor(path: string, layout: CgroupLayout, hierarchies: readonly string[]) {
+    this.path = `/${path}`;
     this.#isUnified = layout === "unified";
+    this.#directories = hierarchies.map((hierarchy) => join(hierarchy, path));
   }
 
-  /** Takes the cgroups away, with those that the container made within; the processes must be gone. */
+  /** Makes it in every hierarchy and delegates it. @param owner Host ids of the container's root. */
+  create(owner: { uid: number; gid: number }): void {
+    for (const directory of this.#directories) {
+      mkdirSync(join(directory, ".."), { recursive: true, mode: 0o755 });
+      if (this.#isUnified) enableControllers(join(directory, ".."));
+      mkdirSync(directory, { recursive: true, mode: 0o775 });
+      delegate(directory, owner);
+    }
+  }
+
+  /** Removes it, with those that the container made within; the processes must be gone. */
   remove(): void {
-    for (const directory of this.#directories()) removeTree(directory);
+    for (const directory of this.#directories) removeDirectories(directory);
   }
 
   freeze(frozen: boolean): void {
-    if (this.#isUnified) writeFileSync(join(root, this.#path, "cgroup.freeze"), frozen ? "1" : "0");
-    else writeFileSync(join(root, "freezer", this.#path, "freezer.state"), frozen ? "FROZEN" : "THAWED");
+    if (this.#isUnified) writeFileSync(join(root, this.path, "cgroup.freeze"), frozen ? "1" : "0");
+    else writeFileSync(join(root, "freezer", this.path, "freezer.state"), frozen ? "FROZEN" : "THAWED");
   }
 
   /** Whether it was asked to be. Whether every process stands still is another thing: one that waits for its vfork(2) child never does. */
   isFrozen(): boolean {
-    if (this.#isUnified) return read(join(root, this.#path, "cgroup.freeze")).trim() === "1";
-    return read(join(root, "freezer", this.#path, "freezer.self_freezing")).trim() === "1";
+    if (this.#isUnified) return read(join(root, this.path, "cgroup.freeze")).trim() === "1";
+    return read(join(root, "freezer", this.path, "freezer.self_freezing")).trim() === "1";
   }
 
   /** Pids of every process in it and below. */
   processes(): number[] {
-    const top = this.#isUnified ? join(root, this.#path) : join(root, "pids", this.#path);
-    return below(top).flatMap((directory) =>
-      read(join(directory, "cgroup.procs")).split("\n").filter(Boolean).map(Number)
-    );
+    const top = this.#isUnified ? join(root, this.path) : join(root, "pids", this.path);
+    const found: number[] = [];
+    visitDirectories(top, (directory) => {
+      found.push(...read(join(directory, "cgroup.procs")).split("\n").filter(Boolean).map(Number));
+    });
+    return found;
   }
 
   usage(): { processes: number; memoryBytes: bigint; memoryPeakBytes: bigint; cpuNs: bigint } {
@@ -69,70 +142,33 @@ export class Cgroup {
   }
 
   #read(controller: string, file: string): string {
-    return read(join(root, controller, this.#path, file));
+    return read(join(root, controller, this.path, file));
   }
 
   #number(controller: string, file: string): bigint {
     const text = this.#read(controller, file).trim();
     return /^\d+$/.test(text) ? BigInt(text) : 0n;
   }
+}
 
-  #directories(): string[] {
-    if (this.#isUnified) return [join(root, this.#path)];
-    return controllers().map((controller) => join(root, controller, this.#path));
+function delegate(directory: string, { uid, gid }: { uid: number; gid: number }): void {
+  if (uid === 0 && gid === 0) return;
+  chownSync(directory, uid, gid);
+  for (const file of delegatedFiles) {
+    const path = join(directory, file);
+    if (existsSync(path)) chownSync(path, uid, gid);
   }
 }
 
-/** @returns Names of the cgroups within the daemon's own level of the tree. */
-export function cgroupsIn(path: string, layout: CgroupLayout): string[] {
-  const directories = layout === "unified"
-    ? [join(root, path)]
-    : controllers().map((controller) => join(root, controller, path));
-  const found = new Set<string>();
-  for (const directory of directories) {
-    if (!exists(directory)) continue;
-    for (const entry of readdirSync(directory, { withFileTypes: true })) {
-      if (entry.isDirectory()) found.add(entry.name);
-    }
-  }
-  return [...found];
-}
-
-/** Takes the daemon's own level of the tree away once no container is left in it. */
-export function removeEmptyParent(path: string, layout: CgroupLayout): void {
-  const directories = layout === "unified"
-    ? [join(root, path)]
-    : controllers().map((controller) => join(root, controller, path));
-  for (const directory of directories) {
-    try {
-      rmdirSync(directory);
-    } catch { /* not there, or another container is in it */ }
-  }
-}
-
-function controllers(): string[] {
-  return readdirSync(root).filter((name) => !name.includes(","));
-}
-
-function below(directory: string): string[] {
-  let entries;
-  try {
-    entries = readdirSync(directory, { withFileTypes: true });
-  } catch {
-    return [];
-  }
-  return [
-    directory,
-    ...entries.filter((entry) => entry.isDirectory()).flatMap((entry) => below(join(directory, entry.name))),
-  ];
-}
-
-function removeTree(directory: string): void {
-  for (const one of below(directory).reverse()) {
-    try {
-      rmdirSync(one);
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+/** Makes every controller of the host available below `directory`: a controller's files are there, and delegated, only then. */
+function enableControllers(directory: string): void {
+  for (const each of [root, directory]) {
+    const words = (file: string) => read(join(each, file)).split(/\s+/).filter(Boolean);
+    const enabled = words("cgroup.subtree_control");
+    for (const controller of words("cgroup.controllers").filter((name) => !enabled.includes(name))) {
+      try {
+        writeFileSync(join(each, "cgroup.subtree_control"), `+${controller}`);
+      } catch { /* it cannot be had here (cpu with real-time processes); limits that need it are refused by crun */ }
     }
   }
 }
@@ -142,22 +178,5 @@ function read(path: string): string {
     return readFileSync(path, "utf8");
   } catch {
     return "";
-  }
-}
-
-function exists(path: string): boolean {
-  try {
-    readdirSync(path);
-    return true;
-  } catch {
-    return false;
-  }
-}
-
-function isCgroup2(path: string): boolean {
-  try {
-    return statfsSync(path).type === CGROUP2_SUPER_MAGIC;
-  } catch {
-    return false;
   }
 }

@@ -1,9 +1,8 @@
-import { createHash } from "node:crypto";
+import { createHash, randomUUID } from "node:crypto";
 import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { LidoError } from "../../api/errors.ts";
-import { cloneMountIn, userNamespace } from "../host/idmap.ts";
-import { check, cString, libc } from "../host/libc.ts";
+import { cloneMountIn, hostId, userNamespace } from "../host/idmap.ts";
 import { dropMount, MountNamespace, moveMount } from "../host/namespace.ts";
 import type { Poller } from "../host/poll.ts";
 import {
@@ -13,13 +12,14 @@ import {
   makePipe,
   openPidfd,
   sendSignal,
-  spawnProcess,
   startTicks,
   waitPid,
 } from "../host/process.ts";
+import { makeNullDevice } from "../host/special_file.ts";
 import { ociConfig } from "./bundle.ts";
-import { Cgroup, type CgroupLayout, cgroupLayout, cgroupsIn, removeEmptyParent } from "./cgroup.ts";
-import { childEndWithin, readable } from "./child.ts";
+import { type Cgroup, Cgroups } from "./cgroup.ts";
+import { readable } from "./child.ts";
+import { crunMessage, crunPath, CrunTool } from "./crun_tool.ts";
 import { type CrunCommand, enterContainer, leftCommands } from "./exec.ts";
 import { checkHost } from "./host_check.ts";
 import { HotPlug } from "./hot_plug.ts";
@@ -39,11 +39,9 @@ import type {
 
 /** Where containers' mounts are in our namespace; the host's own directory there is not touched. */
 const stage = "/mnt";
-const crunPath = "/usr/bin/crun";
 /** crun itself; a container's init goes on without limit. */
 const crunTimeoutMs = 60_000;
 const SIGKILL = 9;
-const O_RDWR = 2, O_WRONLY = 1, O_CREAT = 0x40, O_APPEND = 0x400, O_CLOEXEC = 0x80000;
 
 export interface RuntimeLog {
   info(context: object, message: string): void;
@@ -79,11 +77,10 @@ export class CrunRuntime implements Runtime {
   readonly #root: string;
   readonly #poller: Poller;
   readonly #log: RuntimeLog;
-  readonly #layout: CgroupLayout;
   readonly #namespace: MountNamespace;
   readonly #hotPlug = new HotPlug();
-  /** Top of our cgroups; two daemons may have containers of one name. */
-  readonly #cgroups: string;
+  readonly #cgroups: Cgroups;
+  readonly #crun: CrunTool;
   readonly #containers = new Map<string, Container>();
   readonly #starting = new Set<string>();
   readonly #listeners: ((name: string, status: { code?: number; signal?: number }) => void)[] = [];
@@ -96,22 +93,31 @@ export class CrunRuntime implements Runtime {
     this.#poller = options.poller;
     this.#log = options.log;
     this.#orphans = new Orphans(options.poller);
-    this.#layout = cgroupLayout();
-    this.#cgroups = `/lido-${createHash("sha256").update(options.root).digest("hex").slice(0, 8)}`;
+    // Two daemons may have containers of one name.
+    const cgroups = `lido-${createHash("sha256").update(options.root).digest("hex").slice(0, 8)}`;
+    this.#cgroups = new Cgroups(cgroups);
     makeDirectory(this.#root, 0o700);
     makeDirectory(join(this.#root, ".crun"), 0o700);
     becomeSubreaper();
-    // The pools, below our parent, may be unmounted while we run; crun refuses a hybrid cgroup tree. A crun that can be written to, by a container
-    // through /proc/self/exe, starts itself anew from a mount of its own, each time (CVE-2019-5736): half of its time.
-    this.#namespace = new MountNamespace(
-      [dirname(options.root), ...(this.#layout === "hybrid" ? ["/sys/fs/cgroup/unified"] : [])],
-      stage,
-      existsSync(crunPath) ? crunPath : undefined,
-    );
+    this.#namespace = new MountNamespace(stage, {
+      // The pools, below our parent, may be unmounted while we run.
+      hidden: [dirname(options.root)],
+      // crun refuses a hybrid tree, which it knows by the v2 filesystem at this path. It does enter a v2 cgroup below.
+      ...(this.#cgroups.layout === "hybrid" ? { narrowed: { path: this.#cgroups.makeBesides(), to: cgroups } } : {}),
+      // A crun that can be written to, by a container through /proc/self/exe, starts itself anew from a mount of its own, each time
+      // (CVE-2019-5736): half of its time.
+      ...(existsSync(crunPath) ? { readonly: crunPath } : {}),
+    });
+    this.#crun = new CrunTool({
+      root: join(this.#root, ".crun"),
+      namespace: this.#namespace,
+      poller: this.#poller,
+      orphans: this.#orphans,
+    });
   }
 
   check(): Promise<string[]> {
-    return checkHost(crunPath, this.#layout);
+    return checkHost(crunPath, this.#cgroups.layout);
   }
 
   async start(spec: ContainerSpec): Promise<RunningContainer> {
@@ -123,30 +129,34 @@ export class CrunRuntime implements Runtime {
     this.#starting.add(spec.name);
     makeDirectory(directory, 0o700);
     const log = join(directory, "crun.log"), pidFile = join(directory, "pid");
+    const cgroup = this.#cgroups.of(spec.name);
+    const owner = rootOwner(spec.idmap);
     let cloned: ClonedMount[] = [];
     // crun and its children hold the other end; the container's init lets go of it when it executes its own program. Only then can
     // crun 1.8 enter the container. @see https://github.com/containers/crun/issues/1264
     const held: { read: number; write: number } = makePipe();
     try {
       cloned = await this.#cloneAll(spec);
-      const pid = this.#namespace.enter(() => {
-        const mounts = this.#place(spec, cloned);
-        const config = ociConfig({ ...spec, mounts }, {
-          rootfs: join(stage, spec.name, "rootfs"),
-          cgroupsPath: `${this.#cgroups}/${spec.name}`,
-          unified: this.#layout === "unified",
-        });
-        closeAll(cloned.splice(0)); // held open they would keep the mounts busy
-        writeFileSync(join(directory, "config.json"), JSON.stringify(config), { mode: 0o600 });
-        return this.#spawn(["run", "--detach", "--bundle", directory, "--pid-file", pidFile, spec.name], {
-          log,
-          output: spec.consoleLog,
-          extra: held.write,
-        });
+      cgroup.create(owner);
+      const place = join(stage, spec.name);
+      const mounts = this.#namespace.enter(() => this.#place(spec, cloned));
+      closeAll(cloned.splice(0)); // held open they would keep the mounts busy
+      const config = ociConfig({ ...spec, mounts }, {
+        rootfs: join(place, "rootfs"),
+        bootId: join(place, "boot_id"),
+        cgroupsPath: cgroup.path,
+        layout: this.#cgroups.layout,
+      });
+      writeFileSync(join(directory, "config.json"), JSON.stringify(config), { mode: 0o600 });
+      const pid = this.#crun.start(["run", "--detach", "--bundle", directory, "--pid-file", pidFile, spec.name], {
+        log,
+        nullDevice: join(place, "null"),
+        output: spec.consoleLog,
+        extra: held.write,
       });
       closeFd(held.write);
       held.write = -1;
-      const code = await this.#crunEnd(pid, crunTimeoutMs);
+      const code = await this.#crun.ended(pid, crunTimeoutMs);
       this.#orphans.reap();
       if (code !== 0) throw new LidoError("internal", `Failed to start "${spec.name}": ${crunMessage(log)}`);
       await readable(this.#poller, held.read, crunTimeoutMs, `the start of "${spec.name}"`);
@@ -207,6 +217,7 @@ export class CrunRuntime implements Runtime {
       const kept = readKept(this.#directory(name));
       if (kept && startTicks(kept.pid) === kept.startTicks) {
         killEach(leftCommands(this.#directory(name), this.#cgroup(name).processes()));
+        this.#namespace.enter(() => makeStage(name));
         adopted.push(this.#watch(name, kept));
       } else {
         this.#clean(name);
@@ -222,9 +233,10 @@ export class CrunRuntime implements Runtime {
   exec(name: string, command: CommandSpec, stdio: CommandStdio): Promise<LaunchedCommand> {
     const { pid: init, idmap } = this.#container(name);
     const crun: CrunCommand = {
-      spawn: (argv, log, extra, fds) => this.#namespace.enter(() => this.#spawn(argv, { log, extra, fds })),
+      spawn: (argv, log, extra, stdio) =>
+        this.#crun.start(argv, { log, extra, nullDevice: join(stage, name, "null"), ...(stdio ? { stdio } : {}) }),
       ended: async (pid, timeoutMs) => {
-        const code = await this.#crunEnd(pid, timeoutMs);
+        const code = await this.#crun.ended(pid, timeoutMs);
         if (code !== 0) this.#orphans.reap();
         return code;
       },
@@ -259,7 +271,7 @@ export class CrunRuntime implements Runtime {
     const known = (name: string) => this.#containers.has(name) || this.#starting.has(name);
     const directories = readdirSync(this.#root).filter((name) => !name.startsWith("."));
     const ofCrun = readdirSync(join(this.#root, ".crun"));
-    const all = new Set([...directories, ...ofCrun, ...cgroupsIn(this.#cgroups, this.#layout)]);
+    const all = new Set([...directories, ...ofCrun, ...this.#cgroups.names()]);
     return Promise.resolve([...all].filter((name) => !known(name)).sort());
   }
 
@@ -267,7 +279,7 @@ export class CrunRuntime implements Runtime {
     this.#closed = true;
     this.#orphans.close();
     await this.#hotPlug.close();
-    removeEmptyParent(this.#cgroups, this.#layout);
+    this.#cgroups.removeIfEmpty();
     this.#namespace.close();
   }
 
@@ -276,7 +288,7 @@ export class CrunRuntime implements Runtime {
   }
 
   #cgroup(name: string): Cgroup {
-    return new Cgroup(`${this.#cgroups}/${name}`, this.#layout);
+    return this.#cgroups.of(name);
   }
 
   #container(name: string): Container {
@@ -311,10 +323,10 @@ export class CrunRuntime implements Runtime {
     }
   }
 
-  /** Puts them in our namespace, where crun will find them. @returns The mounts with their sources there. */
+  /** Puts them in our namespace, where crun will find them, with what else of files it needs. @returns The mounts with their sources there. */
   #place(spec: ContainerSpec, [root, ...rest]: readonly ClonedMount[]): MountSpec[] {
-    const directory = join(stage, spec.name);
-    makeDirectory(directory, 0o711);
+    const directory = makeStage(spec.name);
+    writeFileSync(join(directory, "boot_id"), `${randomUUID()}\n`, { mode: 0o444 });
     makeDirectory(join(directory, "rootfs"), 0o711);
     moveMount(root!.tree, join(directory, "rootfs"));
     return spec.mounts.map((mount, index) => {
@@ -325,56 +337,6 @@ export class CrunRuntime implements Runtime {
       moveMount(tree, source);
       return { ...mount, source };
     });
-  }
-
-  async #crunEnd(pid: number, timeoutMs: number): Promise<number | undefined> {
-    try {
-      return (await childEndWithin(this.#poller, pid, timeoutMs)).code;
-    } finally {
-      this.#orphans.removeAwaited(pid);
-    }
-  }
-
-  /** crun must be started inside the namespace. Its own messages go to `log`; its stdio becomes the container's. */
-  #spawn(
-    argv: readonly string[],
-    options: {
-      log: string;
-      output?: string;
-      extra?: number;
-      fds?: { stdin: number; stdout: number; stderr: number };
-    },
-  ): number {
-    const opened: number[] = [];
-    const open = (path: string, flags: number) => {
-      const fd = check(`open ${path}`, libc.open(cString(path), flags | O_CLOEXEC, 0o600));
-      opened.push(fd);
-      return fd;
-    };
-    try {
-      const stdin = options.fds?.stdin ?? open("/dev/null", O_RDWR);
-      const output = options.output === undefined ? stdin : open(options.output, O_WRONLY | O_CREAT | O_APPEND);
-      const pid = spawnProcess({
-        file: crunPath,
-        argv: [
-          "crun",
-          "--root",
-          join(this.#root, ".crun"),
-          "--cgroup-manager",
-          "cgroupfs",
-          "--log",
-          options.log,
-          ...argv,
-        ],
-        environment: { PATH: "/usr/sbin:/usr/bin:/sbin:/bin" },
-        stdio: { stdin, stdout: options.fds?.stdout ?? output, stderr: options.fds?.stderr ?? output },
-        ...(options.extra === undefined ? {} : { extra: options.extra }),
-      });
-      this.#orphans.addAwaited(pid);
-      return pid;
-    } finally {
-      for (const fd of opened) closeFd(fd);
-    }
   }
 
   #keep(spec: ContainerSpec, pid: number): Kept {
@@ -430,6 +392,14 @@ export class CrunRuntime implements Runtime {
   }
 }
 
+/** Called inside our namespace. @returns Where a container's files there are. */
+function makeStage(name: string): string {
+  const directory = join(stage, name);
+  makeDirectory(directory, 0o711);
+  makeNullDevice(join(directory, "null"));
+  return directory;
+}
+
 /** With exactly `mode`: mkdir's own is cut by the umask. */
 function makeDirectory(path: string, mode: number): void {
   mkdirSync(path, { recursive: true });
@@ -448,17 +418,9 @@ function killEach(pids: readonly number[]): void {
   }
 }
 
-/** @returns What crun wrote to its log, the last line without its decoration. */
-function crunMessage(log: string): string {
-  try {
-    const lines = readFileSync(log, "utf8").trim().split("\n").filter(Boolean);
-    return (lines.at(-1) ?? "crun gave no reason").replace(/^time="[^"]*" level=\w+ msg=/, "").replace(
-      /^\d{4}-\S+: /,
-      "",
-    );
-  } catch {
-    return "crun gave no reason";
-  }
+/** @returns The host's ids of a container's root. */
+function rootOwner(idmap: IdMap | undefined): { uid: number; gid: number } {
+  return { uid: idmap ? hostId(idmap.uid, 0) ?? 0 : 0, gid: idmap ? hostId(idmap.gid, 0) ?? 0 : 0 };
 }
 
 function readKept(directory: string): Kept | undefined {

@@ -1,6 +1,5 @@
 import assert from "node:assert/strict";
 import {
-  chmodSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -13,88 +12,12 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { makeBusyboxRoot } from "../../tests/support/busybox_root.ts";
+import { environment, log, runIn, withContainer } from "../../tests/support/running_container.ts";
 import { program32, program64 } from "../../tests/support/tiny_elf.ts";
-import { Poller } from "../host/poll.ts";
-import { closeFd, makePipe, readFd, setNonBlocking } from "../host/process.ts";
+import { closeFd, readFd } from "../host/process.ts";
 import { childEnd } from "./child.ts";
 import { CrunRuntime } from "./crun.ts";
-import type { ContainerSpec, IdMap } from "./runtime.ts";
-
-const ranges = [{ container: 0, host: 1_000_000, count: 65536 }];
-const idmap: IdMap = { uid: ranges, gid: ranges };
-const environment = { PATH: "/bin:/sbin" };
-const log = { info: () => {}, warn: (context: object, message: string) => console.error(message, context) };
-
-interface Opened {
-  readonly base: string;
-  readonly poller: Poller;
-  readonly runtime: CrunRuntime;
-  readonly spec: ContainerSpec;
-  run(
-    argv: string[],
-    options?: { uid?: number; cwd?: string },
-  ): Promise<{ status: { code?: number; signal?: number }; output: string }>;
-}
-
-async function withContainer(
-  test: (opened: Opened) => Promise<void>,
-  options: Partial<ContainerSpec> = {},
-): Promise<void> {
-  const base = mkdtempSync(join(tmpdir(), "lido-runtime-"));
-  chmodSync(base, 0o711);
-  const poller = new Poller();
-  const runtime = new CrunRuntime({ root: join(base, "run"), poller, log });
-  const spec: ContainerSpec = {
-    name: "c1",
-    rootfs: join(base, "root"),
-    rootfsShifted: true,
-    idmap,
-    mounts: [],
-    environment: {},
-    consoleLog: join(base, "console.log"),
-    ...options,
-  };
-  try {
-    makeBusyboxRoot(spec.rootfs);
-    await runtime.start(spec);
-    await test({ base, poller, runtime, spec, run: (argv, how) => runIn(runtime, poller, argv, how) });
-  } finally {
-    await runtime.destroy("c1");
-    const left = readdirSync(join(base, "run")).filter((name) => name !== ".crun");
-    await runtime.close();
-    await poller.close();
-    rmSync(base, { recursive: true, force: true });
-    assert.deepEqual(left, [], "the runtime left something behind");
-    assert.equal(poller.size, 0, "the runtime left a watch behind");
-  }
-}
-
-async function runIn(
-  runtime: CrunRuntime,
-  poller: Poller,
-  argv: string[],
-  options: { uid?: number; cwd?: string } = {},
-): Promise<{ status: { code?: number; signal?: number }; output: string }> {
-  const output = makePipe(), input = makePipe();
-  const identity = { uid: options.uid ?? 0, gid: options.uid ?? 0 };
-  try {
-    const command = await runtime.exec("c1", { argv, environment, cwd: options.cwd ?? "/", ...identity }, {
-      kind: "pipes",
-      stdin: input.read,
-      stdout: output.write,
-      stderr: output.write,
-    });
-    closeFd(command.pidfd);
-    const status = await childEnd(poller, command.pid);
-    setNonBlocking(output.read);
-    const buffer = new Uint8Array(65536);
-    const count = readFd(output.read, buffer);
-    return { status, output: typeof count === "number" ? new TextDecoder().decode(buffer.subarray(0, count)) : "" };
-  } finally {
-    for (const fd of [output.read, output.write, input.read, input.write]) closeFd(fd);
-  }
-}
+import type { ContainerSpec } from "./runtime.ts";
 
 Deno.test("a container runs as its own root, hostname, pids and cgroup; its files on disk are root's", () =>
   withContainer(async ({ run, runtime, spec }) => {
@@ -335,6 +258,50 @@ Deno.test("a part of a volume is mounted, and a symlink in the volume leads nowh
     rmSync(source, { recursive: true });
   }
 });
+
+Deno.test("a container's standard streams are not the host's: their owner, its root, could close /dev/null to everybody", () =>
+  withContainer(async ({ run, runtime }) => {
+    const { output } = await run(["sh", "-c", "chmod 600 /dev/null /proc/1/fd/* 2>&1; stat -c %a /dev/null"]);
+    assert.match(output, /\n666\n$/);
+    const { uid, mode, dev } = statSync("/dev/null");
+    assert.notEqual(uid, 1_000_000);
+    assert.equal(mode & 0o777, 0o666);
+    assert.notEqual(statSync(`/proc/${runtime.get("c1")!.pid}/fd/0`).dev, dev);
+  }));
+
+Deno.test("a container has the host's nodes and kernel filesystems that LXD gives it, and a boot id of its own", async () => {
+  const bootIds = new Set([readFileSync("/proc/sys/kernel/random/boot_id", "utf8")]);
+  const look = async (options: Partial<ContainerSpec>) => {
+    await withContainer(async ({ run }) => {
+      const { output } = await run([
+        "sh",
+        "-c",
+        "cat /proc/self/mountinfo; stat -c %F /dev/full /dev/net/tun /dev/fuse",
+      ]);
+      const mounted = output.split("\n").map((line) => line.split(" ")).map((fields) => `${fields[4]} ${fields[5]}`);
+      const paths = ["/dev/fuse", "/dev/net/tun", "/sys/fs/pstore", "/sys/kernel/debug", "/sys/kernel/security"];
+      for (const path of paths.filter(existsSync)) assert.ok(mounted.includes(`${path} rw,relatime`), path);
+      const sys = options.rootfsShifted === false ? "ro,nosuid,nodev,noexec,relatime" : "rw,relatime";
+      assert.ok(mounted.includes(`/sys ${sys}`), output);
+      bootIds.add((await run(["cat", "/proc/sys/kernel/random/boot_id"])).output);
+    }, options);
+  };
+  await look({});
+  await look({});
+  await look({ idmap: undefined, rootfsShifted: false });
+  assert.equal(bootIds.size, 4);
+  for (const id of bootIds) assert.match(id, /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\n$/);
+});
+
+Deno.test("a privileged container may change its network's settings, and no other of the host's", () =>
+  withContainer(async ({ run }) => {
+    const { output } = await run([
+      "sh",
+      "-c",
+      "for f in net/ipv4/ip_forward kernel/printk vm/swappiness fs/file-max; do cat /proc/sys/$f > /tmp/v; cat /tmp/v > /proc/sys/$f && echo $f; done 2>/dev/null",
+    ]);
+    assert.equal(output, "net/ipv4/ip_forward\n");
+  }, { idmap: undefined, rootfsShifted: false }));
 
 Deno.test("a privileged container runs on the host's ids", () =>
   withContainer(async ({ run }) => {

@@ -1,18 +1,49 @@
+import { existsSync, statSync } from "node:fs";
+import type { CgroupLayout } from "./cgroup.ts";
 import type { ContainerSpec } from "./runtime.ts";
+
+/** What LXD gives a container of its host's nodes and kernel filesystems, where the host has them. systemd's units for them see a mount and are
+ * content; to mount them itself is refused to a container. */
+const hostPaths = [
+  ...["/dev/fuse", "/dev/net/tun"],
+  ...["/proc/sys/fs/binfmt_misc", "/sys/firmware/efi/efivars", "/sys/fs/fuse/connections", "/sys/fs/pstore"],
+  ...["/sys/kernel/config", "/sys/kernel/debug", "/sys/kernel/security", "/sys/kernel/tracing"],
+];
+
+/** Below /proc/sys, of which a privileged container may write to /proc/sys/net alone: the rest is the host's. */
+export const readonlySettings = ["abi", "debug", "dev", "fs", "kernel", "user", "vm"].map((name) =>
+  `/proc/sys/${name}`
+);
+
+export interface MountSources {
+  readonly layout: CgroupLayout;
+  /** Path of a file with this start's boot id. */
+  readonly bootId: string;
+}
 
 /** The mounts of a container, in their order: the kernel's filesystems, then those of its devices.
  * @param spec Its mounts as the runtime prepared them: sources are mount points of the runtime's own namespace.
  * @see https://github.com/opencontainers/runtime-spec/blob/main/config.md#mounts */
-export function ociMounts(spec: ContainerSpec): object[] {
+export function ociMounts(spec: ContainerSpec, { layout, bootId }: MountSources): object[] {
+  const isPrivileged = spec.idmap === undefined;
   return [
     { destination: "/proc", type: "proc", source: "proc", options: ["nosuid", "noexec", "nodev"] },
-    { destination: "/sys", type: "sysfs", source: "sysfs", options: ["nosuid", "noexec", "nodev", "ro"] },
+    // The files are the host's, and a container's own root may write to its network's alone.
     {
-      destination: "/sys/fs/cgroup",
-      type: "cgroup",
-      source: "cgroup",
-      options: ["nosuid", "noexec", "nodev", "relatime", "rw"],
+      destination: "/sys",
+      type: "sysfs",
+      source: "sysfs",
+      options: isPrivileged ? ["nosuid", "noexec", "nodev", "ro"] : [],
     },
+    // As LXC: with v1 hierarchies the init mounts what it wants; in a v2 world many an init does not know that it has to.
+    ...(layout === "unified"
+      ? [{
+        destination: "/sys/fs/cgroup",
+        type: "cgroup",
+        source: "cgroup",
+        options: ["nosuid", "noexec", "nodev", "relatime", "rw"],
+      }]
+      : []),
     { destination: "/dev", type: "tmpfs", source: "tmpfs", options: ["nosuid", "mode=755", "size=512k"] },
     {
       destination: "/dev/pts",
@@ -22,6 +53,18 @@ export function ociMounts(spec: ContainerSpec): object[] {
     },
     { destination: "/dev/shm", type: "tmpfs", source: "shm", options: ["nosuid", "nodev", "mode=1777"] },
     { destination: "/dev/mqueue", type: "mqueue", source: "mqueue", options: ["nosuid", "noexec", "nodev"] },
+    ...hostPaths.filter(existsSync).map((path) => ({
+      destination: path,
+      type: "bind",
+      source: path,
+      options: [statSync(path).isDirectory() ? "rbind" : "bind", "rprivate"],
+    })),
+    {
+      destination: "/proc/sys/kernel/random/boot_id",
+      type: "bind",
+      source: bootId,
+      options: ["bind", "ro", "nosuid", "nodev", "noexec"],
+    },
     ...spec.mounts.map((mount) => ({
       destination: mount.target,
       type: "bind",

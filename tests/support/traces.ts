@@ -71,6 +71,8 @@ export function findTraces(directory: string, daemons: readonly string[] = [dire
     const pid = Number(name);
     // A thread of this very test, or its parents, may name the directory.
     if (pid === process.pid || pid === process.ppid) return [];
+    // It has ended, and waits for the host's init to notice. Its v2 cgroup is still told of.
+    if (lines(`/proc/${pid}/status`).includes("State:\tZ (zombie)")) return [];
     const words = lines(`/proc/${pid}/cmdline`).join("").split("\0");
     const environment = lines(`/proc/${pid}/environ`).join("").split("\0");
     let cwd = "";

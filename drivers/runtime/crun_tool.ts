@@ -1,0 +1,83 @@
+import { existsSync, readFileSync } from "node:fs";
+import { check, cString, libc } from "../host/libc.ts";
+import type { MountNamespace } from "../host/namespace.ts";
+import type { Poller } from "../host/poll.ts";
+import { closeFd, spawnProcess } from "../host/process.ts";
+import { childEndWithin } from "./child.ts";
+import type { Orphans } from "./orphans.ts";
+
+export const crunPath = "/usr/bin/crun";
+const O_RDWR = 2, O_WRONLY = 1, O_CREAT = 0x40, O_APPEND = 0x400, O_CLOEXEC = 0x80000;
+
+export interface CrunStart {
+  /** Where crun's own messages go. */
+  readonly log: string;
+  /** Path of a null device, for the streams that are not given. crun gives its streams to the container's root, so it must not be the host's. */
+  readonly nullDevice: string;
+  /** File that the output is appended to. */
+  readonly output?: string;
+  /** Becomes crun's descriptor 3. */
+  readonly extra?: number;
+  readonly stdio?: { readonly stdin: number; readonly stdout: number; readonly stderr: number };
+}
+
+/** Runs crun inside the runtime's mount namespace. */
+export class CrunTool {
+  readonly #root: string;
+  readonly #namespace: MountNamespace;
+  readonly #poller: Poller;
+  readonly #orphans: Orphans;
+
+  /** @param parts.root Where crun keeps its state. */
+  constructor(parts: { root: string; namespace: MountNamespace; poller: Poller; orphans: Orphans }) {
+    this.#root = parts.root;
+    this.#namespace = parts.namespace;
+    this.#poller = parts.poller;
+    this.#orphans = parts.orphans;
+  }
+
+  /** @returns Its pid, which `ended` must be called with. */
+  start(argv: readonly string[], options: CrunStart): number {
+    return this.#namespace.enter(() => this.#spawn(argv, options));
+  }
+
+  /** Waits for crun, kills it when it takes too long, and reaps it. @returns Its exit code; undefined when it was killed. */
+  async ended(pid: number, timeoutMs: number): Promise<number | undefined> {
+    try {
+      return (await childEndWithin(this.#poller, pid, timeoutMs)).code;
+    } finally {
+      this.#orphans.removeAwaited(pid);
+    }
+  }
+
+  #spawn(argv: readonly string[], options: CrunStart): number {
+    const opened: number[] = [];
+    const open = (path: string, flags: number) => {
+      const fd = check(`open ${path}`, libc.open(cString(path), flags | O_CLOEXEC, 0o600));
+      opened.push(fd);
+      return fd;
+    };
+    try {
+      const stdin = options.stdio?.stdin ?? open(options.nullDevice, O_RDWR);
+      const output = options.output === undefined ? stdin : open(options.output, O_WRONLY | O_CREAT | O_APPEND);
+      const pid = spawnProcess({
+        file: crunPath,
+        argv: ["crun", "--root", this.#root, "--cgroup-manager", "cgroupfs", "--log", options.log, ...argv],
+        environment: { PATH: "/usr/sbin:/usr/bin:/sbin:/bin" },
+        stdio: { stdin, stdout: options.stdio?.stdout ?? output, stderr: options.stdio?.stderr ?? output },
+        ...(options.extra === undefined ? {} : { extra: options.extra }),
+      });
+      this.#orphans.addAwaited(pid);
+      return pid;
+    } finally {
+      for (const fd of opened) closeFd(fd);
+    }
+  }
+}
+
+/** @returns What crun wrote to its log, the last line without its decoration. */
+export function crunMessage(log: string): string {
+  const lines = existsSync(log) ? readFileSync(log, "utf8").trim().split("\n").filter(Boolean) : [];
+  const last = lines.at(-1) ?? "crun gave no reason";
+  return last.replace(/^time="[^"]*" level=\w+ msg=/, "").replace(/^\d{4}-\S+: /, "");
+}
