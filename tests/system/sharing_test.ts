@@ -561,7 +561,7 @@ Deno.test("sharing: the real lxc tells the same story", (t) =>
       assert.doesNotMatch(await lxc("config", "device", "show", "c4"), /data/);
       await fails(
         ["storage", "volume", "detach", "pool", "v", "c4"],
-        'No device found for this storage volume: "c4" has no disk of "v" in pool "pool"',
+        "No device found for this storage volume",
       );
       await lxc("config", "set", "c4", "security.idmap.isolated=false");
       await lxc("restart", "-f", "c4");
