@@ -53,6 +53,8 @@ if [ "$goal" = test ]; then
   need setcap libcap2-bin
   need bzip2 bzip2
   need ip iproute2
+  need mmdebstrap mmdebstrap
+  [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || missing+=(debian-archive-keyring)
 fi
 
 apt() { DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 -q "$@" >"$log" 2>&1; }

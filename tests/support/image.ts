@@ -1,13 +1,22 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import process from "node:process";
 import { projectRoot } from "./daemon.ts";
 import { succeed } from "./command.ts";
 
 /** The busybox image that the quickstart uses too. @returns Its path. */
-export async function busyboxImage(): Promise<string> {
-  const file = join(projectRoot, "dist/busybox.tar.xz");
-  await succeed(["bash", join(projectRoot, "scripts/make_image.sh"), file]);
+export function busyboxImage(): Promise<string> {
+  return madeImage("busybox", join(projectRoot, "dist/busybox.tar.xz"));
+}
+
+/** Makes an image if the cache of scripts/make_image.sh does not have it: half a minute and more for one of Debian.
+ * @param name A name that `make_image.sh list` prints. @returns Its path. */
+export async function madeImage(
+  name: string,
+  file = join(process.env.LIDO_IMAGES ?? join(projectRoot, "dist/images"), `${name.replaceAll("/", "-")}.tar.xz`),
+): Promise<string> {
+  await succeed(["bash", join(projectRoot, "scripts/make_image.sh"), name, file], { timeoutMs: 600_000 });
   return file;
 }
 
