@@ -53,4 +53,6 @@ export const extensions: readonly string[] = [
   "storage_pool_facets",
   "storage_volume_files",
   "storage_volume_snapshot_restore",
+  "instance_last_exit",
+  "operation_notes",
 ];

@@ -1,6 +1,7 @@
 /** `key=value` words, and the verbs every thing with a configuration has: show, get, set, unset, edit. */
 import type { Config, Devices } from "../api/types.ts";
 import { UsageError } from "./client/errors.ts";
+import { showNotes } from "./output/notes.ts";
 import { type Kind, ordered } from "./output/order.ts";
 import { type Io, type Verb, verb } from "./verb.ts";
 
@@ -75,16 +76,17 @@ export interface Configurable {
 
 /** Changes the thing as it was read: its ETag keeps two changes at once from undoing one another. */
 export async function change(
-  { client }: Io,
+  io: Io,
   what: Configurable,
   args: readonly string[],
   alter: (thing: Thing) => Record<string, unknown>,
   query = "",
 ): Promise<void> {
+  const { client } = io;
   const path = what.path(args);
   const { value, etag } = await client.getTagged<Thing>(path);
   const body = { ...pick(value, what.writable), ...alter(value) };
-  await client.change("PUT", path + query, body, etag === undefined ? {} : { etag });
+  showNotes(io, await client.change("PUT", path + query, body, etag === undefined ? {} : { etag }));
 }
 
 export function pick(thing: object, keys: readonly string[]): Record<string, unknown> {
@@ -148,7 +150,7 @@ export function settingVerbs(what: Configurable): Verb[] {
       async run(io, given) {
         const { etag } = await io.client.getTagged(what.path(given));
         const body = pick(await readYaml(), what.writable);
-        await io.client.change("PUT", what.path(given), body, etag === undefined ? {} : { etag });
+        showNotes(io, await io.client.change("PUT", what.path(given), body, etag === undefined ? {} : { etag }));
       },
     }),
   ];

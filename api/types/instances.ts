@@ -22,6 +22,22 @@ export const instanceSchema = z.object({
 }).meta({ id: "Instance" });
 export type Instance = z.infer<typeof instanceSchema>;
 
+/** How an instance ended last. */
+export const instanceExitSchema = z.object({
+  at: z.string(),
+  /** Of its init; null when a signal ended it, or it is not known. */
+  exit_code: z.number().int().nullable(),
+  /** Number of the signal that ended its init. */
+  signal: z.number().int().nullable(),
+  /** The same in words, such as "with exit code 1". */
+  description: z.string(),
+  /** The likely cause; empty when nothing is wrong or it is not known. */
+  cause: z.string(),
+  /** The last lines of its console, cleaned of control characters; empty when nothing is wrong. */
+  console: z.array(z.string()),
+}).meta({ id: "InstanceExit" });
+export type InstanceExit = z.infer<typeof instanceExitSchema>;
+
 export const instanceStateSchema = z.object({
   status: z.string(),
   status_code: z.number().int(),
@@ -31,6 +47,8 @@ export const instanceStateSchema = z.object({
   memory: z.object({ usage: z.number(), usage_peak: z.number(), swap_usage: z.number(), swap_usage_peak: z.number() }),
   disk: z.record(z.string(), z.object({ usage: z.number(), total: z.number() })).nullable(),
   network: z.record(z.string(), z.unknown()).nullable(),
+  /** Extension instance_last_exit; null when it has not ended yet. */
+  last_exit: instanceExitSchema.nullish(),
 }).meta({ id: "InstanceState" });
 export type InstanceState = z.infer<typeof instanceStateSchema>;
 

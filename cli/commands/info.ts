@@ -1,5 +1,6 @@
 import type { InstanceFull, Server } from "../../api/types.ts";
 import { url } from "../client/client.ts";
+import { neutralise } from "../output/text.ts";
 import { binarySize, shortDate } from "../output/units.ts";
 import { showYaml } from "../settings.ts";
 import { verb } from "../verb.ts";
@@ -21,6 +22,16 @@ function resourcesOf({ state }: InstanceFull): string[] {
     `    CPU usage (in seconds): ${Math.floor(state.cpu.usage / 1e9)}`,
     ...(shown.length > 0 ? ["  Memory usage:"] : []),
     ...shown.map(([name, bytes]) => `    Memory (${name}): ${binarySize(bytes)}`),
+  ];
+}
+
+function lastExitOf({ state }: InstanceFull): string[] {
+  if (!state?.last_exit) return [];
+  const { at, description, cause, console } = state.last_exit;
+  return [
+    `Last exit: ${shortDate(at)}, ${description}${cause === "" ? "" : `: ${cause}`}`,
+    ...(console.length === 0 ? [] : ["  Its console ended with:"]),
+    ...console.map((line) => `    ${neutralise(line)}`),
   ];
 }
 
@@ -54,6 +65,7 @@ export const verbs = [verb({
       ...(instance.state && instance.state.pid > 0 ? [`PID: ${instance.state.pid}`] : []),
       ...(shortDate(instance.created_at) === "" ? [] : [`Created: ${shortDate(instance.created_at)}`]),
       ...(shortDate(instance.last_used_at) === "" ? [] : [`Last Used: ${shortDate(instance.last_used_at)}`]),
+      ...lastExitOf(instance),
       ...resourcesOf(instance),
       ...await snapshotsOf(instance),
     ];

@@ -4,6 +4,7 @@ import { url } from "../client/client.ts";
 import type { MessageSocket } from "../client/websocket.ts";
 import { isTerminal } from "../terminal/is_terminal.ts";
 import type { Io } from "../verb.ts";
+import { showNotes } from "./notes.ts";
 import { neutralise } from "./text.ts";
 import { binarySize } from "./units.ts";
 
@@ -83,7 +84,9 @@ export async function waitWithProgress(io: Io, operation: Operation): Promise<Op
     );
   });
   using _view = new OperationView(io, operation.id);
-  return await io.client.waitFor(operation);
+  const finished = await io.client.waitFor(operation);
+  showNotes(io, finished);
+  return finished;
 }
 
 /** What an operation says of itself. Nothing depends on it: a daemon that does not tell is waited for all the same. */

@@ -157,10 +157,13 @@ export class CrunRuntime implements Runtime {
       closeFd(held.write);
       held.write = -1;
       const code = await this.#crun.ended(pid, crunTimeoutMs);
+      const init = code === 0 ? Number(readFileSync(pidFile, "utf8")) : undefined;
+      // While it is still crun, or was when it failed to become the init, it is not one of those that nobody waits for.
+      if (init !== undefined) this.#orphans.addCommand(init);
       this.#orphans.reap();
-      if (code !== 0) throw new LidoError("internal", `Failed to start "${spec.name}": ${crunMessage(log)}`);
+      if (init === undefined) throw new LidoError("internal", `Failed to start "${spec.name}": ${crunMessage(log)}`);
       await readable(this.#poller, held.read, crunTimeoutMs, `the start of "${spec.name}"`);
-      return this.#watch(spec.name, this.#keep(spec, Number(readFileSync(pidFile, "utf8"))));
+      return this.#watch(spec.name, this.#keep(spec, init));
     } catch (error) {
       closeAll(cloned);
       this.#clean(spec.name);
@@ -340,11 +343,9 @@ export class CrunRuntime implements Runtime {
   }
 
   #keep(spec: ContainerSpec, pid: number): Kept {
-    const ticks = startTicks(pid);
-    if (ticks === undefined) throw new LidoError("internal", `Failed to start "${spec.name}": its init ended at once`);
     const kept: Kept = {
       pid,
-      startTicks: ticks,
+      startTicks: startTicks(pid) ?? "", // of one that has ended already
       startedAt: new Date().toISOString(),
       ...(spec.idmap ? { idmap: spec.idmap } : {}),
     };
@@ -361,6 +362,7 @@ export class CrunRuntime implements Runtime {
       closeFd(pidfd);
       // One that an earlier daemon started is init's child now, and its status is lost.
       const status = isChild(kept.pid) ? waitPid(kept.pid) ?? {} : {};
+      this.#orphans.removeCommand(kept.pid);
       this.#containers.delete(name);
       if (!this.#closed) this.#clean(name);
       resolve();

@@ -25,6 +25,7 @@ import { Lifecycle } from "./lifecycle.ts";
 import { type Action, OperationLocks } from "./locks.ts";
 import { Maps } from "./maps.ts";
 import { checkInstanceName } from "./names.ts";
+import { note } from "./notes.ts";
 import type { InstanceServices } from "./ports.ts";
 import { type InstanceRecord, InstanceRecords, merge } from "./records.ts";
 import { Renames } from "./rename.ts";
@@ -119,14 +120,19 @@ export class Instances {
   async state(name: string): Promise<InstanceState> {
     const record = this.#records.get(name);
     const disk = await this.#rootfs.usage(record);
-    return await stateView(this.#services.runtime, { name, disk, phase: () => this.#phase(name) });
+    return await stateView(this.#services.runtime, {
+      name,
+      disk,
+      phase: () => this.#phase(name),
+      lastExit: this.#records.lastExit(name),
+    });
   }
 
   create(post: InstancesPost): Operation {
     const plan = this.#creation.plan(post);
     return this.#operate(plan.name, "create", "Creating instance", async (operation) => {
       await this.#creation.create(plan, operation);
-      if (post.start) await this.#lifecycle.start(plan.name, progressOf(operation));
+      if (post.start) note(operation, await this.#lifecycle.start(plan.name, progressOf(operation)));
     }, { cancel: () => {} });
   }
 
@@ -354,7 +360,8 @@ export class Instances {
       try {
         using _lock = await this.#locks.wait(record.name, "start");
         if (this.#services.runtime.get(record.name)) continue;
-        await this.#lifecycle.start(record.name);
+        const remark = await this.#lifecycle.start(record.name);
+        if (remark !== undefined) this.#services.log.warn({ instance: record.name }, remark);
       } catch (error) {
         this.#services.log.warn({ instance: record.name, error: messageOf(error) }, "could not start an instance");
       }
@@ -388,7 +395,7 @@ export class Instances {
         await this.#snapshots.restore(this.#records.get(name), snapshot, operation);
       } finally {
         // A failed or cancelled one has changed nothing.
-        if (wasRunning) await this.#lifecycle.start(name, progressOf(operation));
+        if (wasRunning) note(operation, await this.#lifecycle.start(name, progressOf(operation)));
       }
     }, { cancel: () => {} });
   }

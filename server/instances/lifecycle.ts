@@ -1,23 +1,31 @@
 /** Start and stop. Whoever calls holds the instance's operation lock; what happens by itself (a container that ends) takes it. */
 
-import { mkdir } from "node:fs/promises";
+import { mkdir, rm } from "node:fs/promises";
 import { totalmem } from "node:os";
+import { dirname } from "node:path";
 import { LidoError } from "../../api/errors.ts";
 import { parseSizeBytes } from "../../api/size.ts";
-import type { Config } from "../../api/types.ts";
+import type { Config, InstanceExit } from "../../api/types.ts";
 import type { ContainerSpec, IdMap, MountSpec } from "../../drivers/runtime/runtime.ts";
 import { isTrue } from "./config_keys.ts";
 import { checkExpandedDevices, disksOf } from "./devices.ts";
 import type { Disks } from "./disks.ts";
 import { formatIdmap, parseIdmap } from "./idmaps.ts";
+import {
+  describeExit,
+  examineExit,
+  type ExitStatus,
+  explainExit,
+  explainRefusal,
+  isClean,
+  isReboot,
+} from "./init_end.ts";
 import { haltSignalOf, SIGPWR } from "./init_signal.ts";
+import { initUp } from "./init_up.ts";
 import type { OperationLock, OperationLocks } from "./locks.ts";
 import type { InstanceServices } from "./ports.ts";
 import { type InstanceRecord, type InstanceRecords, merge } from "./records.ts";
 import type { Rootfs, ShiftProgress } from "./rootfs.ts";
-
-/** How a container came to its end. */
-type ExitStatus = { code?: number; signal?: number };
 
 type StopOutcome = "ended" | "too late" | "taken over" | "cancelled";
 
@@ -42,7 +50,6 @@ const initPollMs = 100;
 /** How often SIGPWR is sent, and how long in between. */
 const haltSignalsMax = 3;
 const haltSignalPauseMs = 1000;
-const sighup = 1;
 
 export class Lifecycle {
   readonly #services: InstanceServices;
@@ -73,7 +80,9 @@ export class Lifecycle {
     this.#services.runtime.onExit((name, status) => this.#ended(name, status));
   }
 
-  async start(name: string, progress: ShiftProgress = () => {}): Promise<void> {
+  /** Returns when the container is up, which `init_up.ts` says what it is.
+   * @returns What is to be said of it: that it has ended already, without a failure. @throws {LidoError} When its init has ended by a failure. */
+  async start(name: string, progress: ShiftProgress = () => {}): Promise<string | undefined> {
     const { runtime } = this.#services;
     if (runtime.get(name)) throw new LidoError("bad_request", "The instance is already running");
     const record = this.#records.get(name);
@@ -98,8 +107,18 @@ export class Lifecycle {
         if (mount) mounts.push(mount);
       }
     });
-    await runtime.start(await this.#specification(record, config, { rootfs, shifted, map, mounts }));
+    const specification = await this.#specification(record, config, { rootfs, shifted, map, mounts });
+    // What it says there from now on is of this life.
+    await rm(specification.consoleLog, { force: true });
+    const { promise: ended, resolve } = Promise.withResolvers<ExitStatus>();
+    this.#waiting.set(name, resolve);
+    using _waiting = { [Symbol.dispose]: () => this.#waiting.delete(name) };
+    const startedAt = performance.now();
+    const running = await runtime.start(specification).catch((error) => {
+      throw error instanceof LidoError ? new LidoError(error.code, explainRefusal(error.message)) : error;
+    });
     revert.move();
+    const up = initUp(running.pid, ended);
     this.#services.database.transaction(() => {
       this.#records.update(name, {
         config: merge(this.#records.get(name).config, {
@@ -111,7 +130,11 @@ export class Lifecycle {
       });
       this.#records.setMounted(name, devices);
     });
+    const end = await up;
+    if (end && !isReboot(end)) return await this.#endedAtOnce(name, end, performance.now() - startedAt);
     this.#publish("instance-started", name);
+    if (end) this.#endedByItself(name, end);
+    return undefined;
   }
 
   /** A clean stop ends in one of four ways: the container has ended; the time is up; whoever waits for it cancels, and the container goes on with what it
@@ -144,7 +167,14 @@ export class Lifecycle {
     options.onEnding?.();
     if (isForced) await runtime.destroy(name);
     // An ephemeral one goes if the last word was to stop it.
-    await this.#tidy(name, options.restart === true && lock?.takenOver.reason !== "stop");
+    await this.#tidy(name, options.restart === true && lock?.takenOver.reason !== "stop", {
+      at: new Date().toISOString(),
+      exit_code: null,
+      signal: null,
+      description: isForced ? "killed by a forced stop" : "shut down",
+      cause: "",
+      console: [],
+    });
     this.#publish(isForced ? "instance-stopped" : "instance-shutdown", name);
   }
 
@@ -196,8 +226,8 @@ export class Lifecycle {
     config: Config,
     parts: { rootfs: string; shifted: boolean; map: IdMap | undefined; mounts: MountSpec[] },
   ): Promise<ContainerSpec> {
-    const logs = `${this.#services.logs}/${record.name}`;
-    await mkdir(logs, { recursive: true, mode: 0o700 });
+    const consoleLog = this.#consoleLog(record.name);
+    await mkdir(dirname(consoleLog), { recursive: true, mode: 0o700 });
     return {
       name: record.name,
       rootfs: parts.rootfs,
@@ -205,7 +235,7 @@ export class Lifecycle {
       ...(parts.map ? { idmap: parts.map } : {}),
       mounts: parts.mounts,
       environment: { container: "lxc", ...environmentOf(config) },
-      consoleLog: `${logs}/console.log`,
+      consoleLog,
       limits: limitsOf(config),
     };
   }
@@ -246,23 +276,58 @@ export class Lifecycle {
 
   #ended(name: string, status: ExitStatus): void {
     const waiting = this.#waiting.get(name);
-    if (waiting) return waiting(status);
+    if (waiting) waiting(status);
+    else this.#endedByItself(name, status);
+  }
+
+  #endedByItself(name: string, status: ExitStatus): void {
     this.#inBackground(async () => {
       using _lock = await this.#locks.wait(name, "stop");
       // A stop by force has tidied up already; or it was started again while we waited.
       const record = this.#records.find(name);
       if (!record || this.#services.runtime.get(name)) return;
       if (record.config["volatile.last_state.power"] !== "RUNNING") return;
-      // reboot(2) in a pid namespace ends its init by SIGHUP, the other ways by SIGINT. @see pid_namespaces(7)
-      const isReboot = status.signal === sighup;
-      await this.#tidy(name, isReboot);
-      this.#publish("instance-shutdown", name);
-      if (isReboot) await this.start(name);
+      const exit = await this.#examine(record, status);
+      await this.#tidy(name, isReboot(status), exit);
+      this.#publish("instance-shutdown", name, contextOf(exit));
+      if (!isReboot(status)) return;
+      const note = await this.start(name);
+      if (note !== undefined) this.#services.log.warn({ instance: name }, note);
     }, name);
   }
 
+  /** An init that has ended before it was up. @returns What is to be said when that was no failure. @throws {LidoError} Otherwise. */
+  async #endedAtOnce(name: string, status: ExitStatus, afterMs: number): Promise<string> {
+    const record = this.#records.get(name);
+    const exit = await this.#examine(record, status);
+    // An ephemeral one that failed stays, to be looked into.
+    await this.#tidy(name, !isClean(status), exit);
+    this.#publish("instance-shutdown", name, contextOf(exit));
+    if (isClean(status)) return `"${name}" ended at once ${describeExit(status)}`;
+    const { cause, console } = exit;
+    this.#services.log.warn({ instance: name, exit: exit.description, cause, console }, "the init ended at once");
+    throw new LidoError(
+      "bad_request",
+      `Failed to start "${name}": its init ended after ${Math.round(afterMs)} ms ${exit.description}${
+        explainExit(exit)
+      }`,
+    );
+  }
+
+  #examine(record: InstanceRecord, status: ExitStatus): Promise<InstanceExit> {
+    return examineExit(status, {
+      consoleLog: this.#consoleLog(record.name),
+      root: this.#rootfs.path(record),
+      init: ["/sbin/init"],
+    });
+  }
+
+  #consoleLog(name: string): string {
+    return `${this.#services.logs}/${name}/console.log`;
+  }
+
   /** Takes away what a container that has ended leaves: runtime state, mounts, an ephemeral instance as a whole. */
-  async #tidy(name: string, restart: boolean): Promise<void> {
+  async #tidy(name: string, restart: boolean, exit?: InstanceExit): Promise<void> {
     await this.#services.runtime.destroy(name);
     await this.#disks.releaseAll(name);
     const record = this.#records.get(name);
@@ -270,6 +335,7 @@ export class Lifecycle {
     this.#services.database.transaction(() => {
       this.#records.setConfig(name, { "volatile.last_state.power": "STOPPED" });
       this.#records.setMounted(name, undefined);
+      if (exit) this.#records.setLastExit(name, exit);
     });
     if (record.ephemeral && !restart) await this.#remove(record);
   }
@@ -281,9 +347,14 @@ export class Lifecycle {
     this.#background.add(task);
   }
 
-  #publish(action: string, name: string): void {
-    this.#services.events.lifecycle(action, `/1.0/instances/${name}`);
+  #publish(action: string, name: string, context: Record<string, unknown> = {}): void {
+    this.#services.events.lifecycle(action, `/1.0/instances/${name}`, context);
   }
+}
+
+/** What a lifecycle event tells of an end. */
+function contextOf({ exit_code, signal, description, cause }: InstanceExit): Record<string, unknown> {
+  return { exit_code, signal, description, ...(cause === "" ? {} : { cause }) };
 }
 
 /** @returns The variables that `environment.*` keys set. */

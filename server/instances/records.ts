@@ -1,5 +1,5 @@
 import { LidoError } from "../../api/errors.ts";
-import type { Config, Devices } from "../../api/types.ts";
+import type { Config, Devices, InstanceExit } from "../../api/types.ts";
 import type { Database, Row } from "../state/database.ts";
 
 /** An instance as the database has it. */
@@ -207,6 +207,25 @@ export class InstanceRecords {
         JSON.stringify(devices),
       );
     }
+  }
+
+  /** @returns How it ended last; undefined for one that has not yet. */
+  lastExit(name: string): InstanceExit | undefined {
+    const row = this.#database.get(
+      "SELECT exit FROM instance_exits JOIN instances ON instances.id = instance_id WHERE name = ?",
+      name,
+    );
+    return row && parse(row.exit);
+  }
+
+  setLastExit(name: string, exit: InstanceExit): void {
+    const id = this.find(name)?.id;
+    if (id === undefined) return;
+    this.#database.run(
+      "INSERT OR REPLACE INTO instance_exits (instance_id, exit) VALUES (?, ?)",
+      id,
+      JSON.stringify(exit),
+    );
   }
 
   /** @throws {LidoError} bad_request when one of `profiles` is not there. */

@@ -90,6 +90,11 @@ export class Rootfs {
     return { rootfs, shifted: driver.idmappedMounts && map !== undefined };
   }
 
+  /** Where it is on the host while it is mounted. */
+  path(record: InstanceRecord): string {
+    return `${this.#services.pools.driver(this.poolOf(record)).path(volumeOf(record.name))}/rootfs`;
+  }
+
   /** Lets the root filesystem go from the host. */
   async release(record: InstanceRecord): Promise<void> {
     await this.#services.mounts.release(this.poolOf(record), volumeOf(record.name), record.name);

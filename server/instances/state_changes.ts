@@ -4,6 +4,7 @@ import { LidoError, messageOf } from "../../api/errors.ts";
 import type { InstanceStatePut } from "../../api/types.ts";
 import type { Operation } from "../operations/operations.ts";
 import type { Lifecycle, StopOptions } from "./lifecycle.ts";
+import { note } from "./notes.ts";
 import type { OperationLock, OperationLocks } from "./locks.ts";
 import type { InstanceServices } from "./ports.ts";
 import type { InstanceRecords } from "./records.ts";
@@ -77,14 +78,14 @@ export class StateChanges {
       case "start":
         // As LXD: starting a frozen container lets it go on.
         if (this.#services.runtime.get(name)?.status === "frozen") return await this.#lifecycle.unfreeze(name);
-        return await this.#lifecycle.start(name, progressOf(operation));
+        return note(operation, await this.#lifecycle.start(name, progressOf(operation)));
       case "stop":
         return await this.#lifecycle.stop(name, stopOptions(put, operation, lock));
       case "restart":
         await this.#lifecycle.stop(name, { ...stopOptions(put, operation, lock), restart: true });
         // A forced stop that came meanwhile wants it stopped, and a forced restart starts it itself.
         if (lock.takenOver.aborted) return;
-        await this.#lifecycle.start(name, progressOf(operation));
+        note(operation, await this.#lifecycle.start(name, progressOf(operation)));
         this.#services.events.lifecycle("instance-restarted", `/1.0/instances/${name}`);
         return;
       case "freeze":

@@ -1,5 +1,5 @@
 import { readFile } from "node:fs/promises";
-import type { Instance, InstanceState, StatusCode } from "../../api/types.ts";
+import type { Instance, InstanceExit, InstanceState, StatusCode } from "../../api/types.ts";
 import { statusCodes } from "../../api/types.ts";
 import type { RunningContainer, Runtime } from "../../drivers/runtime/runtime.ts";
 import type { Expanded, InstanceRecord, SnapshotRecord } from "./records.ts";
@@ -72,7 +72,12 @@ export function snapshotView(
 /** What an instance uses now. @param of.disk Bytes of its root disk where the pool can tell. */
 export async function stateView(
   runtime: Runtime,
-  { name, disk, phase }: { name: string; disk: InstanceState["disk"]; phase: () => Phase },
+  { name, disk, phase, lastExit }: {
+    name: string;
+    disk: InstanceState["disk"];
+    phase: () => Phase;
+    lastExit: InstanceExit | undefined;
+  },
 ): Promise<InstanceState> {
   const running = runtime.get(name);
   const stopped: InstanceState = {
@@ -83,6 +88,7 @@ export async function stateView(
     memory: { usage: 0, usage_peak: 0, swap_usage: 0, swap_usage_peak: 0 },
     disk,
     network: null,
+    last_exit: lastExit ?? null,
   };
   if (!running) return stopped;
   const [usage, loopback] = await Promise.all([runtime.usage(name).catch(() => undefined), loopbackOf(running.pid)]);

@@ -3,10 +3,11 @@ import { LidoError } from "../../api/errors.ts";
 import { initial } from "./migrations/001_initial.ts";
 import { execSessions } from "./migrations/002_exec_sessions.ts";
 import { instanceMounts } from "./migrations/003_instance_mounts.ts";
+import { instanceExits } from "./migrations/004_instance_exits.ts";
 import { Reserve } from "./reserve.ts";
 
 /** Numbered schema changes, applied in order and each in a transaction of its own. Append; never edit one that was released. */
-const migrations: readonly string[] = [initial, execSessions, instanceMounts];
+const migrations: readonly string[] = [initial, execSessions, instanceMounts, instanceExits];
 
 export type Row = Record<string, SQLInputValue>;
 

@@ -231,6 +231,53 @@ Deno.test("nobody waits for a hanging operation of the daemon itself for longer 
   assert.equal(held.takenOver.reason, "stop");
 });
 
+Deno.test("a start tells of an init that ends at once: a failure fails it, anything else is noted", async () => {
+  await using world = await makeWorld();
+  const { runtime, instances, events } = world;
+  const seen: string[] = [];
+  events.subscribe(
+    ["lifecycle"],
+    ({ metadata }) => seen.push(`${metadata.action} ${JSON.stringify(metadata.context)}`),
+  );
+  await world.create("c1");
+  seen.length = 0;
+
+  runtime.endsAtOnce.set("c1", { code: 3 });
+  const text = /^Error: Failed to start "c1": its init ended after \d+ ms with exit code 3$/;
+  await assert.rejects(world.done(instances.setState("c1", state("start"))), text);
+  assert.equal(instances.get("c1").config["volatile.last_state.power"], "STOPPED");
+  assert.equal((await instances.state("c1")).last_exit?.exit_code, 3);
+  assert.deepEqual(seen, ['instance-shutdown {"exit_code":3,"signal":null,"description":"with exit code 3"}']);
+  assert.equal(instances.get("c1").status, "Stopped");
+
+  for (
+    const [status, words] of [[{ code: 0 }, "with exit code 0"], [{ signal: 2 }, "by switching itself off"]] as const
+  ) {
+    runtime.endsAtOnce.set("c1", status);
+    const operation = instances.setState("c1", state("start"));
+    await world.done(operation);
+    assert.deepEqual(operation.view().metadata, { notes: [`"c1" ended at once ${words}`] });
+    assert.equal(instances.get("c1").status, "Stopped");
+  }
+
+  // One that boots again at once is started again, and runs.
+  runtime.endsAtOnce.set("c1", { signal: 1 });
+  runtime.seen.length = 0;
+  await start(world, "c1");
+  runtime.endsAtOnce.clear();
+  await instances.close();
+  assert.deepEqual(runtime.seen, ["start c1", "start c1"]);
+  assert.equal(instances.get("c1").status, "Running");
+
+  await world.create("e1", { ephemeral: true });
+  runtime.endsAtOnce.set("e1", { code: 1 });
+  await assert.rejects(world.done(instances.setState("e1", state("start"))), /its init ended/);
+  assert.ok(instances.names().includes("e1"), "it stays, to be looked into");
+  runtime.endsAtOnce.set("e1", { code: 0 });
+  await start(world, "e1");
+  assert.ok(!instances.names().includes("e1"));
+});
+
 Deno.test("a container that has just ended runs until it is tidied up; what the user asks for meanwhile waits for that", async () => {
   await using world = await makeWorld();
   await world.create("c1");

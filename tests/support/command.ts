@@ -17,6 +17,8 @@ export interface CommandOptions {
   readonly cwd?: string;
   /** It is killed and the promise rejects after this. A test that hangs must fail by name, not by the suite's limit. */
   readonly timeoutMs?: number;
+  /** Sends it SIGINT, as Ctrl-C does. */
+  readonly interrupt?: AbortSignal;
 }
 
 const signals: Record<string, number> = {
@@ -40,6 +42,7 @@ export function command(argv: readonly string[], options: CommandOptions = {}): 
       env: { ...process.env, ...options.env },
       stdio: [options.input === undefined ? "ignore" : "pipe", "pipe", "pipe"],
     });
+    options.interrupt?.addEventListener("abort", () => process.kill(child.pid!, "SIGINT"));
     const out: Uint8Array[] = [];
     const err: Uint8Array[] = [];
     child.stdout!.on("data", (chunk) => out.push(chunk));

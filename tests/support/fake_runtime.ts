@@ -20,6 +20,8 @@ export class FakeRuntime implements Runtime {
   readonly mounts = new Map<string, Map<string, MountSpec>>();
   /** Refusals: the first whose key begins a line of `seen` is thrown. */
   readonly failures = new Map<string, Error>();
+  /** Containers whose init ends as soon as it is started. */
+  readonly endsAtOnce = new Map<string, { code?: number; signal?: number }>();
   readonly #running = new Map<string, RunningContainer>();
   readonly #listeners: ExitListener[] = [];
   readonly #awaited: { line: string; resolve: () => void }[] = [];
@@ -41,6 +43,8 @@ export class FakeRuntime implements Runtime {
     this.started.set(spec.name, spec);
     this.mounts.set(spec.name, new Map(spec.mounts.map((mount) => [mount.target, mount])));
     this.#running.set(spec.name, running);
+    const status = this.endsAtOnce.get(spec.name);
+    if (status) queueMicrotask(() => this.end(spec.name, status));
     return running;
   }
 

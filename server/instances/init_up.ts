@@ -1,0 +1,67 @@
+import { readFileSync } from "node:fs";
+
+/** When a container counts as started.
+ *
+ * LXD says so as soon as the init is executed; one that ends right after is then found STOPPED by a client that was told it runs. Here a start is over when the
+ * first of these has happened:
+ * - the init has ended: the start fails, or says that it ended at once when that was no failure;
+ * - the init catches a signal by which inits are controlled: it has come through its set-up;
+ * - it has blocked such a signal, to read it from a signalfd, for 8 ms;
+ * - a second is over.
+ * busybox, sysvinit, OpenRC, runit, s6 and systemd do so 1 to 20 ms after they were executed. What does not (a shell script or `sleep` as init) is waited for
+ * the whole second: nothing tells apart the script that goes on from the one that is about to fail. The 8 ms are for systemd, which blocks its
+ * signals 1 ms before it fails when it is refused its control group, and for shells, which block all signals for a moment around a fork(2).
+ *
+ * No event tells of a handler that is set, so /proc/PID/status is read: once or twice for busybox, ten times for systemd, 45 times at most, 30 µs each. */
+
+/** Until when an init that ends has not really started. */
+const firstSecondMs = 1000;
+const steadyMs = 8;
+const pauseMinMs = 1, pauseMaxMs = 25;
+
+const SIGHUP = 1, SIGUSR1 = 10, SIGUSR2 = 12, SIGTERM = 15, SIGCONT = 18, SIGTSTP = 20, SIGPWR = 30, SIGRTMIN_3 = 37;
+/** Not those that other programs handle as well: SIGCHLD and SIGINT (bash, python), those of crashes. */
+const controlSignals = [SIGHUP, SIGUSR1, SIGUSR2, SIGTERM, SIGCONT, SIGTSTP, SIGPWR, SIGRTMIN_3]
+  .reduce((mask, signal) => mask | (1n << BigInt(signal - 1)), 0n);
+
+/** What a process does with the signals that control an init. @param status Text of /proc/PID/status. */
+export function controlSignalsIn(status: string): "caught" | "blocked" | undefined {
+  if (/^State:\s*[ZX]/m.test(status)) return undefined;
+  const has = (name: string): boolean => {
+    const match = new RegExp(`^${name}:\\s*([0-9a-f]+)$`, "m").exec(status);
+    return match !== null && (BigInt(`0x${match[1]}`) & controlSignals) !== 0n;
+  };
+  return has("SigCgt") ? "caught" : has("SigBlk") ? "blocked" : undefined;
+}
+
+/** Waits until an init is up. @param pid As the host sees it. @param ended Resolves when it has ended.
+ * @returns How it ended, or undefined when it is up. */
+export async function initUp<End>(pid: number, ended: Promise<End>): Promise<End | undefined> {
+  const startedAt = performance.now();
+  let end: { readonly how: End } | undefined;
+  const watched = ended.then((how) => void (end = { how }));
+  let blockedSince: number | undefined;
+  for (let pauseMs = pauseMinMs; !end; pauseMs = Math.min(2 * pauseMs, pauseMaxMs)) {
+    const status = read(`/proc/${pid}/status`);
+    const signals = status === undefined ? undefined : controlSignalsIn(status);
+    const now = performance.now();
+    if (signals === "caught" || now - startedAt >= firstSecondMs) break;
+    // Of one that is gone we are about to hear.
+    if (status === undefined) return await Promise.race([watched, pause(0)]).then(() => end?.how);
+    if (signals === undefined) blockedSince = undefined;
+    else if (blockedSince === undefined) [blockedSince, pauseMs] = [now, pauseMinMs];
+    else if (now - blockedSince >= steadyMs) break;
+    await Promise.race([watched, pause(pauseMs)]);
+  }
+  return end?.how;
+}
+
+const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
+
+function read(path: string): string | undefined {
+  try {
+    return readFileSync(path, "utf8");
+  } catch {
+    return undefined;
+  }
+}
