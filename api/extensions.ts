@@ -41,6 +41,7 @@ export const extensions: readonly string[] = [
   "resources_v2",
   "instance_all_projects",
   "storage_volumes_all_projects",
+  "cloud_init",
   "custom_volume_backup",
   "custom_volume_refresh",
   "backup_override_name",

@@ -37,6 +37,8 @@ export interface Paths {
   /** Notes of the pools that there are, to find them by when the database is lost. */
   readonly pools: string;
   readonly backups: string;
+  /** The guest API's sockets, a directory for each container that runs. */
+  readonly devlxd: string;
   readonly run: string;
   readonly logs: string;
 }
@@ -52,6 +54,7 @@ export function pathsIn(root: string): Paths {
     images: join(root, "images"),
     pools: join(root, "pools"),
     backups: join(root, "backups"),
+    devlxd: join(root, "devlxd"),
     run: join(root, "run"),
     logs: join(root, "logs"),
   };

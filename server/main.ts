@@ -16,6 +16,7 @@ import { Events } from "./events/events.ts";
 import { ExecService } from "./exec/exec.ts";
 import { ExecSessions } from "./exec/sessions.ts";
 import { parseAddress } from "./http/address.ts";
+import { Guests } from "./guests/guests.ts";
 import { HttpServer } from "./http/server.ts";
 import { Images } from "./images/images.ts";
 import { hostServices } from "./instances/host_services.ts";
@@ -146,6 +147,13 @@ async function start(options: DaemonOptions, seams: DaemonSeams): Promise<Daemon
     users: (name) => instances.profileUsers(name),
     changed: (before, options) => instances.profileChanged(before, options),
   });
+  const guests = new Guests({
+    directory: paths.devlxd,
+    runtime,
+    guest: (name) => instances.guest(name),
+    log,
+  });
+  undo.defer(() => guests.close());
   const instances: Instances = new Instances({
     database,
     journal,
@@ -157,6 +165,7 @@ async function start(options: DaemonOptions, seams: DaemonSeams): Promise<Daemon
     mounts,
     images,
     ...hostServices,
+    guests,
     log,
     logs: paths.logs,
   });

@@ -28,6 +28,7 @@ const table = {
   fsync: "i:i",
   ftruncate: "il:i",
   getdents64: "ipL:l",
+  getsockopt: "iiipp:i",
   grantpt: "i:i",
   ioctl: "iLp:i",
   kill: "ii:i",

@@ -2,6 +2,7 @@
  * A key that lido does not act on is not in the table, so that nobody believes in a limit that is not there. */
 
 import { allowedKeys } from "../../api/allowed.ts";
+import { parseDocument } from "yaml";
 import { LidoError } from "../../api/errors.ts";
 import { parseSizeBytes, sizeUnits } from "../../api/size.ts";
 import type { Config } from "../../api/types.ts";
@@ -54,16 +55,27 @@ const cpus: Check = (value) => {
   });
   return isSet ? undefined : invalid;
 };
+/** Only looked at: what is in it is the guest's. */
+const yaml: Check = (value) => {
+  const error = parseDocument(value).errors[0];
+  return error && `Invalid YAML: ${error.message.split("\n")[0]}`;
+};
+/** Scripts and archives are cloud-init's, too. */
+const cloudConfig: Check = (value) => value.startsWith("#cloud-config\n") ? yaml(value) : undefined;
 const isolatedSize: Check = (value) => value === "auto" ? undefined : uint32(value);
 
 const keys: Readonly<Record<string, Check>> = {
   "boot.autostart": boolean,
   "boot.autostart.delay": integer,
   "boot.autostart.priority": integer,
+  "cloud-init.network-config": yaml,
+  "cloud-init.user-data": cloudConfig,
+  "cloud-init.vendor-data": cloudConfig,
   "limits.cpu": cpus,
   "limits.memory": memory,
   "limits.processes": integer,
   "raw.idmap": anything,
+  "security.devlxd": boolean,
   "security.idmap.base": uint32,
   "security.idmap.isolated": boolean,
   "security.idmap.size": isolatedSize,

@@ -4,7 +4,6 @@
 import { LidoError, messageOf } from "../../api/errors.ts";
 import type {
   Config,
-  Devices,
   Instance,
   InstanceFull,
   InstancePut,
@@ -13,6 +12,7 @@ import type {
   InstanceStatePut,
 } from "../../api/types.ts";
 import type { IdMap } from "../../drivers/runtime/runtime.ts";
+import type { Guest } from "../guests/guest_api.ts";
 import type { Operation, OperationOptions } from "../operations/operations.ts";
 import { adoptable, insertAdopted, type Lost, stateOf } from "./adopt.ts";
 import { Creation } from "./create.ts";
@@ -27,7 +27,7 @@ import { Maps } from "./maps.ts";
 import { checkInstanceName } from "./names.ts";
 import { note } from "./notes.ts";
 import type { InstanceServices } from "./ports.ts";
-import { type InstanceRecord, InstanceRecords, merge } from "./records.ts";
+import { type Expanded, type InstanceRecord, InstanceRecords, merge } from "./records.ts";
 import { Renames } from "./rename.ts";
 import { Rootfs } from "./rootfs.ts";
 import { Sharing } from "./sharing.ts";
@@ -244,16 +244,22 @@ export class Instances {
     return { name, pid: running.pid, config, ...(idmap ? { idmap } : {}) };
   }
 
-  /** The instances that have a profile, with all their devices. */
-  profileUsers(profile: string): Map<string, Devices> {
+  /** What an instance may know of itself; undefined when there is none of that name. */
+  guest(name: string): Guest | undefined {
+    const record = this.#records.find(name);
+    return record && { name, ...this.#records.expand(record) };
+  }
+
+  /** The instances that have a profile, with all their settings. */
+  profileUsers(profile: string): Map<string, Expanded> {
     const records = this.#records.list().filter((each) => each.profiles.includes(profile));
     const expanded = this.#records.expandAll(records);
-    return new Map(records.map(({ name }, index) => [name, expanded[index]!.devices]));
+    return new Map(records.map(({ name }, index) => [name, expanded[index]!]));
   }
 
   /** Makes the instances that use a profile follow its change. Called after the profile was saved.
    * @param before What `profileUsers` said until then. @throws {LidoError} bad_request that names the instances which could not. */
-  async profileChanged(before: ReadonlyMap<string, Devices>, options: UpdateOptions = {}): Promise<void> {
+  async profileChanged(before: ReadonlyMap<string, Expanded>, options: UpdateOptions = {}): Promise<void> {
     await this.adopt();
     const failures: string[] = [];
     for (const record of this.#records.list().filter(({ name }) => before.has(name))) {
@@ -327,7 +333,7 @@ export class Instances {
 
   /** Takes up the containers of an earlier daemon, and the volumes that they have. Once, whoever asks first. */
   adopt(): Promise<void> {
-    return this.#adoption ??= this.#services.runtime.adopt().then(() => {
+    return this.#adoption ??= this.#services.runtime.adopt().then(async () => {
       for (const record of this.#records.list()) {
         const running = this.#services.runtime.get(record.name);
         if (!running) continue;
@@ -336,6 +342,7 @@ export class Instances {
         this.#rootfs.adopt(record);
         this.#disks.adoptAll(record.name);
       }
+      await this.#services.guests.adopt();
     });
   }
 

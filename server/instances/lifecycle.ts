@@ -99,7 +99,8 @@ export class Lifecycle {
     }
     await this.#rootfs.applyTemplates(this.#records.get(name), "start");
     revert.defer(() => this.#disks.releaseAll(name));
-    const mounts: MountSpec[] = [];
+    revert.defer(() => this.#services.guests.release(name));
+    const mounts: MountSpec[] = await this.#services.guests.prepare(name, config);
     const disks = disksOf(devices);
     await this.#disks.hold(disks, async () => {
       for (const disk of disks) {
@@ -329,6 +330,7 @@ export class Lifecycle {
   /** Takes away what a container that has ended leaves: runtime state, mounts, an ephemeral instance as a whole. */
   async #tidy(name: string, restart: boolean, exit?: InstanceExit): Promise<void> {
     await this.#services.runtime.destroy(name);
+    await this.#services.guests.release(name);
     await this.#disks.releaseAll(name);
     const record = this.#records.get(name);
     await this.#rootfs.release(record);

@@ -1,9 +1,10 @@
 /** What the instances need of the rest of the daemon, no more: so that tests can hand in a part of it. */
 
 import type { Config } from "../../api/types.ts";
-import type { IdMap, Runtime } from "../../drivers/runtime/runtime.ts";
+import type { IdMap, MountSpec, Runtime } from "../../drivers/runtime/runtime.ts";
 import type { Driver, Volume, WatchOptions } from "../../drivers/storage/driver.ts";
 import type { Events } from "../events/events.ts";
+import type { Guest } from "../guests/guest_api.ts";
 import type { Journal } from "../journal/journal.ts";
 import type { Operations } from "../operations/operations.ts";
 import type { Database } from "../state/database.ts";
@@ -64,6 +65,18 @@ export interface IdsPort {
   ): Promise<void>;
 }
 
+/** What a container gets of the daemon beside its disks, as an object of the expanded settings. */
+export interface GuestsPort {
+  /** Before a start. @returns What is to be mounted. */
+  prepare(name: string, config: Config): Promise<MountSpec[]>;
+  /** After an end, or a start that failed. */
+  release(name: string): Promise<void>;
+  /** For the containers that run when the daemon starts. */
+  adopt(): Promise<void>;
+  /** After a change of its settings. */
+  changed(before: Guest, after: Guest): Promise<void>;
+}
+
 export interface Log {
   info(context: object, message: string): void;
   warn(context: object, message: string): void;
@@ -81,6 +94,7 @@ export interface InstanceServices {
   readonly images: ImagesPort;
   readonly files: TreeFiles;
   readonly ids: IdsPort;
+  readonly guests: GuestsPort;
   readonly log: Log;
   /** `$LIDO_DIR/logs`; each instance has a directory of its own there. */
   readonly logs: string;

@@ -1,5 +1,6 @@
 /** Changes of an instance's settings. On a running one, disks come and go at once; a change that the host refuses is not kept. */
 
+import { randomUUID } from "node:crypto";
 import { LidoError } from "../../api/errors.ts";
 import { parseSizeBytes } from "../../api/size.ts";
 import type { Config, Devices } from "../../api/types.ts";
@@ -11,7 +12,7 @@ import type { Disks } from "./disks.ts";
 import type { HotDisks } from "./hot_disks.ts";
 import type { Maps } from "./maps.ts";
 import type { InstanceServices } from "./ports.ts";
-import { type InstanceRecord, type InstanceRecords, merge } from "./records.ts";
+import { type Expanded, type InstanceRecord, type InstanceRecords, merge } from "./records.ts";
 import { type ShiftProgress, volumeOf } from "./rootfs.ts";
 import { prefixed } from "./sharing.ts";
 
@@ -89,29 +90,36 @@ export class Updates {
       config: merge(settings.config, {}),
     };
     this.#check(before, after);
-    const { devices } = this.#records.expand(after);
-    const old = this.#records.expand(before).devices;
+    const { config, devices } = this.#records.expand(after);
+    const old = this.#records.expand(before);
     for (const disk of disksOf(devices)) {
-      if (!sameDevice(old[disk.device], devices[disk.device])) await this.#disks.check(disk);
+      if (!sameDevice(old.devices[disk.device], devices[disk.device])) await this.#disks.check(disk);
     }
-    await this.#carryOut(name, old, devices, options, () => {
-      const volatile = this.#plan(name, this.#records.expand(after).config, ranges);
+    await this.#carryOut(name, old.devices, devices, options, () => {
+      const volatile = { ...this.#plan(name, config, ranges), ...seedOf(old.config, config) };
       this.#records.update(name, { ...after, config: { ...after.config, ...volatile } });
     });
+    await this.#tellGuest(name, old);
     this.#services.events.lifecycle("instance-updated", `/1.0/instances/${name}`);
   }
 
-  /** Makes an instance follow a profile that was changed. @param before The devices of the profile's instance until then, expanded.
+  /** Makes an instance follow a profile that was changed. @param before The settings of the profile's instance until then.
    * @throws {LidoError} When it cannot. */
-  async follow(name: string, before: Devices, options: UpdateOptions = {}): Promise<void> {
+  async follow(name: string, before: Expanded, options: UpdateOptions = {}): Promise<void> {
     const record = this.#records.find(name);
     if (!record) return;
     const ranges = await this.#maps.ranges();
-    const { devices } = this.#records.expand(record);
+    const { config, devices } = this.#records.expand(record);
     checkExpandedDevices(devices);
-    await this.#carryOut(name, before, devices, options, () => {
-      this.#records.setConfig(name, this.#plan(name, this.#records.expand(record).config, ranges));
+    await this.#carryOut(name, before.devices, devices, options, () => {
+      this.#records.setConfig(name, { ...this.#plan(name, config, ranges), ...seedOf(before.config, config) });
     });
+    await this.#tellGuest(name, before);
+  }
+
+  async #tellGuest(name: string, before: Expanded): Promise<void> {
+    const after = this.#records.expand(this.#records.get(name));
+    await this.#services.guests.changed({ name, ...before }, { name, ...after });
   }
 
   #plan(name: string, config: Config, ranges: Awaited<ReturnType<Maps["ranges"]>>): Config {
@@ -176,4 +184,13 @@ export class Updates {
       `Cannot limit the size of the root disk: ${driver.absent.quota ?? "the storage pool has no quotas"}`,
     );
   }
+}
+
+/** cloud-init takes an instance with another id for a new one, and runs anew. @returns Another id, when what it acts on was changed. */
+function seedOf(before: Config, after: Config): Config {
+  const isSeed = (key: string): boolean =>
+    key.startsWith("cloud-init.") || /^user\.(user-data|vendor-data|network-config)$/.test(key);
+  const keys = [...Object.keys(before), ...Object.keys(after)].filter(isSeed);
+  if (keys.every((key) => before[key] === after[key])) return {};
+  return { "volatile.cloud-init.instance-id": randomUUID() };
 }

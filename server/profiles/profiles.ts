@@ -3,6 +3,7 @@ import type { Devices, Profile, ProfilePut, ProfilesPost } from "../../api/types
 import type { Events } from "../events/events.ts";
 import { checkProfileConfig } from "../instances/config_keys.ts";
 import { checkDevices } from "../instances/devices.ts";
+import type { Expanded } from "../instances/records.ts";
 import type { UpdateOptions } from "../instances/update.ts";
 import type { Intent, Journal } from "../journal/journal.ts";
 import type { Database, Row } from "../state/database.ts";
@@ -12,9 +13,9 @@ export interface ProfilesOptions {
   readonly events: Events;
   readonly journal: Journal;
   /** The instances that have a profile, with all their devices; the instance service is built later. */
-  readonly users: (profile: string) => Map<string, Devices>;
+  readonly users: (profile: string) => Map<string, Expanded>;
   /** Applies a profile's new settings to the instances that have it. @param before What `users` said until then. */
-  readonly changed: (before: Map<string, Devices>, options: UpdateOptions) => Promise<void>;
+  readonly changed: (before: Map<string, Expanded>, options: UpdateOptions) => Promise<void>;
 }
 
 interface UpdateIntent {

@@ -71,6 +71,7 @@ export async function makeWorld(options: { root?: string; runtime?: FakeRuntime 
     events,
     operations,
     runtime,
+    guests: { prepare: async () => [], release: async () => {}, adopt: async () => {}, changed: async () => {} },
     log: quiet,
     logs: join(root, "logs"),
     pools: {

@@ -1,0 +1,230 @@
+/** The sockets of the guest API: one for each container that runs, in a directory of its own that is mounted at /dev/lxd within. Which socket
+ * it is says which container asks. Everything here is bounded, for the clients are hostile. */
+
+import { chmodSync, closeSync, constants, mkdirSync, openSync, readdirSync, rmSync } from "node:fs";
+import http, { type IncomingMessage, type ServerResponse } from "node:http";
+import net from "node:net";
+import { join } from "node:path";
+import type { Duplex } from "node:stream";
+import { getRequestListener } from "@hono/node-server";
+import { WebSocketServer } from "ws";
+import { peerCredentials } from "../../drivers/host/unix_peer.ts";
+import { refusal } from "./guest_api.ts";
+import { EventSinks } from "./event_sinks.ts";
+import type { GuestEvent } from "./guest_events.ts";
+
+/** Of one container, event streams included. */
+const connectionsMax = 32;
+const headersMaxBytes = 8 << 10;
+/** From the connection, or from the last answer, to the next request's end; and for an answer to be taken. Dripping bytes do not extend it. */
+const patienceMs = 30_000;
+
+export interface GuestSocketsOptions {
+  /** `$LIDO_DIR/devlxd`. */
+  readonly root: string;
+  readonly answer: (name: string, request: Request) => Response | Promise<Response>;
+  /** Host uid of a container's root. @returns undefined when it does not run. */
+  readonly rootUid: (name: string) => number | undefined;
+  /** Whether a container may listen to its events. */
+  readonly mayListen: (name: string) => boolean;
+}
+
+interface Opened {
+  readonly listener: net.Server;
+  /** By which the socket has a short path, however long the directory's is; its close removes the socket by the same path. */
+  readonly directory: number;
+  readonly connections: Set<net.Socket>;
+}
+
+interface Connection {
+  readonly name: string;
+  readonly refused?: Response;
+  isBusy: boolean;
+  timer: NodeJS.Timeout;
+}
+
+export class GuestSockets {
+  readonly #options: GuestSocketsOptions;
+  readonly #opened = new Map<string, Opened>();
+  readonly #connections = new WeakMap<object, Connection>();
+  readonly #http: http.Server;
+  readonly #websockets = new WebSocketServer({ noServer: true, perMessageDeflate: false, maxPayload: headersMaxBytes });
+  readonly #sinks = new EventSinks();
+
+  constructor(options: GuestSocketsOptions) {
+    this.#options = options;
+    const listener = getRequestListener((request, env) => this.#fetch(request, env as { incoming: IncomingMessage }), {
+      overrideGlobalObjects: false,
+    });
+    this.#http = http.createServer(
+      { maxHeaderSize: headersMaxBytes },
+      (request, response) => this.#serve(request, response, () => void listener(request, response)),
+    );
+    this.#http.on("clientError", (_error, socket) => socket.destroy());
+    this.#http.on("upgrade", (request, socket, head) => this.#upgrade(request, socket, head));
+    makeDirectory(options.root, 0o700);
+  }
+
+  /** The directory of a container's socket. */
+  directory(name: string): string {
+    return join(this.#options.root, name);
+  }
+
+  /** Names of the directories that there are; those of an earlier daemon, too. */
+  directories(): string[] {
+    return readdirSync(this.#options.root);
+  }
+
+  /** Listens for a container; in the directory that it has mounted already, if an earlier daemon did. */
+  async open(name: string): Promise<void> {
+    if (this.#opened.has(name)) return;
+    makeDirectory(this.directory(name), 0o755);
+    rmSync(join(this.directory(name), "sock"), { force: true });
+    const directory = openSync(this.directory(name), constants.O_RDONLY | constants.O_DIRECTORY);
+    const connections = new Set<net.Socket>();
+    const listener = net.createServer((socket) => this.#accept(name, socket, connections));
+    try {
+      await new Promise<void>((resolve, reject) => {
+        listener.once("error", reject);
+        listener.listen({ path: `/proc/self/fd/${directory}/sock` }, resolve);
+      });
+      chmodSync(join(this.directory(name), "sock"), 0o666);
+    } catch (error) {
+      listener.close();
+      closeSync(directory);
+      throw error;
+    }
+    this.#opened.set(name, { listener, directory, connections });
+  }
+
+  /** Ends what is connected; the directory stays for whoever listens next. */
+  async close(name: string): Promise<void> {
+    const opened = this.#opened.get(name);
+    if (!opened) return;
+    this.#opened.delete(name);
+    const closed = new Promise((resolve) => opened.listener.close(resolve));
+    for (const socket of opened.connections) socket.destroy();
+    await closed;
+    closeSync(opened.directory);
+  }
+
+  /** Ends what is connected, and deletes the directory. */
+  async delete(name: string): Promise<void> {
+    await this.close(name);
+    rmSync(this.directory(name), { recursive: true, force: true });
+  }
+
+  async closeAll(): Promise<void> {
+    await Promise.all([...this.#opened.keys()].map((name) => this.close(name)));
+    this.#http.close();
+  }
+
+  /** Tells a container's listeners. */
+  publish(name: string, event: GuestEvent): void {
+    this.#sinks.publish(name, event);
+  }
+
+  #accept(name: string, socket: net.Socket, connections: Set<net.Socket>): void {
+    socket.on("error", () => {}); // a client that goes away is no news
+    if (connections.size >= connectionsMax) return void socket.destroy();
+    connections.add(socket);
+    const connection: Connection = {
+      name,
+      ...this.#access(name, socket),
+      isBusy: false,
+      timer: setTimeout(() => socket.destroy(), patienceMs),
+    };
+    this.#connections.set(socket, connection);
+    socket.on("close", () => {
+      clearTimeout(connection.timer);
+      connections.delete(socket);
+    });
+    this.#http.emit("connection", socket);
+  }
+
+  #access(name: string, socket: net.Socket): { refused?: Response } {
+    try {
+      if (peerCredentials(socket).uid === this.#options.rootUid(name)) return {};
+      return { refused: refusal(401, "Access denied for non-root user") };
+    } catch (error) {
+      return { refused: refusal(500, String(error)) };
+    }
+  }
+
+  #serve(request: IncomingMessage, response: ServerResponse, answer: () => void): void {
+    const { socket } = request;
+    const connection = this.#connections.get(socket);
+    // Requests that come before the last answer is taken would be answered into memory.
+    if (!connection || connection.isBusy || socket.writableLength > 0) return void socket.destroy();
+    connection.isBusy = true;
+    connection.timer.refresh();
+    const types = connection.refused ? undefined : eventTypes(request);
+    if (types && this.#options.mayListen(connection.name)) return this.#stream(connection, types, socket);
+    // No request of this API has a body to read.
+    const hasBody = request.headers["transfer-encoding"] !== undefined || Number(request.headers["content-length"]) > 0;
+    if (hasBody) response.setHeader("connection", "close");
+    response.once("finish", () => {
+      connection.isBusy = false;
+      connection.timer.refresh();
+      if (hasBody) socket.destroySoon();
+    });
+    answer();
+  }
+
+  #fetch(request: Request, { incoming }: { incoming: IncomingMessage }): Response | Promise<Response> {
+    const connection = this.#connections.get(incoming.socket);
+    if (!connection) return refusal(500, "internal error");
+    if (connection.refused) return connection.refused.clone();
+    // What may listen has been taken by now.
+    if (eventTypes(incoming)) return refusal(403, "not authorized");
+    return this.#options.answer(connection.name, request);
+  }
+
+  /** As LXD without an upgrade: lines of JSON until somebody ends it. */
+  #stream(connection: Connection, types: ReadonlySet<string>, socket: net.Socket): void {
+    clearTimeout(connection.timer);
+    socket.write(
+      "HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nContent-Type: application/json\r\nX-Content-Type-Options: nosniff\r\n\r\n",
+    );
+    this.#sinks.add(connection.name, types, {
+      send: (text) => socket.write(text),
+      queuedBytes: () => socket.writableLength,
+      destroy: () => socket.destroy(),
+      onClose: (listener) => socket.once("close", listener),
+    });
+  }
+
+  #upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
+    const connection = this.#connections.get(socket);
+    const types = eventTypes(request);
+    const isAllowed = connection && !connection.refused && types && this.#options.mayListen(connection.name);
+    if (!isAllowed) {
+      const status = connection?.refused ? "401 Unauthorized" : types ? "403 Forbidden" : "404 Not Found";
+      return void socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
+    }
+    this.#websockets.handleUpgrade(request, socket, head, (websocket) => {
+      clearTimeout(connection.timer);
+      websocket.on("error", () => {});
+      this.#sinks.add(connection.name, types, {
+        send: (text) => websocket.send(text),
+        ping: () => websocket.ping("keepalive"),
+        queuedBytes: () => websocket.bufferedAmount,
+        destroy: () => websocket.terminate(),
+        onClose: (listener) => websocket.once("close", listener),
+      });
+    });
+  }
+}
+
+/** @returns The kinds of events that a request asks for; undefined when it asks for something else. */
+function eventTypes(request: IncomingMessage): ReadonlySet<string> | undefined {
+  const [path, query] = (request.url ?? "/").split("?", 2);
+  if (path !== "/1.0/events") return undefined;
+  return new Set((new URLSearchParams(query).get("type") || "config,device").split(","));
+}
+
+/** With exactly `mode`: mkdir's own is cut by the umask. */
+function makeDirectory(path: string, mode: number): void {
+  mkdirSync(path, { recursive: true });
+  chmodSync(path, mode);
+}

@@ -1,0 +1,100 @@
+import { messageOf } from "../../api/errors.ts";
+import type { Config } from "../../api/types.ts";
+import { removeDirectoryWithin } from "../../drivers/host/container_files.ts";
+import type { MountSpec, Runtime } from "../../drivers/runtime/runtime.ts";
+import { type Guest, guestApi, hasGuestApi } from "./guest_api.ts";
+import { guestEvents } from "./guest_events.ts";
+import { GuestSockets } from "./guest_sockets.ts";
+
+const target = "/dev/lxd";
+
+export interface GuestsOptions {
+  /** `$LIDO_DIR/devlxd`. */
+  readonly directory: string;
+  readonly runtime: Pick<Runtime, "get" | "attach" | "detach" | "isAttached">;
+  /** An instance as it is now. */
+  readonly guest: (name: string) => Guest | undefined;
+  readonly log: { warn(context: object, message: string): void };
+}
+
+/** The guest API of every container that runs: `/dev/lxd/sock` within, unless `security.devlxd` is false.
+ * Its directory outlives the daemon, so that the next one listens where the container looks. */
+export class Guests {
+  readonly #options: GuestsOptions;
+  readonly #sockets: GuestSockets;
+
+  constructor(options: GuestsOptions) {
+    this.#options = options;
+    const { runtime, guest } = options;
+    this.#sockets = new GuestSockets({
+      root: options.directory,
+      answer: (name, request) => guestApi(() => guest(name)).fetch(request),
+      rootUid: (name) => {
+        const running = runtime.get(name);
+        return running && (running.idmap?.uid.find(({ container }) => container === 0)?.host ?? 0);
+      },
+      mayListen: (name) => hasGuestApi(guest(name)?.config ?? {}),
+    });
+  }
+
+  /** Listens for a container that is about to start. @param config Expanded. @returns What it is to have mounted. */
+  async prepare(name: string, config: Config): Promise<MountSpec[]> {
+    if (!hasGuestApi(config)) return [];
+    await this.#sockets.open(name);
+    return [this.#mount(name)];
+  }
+
+  /** After the end of a container, or a start that failed. */
+  release(name: string): Promise<void> {
+    return this.#sockets.delete(name);
+  }
+
+  /** Listens again for the containers that an earlier daemon started, and deletes what is left of others. */
+  async adopt(): Promise<void> {
+    for (const name of this.#sockets.directories()) {
+      try {
+        if (this.#options.runtime.get(name)) await this.#sockets.open(name);
+        else await this.#sockets.delete(name);
+      } catch (error) {
+        this.#options.log.warn({ instance: name, error: messageOf(error) }, "cannot serve an instance's guest API");
+      }
+    }
+  }
+
+  /** Tells a running container what was changed, and gives or takes the API by `security.devlxd`.
+   * @throws {LidoError} When the container does not let it be mounted or unmounted. */
+  async changed(before: Guest, after: Guest): Promise<void> {
+    const { name } = after;
+    const { runtime } = this.#options;
+    const running = runtime.get(name);
+    if (!running) return;
+    if (hasGuestApi(before.config)) {
+      for (const event of guestEvents(before, after)) {
+        this.#sockets.publish(name, event);
+      }
+    }
+    if (hasGuestApi(before.config) === hasGuestApi(after.config)) return;
+    if (hasGuestApi(after.config)) {
+      await this.#sockets.open(name);
+      if (!await runtime.isAttached(name, this.#mount(name))) await runtime.attach(name, this.#mount(name));
+    } else {
+      await runtime.detach(name, this.#mount(name), { lazy: true });
+      removeDirectoryWithin(running.pid, target);
+      await this.#sockets.delete(name);
+    }
+  }
+
+  /** Ends what is connected; the directories stay for the next daemon. */
+  close(): Promise<void> {
+    return this.#sockets.closeAll();
+  }
+
+  #mount(name: string): MountSpec {
+    return {
+      source: this.#sockets.directory(name),
+      target,
+      options: ["ro", "nosuid", "nodev", "noexec"],
+      recursive: false,
+    };
+  }
+}
