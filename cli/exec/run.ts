@@ -3,7 +3,7 @@ import type { Client } from "../client/client.ts";
 import { isTerminal } from "../terminal/is_terminal.ts";
 import { readDescriptor, writeDescriptor } from "./descriptors.ts";
 import type { DetachKey } from "./detach_key.ts";
-import { type ExecEnd, type ExecRequest, ExecSession, type Sink, type Stream } from "./session.ts";
+import { type ExecEnd, type ExecRequest, ExecSession, type Sinks } from "./session.ts";
 import { sigkill, SignalForwarder, sigpipe } from "./signals.ts";
 
 /** Exit code of a client whose reader went away: 128 + SIGPIPE. */
@@ -22,7 +22,6 @@ export interface RunOptions {
   request: Omit<ExecRequest, "interactive" | "width" | "height">;
 }
 
-type Sinks = Record<Stream, Sink>;
 /** Prints on stderr. */
 type Say = (text: string) => void;
 

@@ -26,6 +26,11 @@ export type Stream = "stdout" | "stderr";
 /** Takes a piece of output; the stream is not read on until it has resolved. */
 export type Sink = (chunk: Uint8Array) => Promise<void> | void;
 
+export interface Sinks extends Record<Stream, Sink> {
+  /** Told when all data of a stream was taken; not when the connection was lost before its end. */
+  readonly ended?: (stream: Stream) => void;
+}
+
 /** Input that may wait in memory before `write` makes the giver wait, in bytes. */
 const inputBufferedBytesMax = 4 * 1024 * 1024;
 /** Output that may wait for a slow sink before the websocket is paused, in bytes. */
@@ -54,7 +59,7 @@ export class ExecSession {
 
   /** @param operation As the daemon answered the request to exec.
    * @param sinks Where output goes; an interactive session has all of it on `stdout`. */
-  constructor(client: Client, operation: Operation, sinks: Record<Stream, Sink>) {
+  constructor(client: Client, operation: Operation, sinks: Sinks) {
     this.operation = operation;
     this.#id = sessionId(operation);
     const fds = (operation.metadata?.fds ?? {}) as Record<string, string>;
@@ -67,14 +72,13 @@ export class ExecSession {
     const outputs: Promise<void>[] = [];
     this.#opened = this.#open(client, fds, (fd) => {
       // Interactive sessions have no stream 1: what the terminal shows comes back on 0.
-      const sink = fd === "2"
-        ? sinks.stderr
-        : fd === "1" || fd === "0" && fds["1"] === undefined
-        ? sinks.stdout
-        : undefined;
-      if (sink === undefined) return new Output();
-      const output = new Output(sink);
-      output.taken.catch((error) => lost.reject(error));
+      const stream = fd === "2" ? "stderr" : fd === "1" || fd === "0" && fds["1"] === undefined ? "stdout" : undefined;
+      if (stream === undefined) return new Output();
+      const output = new Output(sinks[stream]);
+      output.taken.then(
+        () => output.isComplete && sinks.ended?.(stream),
+        (error) => lost.reject(error),
+      );
       outputs.push(output.taken);
       return output;
     });
@@ -90,7 +94,7 @@ export class ExecSession {
     client: Client,
     instance: string,
     request: ExecRequest,
-    sinks: Record<Stream, Sink>,
+    sinks: Sinks,
   ): Promise<ExecSession> {
     const { extra, ...body } = request;
     const envelope = await client.request("POST", url`/1.0/instances/${instance}/exec`, {
@@ -106,7 +110,7 @@ export class ExecSession {
 
   /** Comes back to a detachable session.
    * @throws {ApiError} If there is none. */
-  static async attach(client: Client, id: string, sinks: Record<Stream, Sink>): Promise<ExecSession> {
+  static async attach(client: Client, id: string, sinks: Sinks): Promise<ExecSession> {
     const envelope = await client.request("POST", url`/1.0/exec-sessions/${id}/attach`);
     return new ExecSession(client, envelope.metadata as Operation, sinks);
   }
@@ -235,6 +239,7 @@ class Output implements Listener {
   #waitingBytes = 0;
   #isEnded = false;
   #isBusy = false;
+  #isComplete = false;
 
   /** @param sink Absent: what comes is not wanted. */
   constructor(sink?: Sink) {
@@ -242,10 +247,15 @@ class Output implements Listener {
     this.taken = new Promise((resolve, reject) => this.#settle = { resolve, reject });
   }
 
+  /** Whether the daemon said that there is no more. */
+  get isComplete(): boolean {
+    return this.#isComplete;
+  }
+
   message(data: string | Uint8Array): void {
     if (this.#isEnded || this.#sink === undefined) return;
     if (typeof data === "string") {
-      if (data === "") this.#isEnded = true;
+      if (data === "") this.#isEnded = this.#isComplete = true;
     } else if (data.length > 0) {
       this.#waiting.push(data);
       this.#waitingBytes += data.length;

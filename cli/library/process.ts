@@ -1,7 +1,8 @@
 /** A command in an instance, by web streams: the same in Deno, Node and Bun. */
 import type { Client } from "../client/client.ts";
 import { ConnectionError } from "../client/errors.ts";
-import { type ExecRequest, ExecSession, type Sink, type Stream } from "../exec/session.ts";
+import { type ExecRequest, ExecSession, type Sinks } from "../exec/session.ts";
+import { Outlet } from "./outlet.ts";
 
 export interface ExecOptions {
   readonly environment?: Readonly<Record<string, string>>;
@@ -26,10 +27,12 @@ export interface ExecStatus {
 
 export class ExecProcess {
   readonly stdin: WritableStream<Uint8Array>;
-  /** Is to be read, or cancelled: a command whose output nobody takes stands still once the buffers are full. */
+  /** Each stream ends with its own data, whatever becomes of the other's. Of what is not read a MiB is kept; then the command stands still,
+   * or, when the other stream has a reader and this one none, the rest is lost, and reading it later ends with an error that says so. A stream
+   * that is not wanted is best cancelled. */
   readonly stdout: ReadableStream<Uint8Array>;
   readonly stderr: ReadableStream<Uint8Array>;
-  /** Resolves when the command has ended and its output was taken.
+  /** Resolves when the command has ended and its output was read, or was no more than is kept for a reader.
    * @throws {ConnectionError} When the daemon was lost before. @throws {Error} When the command could not be run. */
   readonly status: Promise<ExecStatus>;
   readonly #session: ExecSession;
@@ -78,9 +81,13 @@ export class ExecProcess {
     return ExecProcess.#of((sinks) => ExecSession.attach(client, id, sinks));
   }
 
-  static async #of(start: (sinks: Record<Stream, Sink>) => Promise<ExecSession>): Promise<ExecProcess> {
-    const stdout = new Outlet(), stderr = new Outlet();
-    return new ExecProcess(await start({ stdout: stdout.sink, stderr: stderr.sink }), stdout, stderr);
+  static async #of(start: (sinks: Sinks) => Promise<ExecSession>): Promise<ExecProcess> {
+    const stdout = new Outlet("stdout"), stderr = new Outlet("stderr");
+    stdout.sibling = stderr;
+    stderr.sibling = stdout;
+    const outlets = { stdout, stderr };
+    const ended = (stream: keyof typeof outlets) => outlets[stream].end();
+    return new ExecProcess(await start({ stdout: stdout.sink, stderr: stderr.sink, ended }), stdout, stderr);
   }
 
   /** Sends a signal by number, 1 to 64; SIGTERM when absent. */
@@ -115,46 +122,8 @@ export class ExecProcess {
       for (const outlet of outlets) outlet.end();
       return { code: status, success: status === 0 };
     } catch (error) {
-      for (const outlet of outlets) outlet.fail(error);
+      for (const outlet of outlets) outlet.end({ error });
       throw error;
     }
-  }
-}
-
-/** A sink whose data comes out of a stream; it takes more when the stream's reader did. */
-class Outlet {
-  readonly stream: ReadableStream<Uint8Array>;
-  readonly sink: Sink;
-  #controller!: ReadableStreamDefaultController<Uint8Array>;
-  #wanted: (() => void) | undefined;
-  #isOver = false;
-
-  constructor() {
-    this.stream = new ReadableStream({
-      start: (controller) => {
-        this.#controller = controller;
-      },
-      pull: () => this.#wanted?.(),
-      cancel: () => {
-        this.#isOver = true;
-        this.#wanted?.();
-      },
-    });
-    this.sink = (chunk) => {
-      if (this.#isOver) return;
-      this.#controller.enqueue(chunk);
-      if ((this.#controller.desiredSize ?? 1) > 0) return;
-      return new Promise((resolve) => this.#wanted = resolve);
-    };
-  }
-
-  end(): void {
-    if (!this.#isOver) this.#controller.close();
-    this.#isOver = true;
-  }
-
-  fail(error: unknown): void {
-    if (!this.#isOver) this.#controller.error(error);
-    this.#isOver = true;
   }
 }

@@ -1,6 +1,7 @@
 /** `lido exec` and the terminal, in real containers. */
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
+import { connect } from "../../mod.ts";
 import { Daemon, executable } from "../support/daemon.ts";
 import { busyboxImage } from "../support/image.ts";
 import { Terminal } from "../support/terminal.ts";
@@ -79,6 +80,19 @@ Deno.test({
         "out",
         "err",
       ]);
+    });
+
+    await t.step("the library's streams do not wait for each other", async () => {
+      await using lido = await connect({ kind: "unix", socket: `${daemon.directory}/unix.socket` });
+      const run = (script: string) => lido.instance("c1").exec(["sh", "-c", script]);
+      const small = await run("echo e >&2; echo o; echo e >&2; exit 3");
+      assert.equal(await new Response(small.stdout).text(), "o\n");
+      assert.deepEqual(await small.status, { code: 3, success: false });
+      assert.equal(await new Response(small.stderr).text(), "e\ne\n");
+      const large = await run("head -c 5000000 /dev/zero >&2; echo o");
+      assert.equal(await new Response(large.stdout).text(), "o\n");
+      assert.deepEqual(await large.status, { code: 0, success: true });
+      await assert.rejects(new Response(large.stderr).text(), /Lost \d+ bytes of stderr/);
     });
 
     await t.step("100 MB through stdout, and through stdin and back", async () => {
