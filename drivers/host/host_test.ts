@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { Readable } from "node:stream";
 import { text } from "node:stream/consumers";
 import { CommandError } from "./host.ts";
-import { canIdmap, parseSubIds } from "./idmap.ts";
+import { canIdmap, parseSubIds, rootRanges } from "./idmap.ts";
 import { parseMountInfo } from "./mounts.ts";
 import { createHost } from "./real.ts";
 
@@ -125,4 +125,8 @@ Deno.test("parseMountInfo() unescapes, and refuses nonsense", () => {
 Deno.test("parseSubIds() takes root's lines only and no impossible range", () => {
   const text = "someone:1:2\nroot:100000:65536\n0:200000:10\nroot:4294967290:100\nroot:x:y\n# root:1:1\n";
   assert.deepEqual(parseSubIds(text), [{ start: 100000, count: 65536 }, { start: 200000, count: 10 }]);
+  assert.deepEqual(rootRanges(text, "root:5:1").gid, [{ start: 5, count: 1 }]);
+  // As LXD: where one of the files has nothing for root, neither counts.
+  const default_ = [{ start: 1_000_000, count: 1_000_000_000 }];
+  assert.deepEqual(rootRanges(text, "someone:1:2"), { uid: default_, gid: default_ });
 });

@@ -1,44 +1,118 @@
-/** Arithmetic of changing owners: which id becomes which, in an inode, an ACL and a capability. No system call is made here. */
+/** Arithmetic of changing owners: which id becomes which, in an inode, an ACL and a capability. No system call is made here.
+ *
+ * A tree is recorded with a map, which says for a host id on disk whose file it is. A tree may have owners that its map does not know: an image or a
+ * backup has an owner beyond a small map, or the host itself has put a file there. So a map is completed first:
+ * - A container id that the map does not have is on disk as it is, unless that host id means another container id.
+ * - Any other host id on disk is the host's own, and stays.
+ *
+ * With that, a change from one map to another keeps every owner, or refuses: when an owner has no place in the new map, because the host id of its
+ * number is another container id's. It never becomes another one. */
 
 import type { IdMap, IdRange } from "../runtime/runtime.ts";
 
-/** The ids that mean themselves: a tree as it came out of its image. */
-const identity: readonly IdRange[] = [{ container: 0, host: 0, count: 4294967295 }];
+/** After the last id; 4294967295 is "no id" to the kernel. */
+export const idsEnd = 4294967295;
 
-/** Host id of the one map → host id of the other, for the same id inside. */
+/** Host id on disk with the one map → with the other. @throws {OwnerError} If the owner has no place in the other. */
 export type Translate = (id: number) => number;
 
-/** @returns What ids become. An id that already is one of `to`'s stays (so that a change may be repeated), and one that neither map knows stays too. */
+/** An owner that a map cannot have. */
+export class OwnerError extends Error {
+  override readonly name = "OwnerError";
+}
+
+/** Ids of a container that stay together in a change. */
+export interface Segment {
+  readonly container: number;
+  readonly count: number;
+  /** Host id of the first, before. */
+  readonly source: number;
+  /** After; absent if there is no place for them. */
+  readonly target?: number;
+}
+
+/** @returns The map with a line for each id that it leaves on disk as it is. One that reaches to the last id is complete; none is ids as they are. */
+export function completed(lines: readonly IdRange[] | undefined): readonly IdRange[] {
+  if (!lines) return [{ container: 0, host: 0, count: idsEnd }];
+  if (lines.some(({ container, count }) => container + count === idsEnd)) return lines;
+  const used = lines.flatMap(({ container, host, count }) => [
+    { start: container, end: container + count },
+    { start: host, end: host + count },
+  ]);
+  return [...lines, ...without([{ start: 0, end: idsEnd }], used).map(plain)];
+}
+
+interface Interval {
+  readonly start: number;
+  readonly end: number;
+}
+
+const plain = ({ start, end }: Interval): IdRange => ({ container: start, host: start, count: end - start });
+
+/** @returns What of `all` is in none of `holes`. */
+export function without(all: readonly Interval[], holes: readonly Interval[]): Interval[] {
+  let left = [...all];
+  for (const hole of holes) {
+    left = left.flatMap(({ start, end }) =>
+      hole.end <= start || end <= hole.start
+        ? [{ start, end }]
+        : [{ start, end: hole.start }, { start: hole.end, end }].filter((part) => part.start < part.end)
+    );
+  }
+  return left;
+}
+
+/** @param from A completed map. @param to Likewise. @returns Every id of `from`, by where it is before and after. */
+export function segments(from: readonly IdRange[], to: readonly IdRange[]): Segment[] {
+  return from.flatMap((line) => {
+    const offset = line.host - line.container;
+    const own = { start: line.container, end: line.container + line.count };
+    const placed = to.flatMap(({ container, host, count }): Segment[] => {
+      const start = Math.max(own.start, container), end = Math.min(own.end, container + count);
+      if (start >= end) return [];
+      return [{ container: start, count: end - start, source: start + offset, target: host + start - container }];
+    });
+    const holes = to.map(({ container, count }) => ({ start: container, end: container + count }));
+    const lost = without([own], holes).map(({ start, end }) => ({
+      container: start,
+      count: end - start,
+      source: start + offset,
+    }));
+    return [...placed, ...lost];
+  });
+}
+
+export const isMoved = ({ source, target }: Segment): boolean => target !== undefined && target !== source;
+
+/** @returns What ids become. An id that another becomes stays, so that a change may be repeated: see `isRepeatable`. */
 export function translator(from: readonly IdRange[] | undefined, to: readonly IdRange[] | undefined): Translate {
-  const source = from ?? identity;
-  const target = to ?? identity;
+  const all = segments(completed(from), completed(to));
+  const moved = all.filter(isMoved), lost = all.filter(({ target }) => target === undefined);
+  const translate = (id: number): number => {
+    if (moved.some(({ target, count }) => target! <= id && id < target! + count)) return id;
+    const found = moved.find(({ source, count }) => source <= id && id < source + count);
+    if (found) return found.target! + id - found.source;
+    const gone = lost.find(({ source, count }) => source <= id && id < source + count);
+    if (!gone) return id;
+    throw new OwnerError(`owner ${gone.container + id - gone.source} has no place in the new id map`);
+  };
+  // Most files of a tree have the owner of the one before.
+  let last: number | undefined, became = 0;
   return (id) => {
-    // Undoing to plain ids, every id is one of `to`'s: there the source decides alone.
-    if (to && isMapped(to, id)) return id;
-    const inside = source.find((range) => range.host <= id && id < range.host + range.count);
-    if (!inside) return id;
-    const container = inside.container + id - inside.host;
-    const outside = target.find((range) => range.container <= container && container < range.container + range.count);
-    return outside ? outside.host + container - outside.container : id;
+    if (id !== last) [became, last] = [translate(id), id];
+    return became;
   };
 }
 
-const isMapped = (ranges: readonly IdRange[], id: number): boolean =>
-  ranges.some((range) => range.host <= id && id < range.host + range.count);
-
-/** Whether a change from one map to the other can be cut off and repeated: no id that is still to be changed looks as if it had been. */
+/** Whether a change from one map to the other can be done at once, and repeated when it was interrupted: no id that is still to be changed, or to be
+ * refused, looks as if it had been changed. */
 export function isRepeatable(from: IdMap | undefined, to: IdMap | undefined): boolean {
   return (["uid", "gid"] as const).every((kind) => {
-    const source = from?.[kind] ?? to?.[kind].map(({ container, count }) => ({ container, host: container, count })) ??
-      [];
-    const target = to?.[kind] ?? from?.[kind].map(({ container, count }) => ({ container, host: container, count })) ??
-      [];
-    const offset = (range: IdRange): number => range.host - range.container;
-    return source.every((a) =>
-      target.every((b) => {
-        const overlaps = a.host < b.host + b.count && b.host < a.host + a.count;
-        return !overlaps || offset(a) === offset(b);
-      })
+    const all = segments(completed(from?.[kind]), completed(to?.[kind]));
+    const moved = all.filter(isMoved);
+    const pending = all.filter((each) => isMoved(each) || each.target === undefined);
+    return !moved.some(({ target, count }) =>
+      pending.some((each) => target! < each.source + each.count && each.source < target! + count)
     );
   });
 }

@@ -17,13 +17,19 @@ export interface HostRange {
 /** What LXD takes when root has no range of its own. */
 const defaultRange: HostRange = { start: 1_000_000, count: 1_000_000_000 };
 
-/** @returns Root's ranges of /etc/subuid and /etc/subgid, in the order of the files. @see subuid(5) */
+/** @returns Root's ranges of /etc/subuid and /etc/subgid, in the order of the files; LXD's default when one of them gives it none. @see subuid(5) */
 export async function readSubIds(): Promise<{ uid: HostRange[]; gid: HostRange[] }> {
-  const [uid, gid] = await Promise.all(["/etc/subuid", "/etc/subgid"].map(async (file) => {
-    const ranges = parseSubIds(await readFile(file, "utf8").catch(() => ""));
-    return ranges.length > 0 ? ranges : [defaultRange];
-  }));
-  return { uid: uid!, gid: gid! };
+  const [uid, gid] = await Promise.all(
+    ["/etc/subuid", "/etc/subgid"].map((file) => readFile(file, "utf8").catch(() => "")),
+  );
+  return rootRanges(uid!, gid!);
+}
+
+/** @param uid Text of /etc/subuid. @param gid Text of /etc/subgid. */
+export function rootRanges(uid: string, gid: string): { uid: HostRange[]; gid: HostRange[] } {
+  const ranges = { uid: parseSubIds(uid), gid: parseSubIds(gid) };
+  const isComplete = ranges.uid.length > 0 && ranges.gid.length > 0;
+  return isComplete ? ranges : { uid: [defaultRange], gid: [defaultRange] };
 }
 
 /** @param text "name:start:count" lines; those of "root" or "0" count. Lines that are none are passed over, as newuidmap(1) does. */

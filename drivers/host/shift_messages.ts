@@ -18,6 +18,8 @@ export interface ShiftAnswer {
   readonly directory?: number;
   /** How many more entries are behind. */
   readonly entries?: number;
+  /** How many of those were changed. */
+  readonly changed?: number;
   /** The thread has nothing more to do. */
   readonly isDone?: boolean;
   /** The thread gave up with this error. */

@@ -1,6 +1,6 @@
 import { chmodSync } from "node:fs";
 import type { IdMap } from "../runtime/runtime.ts";
-import { shiftAcl, shiftCapability, type Translate, translator } from "./id_shift.ts";
+import { OwnerError, shiftAcl, shiftCapability, type Translate, translator } from "./id_shift.ts";
 import { check, cString, errno, libc, SystemCallError } from "./libc.ts";
 import {
   AT_SYMLINK_NOFOLLOW,
@@ -47,13 +47,21 @@ export interface ShiftThread {
 
 export const soleThread: ShiftThread = { isWithin: false, exclusively: (work) => work() };
 
+/** A walk's visitor that changes owners. */
+export interface OwnerShift extends Visitor {
+  /** How many entries it has changed. */
+  readonly changed: number;
+}
+
 /** @returns What changes the owner of each entry of a walk from one map to another. */
-export function ownerShift(from: IdMap | undefined, to: IdMap | undefined, thread: ShiftThread): Visitor {
+export function ownerShift(from: IdMap | undefined, to: IdMap | undefined, thread: ShiftThread): OwnerShift {
   return new Shift(translator(from?.uid, to?.uid), translator(from?.gid, to?.gid), thread);
 }
 
-class Shift implements Visitor {
+class Shift implements OwnerShift {
   readonly purpose = "change the owners";
+  changed = 0;
+  #isChanged = false;
   readonly #uid: Translate;
   readonly #gid: Translate;
   readonly #value = new Uint8Array(xattrBytesMax);
@@ -70,6 +78,18 @@ class Shift implements Visitor {
   }
 
   entry(directory: number, name: Uint8Array, info: EntryInfo): void {
+    this.#isChanged = false;
+    try {
+      this.#entry(directory, name, info);
+    } catch (error) {
+      if (!(error instanceof OwnerError)) throw error;
+      const text = new TextDecoder().decode(name.subarray(0, name.indexOf(0)));
+      throw new OwnerError(`Cannot change the owner of ${JSON.stringify(text)}: ${error.message}`);
+    }
+    if (this.#isChanged) this.changed++;
+  }
+
+  #entry(directory: number, name: Uint8Array, info: EntryInfo): void {
     const { mode, links, uid, gid } = info;
     const kind = mode & S_IFMT;
     const hasAttributes = kind !== S_IFLNK && this.#hasAttributes(directory, name);
@@ -86,10 +106,15 @@ class Shift implements Visitor {
     const path = this.#attributePath(directory, name);
     const marked = this.#get(path, names.marker);
     let marker: Marker | undefined;
+    const isMoved = this.#uid(uid) !== uid || this.#gid(gid) !== gid;
+    const capability = marked ? undefined : this.#get(path, names.capability);
+    const shifted = capability && shiftCapability(capability, this.#uid);
     if (marked) marker = JSON.parse(new TextDecoder().decode(marked));
-    else if (this.#uid(uid) !== uid || this.#gid(gid) !== gid) {
-      const capability = this.#get(path, names.capability);
-      const shifted = capability && shiftCapability(capability, this.#uid);
+    else if (!isMoved) {
+      // The capability's root may have another host id also where the owner has not.
+      if (shifted && !Buffer.from(shifted).equals(capability)) this.#set(path, names.capability, shifted);
+      return;
+    } else {
       if (shifted || (mode & S_ISUGID) !== 0) {
         marker = { mode: mode & 0o7777, ...(shifted ? { capability: Buffer.from(shifted).toString("base64") } : {}) };
         this.#set(path, names.marker, new TextEncoder().encode(JSON.stringify(marker)));
@@ -126,6 +151,7 @@ class Shift implements Visitor {
     const nextUid = this.#uid(uid), nextGid = this.#gid(gid);
     if (nextUid === uid && nextGid === gid) return;
     check("change an owner", libc.fchownat(directory, name, nextUid, nextGid, AT_SYMLINK_NOFOLLOW));
+    this.#isChanged = true;
   }
 
   #hasAttributes(directory: number, name: Uint8Array): boolean {
@@ -144,6 +170,7 @@ class Shift implements Visitor {
 
   #set(path: Uint8Array, name: Uint8Array, value: Uint8Array): void {
     check("write an attribute", libc.lsetxattr(path, name, value, value.length, 0));
+    this.#isChanged = true;
   }
 
   /** Extended attributes have no system calls by descriptor and name (before Linux 6.13): this is the descriptor's name below /proc, unless the thread

@@ -7,6 +7,13 @@ import { workerUrl } from "./worker_url.ts";
 
 const threadsMax = 4;
 
+/** What a change of owners came to. */
+export interface ShiftResult {
+  readonly entries: number;
+  /** Entries whose owner, ACL or capability was another before. */
+  readonly changed: number;
+}
+
 /** The threads that change the owners of one large tree: the first begins at the root, and one that has nothing to do is given a directory by one
  * that has several before it. */
 export class ShiftThreads {
@@ -18,6 +25,7 @@ export class ShiftThreads {
   readonly #idle: Worker[] = [];
   readonly #waiting: number[] = [];
   readonly #end = Promise.withResolvers<void>();
+  #changed = 0;
   #failure: Error | undefined;
 
   constructor(from: IdMap | undefined, to: IdMap | undefined, options: WalkOptions) {
@@ -26,7 +34,7 @@ export class ShiftThreads {
     this.#options = options;
   }
 
-  async run(root: string): Promise<number> {
+  async run(root: string): Promise<ShiftResult> {
     const stop = () => Atomics.store(this.#memory, stopWord, 1);
     this.#options.signal?.addEventListener("abort", stop);
     this.#waiting.push(openTree(root));
@@ -41,7 +49,7 @@ export class ShiftThreads {
     this.#options.signal?.throwIfAborted();
     if (this.#failure) throw this.#failure;
     this.#options.progress?.(this.#sum());
-    return this.#sum();
+    return { entries: this.#sum(), changed: this.#changed };
   }
 
   #add(): void {
@@ -62,6 +70,7 @@ export class ShiftThreads {
       return this.#fail(worker, new Error(answer.failure));
     } else if (answer.entries !== undefined) {
       this.#counts.set(worker, this.#counts.get(worker)! + answer.entries);
+      this.#changed += answer.changed ?? 0;
       this.#options.progress?.(this.#sum());
     } else this.#idle.push(worker);
     this.#deal();

@@ -1,27 +1,29 @@
 import type { IdMap } from "../runtime/runtime.ts";
 import { ownerShift, soleThread } from "./shift_owners.ts";
-import { ShiftThreads } from "./shift_threads.ts";
+import { type ShiftResult, ShiftThreads } from "./shift_threads.ts";
 import { openTree, type WalkOptions, walkSteps } from "./walk_tree.ts";
 
 /** Changing the owners of a whole tree in place, for filesystems without idmapped mounts and for volumes that containers share. The tree is hostile:
  * the walk follows no symlink. A small one is done at once; another is handed to threads, so that the daemon goes on serving. */
 
 /** Changes every owner below and including `root` from one map to another.
- * @param from Absent: ids as in the image. @param to Likewise. @returns How many entries there are.
- * @throws {SystemCallError} If the filesystem refuses; repeat the call to go on. */
+ * @param from Absent: ids as in the image. @param to Likewise.
+ * @throws {SystemCallError} If the filesystem refuses; repeat the call to go on. Or {OwnerError}, also as text of another. */
 export async function shiftTree(
   root: string,
   from: IdMap | undefined,
   to: IdMap | undefined,
   options: WalkOptions = {},
-): Promise<number> {
+): Promise<ShiftResult> {
   options.signal?.throwIfAborted();
-  const walk = walkSteps(openTree(root), ownerShift(from, to, soleThread));
+  const shift = ownerShift(from, to, soleThread);
+  const walk = walkSteps(openTree(root), shift);
   const { value, done } = walk.next();
   if (!done) {
     walk.return(0);
-    return await new ShiftThreads(from, to, options).run(root);
+    const { entries, changed } = await new ShiftThreads(from, to, options).run(root);
+    return { entries, changed: shift.changed + changed };
   }
   options.progress?.(value);
-  return value;
+  return { entries: value, changed: shift.changed };
 }

@@ -63,7 +63,8 @@ Deno.test(
     chownSync(at("stranger"), 500_000, 0);
     const passwd = statSync("/etc/passwd");
 
-    assert.equal(await shiftTree(root, undefined, a), 10);
+    assert.deepEqual(await shiftTree(root, undefined, a), { entries: 10, changed: 9 });
+    assert.deepEqual(await shiftTree(root, undefined, a), { entries: 10, changed: 0 });
     assert.deepEqual(owner(root), [1_000_000, 1_000_000]);
     assert.deepEqual(owner(at("d/plain")), [1_001_000, 1_000_100]);
     assert.deepEqual(owner(at("d/e/link")), [1_001_000, 1_000_100]);
@@ -115,7 +116,7 @@ Deno.test(
     for (let depth = 0; depth < 60; depth++) mkdirSync(path = join(path, `d${depth}`));
     writeFileSync(join(root, "a\nb \u{1f600}"), "");
     let told = 0;
-    assert.equal(await shiftTree(root, undefined, a, { progress: (entries) => told = entries }), 62);
+    assert.equal((await shiftTree(root, undefined, a, { progress: (entries) => told = entries })).entries, 62);
     assert.equal(told, 62);
     assert.deepEqual(owner(path), [1_000_000, 1_000_000]);
   }),
@@ -140,7 +141,9 @@ Deno.test(
       entries += 20;
     }
     let told = 0;
-    assert.equal(await shiftTree(root, undefined, a, { progress: (count) => told = count }), entries);
+    const done = await shiftTree(root, undefined, a, { progress: (count) => told = count });
+    // Each link of a file comes by, the file is changed once.
+    assert.deepEqual(done, { entries, changed: entries - 190 });
     assert.equal(told, entries);
     for (const [from, to, base] of [[a, b, 2_000_000], [b, undefined, 0], [undefined, a, 1_000_000]] as const) {
       await shiftTree(root, from, to);
@@ -182,14 +185,51 @@ Deno.test("translator() is repeatable, and goes back to where it came from", () 
   }));
 });
 
-Deno.test("isRepeatable() sees maps that overlap otherwise", () => {
-  assert.ok(isRepeatable(undefined, a));
+Deno.test("isRepeatable() sees ids that look as if they had been changed, or that have no place", () => {
   assert.ok(isRepeatable(a, undefined));
-  assert.ok(isRepeatable(a, b));
-  assert.ok(isRepeatable(a, mapTo(1_000_000, 10)));
+  assert.ok(isRepeatable(a, a));
+  assert.ok(isRepeatable(mapTo(1_000_000, 10), mapTo(1_000_000, 10)));
+  // An owner 1000000 of an image, which the map cannot have.
+  assert.ok(!isRepeatable(undefined, a));
+  assert.ok(!isRepeatable(a, b));
   assert.ok(!isRepeatable(a, mapTo(1_000_001)));
   assert.ok(!isRepeatable(undefined, mapTo(10)));
 });
+
+/** A complete map that all ids but one are as they are in. */
+const allBut = (id: number) => [
+  { container: 0, host: 0, count: id },
+  { container: id + 1, host: id + 1, count: 4294967294 - id },
+];
+
+Deno.test("translator() refuses an owner that the new map has no place for, and leaves what is the host's own", () => {
+  const there = translator(undefined, allBut(1000));
+  assert.equal(there(999), 999);
+  assert.throws(() => there(1000), /^OwnerError: owner 1000 has no place in the new id map$/);
+  const on = translator(a.uid, b.uid);
+  assert.deepEqual([1_000_005, 5, 70_000].map(on), [2_000_005, 5, 70_000]);
+  // Beyond the first map it was as it is.
+  assert.equal(translator(mapTo(1_000_000, 10).uid, b.uid)(1005), 2_001_005);
+});
+
+Deno.test(
+  "shiftTree() refuses an owner that the new map has no place for, and names the file; a capability's root is changed also where the owner is not",
+  withTree(async (root) => {
+    const at = (path: string) => join(root, path);
+    writeFileSync(at("of another"), "");
+    chownSync(at("of another"), 100_000, 0);
+    await assert.rejects(
+      shiftTree(root, undefined, { uid: allBut(100_000), gid: [] }),
+      /Cannot change the owner of "of another": owner 100000 has no place in the new id map/,
+    );
+    writeFileSync(at("ping"), "", { mode: 0o755 });
+    chownSync(at("ping"), 3_000_000, 0);
+    tool("setcap", "cap_net_raw+ep", at("ping"));
+    await shiftTree(root, { uid: [{ container: 0, host: 0, count: 65536 }], gid: [] }, a);
+    assert.equal(owner(at("ping"))[0], 3_000_000);
+    assert.match(tool("getcap", "-n", at("ping")), /cap_net_raw=ep \[rootid=1000000\]/);
+  }),
+);
 
 Deno.test("shiftAcl() and shiftCapability() leave alone what they do not know", () => {
   const double = (id: number) => id * 2;

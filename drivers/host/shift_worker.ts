@@ -40,18 +40,20 @@ async function walk({ directory, from, to, isPart, memory }: ShiftRequest): Prom
     if (count <= 0 || Atomics.compareExchange(memory, idleWord, count, count - 1) !== count) return undefined;
     return (given: number) => thread.postMessage({ directory: given });
   };
-  const steps = walkSteps(directory, ownerShift(from, to, { isWithin: true, exclusively }), {
+  const shift = ownerShift(from, to, { isWithin: true, exclusively });
+  const steps = walkSteps(directory, shift, {
     isPart,
     give,
     entered: (current) => void check("enter a directory", libc.fchdir(current)),
   });
-  let told = 0;
+  let told = 0, toldChanged = 0;
   let toldAt = performance.now();
   try {
     for (let step = steps.next();; step = steps.next()) {
       if (step.done || performance.now() - toldAt > tellEveryMs) {
-        thread.postMessage({ entries: step.value - told });
+        thread.postMessage({ entries: step.value - told, changed: shift.changed - toldChanged });
         told = step.value;
+        toldChanged = shift.changed;
         toldAt = performance.now();
       }
       if (step.done) return;

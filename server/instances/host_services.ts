@@ -20,8 +20,6 @@ export const hostServices: Pick<InstanceServices, "files" | "ids"> = {
   },
   ids: {
     ranges: readSubIds,
-    shift: async (root, from, to, options) => {
-      await shiftTree(root, from, to, options);
-    },
+    shift: async (root, from, to, options) => (await shiftTree(root, from, to, options)).changed,
   },
 };

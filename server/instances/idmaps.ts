@@ -1,9 +1,14 @@
 /** Which host ids an instance's ids are.
  *
- * The host gives root ranges of ids (/etc/subuid, /etc/subgid). The first 65536 of the largest one are the *shared* map, which every instance
- * has unless told otherwise, so that they can share volumes. An *isolated* instance has a range of its own behind that. LXD lets the
- * shared map reach over the whole range, which then overlaps every isolated one; lido does not: no id of an isolated instance is anybody else's.
- * `raw.idmap` maps single ids to host ids that root was given in so many words (a line such as "root:1000:1").
+ * The host gives root ranges of ids (/etc/subuid, /etc/subgid). The first one with at least 65536 ids is, as a whole, the *shared* map, as on LXD:
+ * every instance has it unless told otherwise, so instances can share volumes, and the owners in LXD's volumes and backups are those here.
+ *
+ * An *isolated* instance has a range of its own; no two isolated instances have an id in common. Where root has a further range with at least 65536
+ * ids, isolated ranges are cut from there: then no instance with the shared map has any of their ids either. Where it has not, they are cut from
+ * the shared range as LXD cuts them (next to each other, the first 65536 ids after its start): then ids from 65536 on of an instance with the
+ * shared map are also ids of an isolated one. Ranges that nobody gave root are never taken: they may be those of host users or of other programs.
+ *
+ * `raw.idmap` maps single ids to any host ids outside the shared range and the instance's own.
  *
  * Nothing here is stored: ranges in use are read from the instances' `volatile.idmap.base`, so a deleted instance's range is free again. */
 
@@ -12,8 +17,8 @@ import type { Config } from "../../api/types.ts";
 import type { IdMap, IdRange } from "../../drivers/runtime/runtime.ts";
 import { isTrue } from "./config_keys.ts";
 
-/** Ids of one container unless it asks for another number. */
-export const idsPerInstance = 65536;
+/** Ids of an isolated instance unless it asks for another number; a smaller range of root's is not used for maps if there is a larger one. */
+const idsPerInstance = 65536;
 /** The kernel's limit on lines of an id map. @see user_namespaces(7) */
 const linesMax = 340;
 
@@ -29,10 +34,12 @@ export interface HostRanges {
   readonly gid: readonly HostRange[];
 }
 
-/** The range of an isolated instance. */
+/** Host ids that another instance has. */
 export interface TakenRange {
   readonly base: number;
   readonly size: number;
+  /** Whether they are of its `raw.idmap`, so not its own alone: a base chosen by the user may overlap them. */
+  readonly isRaw?: boolean;
 }
 
 /** A map as LXD writes it into `volatile.idmap.*`, one object for each line. */
@@ -47,7 +54,7 @@ interface WireRange {
 const refuse = (text: string): LidoError => new LidoError("bad_request", text);
 
 /** Works out an instance's map.
- * @param config Expanded configuration. @param taken Ranges of the other isolated instances.
+ * @param config Expanded configuration. @param taken What the other instances have.
  * @param current `volatile.idmap.base` of this instance: kept if it still fits.
  * @returns `map` is absent for a privileged instance; `base` is what `volatile.idmap.base` says (0 unless isolated).
  * @throws {LidoError} bad_request on a malformed key or when no range is left. */
@@ -58,16 +65,15 @@ export function planIdmap(
   current?: number,
 ): { map?: IdMap; base: number } {
   if (isTrue(config["security.privileged"])) return { base: 0 };
-  const main = mainRange(ranges);
+  const shared = sharedRanges(ranges);
   const raw = parseRawIdmap(config["raw.idmap"] ?? "");
-  if (!isTrue(config["security.idmap.isolated"])) {
-    return { map: withRaw({ start: main.start, count: sharedCount(main) }, raw, ranges, main), base: 0 };
-  }
+  if (!isTrue(config["security.idmap.isolated"])) return { map: withRaw(shared, raw, shared), base: 0 };
   const size = isolatedSize(config);
   const base = config["security.idmap.base"]
-    ? fixedBase(Number(config["security.idmap.base"]), size, main, taken)
-    : freeBase(size, main, taken, current);
-  return { map: withRaw({ start: base, count: size }, raw, ranges, main), base };
+    ? fixedBase(Number(config["security.idmap.base"]), size, ranges, taken)
+    : freeBase(size, isolatedRanges(ranges, shared), taken, current);
+  const own = { start: base, count: size };
+  return { map: withRaw({ uid: own, gid: own }, raw, shared), base };
 }
 
 /** @returns The ids an isolated instance takes up. */
@@ -78,26 +84,41 @@ export function isolatedSize(config: Config): number {
   return count;
 }
 
-/** The range that maps are cut from: the largest that holds for uids and gids alike. */
-function mainRange(ranges: HostRanges): HostRange {
-  let best: HostRange | undefined;
-  for (const uid of ranges.uid) {
-    for (const gid of ranges.gid) {
-      const start = Math.max(uid.start, gid.start);
-      const count = Math.min(uid.start + uid.count, gid.start + gid.count) - start;
-      if (count > 0 && (!best || count > best.count)) best = { start, count };
-    }
-  }
-  if (!best) throw refuse("No uid/gid range is given to root in /etc/subuid and /etc/subgid alike");
-  return best;
+/** The range of the shared map, uids and gids apart: the first that holds a usual instance's ids, else the largest. */
+export function sharedRanges(ranges: HostRanges): { uid: HostRange; gid: HostRange } {
+  const choose = (kind: "uid" | "gid"): HostRange => {
+    const largest = ranges[kind].toSorted((a, b) => b.count - a.count)[0];
+    if (!largest) throw refuse(`No ${kind} range is given to root in /etc/sub${kind}`);
+    return ranges[kind].find(({ count }) => count >= idsPerInstance) ?? largest;
+  };
+  return { uid: choose("uid"), gid: choose("gid") };
 }
 
-const sharedCount = (main: HostRange): number => Math.min(idsPerInstance, main.count);
+/** Where isolated ranges are cut from, the best first: ids that the shared map does not have, then those of the shared map after its first 65536. */
+function isolatedRanges(ranges: HostRanges, shared: { uid: HostRange; gid: HostRange }): HostRange[] {
+  const isShared = (range: HostRange) => [shared.uid, shared.gid].some((other) => overlap(range, other));
+  const further = commonRanges(ranges).filter((range) => range.count >= idsPerInstance && !isShared(range));
+  const within = commonRanges({ uid: [shared.uid], gid: [shared.gid] }).flatMap(({ start, count }) =>
+    count > idsPerInstance ? [{ start: start + idsPerInstance, count: count - idsPerInstance }] : []
+  );
+  return [...further, ...within];
+}
+
+/** Ids that root has both as uids and as gids. */
+function commonRanges(ranges: HostRanges): HostRange[] {
+  return ranges.uid.flatMap((uid) =>
+    ranges.gid.flatMap((gid) => {
+      const start = Math.max(uid.start, gid.start);
+      const count = Math.min(uid.start + uid.count, gid.start + gid.count) - start;
+      return count > 0 ? [{ start, count }] : [];
+    })
+  );
+}
 
 /** One that the user chose: another instance may have the very same, for the two to share volumes, but no part of it. */
-function fixedBase(base: number, size: number, main: HostRange, taken: readonly TakenRange[]): number {
+function fixedBase(base: number, size: number, ranges: HostRanges, taken: readonly TakenRange[]): number {
   const other = taken.find((range) =>
-    overlaps(base, size, range.base, range.size) && !(range.base === base && range.size === size)
+    !range.isRaw && overlaps(base, size, range.base, range.size) && !(range.base === base && range.size === size)
   );
   if (other) {
     throw refuse(
@@ -106,37 +127,42 @@ function fixedBase(base: number, size: number, main: HostRange, taken: readonly 
       }`,
     );
   }
-  if (base < main.start || base + size > main.start + main.count) {
+  const common = commonRanges(ranges);
+  if (!common.some(({ start, count }) => base >= start && base + size <= start + count)) {
     throw refuse(
-      `Not enough uid/gid available for the container: ids ${base} to ${base + size - 1} are not within root's range ${
-        describe(main)
+      `Not enough uid/gid available for the container: ids ${base} to ${base + size - 1} are not within ${
+        describeAll(common)
       }`,
     );
   }
   return base;
 }
 
-/** The lowest gap that fits, behind the shared map. Lowest first, so that what was freed is used again. */
-function freeBase(size: number, main: HostRange, taken: readonly TakenRange[], current: number | undefined): number {
-  const first = main.start + sharedCount(main);
-  const end = main.start + main.count;
-  const isFree = (base: number): boolean =>
-    base >= first && base + size <= end &&
-    taken.every((other) => base + size <= other.base || other.base + other.size <= base);
-  if (current !== undefined && current > 0 && isFree(current)) return current;
-  const candidates = [first, ...taken.map((other) => other.base + other.size)].sort((a, b) => a - b);
-  const base = candidates.find(isFree);
-  if (base === undefined) {
-    throw refuse(
-      `Not enough uid/gid available for the container: no ${size} free ids in a row in root's range ${
-        describe(main)
-      } (see /etc/subuid and /etc/subgid)`,
-    );
+/** The lowest gap that fits. Lowest first, so that what was freed is used again. */
+function freeBase(
+  size: number,
+  within: readonly HostRange[],
+  taken: readonly TakenRange[],
+  current: number | undefined,
+): number {
+  for (const { start, count } of within) {
+    const isFree = (base: number): boolean =>
+      base >= start && base + size <= start + count &&
+      taken.every((other) => base + size <= other.base || other.base + other.size <= base);
+    if (current !== undefined && isFree(current)) return current;
+    const candidates = [start, ...taken.map((other) => other.base + other.size)].sort((a, b) => a - b);
+    const base = candidates.find(isFree);
+    if (base !== undefined) return base;
   }
-  return base;
+  throw refuse(
+    `Not enough uid/gid available for the container: no ${size} free ids in a row in ${describeAll(within)}`,
+  );
 }
 
 const describe = (range: HostRange): string => `${range.start}-${range.start + range.count - 1}`;
+
+const describeAll = (ranges: readonly HostRange[]): string =>
+  `root's ids for it (${ranges.map(describe).join(", ") || "none"}; see /etc/subuid and /etc/subgid)`;
 
 interface RawEntry extends IdRange {
   readonly uid: boolean;
@@ -176,25 +202,21 @@ function parseIds(text: string, line: string): HostRange {
   return { start, count: end - start + 1 };
 }
 
-function withRaw(base: HostRange, raw: readonly RawEntry[], ranges: HostRanges, main: HostRange): IdMap {
+/** @param own The instance's range. @param shared Host ids that are not to be had by `raw.idmap`, nor are its own. */
+function withRaw(
+  own: { uid: HostRange; gid: HostRange },
+  raw: readonly RawEntry[],
+  shared: { uid: HostRange; gid: HostRange },
+): IdMap {
   const build = (kind: "uid" | "gid"): IdRange[] => {
-    let lines: IdRange[] = [{ container: 0, host: base.start, count: base.count }];
+    const { start, count } = own[kind];
+    let lines: IdRange[] = [{ container: 0, host: start, count }];
     const placed: IdRange[] = [];
     const entries = raw.filter((each) => each[kind]);
     refuseOverlaps(entries);
     for (const entry of entries) {
-      if (overlaps(entry.host, entry.count, main.start, main.count)) {
-        throw refuse("Host id is in the range of subids");
-      }
-      const allowed = ranges[kind].some((range) =>
-        entry.host >= range.start && entry.host + entry.count <= range.start + range.count
-      );
-      if (!allowed) {
-        const ids = entry.count === 1 ? `${entry.host}` : describe({ start: entry.host, count: entry.count });
-        throw refuse(
-          `Invalid raw.idmap: host ${kind} ${ids} isn't allowed to root (add "root:${entry.host}:${entry.count}" to /etc/sub${kind})`,
-        );
-      }
+      const host = { start: entry.host, count: entry.count };
+      if (overlap(host, shared[kind]) || overlap(host, own[kind])) throw refuse("Host id is in the range of subids");
       lines = lines.flatMap((line) => cut(line, entry));
       placed.push({ container: entry.container, host: entry.host, count: entry.count });
     }
@@ -204,6 +226,8 @@ function withRaw(base: HostRange, raw: readonly RawEntry[], ranges: HostRanges, 
   };
   return { uid: build("uid"), gid: build("gid") };
 }
+
+const overlap = (a: HostRange, b: HostRange): boolean => overlaps(a.start, a.count, b.start, b.count);
 
 const overlaps = (aStart: number, aCount: number, bStart: number, bCount: number): boolean =>
   aStart < bStart + bCount && bStart < aStart + aCount;
@@ -268,4 +292,25 @@ export function parseIdmap(text: string | undefined): IdMap | undefined {
 /** Whether two maps are the same, however they were written. */
 export function sameIdmap(a: IdMap | undefined, b: IdMap | undefined): boolean {
   return formatIdmap(a) === formatIdmap(b);
+}
+
+/** Whether each id of the one map is in the other, as the same host id. */
+export function extendsIdmap(wide: IdMap | undefined, narrow: IdMap | undefined): boolean {
+  if (!wide || !narrow) return wide === narrow;
+  return (["uid", "gid"] as const).every((kind) =>
+    narrow[kind].every((line) => {
+      const inWide = wide[kind].reduce(
+        (sum, { container, host, count }) =>
+          host - container === line.host - line.container
+            ? sum +
+              Math.max(
+                0,
+                Math.min(container + count, line.container + line.count) - Math.max(container, line.container),
+              )
+            : sum,
+        0,
+      );
+      return inWide === line.count;
+    })
+  );
 }

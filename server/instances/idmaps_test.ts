@@ -1,20 +1,57 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import type { IdRange } from "../../drivers/runtime/runtime.ts";
-import { formatIdmap, type HostRanges, parseIdmap, planIdmap, sameIdmap, type TakenRange } from "./idmaps.ts";
+import {
+  extendsIdmap,
+  formatIdmap,
+  type HostRanges,
+  parseIdmap,
+  planIdmap,
+  sameIdmap,
+  type TakenRange,
+} from "./idmaps.ts";
 
 const host: HostRanges = {
   uid: [{ start: 1_000_000, count: 1_000_000 }, { start: 1000, count: 2 }],
   gid: [{ start: 1_000_000, count: 1_000_000 }, { start: 1000, count: 2 }],
 };
 
-Deno.test("planIdmap() gives instances that say nothing one shared map", () => {
+Deno.test("planIdmap() gives instances that say nothing one shared map: all of root's range", () => {
   const { map, base } = planIdmap({}, host, []);
   assert.equal(base, 0);
   assert.deepEqual(map, {
-    uid: [{ container: 0, host: 1_000_000, count: 65536 }],
-    gid: [{ container: 0, host: 1_000_000, count: 65536 }],
+    uid: [{ container: 0, host: 1_000_000, count: 1_000_000 }],
+    gid: [{ container: 0, host: 1_000_000, count: 1_000_000 }],
   });
+  // As LXD: the first that is large enough, for uids and gids each; a small one if there is no other.
+  const mixed: HostRanges = {
+    uid: [{ start: 1000, count: 1 }, { start: 100_000, count: 65536 }, { start: 500_000, count: 100_000_000 }],
+    gid: [{ start: 200_000, count: 10 }, { start: 300_000, count: 20 }],
+  };
+  assert.deepEqual(planIdmap({}, mixed, []).map, {
+    uid: [{ container: 0, host: 100_000, count: 65536 }],
+    gid: [{ container: 0, host: 300_000, count: 20 }],
+  });
+});
+
+Deno.test("planIdmap() cuts isolated ranges from the shared one as LXD does, and from a further one if there is one", () => {
+  const isolated = { "security.idmap.isolated": "true" };
+  const range = { start: 100_000, count: 10_000_001 };
+  const one: HostRanges = { uid: [range], gid: [range] };
+  // Seen on LXD 5.0.2 with the same range and sizes.
+  const taken: TakenRange[] = [];
+  for (const [size, base] of [["", 165_536], ["200000", 231_072], ["", 431_072]] as const) {
+    const plan = planIdmap({ ...isolated, "security.idmap.size": size }, one, taken);
+    assert.equal(plan.base, base);
+    taken.push({ base, size: Number(size) || 65536 });
+  }
+  const more = { start: 20_000_000, count: 100_000 };
+  const two: HostRanges = { uid: [range, more], gid: [range, more] };
+  assert.equal(planIdmap(isolated, two, [], 165_536).base, 20_000_000, "it moves out of the shared range");
+  assert.equal(planIdmap(isolated, two, [{ base: 20_000_000, size: 65536 }]).base, 165_536, "no room there");
+  assert.equal(planIdmap(isolated, two, [{ base: 20_000_005, size: 1, isRaw: true }]).base, 20_000_006);
+  const apart: HostRanges = { uid: [range], gid: [{ start: 20_000_000, count: 65536 }] };
+  assert.throws(() => planIdmap(isolated, apart, []), /no 65536 free ids in a row in root's ids for it \(none;/);
 });
 
 Deno.test("planIdmap() gives a privileged instance none", () => {
@@ -28,7 +65,7 @@ Deno.test("planIdmap() cuts raw.idmap's ids out of the map", () => {
     { container: 7, host: 1001, count: 1 },
     { container: 8, host: 1_000_008, count: 492 },
     { container: 500, host: 1000, count: 1 },
-    { container: 501, host: 1_000_501, count: 65035 },
+    { container: 501, host: 1_000_501, count: 999_499 },
   ]);
   assert.equal(map!.gid.length, 3);
 });
@@ -40,7 +77,6 @@ for (
     ["both a b", /Invalid ID map range "a"/],
     ["both 1000-1001 5-7", /same size/],
     ["both 1000001 5", /Host id is in the range of subids$/],
-    ["both 0 0", /isn't allowed to root \(add "root:0:1" to \/etc\/subuid\)/],
     ["both 1000 5\nuid 1001 5", /same container id/],
     ["both 1000 5\nuid 1000 6", /same host id/],
     ["both 4294967295 5", /Invalid ID map range/],
@@ -51,6 +87,33 @@ for (
     assert.throws(() => planIdmap({ "raw.idmap": text }, host, []), expected);
   });
 }
+
+Deno.test("planIdmap() takes any host id in raw.idmap but those of the shared range and its own", () => {
+  assert.deepEqual(planIdmap({ "raw.idmap": "both 0 0\nuid 4294967294 7" }, host, []).map!.uid, [
+    { container: 0, host: 0, count: 1 },
+    { container: 1, host: 1_000_001, count: 6 },
+    { container: 7, host: 4_294_967_294, count: 1 },
+    { container: 8, host: 1_000_008, count: 999_992 },
+  ]);
+  const isolated = { "security.idmap.isolated": "true" };
+  assert.equal(planIdmap({ ...isolated, "raw.idmap": "both 5 70000" }, host, []).map!.uid.length, 2);
+  for (const id of [1_000_001, 1_065_537, 1_999_999]) {
+    assert.throws(() => planIdmap({ ...isolated, "raw.idmap": `both ${id} 5` }, host, []), /range of subids$/);
+  }
+});
+
+Deno.test("extendsIdmap() finds the same host id for each id of the narrow map", () => {
+  const all = planIdmap({}, host, []).map!;
+  const raw = planIdmap({ "raw.idmap": "both 1000 5" }, host, []).map!;
+  const line = (container: number, start: number, count: number) => ({ container, host: start, count });
+  const old = { uid: [line(0, 1_000_000, 65536)], gid: [line(0, 1_000_000, 65536)] };
+  const pieces = { uid: [line(0, 1_000_000, 9), line(9, 1_000_009, 5)], gid: old.gid };
+  assert.ok(extendsIdmap(all, all) && extendsIdmap(all, old) && extendsIdmap(all, pieces) && extendsIdmap(old, pieces));
+  assert.ok(
+    !extendsIdmap(old, all) && !extendsIdmap(raw, old) && !extendsIdmap(all, raw) && !extendsIdmap(pieces, old),
+  );
+  assert.ok(extendsIdmap(undefined, undefined) && !extendsIdmap(undefined, old) && !extendsIdmap(all, undefined));
+});
 
 Deno.test("planIdmap() says so when the ids are used up, and when a fixed base is outside", () => {
   const isolated = { "security.idmap.isolated": "true" };
@@ -144,7 +207,7 @@ Deno.test("formatIdmap() writes what LXD writes", () => {
   assert.equal(formatIdmap(undefined), "[]");
   assert.equal(
     formatIdmap(planIdmap({}, host, []).map),
-    '[{"Isuid":true,"Isgid":false,"Hostid":1000000,"Nsid":0,"Maprange":65536},{"Isuid":false,"Isgid":true,"Hostid":1000000,"Nsid":0,"Maprange":65536}]',
+    '[{"Isuid":true,"Isgid":false,"Hostid":1000000,"Nsid":0,"Maprange":1000000},{"Isuid":false,"Isgid":true,"Hostid":1000000,"Nsid":0,"Maprange":1000000}]',
   );
   assert.equal(parseIdmap("[]"), undefined);
   assert.throws(() => parseIdmap("{"), /Cannot read the id map/);

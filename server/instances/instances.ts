@@ -349,6 +349,7 @@ export class Instances {
   /** Tidies up after those that ended meanwhile, then starts those that are due in the background. */
   async start(): Promise<void> {
     await this.adopt();
+    await this.#maps.renew();
     const due = await this.#lifecycle.takeUp();
     this.#autostart = this.#startAll(due);
   }

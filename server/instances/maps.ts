@@ -1,7 +1,17 @@
+import { messageOf } from "../../api/errors.ts";
 import type { IdMap } from "../../drivers/runtime/runtime.ts";
 import type { Config } from "../../api/types.ts";
 import { isTrue } from "./config_keys.ts";
-import { formatIdmap, type HostRanges, isolatedSize, parseIdmap, planIdmap, type TakenRange } from "./idmaps.ts";
+import {
+  formatIdmap,
+  type HostRanges,
+  isolatedSize,
+  parseIdmap,
+  parseRawIdmap,
+  planIdmap,
+  sharedRanges,
+  type TakenRange,
+} from "./idmaps.ts";
 import type { InstanceServices } from "./ports.ts";
 import type { InstanceRecords } from "./records.ts";
 
@@ -24,27 +34,51 @@ export class Maps {
    * @returns The `volatile.idmap.*` keys that say so. @throws {LidoError} bad_request. */
   plan(name: string, config: Config, ranges: HostRanges): { map?: IdMap; volatile: Config } {
     const current = Number(config["volatile.idmap.base"] ?? 0);
-    const { map, base } = planIdmap(config, ranges, this.#taken(name), current > 0 ? current : undefined);
+    const { map, base } = planIdmap(config, ranges, this.#taken(name, ranges), current > 0 ? current : undefined);
     return {
       ...(map ? { map } : {}),
       volatile: { "volatile.idmap.base": String(base), "volatile.idmap.next": formatIdmap(map) },
     };
   }
 
-  /** Ranges of the other isolated instances: what they will have, and what those that run have until they stop. */
-  #taken(name: string): TakenRange[] {
+  /** Works out every instance's next map anew: the ranges of the host, or the rules of an earlier version, may have been others. What runs
+   * keeps its map until its next start. Runs before anything starts, for instances that share a volume must agree. */
+  async renew(): Promise<void> {
+    const ranges = await this.ranges();
+    for (const { name } of this.#records.list()) {
+      try {
+        this.#services.database.transaction(() => {
+          const { config } = this.#records.expand(this.#records.get(name));
+          const { volatile } = this.plan(name, config, ranges);
+          if (Object.entries(volatile).every(([key, value]) => config[key] === value)) return;
+          this.#records.setConfig(name, volatile);
+        });
+      } catch (error) {
+        // It keeps the map that it has.
+        this.#services.log.warn({ instance: name, error: messageOf(error) }, "cannot renew an instance's id map");
+      }
+    }
+  }
+
+  /** Host ids of the other instances: what they will have, and what those that run have until they stop; the shared map is left out. */
+  #taken(name: string, ranges: HostRanges): TakenRange[] {
+    const shared = sharedRanges(ranges).uid;
     const records = this.#records.list();
     const taken: TakenRange[] = [];
     for (const [index, { config }] of this.#records.expandAll(records).entries()) {
       const other = records[index]!;
-      if (other.name === name) continue;
-      if (isTrue(config["security.idmap.isolated"]) && !isTrue(config["security.privileged"])) {
+      if (other.name === name || isTrue(config["security.privileged"])) continue;
+      if (isTrue(config["security.idmap.isolated"])) {
         taken.push({ base: Number(config["volatile.idmap.base"] ?? 0), size: isolatedSize(config) });
       }
-      if (this.#services.runtime.get(other.name)) {
-        for (const line of parseIdmap(config["volatile.idmap.current"])?.uid ?? []) {
-          taken.push({ base: line.host, size: line.count });
-        }
+      for (const { host, count } of parseRawIdmap(config["raw.idmap"] ?? "")) {
+        taken.push({ base: host, size: count, isRaw: true });
+      }
+    }
+    for (const { name: other, config } of records) {
+      if (other === name || !this.#services.runtime.get(other)) continue;
+      for (const { container, host, count } of parseIdmap(config["volatile.idmap.current"])?.uid ?? []) {
+        if (host - container !== shared.start) taken.push({ base: host, size: count });
       }
     }
     return taken;

@@ -56,13 +56,14 @@ export interface TreeFiles {
 
 export interface IdsPort {
   ranges(): Promise<HostRanges>;
-  /** Changes the owners of a tree from one map to another, in place; undefined is "as in the image". May be repeated after a kill. */
+  /** Changes the owners of a tree from one map to another, in place; undefined is "as in the image". May be repeated after a kill.
+   * @returns How many entries were changed. @throws If an owner has no place in the other map. */
   shift(
     root: string,
     from: IdMap | undefined,
     to: IdMap | undefined,
     options?: { progress?: (entries: number) => void },
-  ): Promise<void>;
+  ): Promise<number>;
 }
 
 /** What a container gets of the daemon beside its disks, as an object of the expanded settings. */

@@ -8,7 +8,7 @@ import { formatIdmap, parseIdmap } from "./idmaps.ts";
 import type { InstanceServices } from "./ports.ts";
 import type { InstanceRecord, InstanceRecords } from "./records.ts";
 import { prefixed } from "./sharing.ts";
-import { shiftSteps } from "./shift_steps.ts";
+import { shiftInSteps } from "./shift_steps.ts";
 import { render, templatesFor, type Trigger } from "./templates.ts";
 
 interface ShiftIntent {
@@ -143,14 +143,15 @@ export class Rootfs {
         "Failed to handle idmapped storage: Container is protected against filesystem shifting",
       );
     }
-    let from = payload.from;
-    for (const step of shiftSteps(parseIdmap(payload.from), parseIdmap(payload.to))) {
-      const to = formatIdmap(step);
-      await using intent = this.#openShift({ ...payload, from, to });
-      await this.#services.ids.shift(tree, parseIdmap(from), step, { progress });
-      intent.commit(() => this.#records.setConfig(payload.name, { "volatile.last_state.idmap": to }));
-      from = to;
-    }
+    const { name, pool } = payload;
+    await shiftInSteps(parseIdmap(payload.from), parseIdmap(payload.to), async (from, to, becomes) => {
+      await using intent = this.#openShift({ name, pool, from: formatIdmap(from), to: formatIdmap(to) });
+      const changed = await this.#services.ids.shift(tree, from, to, { progress });
+      intent.commit(() =>
+        this.#records.setConfig(name, { "volatile.last_state.idmap": formatIdmap(becomes(changed)) })
+      );
+      return changed;
+    });
   }
 }
 

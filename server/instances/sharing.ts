@@ -1,17 +1,20 @@
 /** Who owns the files of a custom volume that containers share.
  *
  * A volume's files have the owners of the id map it was last attached with (`volatile.idmap.last`, none at first). A container with the same map just
- * uses it. With another map, the volume follows if nobody else uses it; else the container is refused. `security.unmapped` leaves the
- * owners alone; `security.shifted` keeps them as root's on disk and gives each container its own view by an idmapped mount. */
+ * uses it. With another map, the volume follows if nobody else uses it; else the container is refused. A map that contains the other is not another
+ * one: a container that has been running since root's range was smaller, or since an earlier version that used a part of it, shares volumes
+ * with those of today. The volume then has the wider map, so no owner that one of them knows is changed.
+ * `security.unmapped` leaves the owners alone; `security.shifted` keeps them as root's on disk and gives each container its own view by
+ * an idmapped mount. */
 
 import { LidoError, notFound } from "../../api/errors.ts";
 import type { Config } from "../../api/types.ts";
 import type { IdMap } from "../../drivers/runtime/runtime.ts";
 import { isTrue } from "./config_keys.ts";
 import { disksOf } from "./devices.ts";
-import { formatIdmap, parseIdmap, sameIdmap } from "./idmaps.ts";
+import { extendsIdmap, formatIdmap, parseIdmap, sameIdmap } from "./idmaps.ts";
 import type { InstanceServices } from "./ports.ts";
-import { shiftSteps } from "./shift_steps.ts";
+import { shiftInSteps } from "./shift_steps.ts";
 import type { Expanded, InstanceRecords } from "./records.ts";
 
 interface ShiftIntent {
@@ -40,7 +43,7 @@ export class Sharing {
       const [from, to] = cause === "crashed" ? [payload.from, payload.to] : [payload.to, payload.from];
       const volume = this.#find(payload.pool, payload.volume);
       if (!volume) return;
-      await this.#shift(payload.pool, payload.volume, from, to, () => {});
+      await this.#shift(payload.pool, payload.volume, parseIdmap(from), parseIdmap(to), () => {});
       this.#setMap(volume.id, to);
     });
   }
@@ -71,20 +74,18 @@ export class Sharing {
     if (isShifted && map && !this.#services.pools.driver(pool).idmappedMounts) {
       throw new LidoError("bad_request", "Required idmapping abilities not available");
     }
-    const next = isShifted ? undefined : map;
     const last = parseIdmap(volume.config["volatile.idmap.last"]);
-    if (!sameIdmap(last, next)) {
-      try {
-        // Whoever uses a shifted volume: none of them runs, or it could not have become one.
-        if (!isShifted) this.#checkUsers(instance, pool, name, next);
-        await this.#remap({ id: volume.id, pool, name }, last, next, progress);
-      } catch (error) {
-        throw prefixed(
-          `Failed mounting volume: Failed shifting storage volume "${name}" of type "custom" on storage pool "${pool}": `,
-          error,
-        );
-      }
-    } else if (volume.config["volatile.idmap.last"] === undefined) this.#setMap(volume.id, formatIdmap(next));
+    try {
+      // Whoever uses a shifted volume: none of them runs, or it could not have become one.
+      const next = isShifted ? undefined : this.#commonMap(instance, pool, name, last, map);
+      if (!sameIdmap(last, next)) await this.#remap({ id: volume.id, pool, name }, last, next, progress);
+      else if (volume.config["volatile.idmap.last"] === undefined) this.#setMap(volume.id, formatIdmap(next));
+    } catch (error) {
+      throw prefixed(
+        `Failed mounting volume: Failed shifting storage volume "${name}" of type "custom" on storage pool "${pool}": `,
+        error,
+      );
+    }
     return { shifted: isShifted && map !== undefined };
   }
 
@@ -97,23 +98,31 @@ export class Sharing {
     );
   }
 
-  #checkUsers(instance: string, pool: string, name: string, next: IdMap | undefined): void {
+  /** @param own The map of the instance that is about to use the volume. @returns The map that the volume gets: that, or a wider one that another
+   * user or the volume has. @throws {LidoError} bad_request if the map of another user is neither. */
+  #commonMap(
+    instance: string,
+    pool: string,
+    name: string,
+    last: IdMap | undefined,
+    own: IdMap | undefined,
+  ): IdMap | undefined {
+    if (sameIdmap(last, own)) return own;
     const users = this.users(pool, name);
-    if (users.length === 1 && users[0]!.name !== instance) {
-      throw new LidoError("bad_request", "Idmaps of container and storage volume are not identical");
-    }
-    if (users.length < 2) return;
+    let next = own;
     for (const user of users) {
       if (user.name === instance) continue;
       const isRunning = this.#services.runtime.get(user.name) !== undefined;
       const map = parseIdmap(user.expanded.config[isRunning ? "volatile.idmap.current" : "volatile.idmap.next"]);
-      if (!sameIdmap(map, next)) {
-        throw new LidoError(
-          "bad_request",
-          `Idmaps of container "${user.name}" and storage volume "${name}" are not identical`,
-        );
+      if (extendsIdmap(map, next)) next = map;
+      else if (!extendsIdmap(next, map)) {
+        const who = users.length === 1 ? "container" : `container "${user.name}"`;
+        const what = users.length === 1 ? "storage volume" : `storage volume "${name}"`;
+        throw new LidoError("bad_request", `Idmaps of ${who} and ${what} are not identical`);
       }
     }
+    // What it had of a wider map stays its own.
+    return extendsIdmap(last, next) ? last : next;
   }
 
   async #remap(
@@ -124,24 +133,23 @@ export class Sharing {
   ): Promise<void> {
     const { id, pool, name } = volume;
     this.#setConfig(id, { "volatile.idmap.next": formatIdmap(to) });
-    let last = formatIdmap(from);
-    for (const step of shiftSteps(from, to).map(formatIdmap)) {
-      await using intent = this.#openShift({ pool, volume: name, from: last, to: step });
-      await this.#shift(pool, name, last, step, progress);
-      intent.commit(() => this.#setMap(id, step));
-      last = step;
-    }
+    await shiftInSteps(from, to, async (last, next, becomes) => {
+      await using intent = this.#openShift({ pool, volume: name, from: formatIdmap(last), to: formatIdmap(next) });
+      const changed = await this.#shift(pool, name, last, next, progress);
+      intent.commit(() => this.#setMap(id, formatIdmap(becomes(changed))));
+      return changed;
+    });
   }
 
   async #shift(
     pool: string,
     name: string,
-    from: string,
-    to: string,
+    from: IdMap | undefined,
+    to: IdMap | undefined,
     progress: (entries: number) => void,
-  ): Promise<void> {
+  ): Promise<number> {
     await using use = await this.#services.mounts.use(pool, { type: "custom", name: `default_${name}` });
-    await this.#services.ids.shift(use.path, parseIdmap(from), parseIdmap(to), { progress });
+    return await this.#services.ids.shift(use.path, from, to, { progress });
   }
 
   #find(pool: string, name: string): CustomVolume | undefined {

@@ -526,11 +526,6 @@ Deno.test("sharing: bad input is refused with LXD's texts, and nothing is change
           ["config", "set", "off", "raw.idmap=both 5 5\nuid 6 5"],
           "Failed to get ID map: Invalid raw.idmap: two entries map the same container id",
         ],
-        [
-          "raw.idmap that is not allowed",
-          ["config", "set", "off", "raw.idmap=uid 5 5"],
-          'Failed to get ID map: Invalid raw.idmap: host uid 5 isn\'t allowed to root (add "root:5:1" to /etc/subuid)',
-        ],
       ];
       for (const [name, argv, text] of cases) await t.step(name, () => world.fails(argv, text));
       assert.deepEqual(await look(), before);
