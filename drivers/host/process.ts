@@ -71,9 +71,13 @@ export type ExitStatus = { readonly code: number; readonly signal?: undefined } 
 export function waitPid(pid: number): ExitStatus | undefined {
   const status = new Int32Array(1);
   const reaped = check(`wait for process ${pid}`, libc.waitpid(pid, new Uint8Array(status.buffer), WNOHANG));
-  if (reaped === 0) return undefined;
-  const signal = status[0]! & 0x7f;
-  return signal === 0 ? { code: (status[0]! >> 8) & 0xff } : { signal };
+  return reaped === 0 ? undefined : statusOf(status[0]!);
+}
+
+/** @param status As wait(2) gives it. */
+export function statusOf(status: number): ExitStatus {
+  const signal = status & 0x7f;
+  return signal === 0 ? { code: (status >> 8) & 0xff } : { signal };
 }
 
 /** Whether `pid` is a child of ours that was not reaped yet. */

@@ -2,6 +2,7 @@ import { createHash, randomUUID } from "node:crypto";
 import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { LidoError } from "../../api/errors.ts";
+import { ExitWatch } from "../host/exit_watch.ts";
 import { cloneMountIn, hostId, userNamespace } from "../host/idmap.ts";
 import { dropMount, MountNamespace, moveMount } from "../host/namespace.ts";
 import type { Poller } from "../host/poll.ts";
@@ -357,11 +358,12 @@ export class CrunRuntime implements Runtime {
     const pidfd = openPidfd(kept.pid);
     const watch = this.#poller.watch(pidfd);
     const { promise: ended, resolve } = Promise.withResolvers<void>();
+    const exit = isChild(kept.pid) ? undefined : this.#watchExit(name, kept.pid);
     watch.arm("in", () => {
       watch.close();
       closeFd(pidfd);
-      // One that an earlier daemon started is init's child now, and its status is lost.
-      const status = isChild(kept.pid) ? waitPid(kept.pid) ?? {} : {};
+      const status = (isChild(kept.pid) ? waitPid(kept.pid) : exit?.status()) ?? {};
+      exit?.close();
       this.#orphans.removeCommand(kept.pid);
       this.#containers.delete(name);
       if (!this.#closed) this.#clean(name);
@@ -371,6 +373,19 @@ export class CrunRuntime implements Runtime {
     const container = { name, pid: kept.pid, pidfd, startedAt: new Date(kept.startedAt), idmap: kept.idmap, ended };
     this.#containers.set(name, container);
     return this.get(name)!;
+  }
+
+  /** Of one that an earlier daemon started: it is the host's init's child now, and that one gets its status. */
+  #watchExit(name: string, pid: number): ExitWatch | undefined {
+    try {
+      return ExitWatch.open(pid);
+    } catch (error) {
+      this.#log.warn(
+        { container: name, error: String(error) },
+        "a reboot from inside will not be told from a poweroff",
+      );
+      return undefined;
+    }
   }
 
   /** Takes away all that a container that is no more leaves: mounts, cgroups, crun's state, our directory. */
