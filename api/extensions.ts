@@ -56,4 +56,5 @@ export const extensions: readonly string[] = [
   "storage_volume_snapshot_restore",
   "instance_last_exit",
   "operation_notes",
+  "metadata_configuration",
 ];

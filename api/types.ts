@@ -6,6 +6,7 @@ export * from "./types/check.ts";
 export * from "./types/exec.ts";
 export * from "./types/images.ts";
 export * from "./types/instances.ts";
+export * from "./types/metadata.ts";
 export * from "./types/operations.ts";
 export * from "./types/profiles.ts";
 export * from "./types/recover.ts";

@@ -13,17 +13,21 @@ const consoleIo = {
   err: (text: string) => console.error(text.endsWith("\n") ? text.slice(0, -1) : text),
 };
 
+function summaries(): Map<string, string> {
+  return new Map(
+    Object.entries(nouns).filter(([, { hidden }]) => !hidden).map(([name, { summary }]) => [name, summary]),
+  );
+}
+
 /** Help for the program itself. */
 async function topHelp(): Promise<string> {
   const { readWithCommander } = await import("./program.ts");
-  const summaries = new Map(Object.entries(nouns).map(([name, noun]) => [name, noun.summary]));
-  return readWithCommander([], ["--help"], summaries).help ?? "";
+  return readWithCommander([], ["--help"], summaries()).help ?? "";
 }
 
 async function unknownCommand(word: string): Promise<never> {
   const { readWithCommander } = await import("./program.ts");
-  const summaries = new Map(Object.entries(nouns).map(([name, noun]) => [name, noun.summary]));
-  readWithCommander([], [word], summaries);
+  readWithCommander([], [word], summaries());
   throw new UsageError(`Unknown command "${word}"`);
 }
 

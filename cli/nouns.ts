@@ -3,12 +3,19 @@ import type { Verb } from "./verb.ts";
 
 interface Noun {
   summary: string;
+  /** For programs: no help names it. */
+  hidden?: true;
   load(): Promise<{ verbs: readonly Verb[] }>;
 }
 
 export const nouns: Readonly<Record<string, Noun>> = {
   admin: { summary: "Set up and look after the daemon", load: () => import("./commands/admin.ts") },
   completion: { summary: "Print a completion script for a shell", load: () => import("./commands/completion.ts") },
+  "completion-values": {
+    summary: "Complete a command line",
+    hidden: true,
+    load: () => import("./commands/completion.ts"),
+  },
   config: { summary: "Manage instance and server configuration", load: () => import("./commands/config.ts") },
   copy: { summary: "Copy instances", load: () => import("./commands/copy.ts") },
   daemon: { summary: "Run the daemon", load: () => import("./commands/daemon.ts") },

@@ -55,6 +55,8 @@ if [ "$goal" = test ]; then
   need ip iproute2
   need mmdebstrap mmdebstrap
   [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || missing+=(debian-archive-keyring)
+  need zsh zsh
+  need fish fish
 fi
 
 apt() { DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 -q "$@" >"$log" 2>&1; }

@@ -18,7 +18,7 @@ export const verbs = [verb({
   args: [],
   flags: {
     group: { value: "name", summary: "Group whose members may use the socket, which gives them root's power" },
-    logLevel: { value: "level", initial: "info", summary: levels.join(", ") },
+    logLevel: { value: "level", values: levels, initial: "info", summary: levels.join(", ") },
   },
   summary: "Run the daemon",
   details: `It serves LXD's API on $LIDO_DIR/unix.socket (LIDO_DIR is /var/lib/lido when unset) and logs JSON to stderr.

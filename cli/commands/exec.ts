@@ -53,7 +53,12 @@ export const verbs = [verb({
     env: { value: "name=value", many: true, summary: "Environment variable to set" },
     forceInteractive: { short: "t", summary: "Force pseudo-terminal allocation" },
     forceNoninteractive: { short: "T", summary: "Disable pseudo-terminal allocation" },
-    mode: { value: "mode", initial: "auto", summary: "Terminal mode: auto, interactive or non-interactive" },
+    mode: {
+      value: "mode",
+      values: ["auto", "interactive", "non-interactive"],
+      initial: "auto",
+      summary: "Terminal mode: auto, interactive or non-interactive",
+    },
     user: { value: "user", initial: "0", summary: "User to run the command as, a number or a name" },
     group: { value: "group", summary: "Group to run the command as (default 0, or the named user's own)" },
     login: { summary: "Take home, shell, groups and environment from the user's entry in the instance" },

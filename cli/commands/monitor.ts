@@ -6,8 +6,19 @@ export const verbs = [verb({
   words: "monitor",
   args: [],
   flags: {
-    format: { short: "f", value: "format", initial: "yaml", summary: "json, pretty or yaml" },
-    type: { value: "type", many: true, summary: "lifecycle, logging or operation; all when not given" },
+    format: {
+      short: "f",
+      value: "format",
+      values: ["json", "pretty", "yaml"],
+      initial: "yaml",
+      summary: "json, pretty or yaml",
+    },
+    type: {
+      value: "type",
+      values: ["lifecycle", "logging", "operation"],
+      many: true,
+      summary: "lifecycle, logging or operation; all when not given",
+    },
     pretty: { summary: "Pretty rendering, as --format=pretty" },
   },
   summary: "Show the daemon's events as they come",

@@ -117,7 +117,12 @@ Example: lido storage volume snapshot-group before-upgrade fast/data fast/log pl
     words: "storage volume export",
     args: ["pool", "volume", "path?"],
     flags: {
-      compression: { value: "algorithm", initial: "", summary: "none, gzip (default), bzip2, xz or zstd" },
+      compression: {
+        value: "algorithm",
+        values: ["none", "gzip", "bzip2", "xz", "zstd"],
+        initial: "",
+        summary: "none, gzip (default), bzip2, xz or zstd",
+      },
       volumeOnly: { summary: "Export the volume without its snapshots" },
       optimizedStorage: { summary: "In the driver's own format, where it has one: smaller, for pools of that driver" },
     },

@@ -158,7 +158,9 @@ export const verbs: Verb[] = [
   verb({
     words: "storage volume create",
     args: ["pool", "volume", "key=value..."],
-    flags: { type: { value: "type", initial: "filesystem", summary: "Content type, filesystem" } },
+    flags: {
+      type: { value: "type", values: ["filesystem"], initial: "filesystem", summary: "Content type, filesystem" },
+    },
     summary: "Create a custom storage volume",
     async run(io, [pool = "", name = "", ...settings], flags) {
       const body = { name, type: "custom", content_type: flags.type, config: settingsOf(settings) };

@@ -252,6 +252,8 @@ export interface ConfigKey {
   readonly fixed?: boolean;
   /** In one line, for help and docs. */
   readonly help: string;
+  /** The words that `check` takes, where they can be listed. */
+  readonly values?: readonly string[];
 }
 
 export interface OpenOptions {

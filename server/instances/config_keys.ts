@@ -94,6 +94,11 @@ const keys: Readonly<Record<string, Check>> = {
 };
 const prefixes: readonly string[] = ["user.", "image.", "environment."];
 
+/** The keys a user may set, with their checks; the daemon's own (`volatile.*`) are left out. */
+export function instanceKeys(): Readonly<Record<string, Check>> {
+  return Object.fromEntries(Object.entries(keys).filter(([key]) => !key.startsWith("volatile.")));
+}
+
 /** Checks every key and value of an instance's or a profile's configuration.
  * @throws {LidoError} bad_request with LXD's text, without the operation's prefix. */
 export function checkInstanceConfig(config: Config): void {
@@ -101,7 +106,7 @@ export function checkInstanceConfig(config: Config): void {
     const check = (Object.hasOwn(keys, key) ? keys[key] : undefined) ??
       (prefixes.some((prefix) => key.startsWith(prefix) && key !== prefix) ? anything : undefined);
     if (!check) {
-      const known = [...Object.keys(keys).filter((one) => !one.startsWith("volatile.")), ...prefixes];
+      const known = [...Object.keys(instanceKeys()), ...prefixes];
       throw new LidoError("bad_request", `Unknown configuration key: ${key}: ${allowedKeys(key, known)}`);
     }
     if (value === "") continue;

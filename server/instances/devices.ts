@@ -33,6 +33,17 @@ const diskOptions: Readonly<Record<string, (value: string) => string | undefined
   type: () => undefined,
 };
 
+/** The device types there are, and what each may be set to. */
+export function deviceKeys(): Readonly<
+  Record<string, Readonly<Record<string, { check: (value: string) => string | undefined; values?: readonly string[] }>>>
+> {
+  const disk = Object.entries(diskOptions).filter(([key]) => key !== "type").map(([key, check]) => [
+    key,
+    { check, ...(key === "propagation" ? { values: propagations } : {}) },
+  ]);
+  return { disk: Object.fromEntries(disk), none: {} };
+}
+
 /** A disk device that is not the root, in words a program can use. */
 export interface Disk {
   readonly device: string;

@@ -17,6 +17,7 @@ import { serverRoutes } from "./server.ts";
 import { snapshotGroupRoutes } from "./snapshot_groups.ts";
 import { storagePoolRoutes } from "./storage_pools.ts";
 import { storageVolumeRoutes } from "./storage_volumes.ts";
+import { metadataRoutes } from "./metadata.ts";
 import { warningRoutes } from "./warnings.ts";
 
 /** What a client may ask whose certificate nobody trusts. */
@@ -46,6 +47,7 @@ export function makeApp(context: Context): OpenAPIHono {
     certificateRoutes,
     checkRoutes,
     warningRoutes,
+    metadataRoutes,
     recoverRoutes,
   ];
   for (const part of parts) app.route("/", part(context));

@@ -32,6 +32,9 @@ const known: Readonly<Record<string, SettingKey>> = {
   "images.auto_update_interval": { check: (value) => /^\d+$/.test(value), allowed: "a number of hours" },
 };
 
+/** The keys a user may set. */
+export const settingKeys = (): Readonly<Record<string, SettingKey>> => known;
+
 export class Settings {
   readonly #database: Database;
 

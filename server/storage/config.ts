@@ -22,7 +22,8 @@ const serverVolumeKeys: Readonly<Record<string, ConfigKey>> = {
   "snapshots.schedule": { check: scheduleProblem, help: "Cron expression, or @daily and the like" },
 };
 
-function volumeKeys(kind: DriverKind): Readonly<Record<string, ConfigKey>> {
+/** All that a volume on a pool of this kind may be set to. */
+export function volumeKeys(kind: DriverKind): Readonly<Record<string, ConfigKey>> {
   return { ...commonVolumeKeys, ...serverVolumeKeys, ...kind.volumeKeys };
 }
 

@@ -76,6 +76,7 @@ export const lvmKind: DriverKind = {
       check: (value) => filesystems.test(value) ? undefined : `Invalid value "${value}": ext4, xfs, btrfs are allowed`,
       default: "ext4",
       fixed: true,
+      values: ["ext4", "xfs", "btrfs"],
       help: "Filesystem of the volume",
     },
     "block.mount_options": { check: words, default: "discard", help: "Mount options of the volume" },

@@ -31,6 +31,7 @@ export const zfsKind: DriverKind = {
     "zfs.pool_name": { check: anyText, fixed: true, help: "Name of the ZFS pool or dataset; default the pool's own" },
     "zfs.clone_copy": {
       check: (value) => value === "rebase" ? undefined : boolean(value),
+      values: ["true", "false", "rebase"],
       default: "true",
       help:
         "Copies share blocks with their source (true), with the image both come from (rebase), or with none (false)",
