@@ -283,9 +283,11 @@ export function parseIdmap(text: string | undefined): IdMap | undefined {
   } catch (error) {
     throw new LidoError("internal", `Cannot read the id map ${JSON.stringify(text)}`, { cause: error });
   }
+  // LXD writes an entry of `raw.idmap` that is for both kinds twice.
   const lines = (isOf: (entry: WireRange) => boolean): IdRange[] =>
     entries.filter(isOf).map((entry) => ({ container: entry.Nsid, host: entry.Hostid, count: entry.Maprange }))
-      .sort((a, b) => a.container - b.container);
+      .sort((a, b) => a.container - b.container)
+      .filter(({ container }, index, all) => container !== all[index - 1]?.container);
   return { uid: lines((entry) => entry.Isuid), gid: lines((entry) => entry.Isgid) };
 }
 

@@ -212,3 +212,11 @@ Deno.test("formatIdmap() writes what LXD writes", () => {
   assert.equal(parseIdmap("[]"), undefined);
   assert.throws(() => parseIdmap("{"), /Cannot read the id map/);
 });
+
+Deno.test("parseIdmap() reads what LXD writes for an entry of both kinds", () => {
+  const range = { start: 100_000, count: 10_000_001 };
+  // Of LXD 5.0.2 with raw.idmap "both 1000 5".
+  const text =
+    '[{"Isuid":true,"Isgid":false,"Hostid":100000,"Nsid":0,"Maprange":5},{"Isuid":true,"Isgid":true,"Hostid":1000,"Nsid":5,"Maprange":1},{"Isuid":true,"Isgid":false,"Hostid":100006,"Nsid":6,"Maprange":9999995},{"Isuid":false,"Isgid":true,"Hostid":100000,"Nsid":0,"Maprange":5},{"Isuid":true,"Isgid":true,"Hostid":1000,"Nsid":5,"Maprange":1},{"Isuid":false,"Isgid":true,"Hostid":100006,"Nsid":6,"Maprange":9999995}]';
+  assert.deepEqual(parseIdmap(text), planIdmap({ "raw.idmap": "both 1000 5" }, { uid: [range], gid: [range] }, []).map);
+});

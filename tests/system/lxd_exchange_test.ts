@@ -4,8 +4,9 @@ import assert from "node:assert/strict";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
-import { succeed } from "../support/command.ts";
+import { command, succeed } from "../support/command.ts";
 import { Daemon } from "../support/daemon.ts";
+import { busyboxImage } from "../support/image.ts";
 import { attributes, furnishTree, tree } from "../support/tree.ts";
 
 const peer = process.env.LXD_PEER_DIR;
@@ -63,5 +64,44 @@ Deno.test({
         });
       }
     }
+
+    await t.step("owners that containers gave are those that containers see there, from 65536 on, too", async () => {
+      const image = await busyboxImage();
+      const use = "cd /data; stat -c '%n %u %g' [0-9]*";
+      const make = "cd /data; for id in 0 1000 65536 200000 9999999; do touch $id; chown $id:$id $id; done";
+      const seen = [0, 1000, 200_000, 65_536, 9_999_999].map((id) => `${id} ${id} ${id}`).join("\n");
+      await daemon.ok("image", "import", image, "--alias", name);
+      await daemon.ok("launch", name, name, "-s", "p-dir");
+      await lxd("image", "import", image, "--alias", name);
+      try {
+        await lxd("launch", name, name, "-s", "p-dir", "-q");
+        await lxd("storage", "volume", "create", "p-dir", name);
+        await lxd("storage", "volume", "attach", "p-dir", name, name, "data", "/data");
+        await lxd("exec", name, "--", "sh", "-c", make);
+        assert.equal(await lxd("exec", name, "--", "sh", "-c", use), seen);
+        await lxd("storage", "volume", "detach", "p-dir", name, name);
+        const [there, back] = [file("owners-there"), file("owners-back")];
+        await lxd("storage", "volume", "export", "p-dir", name, there);
+        for (const pool of ["p-dir", "p-btrfs"]) {
+          await daemon.ok("storage", "volume", "import", pool, there, "owners");
+          await daemon.ok("storage", "volume", "attach", pool, "owners", name, "data", "/data");
+          assert.equal(await daemon.ok("exec", name, "--", "sh", "-c", use), seen);
+          await daemon.ok("storage", "volume", "detach", pool, "owners", name);
+        }
+        await daemon.ok("storage", "volume", "export", "p-btrfs", "owners", back);
+        await lxd("storage", "volume", "delete", "p-dir", name);
+        await lxd("storage", "volume", "import", "p-dir", back, name);
+        await lxd("storage", "volume", "attach", "p-dir", name, name, "data", "/data");
+        assert.equal(await lxd("exec", name, "--", "sh", "-c", use), seen);
+      } finally {
+        for (
+          const argv of [["delete", "-f", name], ["storage", "volume", "delete", "p-dir", name], [
+            "image",
+            "delete",
+            name,
+          ]]
+        ) await command(["lxc", ...argv], { env: { LXD_DIR: peer!, HOME: daemon.directory } });
+      }
+    });
   },
 });
