@@ -4,7 +4,7 @@ import type { IdMap } from "../../drivers/runtime/runtime.ts";
 import type { Volume } from "../../drivers/storage/driver.ts";
 import { isTrue } from "./config_keys.ts";
 import { rootDisk } from "./devices.ts";
-import { formatIdmap, parseIdmap } from "./idmaps.ts";
+import { extendsIdmap, formatIdmap, parseIdmap, sameIdmap } from "./idmaps.ts";
 import type { InstanceServices } from "./ports.ts";
 import type { InstanceRecord, InstanceRecords } from "./records.ts";
 import { prefixed } from "./sharing.ts";
@@ -83,9 +83,9 @@ export class Rootfs {
       );
     }
     const onDisk = record.config["volatile.last_state.idmap"] ?? "[]";
-    const wanted = formatIdmap(driver.idmappedMounts ? undefined : map);
-    if (onDisk !== wanted) {
-      await this.#shift({ name: record.name, pool, from: onDisk, to: wanted }, rootfs, progress);
+    const wanted = driver.idmappedMounts ? undefined : map;
+    if (!sameIdmap(parseIdmap(onDisk), wanted)) {
+      await this.#shift({ name: record.name, pool, from: onDisk, to: formatIdmap(wanted) }, rootfs, progress);
     }
     return { rootfs, shifted: driver.idmappedMounts && map !== undefined };
   }
@@ -137,7 +137,9 @@ export class Rootfs {
 
   async #shift(payload: ShiftIntent, tree: string, progress: ShiftProgress): Promise<void> {
     const { config } = this.#records.expand(this.#records.get(payload.name));
-    if (isTrue(config["security.protection.shift"])) {
+    // A map that only has more ids changes no owner that the container has seen.
+    const isWider = extendsIdmap(parseIdmap(payload.to), parseIdmap(payload.from));
+    if (isTrue(config["security.protection.shift"]) && !isWider) {
       throw new LidoError(
         "bad_request",
         "Failed to handle idmapped storage: Container is protected against filesystem shifting",
@@ -146,7 +148,9 @@ export class Rootfs {
     const { name, pool } = payload;
     await shiftInSteps(parseIdmap(payload.from), parseIdmap(payload.to), async (from, to, becomes) => {
       await using intent = this.#openShift({ name, pool, from: formatIdmap(from), to: formatIdmap(to) });
-      const changed = await this.#services.ids.shift(tree, from, to, { progress });
+      const changed = await this.#services.ids.shift(tree, from, to, { progress }).catch((error) => {
+        throw prefixed("Failed to handle idmapped storage: ", error);
+      });
       intent.commit(() =>
         this.#records.setConfig(name, { "volatile.last_state.idmap": formatIdmap(becomes(changed)) })
       );

@@ -1,12 +1,13 @@
 /** Which ids containers have, on every kind of pool: all of root's, ranges of their own, the host's; and how those of an earlier version go on. */
 import assert from "node:assert/strict";
-import { chownSync, mkdirSync, statSync, writeFileSync } from "node:fs";
+import { chownSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { readSubIds } from "../../drivers/host/idmap.ts";
 import { sharedRanges } from "../../server/instances/idmaps.ts";
 import { succeed } from "../support/command.ts";
-import { Daemon } from "../support/daemon.ts";
+import { Daemon, executable } from "../support/daemon.ts";
 import { busyboxImage } from "../support/image.ts";
 import { fallbackPlace, hasIdmappedMounts, makePool, sharingPlaces } from "../support/sharing_places.ts";
 import { type SeenPool, withContent } from "../support/volume_content.ts";
@@ -98,7 +99,9 @@ for (const place of [...sharingPlaces.filter(({ name }) => name !== "dir on xfs"
       if (!isIdmapped) {
         await daemon.fails(
           ["start", "c1"],
-          new RegExp(`Cannot change the owner of "taken": owner ${taken} has no place`),
+          new RegExp(
+            `Failed to handle idmapped storage: Cannot change the owner of "taken": owner ${taken} has no place`,
+          ),
         );
         await within("containers", "c1", (path) => {
           assert.equal(statSync(join(path, "rootfs/root/taken")).uid, start + taken);
@@ -143,13 +146,24 @@ for (const place of [...sharingPlaces.filter(({ name }) => name !== "dir on xfs"
       async () => {
         // Made by the keys that give the very map, which are then taken out of the database.
         const keys = ["security.idmap.isolated=true", `security.idmap.base=${start}`, "security.idmap.size=65536"];
-        await daemon.ok("init", "bb", "old", ...keys.flatMap((key) => ["-c", key]));
+        await daemon.ok(
+          "init",
+          "bb",
+          "old",
+          ...keys.flatMap((key) => ["-c", key]),
+          "-c",
+          "security.protection.shift=true",
+        );
         await daemon.ok("init", "bb", "stopped", ...keys.flatMap((key) => ["-c", key]));
         // In the image, and not in the map. On disk it stays as it is.
         await within("containers", "old", (path) => {
           writeFileSync(join(path, "rootfs/root/rare"), "");
           chownSync(join(path, "rootfs/root/rare"), rare, rare);
         });
+        if (!isIdmapped) {
+          await daemon.fails(["start", "old"], /Container is protected against filesystem shifting/);
+          await daemon.ok("config", "set", "old", "security.protection.shift=false");
+        }
         await daemon.ok("storage", "volume", "create", "pool", "both");
         for (const name of ["old", "stopped"]) {
           await daemon.ok("storage", "volume", "attach", "pool", "both", name, "data", "/data");
@@ -191,3 +205,67 @@ for (const place of [...sharingPlaces.filter(({ name }) => name !== "dir on xfs"
     );
   });
 }
+
+Deno.test("ids follow /etc/subuid and /etc/subgid with the next start of the daemon and of the container", async (t) => {
+  const ranges = mkdtempSync(join(tmpdir(), "lido-subid-"));
+  const give = (...lines: string[]) => {
+    for (const name of ["subuid", "subgid"]) {
+      writeFileSync(
+        join(ranges, name),
+        lines.map((line) => `${line}\n`).join(""),
+      );
+    }
+  };
+  give("someone:100000:65536");
+  await using stack = new AsyncDisposableStack();
+  stack.defer(() => rmSync(ranges, { recursive: true }));
+  const binds = ["subuid", "subgid"].map((name) => `mount --bind ${ranges}/${name} /etc/${name}`).join(" && ");
+  const daemon = await Daemon.start({ argv: ["unshare", "-m", "sh", "-c", `${binds} && exec "$0" "$@"`, executable] });
+  stack.use(daemon);
+  await daemon.furnish(await busyboxImage());
+  const sh = (name: string, script: string) => daemon.ok("exec", name, "--", "sh", "-c", script);
+  const mapOf = async (name: string) => (await sh(name, "cat /proc/self/uid_map")).trim().split(/\s+/).map(Number);
+  const owners = (name: string) => sh(name, "stat -c %u /root/f /data/f");
+  const again = async (...lines: string[]) => {
+    give(...lines);
+    await daemon.terminate();
+    await daemon.up();
+  };
+
+  await t.step("none for root: LXD's default", async () => {
+    await daemon.ok("launch", "bb", "c1");
+    assert.deepEqual(await mapOf("c1"), [0, 1_000_000, 1_000_000_000]);
+    await daemon.ok("launch", "bb", "i1", "-c", "security.idmap.isolated=true");
+    assert.deepEqual(await mapOf("i1"), [0, 1_065_536, 65536]);
+    for (const name of ["c1", "i1"]) {
+      await daemon.ok("storage", "volume", "create", "fast", name);
+      await daemon.ok("storage", "volume", "attach", "fast", name, name, "data", "/data");
+      await sh(name, "for d in /root /data; do touch $d/f; chown 60000 $d/f; done");
+    }
+    await sh("c1", "touch /data/last /data/first; chown 999999999 /data/last; chown 200000 /data/first");
+  });
+
+  await t.step("one range: what runs keeps its map, then its files have the other's owners", async () => {
+    await again("root:100000:10000001");
+    assert.deepEqual(await mapOf("c1"), [0, 1_000_000, 1_000_000_000]);
+    for (const name of ["c1", "i1"]) await daemon.ok("restart", "-f", name);
+    assert.deepEqual(await mapOf("c1"), [0, 100_000, 10_000_001]);
+    assert.deepEqual(await mapOf("i1"), [0, 165_536, 65536]);
+    for (const name of ["c1", "i1"]) assert.equal(await owners(name), "60000\n60000");
+    assert.equal(await sh("c1", "stat -c %u /data/first /data/last"), "200000\n65534");
+  });
+
+  await t.step("a further range: the isolated one has it, and no id of the shared map", async () => {
+    await again("root:100000:10000001", "root:20000000:1000000");
+    for (const name of ["c1", "i1"]) await daemon.ok("restart", "-f", name);
+    assert.deepEqual(await mapOf("c1"), [0, 100_000, 10_000_001]);
+    assert.deepEqual(await mapOf("i1"), [0, 20_000_000, 65536]);
+    for (const name of ["c1", "i1"]) assert.equal(await owners(name), "60000\n60000");
+  });
+
+  await t.step("the first range again: an owner that was beyond the others' is there again", async () => {
+    await again("someone:100000:65536");
+    await daemon.ok("restart", "-f", "c1");
+    assert.equal(await sh("c1", "stat -c %u /data/first /data/last"), "200000\n999999999");
+  });
+});
