@@ -53,6 +53,7 @@ if [ "$goal" = test ]; then
   need setcap libcap2-bin
   need bzip2 bzip2
   need ip iproute2
+  need lxcfs lxcfs
   need mmdebstrap mmdebstrap
   [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || missing+=(debian-archive-keyring)
   need zsh zsh

@@ -7,6 +7,7 @@ import type { Trust } from "./auth/trust.ts";
 import type { Check } from "./check/check.ts";
 import type { ExecService } from "./exec/exec.ts";
 import type { ExecSessions } from "./exec/sessions.ts";
+import type { ResourceView } from "./guests/resource_view.ts";
 import type { Images } from "./images/images.ts";
 import type { Instances } from "./instances/instances.ts";
 import type { Journal } from "./journal/journal.ts";
@@ -75,6 +76,7 @@ export interface Context {
   readonly volumes: Volumes;
   readonly mounts: MountedVolumes;
   readonly poolWatch: PoolWatch;
+  readonly resources: ResourceView;
   readonly volumeSnapshots: VolumeSnapshots;
   readonly snapshotGroups: SnapshotGroups;
   readonly volumeCopies: VolumeCopies;

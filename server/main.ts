@@ -17,6 +17,7 @@ import { ExecService } from "./exec/exec.ts";
 import { ExecSessions } from "./exec/sessions.ts";
 import { parseAddress } from "./http/address.ts";
 import { Guests } from "./guests/guests.ts";
+import { ResourceView } from "./guests/resource_view.ts";
 import { HttpServer } from "./http/server.ts";
 import { Images } from "./images/images.ts";
 import { hostServices } from "./instances/host_services.ts";
@@ -58,6 +59,8 @@ export interface DaemonOptions {
   /** Id of the group whose members may use the socket; root's when absent. */
   readonly group?: number;
   readonly logLevel?: string;
+  /** Where LXCFS is mounted, if it runs. Default /var/lib/lxcfs. */
+  readonly lxcfs?: string;
 }
 
 export interface Daemon {
@@ -147,7 +150,14 @@ async function start(options: DaemonOptions, seams: DaemonSeams): Promise<Daemon
     users: (name) => instances.profileUsers(name),
     changed: (before, options) => instances.profileChanged(before, options),
   });
+  const resources = new ResourceView({
+    path: options.lxcfs ?? "/var/lib/lxcfs",
+    runtime,
+    instances: () => instances.names(),
+    log,
+  });
   const guests = new Guests({
+    resources,
     directory: paths.devlxd,
     runtime,
     guest: (name) => instances.guest(name),
@@ -200,6 +210,8 @@ async function start(options: DaemonOptions, seams: DaemonSeams): Promise<Daemon
     deleteInstanceSnapshot: (instance, snapshot) => instances.deleteSnapshot(instance, snapshot),
   });
   snapshotTimer.start();
+  await resources.start();
+  undo.defer(() => resources.close());
   const poolWatch = new PoolWatch({ pools, events, log });
   poolWatch.start();
   undo.defer(() => poolWatch.close());
@@ -222,6 +234,7 @@ async function start(options: DaemonOptions, seams: DaemonSeams): Promise<Daemon
     volumes,
     mounts,
     poolWatch,
+    resources,
     volumeSnapshots,
     snapshotGroups,
     volumeBackups: new VolumeBackups({ ...volumeOptions, directory: paths.backups }, volumes),

@@ -18,10 +18,12 @@ export const verbs = [verb({
   args: [],
   flags: {
     group: { value: "name", summary: "Group whose members may use the socket, which gives them root's power" },
+    lxcfs: { value: "path", summary: "Where LXCFS is mounted, if it runs (LIDO_LXCFS, or /var/lib/lxcfs)" },
     logLevel: { value: "level", values: levels, initial: "info", summary: levels.join(", ") },
   },
   summary: "Run the daemon",
   details: `It serves LXD's API on $LIDO_DIR/unix.socket (LIDO_DIR is /var/lib/lido when unset) and logs JSON to stderr.
+Where LXCFS runs, containers see their own limits in /proc and /sys; it may be started, and end, at any time.
 TERM and INT end it cleanly; containers go on and are found again by the next daemon.
 `,
   async run(_io, _args, flags) {
@@ -34,6 +36,7 @@ TERM and INT end it cleanly; containers go on and are found again by the next da
     const daemon = await startDaemon({
       directory: resolve(process.env.LIDO_DIR || "/var/lib/lido"),
       logLevel: flags.logLevel,
+      lxcfs: resolve(flags.lxcfs || process.env.LIDO_LXCFS || "/var/lib/lxcfs"),
       ...(group === undefined ? {} : { group }),
     });
     for (const signal of ["SIGTERM", "SIGINT"] as const) process.on(signal, () => void daemon.close());

@@ -30,6 +30,7 @@ import type {
   CommandSpec,
   CommandStdio,
   ContainerSpec,
+  DetachOptions,
   IdMap,
   LaunchedCommand,
   MountPlace,
@@ -257,7 +258,7 @@ export class CrunRuntime implements Runtime {
     return this.#hotPlug.attach(container, mount, container.idmap);
   }
 
-  detach(name: string, mount: MountPlace, options: { lazy?: boolean } = {}): Promise<void> {
+  detach(name: string, mount: MountPlace, options: DetachOptions = {}): Promise<void> {
     const processes = () => this.#cgroup(name).processes();
     return this.#hotPlug.detach(this.#container(name), mount, { ...options, processes });
   }

@@ -6,7 +6,7 @@ import { cloneMountIn, userNamespace } from "../host/idmap.ts";
 import { closeFd } from "../host/process.ts";
 import { findHolders } from "./holders.ts";
 import { withSource } from "./mount_source.ts";
-import type { IdMap, MountPlace, MountSpec } from "./runtime.ts";
+import type { DetachOptions, IdMap, MountPlace, MountSpec } from "./runtime.ts";
 
 /** What stands in the way of a mount, in words. */
 const reasons: Readonly<Record<string, string>> = {
@@ -53,9 +53,9 @@ export class HotPlug {
   async detach(
     container: Inside,
     mount: MountPlace,
-    options: { lazy?: boolean; processes: () => number[] },
+    options: DetachOptions & { processes: () => number[] },
   ): Promise<void> {
-    const root = mountRoot(mount);
+    const root = options.whatever ? undefined : mountRoot(mount);
     const answer = await this.#ask(container, mount.target, {
       kind: "detach",
       lazy: options.lazy ?? false,

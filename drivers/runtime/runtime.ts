@@ -32,6 +32,11 @@ export interface MountSpec {
 /** A mount of a container, as far as it must be known to find it there. */
 export type MountPlace = Pick<MountSpec, "source" | "subPath" | "target">;
 
+export interface DetachOptions {
+  readonly lazy?: boolean;
+  readonly whatever?: boolean;
+}
+
 export interface ContainerSpec {
   readonly name: string;
   /** Host path of the mounted root filesystem. */
@@ -115,8 +120,9 @@ export interface Runtime {
   /** Mounts into the running container's own namespace. @throws {LidoError} When the target leaves the root or cannot be made. */
   attach(name: string, mount: MountSpec): Promise<void>;
   /** Unmounts it, wherever the container may have moved it. What is not mounted any more is no error.
-   * @throws {LidoError} When it is in use, with who holds it; not so if it may go `lazy`, when they have let it go. */
-  detach(name: string, mount: MountPlace, options?: { lazy?: boolean }): Promise<void>;
+   * @throws {LidoError} When it is in use, with who holds it; not so if it may go `lazy`, when they have let it go.
+   * @param options.whatever Not only that mount, but what is uppermost at its target; its source is not asked for. */
+  detach(name: string, mount: MountPlace, options?: DetachOptions): Promise<void>;
   /** Whether it is mounted at its target now. */
   isAttached(name: string, mount: MountPlace): Promise<boolean>;
   /** Processes, memory and CPU of a container from its cgroup. */

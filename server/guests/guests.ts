@@ -5,6 +5,7 @@ import type { MountSpec, Runtime } from "../../drivers/runtime/runtime.ts";
 import { type Guest, guestApi, hasGuestApi } from "./guest_api.ts";
 import { guestEvents } from "./guest_events.ts";
 import { GuestSockets } from "./guest_sockets.ts";
+import type { ResourceView } from "./resource_view.ts";
 
 const target = "/dev/lxd";
 
@@ -14,10 +15,11 @@ export interface GuestsOptions {
   readonly runtime: Pick<Runtime, "get" | "attach" | "detach" | "isAttached">;
   /** An instance as it is now. */
   readonly guest: (name: string) => Guest | undefined;
+  readonly resources: Pick<ResourceView, "mounts">;
   readonly log: { warn(context: object, message: string): void };
 }
 
-/** The guest API of every container that runs: `/dev/lxd/sock` within, unless `security.devlxd` is false.
+/** What every container that runs gets beside its disks: its own limits in /proc, and the guest API, `/dev/lxd/sock`, unless `security.devlxd` is false.
  * Its directory outlives the daemon, so that the next one listens where the container looks. */
 export class Guests {
   readonly #options: GuestsOptions;
@@ -37,11 +39,12 @@ export class Guests {
     });
   }
 
-  /** Listens for a container that is about to start. @param config Expanded. @returns What it is to have mounted. */
+  /** What a container that is about to start gets, and listens for it. @param config Expanded. @returns What it is to have mounted. */
   async prepare(name: string, config: Config): Promise<MountSpec[]> {
-    if (!hasGuestApi(config)) return [];
+    const mounts = await this.#options.resources.mounts();
+    if (!hasGuestApi(config)) return mounts;
     await this.#sockets.open(name);
-    return [this.#mount(name)];
+    return [...mounts, this.#mount(name)];
   }
 
   /** After the end of a container, or a start that failed. */

@@ -8,19 +8,20 @@ import { newApp, route, sync } from "./route.ts";
 const tag = "server";
 
 /** What needs a person's attention now, in LXD's shape. */
-export function warningRoutes({ poolWatch }: Pick<Context, "poolWatch">): OpenAPIHono {
+export function warningRoutes({ poolWatch, resources }: Pick<Context, "poolWatch" | "resources">): OpenAPIHono {
   const app = newApp();
+  const list = () => [...poolWatch.list(), ...resources.warnings()];
   route(
     app,
     {
       method: "get",
       path: "/1.0/warnings",
-      summary: "What needs attention: thin pools that run full",
+      summary: "What needs attention: thin pools that run full, LXCFS that has ended",
       tag,
       returns: z.array(z.union([z.string(), warningSchema])),
     },
     (request) => {
-      const warnings = poolWatch.list();
+      const warnings = list();
       return sync(
         request.c,
         request.recursion() > 0 ? warnings : warnings.map(({ uuid }) => `/1.0/warnings/${uuid}`),
@@ -31,7 +32,7 @@ export function warningRoutes({ poolWatch }: Pick<Context, "poolWatch">): OpenAP
     app,
     { method: "get", path: "/1.0/warnings/{uuid}", summary: "One warning", tag, returns: warningSchema },
     ({ c, param }) => {
-      const found = poolWatch.list().find(({ uuid }) => uuid === param("uuid"));
+      const found = list().find(({ uuid }) => uuid === param("uuid"));
       if (!found) throw notFound("Warning", param("uuid"));
       return sync(c, found);
     },

@@ -1,0 +1,127 @@
+import { randomUUID } from "node:crypto";
+import { messageOf } from "../../api/errors.ts";
+import type { Warning } from "../../api/types.ts";
+import { Lxcfs, type LxcfsState, mountsWithin } from "../../drivers/host/lxcfs.ts";
+import type { MountSpec, Runtime } from "../../drivers/runtime/runtime.ts";
+
+/** A look costs half a millisecond; so long a container may read errors where its limits should be. */
+const lookEveryMs = 3_000;
+
+export interface ResourceViewOptions {
+  /** Where LXCFS is mounted, if it is. */
+  readonly path: string;
+  readonly runtime: Pick<Runtime, "get" | "attach" | "detach">;
+  readonly instances: () => readonly string[];
+  readonly log: { info(context: object, message: string): void; warn(context: object, message: string): void };
+}
+
+/** What containers see of memory and CPUs: their own limits, by LXCFS, where it runs. It may come and go: its dead files are unmounted in the
+ * containers that run, which see the host's figures then, and mounted again when it is back. */
+export class ResourceView {
+  readonly #options: ResourceViewOptions;
+  readonly #lxcfs: Lxcfs;
+  #state: LxcfsState = { kind: "absent" };
+  #warning: Warning | undefined;
+  #timer: NodeJS.Timeout | undefined;
+  #looking: Promise<void> = Promise.resolve();
+
+  constructor(options: ResourceViewOptions) {
+    this.#options = options;
+    this.#lxcfs = new Lxcfs(options.path);
+  }
+
+  /** @returns What a container that is about to start is to have mounted; nothing without LXCFS. */
+  async mounts(): Promise<MountSpec[]> {
+    const state = await this.#lxcfs.state();
+    return state.kind === "alive" ? state.targets.map((target) => this.#mount(target)) : [];
+  }
+
+  /** Looks at once, and then every few seconds. */
+  async start(): Promise<void> {
+    await this.look(true);
+    this.#timer = setInterval(() => void this.look(), lookEveryMs);
+    this.#timer.unref();
+  }
+
+  async close(): Promise<void> {
+    clearInterval(this.#timer);
+    await this.#looking;
+  }
+
+  warnings(): Warning[] {
+    return this.#warning ? [this.#warning] : [];
+  }
+
+  /** @param isFirst Containers of an earlier daemon may have what is dead, or lack what is there. */
+  look(isFirst = false): Promise<void> {
+    return this.#looking = this.#looking.then(async () => {
+      const before = this.#state, now = await this.#lxcfs.state();
+      this.#state = now;
+      if (!isFirst && same(before, now)) return;
+      this.#say(before, now);
+      for (const name of this.#options.instances()) {
+        await this.#bring(name, now).catch((error) =>
+          this.#options.log.warn(
+            { instance: name, error: messageOf(error) },
+            "cannot change what an instance sees by lxcfs",
+          )
+        );
+      }
+    });
+  }
+
+  #say(before: LxcfsState, now: LxcfsState): void {
+    const { path, log } = this.#options;
+    if (now.kind === "alive") {
+      this.#warning = undefined;
+      if (before.kind !== "alive" || before.device !== now.device) {
+        log.info({ path }, "lxcfs runs: containers see their own limits in /proc and /sys");
+      }
+      return;
+    }
+    if (now.kind === "absent" && before.kind === "absent") return;
+    const reason = now.kind === "dead" ? now.reason : "it was unmounted";
+    const message = `lxcfs at "${path}" has ended (${reason}): containers see the host's memory and CPUs. ` +
+      `Unmount it (umount -l ${path}) and start it again; they see their limits then, without a restart`;
+    log.warn({ path, reason }, message);
+    const time = new Date().toISOString();
+    this.#warning = {
+      uuid: randomUUID(),
+      location: "none",
+      project: "",
+      type: "LXCFS has ended",
+      severity: "moderate",
+      status: "new",
+      count: 1,
+      first_seen_at: time,
+      last_seen_at: time,
+      last_message: message,
+      entity_url: "/1.0",
+    };
+  }
+
+  /** Makes a running container have what there is, and nothing that is dead. What a user or the container mounted there itself stays. */
+  async #bring(name: string, state: LxcfsState): Promise<void> {
+    const { runtime } = this.#options;
+    const running = runtime.get(name);
+    if (!running) return;
+    const mounted = await mountsWithin(running.pid);
+    const isAlive = (target: string): boolean => state.kind === "alive" && mounted.get(target)?.device === state.device;
+    for (const [target, { isLxcfs }] of mounted) {
+      if (!isLxcfs || !/^\/(proc|sys)\//.test(target) || isAlive(target)) continue;
+      await runtime.detach(name, this.#mount(target), { lazy: true, whatever: true });
+      mounted.delete(target);
+    }
+    if (state.kind !== "alive") return;
+    for (const target of state.targets) if (!mounted.has(target)) await runtime.attach(name, this.#mount(target));
+  }
+
+  #mount(target: string): MountSpec {
+    return { source: `${this.#options.path}${target}`, target, recursive: false };
+  }
+}
+
+function same(one: LxcfsState, other: LxcfsState): boolean {
+  return one.kind === other.kind &&
+    (one.kind !== "alive" || other.kind !== "alive" || one.device === other.device);
+}
