@@ -14,7 +14,9 @@ import { EventSinks } from "./event_sinks.ts";
 import type { GuestEvent } from "./guest_events.ts";
 
 /** Of one container, event streams included. */
-const connectionsMax = 32;
+const connectionsMax = 16;
+/** Of all of them: each is a descriptor of the daemon's. Past it a container gets no second one. */
+const connectionsOfAllMax = 512;
 const headersMaxBytes = 8 << 10;
 /** From the connection, or from the last answer, to the next request's end; and for an answer to be taken. Dripping bytes do not extend it. */
 const patienceMs = 30_000;
@@ -27,6 +29,8 @@ export interface GuestSocketsOptions {
   readonly rootUid: (name: string) => number | undefined;
   /** Whether a container may listen to its events. */
   readonly mayListen: (name: string) => boolean;
+  /** For tests. */
+  readonly limits?: { readonly patienceMs?: number; readonly connectionsOfAll?: number };
 }
 
 interface Opened {
@@ -50,9 +54,14 @@ export class GuestSockets {
   readonly #http: http.Server;
   readonly #websockets = new WebSocketServer({ noServer: true, perMessageDeflate: false, maxPayload: headersMaxBytes });
   readonly #sinks = new EventSinks();
+  readonly #patienceMs: number;
+  readonly #connectionsOfAllMax: number;
+  #connectionsOfAll = 0;
 
   constructor(options: GuestSocketsOptions) {
     this.#options = options;
+    this.#patienceMs = options.limits?.patienceMs ?? patienceMs;
+    this.#connectionsOfAllMax = options.limits?.connectionsOfAll ?? connectionsOfAllMax;
     const listener = getRequestListener((request, env) => this.#fetch(request, env as { incoming: IncomingMessage }), {
       overrideGlobalObjects: false,
     });
@@ -126,18 +135,21 @@ export class GuestSockets {
 
   #accept(name: string, socket: net.Socket, connections: Set<net.Socket>): void {
     socket.on("error", () => {}); // a client that goes away is no news
-    if (connections.size >= connectionsMax) return void socket.destroy();
+    const isFull = this.#connectionsOfAll >= this.#connectionsOfAllMax && connections.size > 0;
+    if (isFull || connections.size >= connectionsMax) return void socket.destroy();
     connections.add(socket);
+    this.#connectionsOfAll++;
     const connection: Connection = {
       name,
       ...this.#access(name, socket),
       isBusy: false,
-      timer: setTimeout(() => socket.destroy(), patienceMs),
+      timer: setTimeout(() => socket.destroy(), this.#patienceMs),
     };
     this.#connections.set(socket, connection);
     socket.on("close", () => {
       clearTimeout(connection.timer);
       connections.delete(socket);
+      this.#connectionsOfAll--;
     });
     this.#http.emit("connection", socket);
   }

@@ -1,3 +1,4 @@
+import { randomUUID } from "node:crypto";
 import { rename } from "node:fs/promises";
 import type { InstanceServices } from "./ports.ts";
 import type { InstanceRecords } from "./records.ts";
@@ -40,6 +41,8 @@ export class Renames {
     await this.#renameLogs(name, to);
     intent.commit(() => {
       this.#records.update(name, { name: to });
+      // cloud-init takes it for another instance then, as on LXD.
+      this.#records.setConfig(to, { "volatile.cloud-init.instance-id": randomUUID() });
       this.#services.database.run(
         `UPDATE storage_volumes SET name = ? WHERE type = 'container' AND name = ?
          AND pool_id = (SELECT id FROM storage_pools WHERE name = ?)`,
