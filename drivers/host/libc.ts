@@ -62,6 +62,7 @@ const table = {
   read: "ipL:l",
   recvmsg: "ipi:l",
   renameat2: "ipipu:i",
+  sendmsg: "ipi:l",
   setfsgid: "u:i",
   setfsuid: "u:i",
   setns: "ii:i",

@@ -6,7 +6,7 @@ import { check, cString, cStringArray, errno, libc, SystemCallError } from "./li
 const O_RDWR = 2, O_NOCTTY = 0x100, O_CLOEXEC = 0x80000, O_NONBLOCK = 0x800;
 const F_SETFL = 4, F_GETFL = 3, F_SETPIPE_SZ = 1031, F_GETPIPE_SZ = 1032;
 const POSIX_SPAWN_SETSIGDEF = 0x04, POSIX_SPAWN_SETSIGMASK = 0x08, POSIX_SPAWN_SETSID = 0x80;
-const TIOCSWINSZ = 0x5414, TCGETS = 0x5401;
+const TIOCSWINSZ = 0x5414, TIOCGPTN = 0x80045430, TCGETS = 0x5401;
 const ICANON = 2, VEOF = 4;
 const WNOHANG = 1;
 const POLLIN = 1, POLLHUP = 16;
@@ -173,6 +173,14 @@ export function openPty(size: { width: number; height: number }): { readonly mas
     libc.close(master);
     throw error;
   }
+}
+
+/** @param master Of a pseudo-terminal of the host. @returns A descriptor of its other end, which does not become anybody's controlling terminal. */
+export function openPtyPeer(master: number): number {
+  const number = new Uint32Array(1);
+  check("find a pty", libc.ioctl(master, TIOCGPTN, new Uint8Array(number.buffer)));
+  const path = `/dev/pts/${number[0]!}`;
+  return check(`open ${path}`, libc.open(cString(path), O_RDWR | O_NOCTTY | O_CLOEXEC, 0));
 }
 
 /** @param size In characters, 1 to 65535. @see TIOCSWINSZ(2const) */
