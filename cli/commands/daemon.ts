@@ -19,6 +19,10 @@ export const verbs = [verb({
   flags: {
     group: { value: "name", summary: "Group whose members may use the socket, which gives them root's power" },
     lxcfs: { value: "path", summary: "Where LXCFS is mounted, if it runs (LIDO_LXCFS, or /var/lib/lxcfs)" },
+    consoles: {
+      value: "directory",
+      summary: "Hold the consoles of running containers, for the daemon that starts this; not to be used by hand",
+    },
     logLevel: { value: "level", values: levels, initial: "info", summary: levels.join(", ") },
   },
   summary: "Run the daemon",
@@ -27,6 +31,10 @@ Where LXCFS runs, containers see their own limits in /proc and /sys; it may be s
 TERM and INT end it cleanly; containers go on and are found again by the next daemon.
 `,
   async run(_io, _args, flags) {
+    if (flags.consoles !== undefined) {
+      const { serveConsoles } = await import("../../drivers/runtime/console_server.ts");
+      return serveConsoles();
+    }
     if (!levels.includes(flags.logLevel)) {
       throw new UsageError(`Invalid log level "${flags.logLevel}": ${levels.join(", ")} are allowed`);
     }

@@ -16,6 +16,7 @@ export function ociConfig(
   return {
     ociVersion: "1.0.2",
     process: {
+      // Its stdio is the console, but no terminal is its controlling one: that is for the getty or shell which init starts on it.
       terminal: false,
       ...identity({ uid: 0, gid: 0 }, privileged),
       args: spec.init ?? ["/sbin/init"],

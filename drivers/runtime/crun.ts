@@ -21,14 +21,17 @@ import { ociConfig } from "./bundle.ts";
 import { type Cgroup, Cgroups } from "./cgroup.ts";
 import { readable } from "./child.ts";
 import { crunMessage, crunPath, CrunTool } from "./crun_tool.ts";
+import { Consoles } from "./consoles.ts";
 import { type CrunCommand, enterContainer, leftCommands } from "./exec.ts";
 import { checkHost } from "./host_check.ts";
 import { HotPlug } from "./hot_plug.ts";
+import { type Kept, readKept, writeKept } from "./kept.ts";
 import { withSource } from "./mount_source.ts";
 import { Orphans } from "./orphans.ts";
 import type {
   CommandSpec,
   CommandStdio,
+  ConsoleTerminal,
   ContainerSpec,
   DetachOptions,
   IdMap,
@@ -64,15 +67,6 @@ interface ClonedMount {
   readonly isDirectory: boolean;
 }
 
-/** What is kept beside a container for the next daemon: enough to know the process again and not to mistake another for it. */
-interface Kept {
-  readonly pid: number;
-  /** Field 22 of /proc/PID/stat, in ticks since boot: a pid may be used again, this with it may not. */
-  readonly startTicks: string;
-  readonly startedAt: string;
-  readonly idmap?: IdMap;
-}
-
 /** Containers by crun: `run -d`, then nothing of crun remains. The daemon is the subreaper, so a container's init becomes its child and its
  * end is known by a pidfd. State is in `<root>/<name>/`; crun's own in `<root>/.crun`. */
 export class CrunRuntime implements Runtime {
@@ -87,6 +81,7 @@ export class CrunRuntime implements Runtime {
   readonly #starting = new Set<string>();
   readonly #listeners: ((name: string, status: { code?: number; signal?: number }) => void)[] = [];
   readonly #orphans: Orphans;
+  readonly #consoles: Consoles;
   #closed = false;
 
   /** @param options.root `$LIDO_DIR/run`, absolute. */
@@ -100,6 +95,7 @@ export class CrunRuntime implements Runtime {
     this.#cgroups = new Cgroups(cgroups);
     makeDirectory(this.#root, 0o700);
     makeDirectory(join(this.#root, ".crun"), 0o700);
+    this.#consoles = new Consoles({ directory: this.#root, poller: options.poller });
     becomeSubreaper();
     this.#namespace = new MountNamespace(stage, {
       // The pools, below our parent, may be unmounted while we run.
@@ -140,6 +136,8 @@ export class CrunRuntime implements Runtime {
     try {
       cloned = await this.#cloneAll(spec);
       cgroup.create(owner);
+      const console = await this.#consoles.open(spec.name, spec.idmap);
+      starting.defer(() => closeFd(console.peer));
       const place = join(stage, spec.name);
       const mounts = this.#namespace.enter(() => this.#place(spec, cloned));
       closeAll(cloned.splice(0)); // held open they would keep the mounts busy
@@ -148,12 +146,13 @@ export class CrunRuntime implements Runtime {
         bootId: join(place, "boot_id"),
         cgroupsPath: cgroup.path,
         layout: this.#cgroups.layout,
+        console: console.path,
       });
       writeFileSync(join(directory, "config.json"), JSON.stringify(config), { mode: 0o600 });
       const pid = this.#crun.start(["run", "--detach", "--bundle", directory, "--pid-file", pidFile, spec.name], {
         log,
         nullDevice: join(place, "null"),
-        output: spec.consoleLog,
+        stdio: { stdin: console.peer, stdout: console.peer, stderr: console.peer },
         extra: held.write,
       });
       closeFd(held.write);
@@ -165,9 +164,10 @@ export class CrunRuntime implements Runtime {
       this.#orphans.reap();
       if (init === undefined) throw new LidoError("internal", `Failed to start "${spec.name}": ${crunMessage(log)}`);
       await readable(this.#poller, held.read, crunTimeoutMs, `the start of "${spec.name}"`);
-      return this.#watch(spec.name, this.#keep(spec, init));
+      return this.#watch(spec.name, writeKept(directory, spec, init));
     } catch (error) {
       closeAll(cloned);
+      await this.#endConsole(spec.name, spec.consoleLog);
       this.#clean(spec.name);
       throw error;
     } finally {
@@ -215,8 +215,9 @@ export class CrunRuntime implements Runtime {
     };
   }
 
-  adopt(): Promise<RunningContainer[]> {
+  async adopt(): Promise<RunningContainer[]> {
     const adopted: RunningContainer[] = [];
+    await this.#consoles.adopt();
     for (const name of readdirSync(this.#root)) {
       if (name.startsWith(".") || this.#containers.has(name)) continue;
       const kept = readKept(this.#directory(name));
@@ -225,10 +226,11 @@ export class CrunRuntime implements Runtime {
         this.#namespace.enter(() => makeStage(name));
         adopted.push(this.#watch(name, kept));
       } else {
+        await this.#endConsole(name, kept?.consoleLog);
         this.#clean(name);
       }
     }
-    return Promise.resolve(adopted);
+    return adopted;
   }
 
   onExit(listener: (name: string, status: { code?: number; signal?: number }) => void): void {
@@ -267,6 +269,21 @@ export class CrunRuntime implements Runtime {
     return this.#hotPlug.isAttached(this.#container(name), mount);
   }
 
+  async attachConsole(name: string): Promise<ConsoleTerminal> {
+    this.#container(name);
+    return await this.#consoles.attach(name);
+  }
+
+  async consoleContent(name: string): Promise<Uint8Array> {
+    this.#container(name);
+    return await this.#consoles.content(name);
+  }
+
+  async clearConsole(name: string): Promise<void> {
+    this.#container(name);
+    await this.#consoles.clear(name);
+  }
+
   usage(name: string): Promise<{ processes: number; memoryBytes: bigint; memoryPeakBytes: bigint; cpuNs: bigint }> {
     this.#container(name);
     return Promise.resolve(this.#cgroup(name).usage());
@@ -283,6 +300,7 @@ export class CrunRuntime implements Runtime {
   async close(): Promise<void> {
     this.#closed = true;
     this.#orphans.close();
+    await this.#consoles.close();
     await this.#hotPlug.close();
     this.#cgroups.removeIfEmpty();
     this.#namespace.close();
@@ -344,17 +362,6 @@ export class CrunRuntime implements Runtime {
     });
   }
 
-  #keep(spec: ContainerSpec, pid: number): Kept {
-    const kept: Kept = {
-      pid,
-      startTicks: startTicks(pid) ?? "", // of one that has ended already
-      startedAt: new Date().toISOString(),
-      ...(spec.idmap ? { idmap: spec.idmap } : {}),
-    };
-    writeFileSync(join(this.#directory(spec.name), "state.json"), JSON.stringify(kept), { mode: 0o600 });
-    return kept;
-  }
-
   #watch(name: string, kept: Kept): RunningContainer {
     const pidfd = openPidfd(kept.pid);
     const watch = this.#poller.watch(pidfd);
@@ -362,14 +369,17 @@ export class CrunRuntime implements Runtime {
     const exit = isChild(kept.pid) ? undefined : this.#watchExit(name, kept.pid);
     watch.arm("in", () => {
       watch.close();
-      closeFd(pidfd);
-      const status = (isChild(kept.pid) ? waitPid(kept.pid) : exit?.status()) ?? {};
+      const seen = exit?.status();
       exit?.close();
-      this.#orphans.removeCommand(kept.pid);
-      this.#containers.delete(name);
-      if (!this.#closed) this.#clean(name);
-      resolve();
-      for (const listener of this.#listeners) listener(name, status);
+      void this.#endConsole(name, kept.consoleLog).then(() => {
+        closeFd(pidfd);
+        const status = (isChild(kept.pid) ? waitPid(kept.pid) : seen) ?? {};
+        this.#orphans.removeCommand(kept.pid);
+        this.#containers.delete(name);
+        if (!this.#closed) this.#clean(name);
+        resolve();
+        for (const listener of this.#listeners) listener(name, status);
+      });
     });
     const container = { name, pid: kept.pid, pidfd, startedAt: new Date(kept.startedAt), idmap: kept.idmap, ended };
     this.#containers.set(name, container);
@@ -387,6 +397,14 @@ export class CrunRuntime implements Runtime {
       );
       return undefined;
     }
+  }
+
+  /** Writes down what the console printed last. A disk that is full is no reason to keep a container that has ended. */
+  async #endConsole(name: string, log: string | undefined): Promise<void> {
+    if (!this.#consoles.has(name)) return;
+    await this.#consoles.end(name, log).catch((error) =>
+      this.#log.warn({ container: name, error: String(error) }, "could not write down what the console printed last")
+    );
   }
 
   /** Takes away all that a container that is no more leaves: mounts, cgroups, crun's state, our directory. */
@@ -439,14 +457,6 @@ function killEach(pids: readonly number[]): void {
 /** @returns The host's ids of a container's root. */
 function rootOwner(idmap: IdMap | undefined): { uid: number; gid: number } {
   return { uid: idmap ? hostId(idmap.uid, 0) ?? 0 : 0, gid: idmap ? hostId(idmap.gid, 0) ?? 0 : 0 };
-}
-
-function readKept(directory: string): Kept | undefined {
-  try {
-    return JSON.parse(readFileSync(join(directory, "state.json"), "utf8"));
-  } catch {
-    return undefined;
-  }
 }
 
 function readdirSyncOr(directory: string): string[] {

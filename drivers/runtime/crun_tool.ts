@@ -7,15 +7,13 @@ import { childEndWithin } from "./child.ts";
 import type { Orphans } from "./orphans.ts";
 
 export const crunPath = "/usr/bin/crun";
-const O_RDWR = 2, O_WRONLY = 1, O_CREAT = 0x40, O_APPEND = 0x400, O_CLOEXEC = 0x80000;
+const O_RDWR = 2, O_CLOEXEC = 0x80000;
 
 export interface CrunStart {
   /** Where crun's own messages go. */
   readonly log: string;
   /** Path of a null device, for the streams that are not given. crun gives its streams to the container's root, so it must not be the host's. */
   readonly nullDevice: string;
-  /** File that the output is appended to. */
-  readonly output?: string;
   /** Becomes crun's descriptor 3. */
   readonly extra?: number;
   readonly stdio?: { readonly stdin: number; readonly stdout: number; readonly stderr: number };
@@ -53,18 +51,17 @@ export class CrunTool {
   #spawn(argv: readonly string[], options: CrunStart): number {
     const opened: number[] = [];
     const open = (path: string, flags: number) => {
-      const fd = check(`open ${path}`, libc.open(cString(path), flags | O_CLOEXEC, 0o600));
+      const fd = check(`open ${path}`, libc.open(cString(path), flags | O_CLOEXEC, 0));
       opened.push(fd);
       return fd;
     };
     try {
-      const stdin = options.stdio?.stdin ?? open(options.nullDevice, O_RDWR);
-      const output = options.output === undefined ? stdin : open(options.output, O_WRONLY | O_CREAT | O_APPEND);
+      const nothing = () => open(options.nullDevice, O_RDWR);
       const pid = spawnProcess({
         file: crunPath,
         argv: ["crun", "--root", this.#root, "--cgroup-manager", "cgroupfs", "--log", options.log, ...argv],
         environment: { PATH: "/usr/sbin:/usr/bin:/sbin:/bin" },
-        stdio: { stdin, stdout: options.stdio?.stdout ?? output, stderr: options.stdio?.stderr ?? output },
+        stdio: options.stdio ?? { stdin: nothing(), stdout: nothing(), stderr: nothing() },
         ...(options.extra === undefined ? {} : { extra: options.extra }),
       });
       this.#orphans.addAwaited(pid);

@@ -19,12 +19,14 @@ export interface MountSources {
   readonly layout: CgroupLayout;
   /** Path of a file with this start's boot id. */
   readonly bootId: string;
+  /** Path of the container's end of its console. */
+  readonly console: string;
 }
 
 /** The mounts of a container, in their order: the kernel's filesystems, then those of its devices.
  * @param spec Its mounts as the runtime prepared them: sources are mount points of the runtime's own namespace.
  * @see https://github.com/opencontainers/runtime-spec/blob/main/config.md#mounts */
-export function ociMounts(spec: ContainerSpec, { layout, bootId }: MountSources): object[] {
+export function ociMounts(spec: ContainerSpec, { layout, bootId, console }: MountSources): object[] {
   const isPrivileged = spec.idmap === undefined;
   return [
     { destination: "/proc", type: "proc", source: "proc", options: ["nosuid", "noexec", "nodev"] },
@@ -53,6 +55,7 @@ export function ociMounts(spec: ContainerSpec, { layout, bootId }: MountSources)
     },
     { destination: "/dev/shm", type: "tmpfs", source: "shm", options: ["nosuid", "nodev", "mode=1777"] },
     { destination: "/dev/mqueue", type: "mqueue", source: "mqueue", options: ["nosuid", "noexec", "nodev"] },
+    { destination: "/dev/console", type: "bind", source: console, options: ["bind", "nosuid", "noexec", "rprivate"] },
     ...hostPaths.filter(existsSync).map((path) => ({
       destination: path,
       type: "bind",

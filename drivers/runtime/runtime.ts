@@ -49,7 +49,7 @@ export interface ContainerSpec {
   readonly environment: Readonly<Record<string, string>>;
   /** Default ["/sbin/init"]. */
   readonly init?: readonly string[];
-  /** Appended to, 0600; what the container's console printed. */
+  /** Where what the console printed last is written when the container has ended, in the place of what is there; 0600. */
   readonly consoleLog: string;
   readonly limits?: { readonly memoryBytes?: bigint; readonly processes?: number; readonly cpus?: string };
 }
@@ -89,6 +89,14 @@ export interface LaunchedCommand {
   readonly reaped?: () => void;
 }
 
+/** A console's terminal for who attaches to it; the descriptors are the caller's. */
+export interface ConsoleTerminal {
+  /** Of the pty's master: to write to, and to set the window's size. Not to be read. */
+  readonly master: number;
+  /** A pipe of what the console prints from now on; it ends with the container. */
+  readonly output: number;
+}
+
 /** The command could not be started: 127 when it is missing, 126 when it cannot be executed, as a shell says it. */
 export class LaunchError extends Error {
   override name = "LaunchError";
@@ -125,6 +133,11 @@ export interface Runtime {
   detach(name: string, mount: MountPlace, options?: DetachOptions): Promise<void>;
   /** Whether it is mounted at its target now. */
   isAttached(name: string, mount: MountPlace): Promise<boolean>;
+  /** A running container's console, for one who attaches to it. */
+  attachConsole(name: string): Promise<ConsoleTerminal>;
+  /** What a running container's console printed last; its size is bounded. */
+  consoleContent(name: string): Promise<Uint8Array>;
+  clearConsole(name: string): Promise<void>;
   /** Processes, memory and CPU of a container from its cgroup. */
   usage(name: string): Promise<{ processes: number; memoryBytes: bigint; memoryPeakBytes: bigint; cpuNs: bigint }>;
   /** What is there of containers that are not: directories, cgroups. @returns Their names; `destroy` takes it away. */

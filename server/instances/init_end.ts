@@ -143,8 +143,8 @@ function causeOf(status: ExitStatus, lines: readonly string[]): string | undefin
   return undefined;
 }
 
-/** How crun, in the place of the init, says that the kernel did not execute it. */
-const crunSays = /^exec container process/;
+/** How crun, in the place of the init, says that the kernel did not execute it: on a terminal with the time. */
+const crunSays = /^(?:[0-9-]+T[0-9:.]+Z: )?exec container process/;
 
 function notExecuted(
   lines: readonly string[],

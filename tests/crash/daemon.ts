@@ -49,6 +49,11 @@ const host: Host = {
   quotas: watched(real.quotas, ["assign", "adopt", "limit", "release"]),
 };
 
+if (process.argv.includes("--consoles")) {
+  const { serveConsoles } = await import("../../drivers/runtime/console_server.ts");
+  serveConsoles();
+  process.exit(0);
+}
 const daemon = await startDaemon({ directory: process.env.LIDO_DIR!, logLevel: "info" }, { host, observe: point });
 onCancel(() => {
   for (const operation of daemon.context.operations.list()) if (operation.view().may_cancel) operation.cancel();

@@ -1,6 +1,7 @@
 import type {
   CommandSpec,
   CommandStdio,
+  ConsoleTerminal,
   ContainerSpec,
   LaunchedCommand,
   MountPlace,
@@ -22,6 +23,8 @@ export class FakeRuntime implements Runtime {
   readonly failures = new Map<string, Error>();
   /** Containers whose init ends as soon as it is started. */
   readonly endsAtOnce = new Map<string, { code?: number; signal?: number }>();
+  /** What consoles printed, by container. */
+  readonly printed = new Map<string, string>();
   readonly #running = new Map<string, RunningContainer>();
   readonly #listeners: ExitListener[] = [];
   readonly #awaited: { line: string; resolve: () => void }[] = [];
@@ -96,6 +99,18 @@ export class FakeRuntime implements Runtime {
 
   isAttached(name: string, { source, target }: MountPlace): Promise<boolean> {
     return Promise.resolve(this.mounts.get(name)!.get(target)?.source === source);
+  }
+
+  attachConsole(): Promise<ConsoleTerminal> {
+    return Promise.reject(new Error("FakeRuntime has no console"));
+  }
+
+  consoleContent(name: string): Promise<Uint8Array> {
+    return Promise.resolve(new TextEncoder().encode(this.printed.get(name) ?? ""));
+  }
+
+  async clearConsole(name: string): Promise<void> {
+    this.printed.delete(name);
   }
 
   usage(): Promise<{ processes: number; memoryBytes: bigint; memoryPeakBytes: bigint; cpuNs: bigint }> {

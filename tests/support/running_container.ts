@@ -50,7 +50,7 @@ export async function withContainer(
     await test({ base, poller, runtime, spec, run: (argv, how) => runIn(runtime, poller, argv, how) });
   } finally {
     await runtime.destroy("c1");
-    const left = readdirSync(join(base, "run")).filter((name) => name !== ".crun");
+    const left = readdirSync(join(base, "run")).filter((name) => !name.startsWith("."));
     await runtime.close();
     await poller.close();
     rmSync(base, { recursive: true, force: true });

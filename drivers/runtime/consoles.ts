@@ -1,0 +1,317 @@
+import { rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { LidoError } from "../../api/errors.ts";
+import { connectUnix, listenUnix, receivePacket, sendPacket } from "../host/fd_passing.ts";
+import { hostId } from "../host/idmap.ts";
+import { check, cString, libc, SystemCallError } from "../host/libc.ts";
+import type { Poller, Watch } from "../host/poll.ts";
+import { again, closeFd, duplicateFd, makePipe, openPty, openPtyPeer, spawnProcess } from "../host/process.ts";
+import { startAgain } from "../host/self.ts";
+import { childEnd } from "./child.ts";
+import {
+  type ConsoleAnswer,
+  type ConsoleRequest,
+  contentMark,
+  packetBytesMax,
+  socketName,
+} from "./console_messages.ts";
+import type { ConsoleTerminal, IdMap } from "./runtime.ts";
+
+/** What a Linux console has, and LXC's. */
+const defaultSize = { width: 80, height: 24 };
+const O_RDWR = 2, O_CLOEXEC = 0x80000;
+const answerTimeoutMs = 10_000;
+/** As devpts has them: what the owner writes, the group "tty" may write to. */
+const ttyGid = 5, ttyMode = 0o620;
+const pipeBytes = 256 * 1024;
+
+export interface NewConsole {
+  /** Where the container's end is on the host, to be mounted at its /dev/console. */
+  readonly path: string;
+  /** The same end, open: for the init's stdio. The caller closes it. */
+  readonly peer: number;
+}
+
+interface Answered {
+  readonly answer: ConsoleAnswer;
+  readonly content: Uint8Array;
+  readonly fd?: number;
+}
+
+/** The terminals that are containers' /dev/console. They are pseudo-terminals of the host's devpts, whose masters are kept and read by the console
+ * server (`console_server.ts`, which says why), and kept here too. */
+export class Consoles {
+  readonly #directory: string;
+  readonly #poller: Poller;
+  readonly #masters = new Map<string, number>();
+  #server: Connection | undefined;
+  #queue: Promise<unknown> = Promise.resolve();
+  #isClosed = false;
+
+  /** @param directory Absolute, for root alone: the server's socket is in it. */
+  constructor(options: { directory: string; poller: Poller }) {
+    this.#directory = options.directory;
+    this.#poller = options.poller;
+  }
+
+  /** Takes up the consoles of an earlier daemon. @returns Their names. */
+  async adopt(): Promise<string[]> {
+    if (!this.#connect()) return [];
+    const { answer } = await this.#ask({ do: "list" });
+    const names = answer.names ?? [];
+    for (const name of names) {
+      const { fd } = await this.#ask({ do: "share", name });
+      if (fd !== undefined) this.#masters.set(name, fd);
+    }
+    return [...names];
+  }
+
+  /** Makes a console for a container that is about to start. @param idmap Its; absent for a privileged one. */
+  async open(name: string, idmap: IdMap | undefined): Promise<NewConsole> {
+    const { master, path } = openPty(defaultSize);
+    let peer: number | undefined;
+    try {
+      peer = openPtyPeer(master);
+      const uid = idmap ? hostId(idmap.uid, 0) ?? 0 : 0;
+      const gid = idmap ? hostId(idmap.gid, ttyGid) ?? hostId(idmap.gid, 0) ?? 0 : ttyGid;
+      check(`chown ${path}`, libc.fchown(peer, uid, gid));
+      check(`chmod ${path}`, libc.fchmod(peer, ttyMode));
+      this.#forget(name);
+      this.#masters.set(name, master);
+      await this.#ask({ do: "keep", name }, master);
+      return { path, peer };
+    } catch (error) {
+      if (peer !== undefined) closeFd(peer);
+      if (this.#masters.has(name)) this.#forget(name);
+      else closeFd(master);
+      throw error;
+    }
+  }
+
+  has(name: string): boolean {
+    return this.#masters.has(name);
+  }
+
+  /** @returns What it printed last, at most as much as the ring holds. */
+  async content(name: string): Promise<Uint8Array> {
+    return (await this.#ask({ do: "show", name })).content;
+  }
+
+  async clear(name: string): Promise<void> {
+    await this.#ask({ do: "clear", name });
+  }
+
+  async attach(name: string): Promise<ConsoleTerminal> {
+    const master = this.#masters.get(name);
+    if (master === undefined) throw new LidoError("not_found", `The instance "${name}" has no console`);
+    const pipe = makePipe({ sizeBytes: pipeBytes });
+    try {
+      await this.#ask({ do: "follow", name }, pipe.write);
+      return { master: duplicateFd(master), output: pipe.read };
+    } catch (error) {
+      closeFd(pipe.read);
+      throw error;
+    } finally {
+      closeFd(pipe.write);
+    }
+  }
+
+  /** The container has ended. @param log Where what it printed last is written, in the place of what is there; 0600. */
+  async end(name: string, log: string | undefined): Promise<void> {
+    try {
+      const { content } = await this.#ask({ do: "show", name });
+      if (log !== undefined) {
+        rmSync(log, { force: true });
+        writeFileSync(log, content, { mode: 0o600, flag: "wx" });
+      }
+    } finally {
+      this.#forget(name);
+      await this.#ask({ do: "drop", name }).catch(() => {});
+    }
+  }
+
+  /** Lets the server go on for the containers that run; without any it ends. */
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    await this.#queue;
+    const isIdle = this.#masters.size === 0;
+    for (const name of [...this.#masters.keys()]) this.#forget(name);
+    await this.#server?.close(isIdle);
+    this.#server = undefined;
+    if (isIdle) rmSync(this.#socket, { force: true });
+  }
+
+  #forget(name: string): void {
+    const master = this.#masters.get(name);
+    if (master !== undefined) closeFd(master);
+    this.#masters.delete(name);
+  }
+
+  /** One at a time. A server that is not there is started; if it dies on the way, another gets the masters and the request. */
+  #ask(request: ConsoleRequest, fd?: number): Promise<Answered> {
+    const asked = this.#queue.then(async () => {
+      const server = this.#server ?? await this.#start();
+      try {
+        return await server.ask(request, fd);
+      } catch (error) {
+        if (!(error instanceof ServerGone)) throw error;
+        return await (await this.#start()).ask(request, fd);
+      }
+    });
+    this.#queue = asked.catch(() => {});
+    return asked;
+  }
+
+  #connect(): boolean {
+    try {
+      this.#server = this.#use(connectUnix(this.#socket), undefined);
+      return true;
+    } catch (error) {
+      // ENOENT, ECONNREFUSED; EAGAIN when it is stopped and accepts nobody.
+      if (error instanceof SystemCallError) return false;
+      throw error;
+    }
+  }
+
+  async #start(): Promise<Connection> {
+    rmSync(this.#socket, { force: true });
+    const listening = listenUnix(this.#socket, { packets: true });
+    let server: Connection;
+    try {
+      // In the socket's queue until the server comes to it.
+      const connection = connectUnix(this.#socket);
+      const { file, argv } = startAgain(
+        ["daemon", "--consoles", this.#directory],
+        "console_server_main.ts",
+        import.meta.url,
+      );
+      const nothing = check("open /dev/null", libc.open(cString("/dev/null"), O_RDWR | O_CLOEXEC, 0));
+      try {
+        const pid = spawnProcess({
+          file,
+          argv,
+          environment: { PATH: "/usr/sbin:/usr/bin:/sbin:/bin" },
+          stdio: { stdin: nothing, stdout: nothing, stderr: nothing },
+          cwd: "/",
+          extra: listening,
+        });
+        server = this.#use(connection, pid);
+      } catch (error) {
+        closeFd(connection);
+        throw error;
+      } finally {
+        closeFd(nothing);
+      }
+    } finally {
+      closeFd(listening);
+    }
+    this.#server = server;
+    for (const [name, master] of this.#masters) await server.ask({ do: "keep", name }, master);
+    return server;
+  }
+
+  #use(connection: number, pid: number | undefined): Connection {
+    const server: Connection = new Connection(this.#poller, connection, pid, () => {
+      if (this.#server !== server) return;
+      this.#server = undefined;
+      // Somebody must read what the containers print.
+      if (!this.#isClosed && this.#masters.size > 0) void this.#ask({ do: "list" }).catch(() => {});
+    });
+    return server;
+  }
+
+  get #socket(): string {
+    return join(this.#directory, socketName);
+  }
+}
+
+/** The console server is not there any more. */
+class ServerGone extends Error {
+  override name = "ServerGone";
+}
+
+/** A socket to the console server. */
+class Connection {
+  readonly #fd: number;
+  readonly #watch: Watch;
+  readonly #onGone: () => void;
+  /** Settles when the process is reaped; at once for one that an earlier daemon started. */
+  readonly #ended: Promise<unknown>;
+  #waiting: { resolve(answered: Answered): void; reject(error: unknown): void } | undefined;
+  readonly #buffer = new Uint8Array(packetBytesMax);
+  #content: Uint8Array[] = [];
+  #isGone = false;
+
+  constructor(poller: Poller, fd: number, pid: number | undefined, onGone: () => void) {
+    this.#fd = fd;
+    this.#onGone = onGone;
+    this.#ended = pid === undefined ? Promise.resolve() : childEnd(poller, pid);
+    this.#watch = poller.watch(fd);
+    this.#arm();
+  }
+
+  /** @throws {ServerGone} Before or without an answer. @throws {Error} With the server's reason. */
+  ask(request: ConsoleRequest, fd?: number): Promise<Answered> {
+    return new Promise((resolve, reject) => {
+      if (this.#isGone) return reject(new ServerGone("the console server is gone"));
+      const late = setTimeout(() => this.#gone("does not answer"), answerTimeoutMs);
+      this.#waiting = {
+        resolve: (answered) => {
+          clearTimeout(late);
+          resolve(answered);
+        },
+        reject: (error) => {
+          clearTimeout(late);
+          reject(error);
+        },
+      };
+      try {
+        sendPacket(this.#fd, new TextEncoder().encode(JSON.stringify(request)), fd);
+      } catch {
+        this.#gone("takes no request");
+      }
+    });
+  }
+
+  /** @param isLast Whether it has nothing to keep and ends now: waits for it. */
+  async close(isLast: boolean): Promise<void> {
+    this.#isGone = true;
+    this.#watch.close();
+    closeFd(this.#fd);
+    if (isLast) await this.#ended;
+  }
+
+  #arm(): void {
+    this.#watch.arm("in", () => this.#receive());
+  }
+
+  #receive(): void {
+    while (!this.#isGone) {
+      const packet = receivePacket(this.#fd, this.#buffer);
+      if (packet === again) return this.#arm();
+      const { bytes, fd } = packet;
+      if (bytes.length === 0) return this.#gone("has ended");
+      if (bytes[0] === contentMark) {
+        this.#content.push(bytes.slice(1));
+        continue;
+      }
+      const waiting = this.#waiting;
+      this.#waiting = undefined;
+      const content = Buffer.concat(this.#content.splice(0));
+      const answer: ConsoleAnswer = JSON.parse(new TextDecoder().decode(bytes));
+      if (answer.error !== undefined) waiting?.reject(new Error(answer.error));
+      else waiting?.resolve({ answer, content, ...(fd === undefined ? {} : { fd }) });
+    }
+  }
+
+  #gone(what: string): void {
+    if (this.#isGone) return;
+    this.#isGone = true;
+    this.#watch.close();
+    closeFd(this.#fd);
+    const waiting = this.#waiting;
+    this.#waiting = undefined;
+    waiting?.reject(new ServerGone(`the console server ${what}`));
+    this.#onGone();
+  }
+}

@@ -1,0 +1,41 @@
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { startTicks } from "../host/process.ts";
+import type { ContainerSpec, IdMap } from "./runtime.ts";
+
+/** What is kept beside a container for the next daemon: enough to know the process again and not to mistake another for it. */
+export interface Kept {
+  readonly pid: number;
+  /** Field 22 of /proc/PID/stat, in ticks since boot: a pid may be used again, this with it may not. */
+  readonly startTicks: string;
+  readonly startedAt: string;
+  readonly idmap?: IdMap;
+  /** Absent for a container that a daemon without consoles had started. */
+  readonly consoleLog?: string;
+}
+
+/** @param directory Of the container. @param pid Its init. */
+export function writeKept(directory: string, spec: ContainerSpec, pid: number): Kept {
+  const kept: Kept = {
+    pid,
+    startTicks: startTicks(pid) ?? "", // of one that has ended already
+    startedAt: new Date().toISOString(),
+    ...(spec.idmap ? { idmap: spec.idmap } : {}),
+    consoleLog: spec.consoleLog,
+  };
+  writeFileSync(fileIn(directory), JSON.stringify(kept), { mode: 0o600 });
+  return kept;
+}
+
+/** @returns undefined when there is none, or the daemon was killed while it wrote it. */
+export function readKept(directory: string): Kept | undefined {
+  try {
+    return JSON.parse(readFileSync(fileIn(directory), "utf8"));
+  } catch {
+    return undefined;
+  }
+}
+
+function fileIn(directory: string): string {
+  return join(directory, "state.json");
+}
