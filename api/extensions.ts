@@ -26,6 +26,7 @@ export const extensions: readonly string[] = [
   "storage_api_local_volume_handling",
   "storage_api_volume_snapshots",
   "storage_volume_state",
+  "console",
   "container_full",
   "instances",
   "event_lifecycle",

@@ -3,6 +3,7 @@
 export { type Config, configSchema, type Devices, devicesSchema } from "./types/config.ts";
 export * from "./types/certificates.ts";
 export * from "./types/check.ts";
+export * from "./types/console.ts";
 export * from "./types/exec.ts";
 export * from "./types/images.ts";
 export * from "./types/instances.ts";

@@ -17,6 +17,7 @@ export const nouns: Readonly<Record<string, Noun>> = {
     load: () => import("./commands/completion.ts"),
   },
   config: { summary: "Manage instance and server configuration", load: () => import("./commands/config.ts") },
+  console: { summary: "Attach to instances' consoles", load: () => import("./commands/console.ts") },
   copy: { summary: "Copy instances", load: () => import("./commands/copy.ts") },
   daemon: { summary: "Run the daemon", load: () => import("./commands/daemon.ts") },
   delete: { summary: "Delete instances and snapshots", load: () => import("./commands/instance.ts") },

@@ -5,6 +5,7 @@ import type { Runtime } from "../drivers/runtime/runtime.ts";
 import type { Events } from "./events/events.ts";
 import type { Trust } from "./auth/trust.ts";
 import type { Check } from "./check/check.ts";
+import type { ConsoleService } from "./exec/console.ts";
 import type { ExecService } from "./exec/exec.ts";
 import type { ExecSessions } from "./exec/sessions.ts";
 import type { ResourceView } from "./guests/resource_view.ts";
@@ -92,6 +93,7 @@ export interface Context {
   readonly listen: () => Promise<void>;
   /** Where it listens, and the certificate that it shows there; undefined when only the unix socket is served. */
   readonly https: () => { readonly address: string; readonly certificate: string } | undefined;
+  readonly consoles: ConsoleService;
   readonly exec: ExecService;
   readonly execSessions: ExecSessions;
   /** Ends the daemon as SIGTERM does, and lets go of the pools that nothing uses: they are unmounted, deactivated, exported. */

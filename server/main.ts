@@ -13,6 +13,7 @@ import { Trust } from "./auth/trust.ts";
 import { Check } from "./check/check.ts";
 import { type Context, pathsIn } from "./context.ts";
 import { Events } from "./events/events.ts";
+import { ConsoleService } from "./exec/console.ts";
 import { ExecService } from "./exec/exec.ts";
 import { ExecSessions } from "./exec/sessions.ts";
 import { parseAddress } from "./http/address.ts";
@@ -179,6 +180,14 @@ async function start(options: DaemonOptions, seams: DaemonSeams): Promise<Daemon
     log,
     logs: paths.logs,
   });
+  const consoles = new ConsoleService({
+    runtime,
+    poller,
+    operations,
+    events,
+    target: (name) => instances.execTarget(name),
+    logDirectory: (name) => instances.logDirectory(name),
+  });
   const execSessions = new ExecSessions(database);
   const exec = new ExecService({
     runtime,
@@ -248,6 +257,7 @@ async function start(options: DaemonOptions, seams: DaemonSeams): Promise<Daemon
     trust,
     listen: () => listen(),
     https: () => server.https,
+    consoles,
     exec,
     execSessions,
     shutdown: () => {

@@ -60,6 +60,13 @@ export class Client {
     return (await this.request("GET", path)).metadata as T;
   }
 
+  /** Content that is no envelope: a log. @throws {ApiError} If there is none. */
+  async text(path: string): Promise<string> {
+    const reply = await this.transport({ method: "GET", path });
+    if (reply.status >= 400) openEnvelope(reply);
+    return reply.text;
+  }
+
   /** As `get`, with the ETag to send back in `put`. */
   async getTagged<T>(path: string): Promise<Tagged<T>> {
     const reply = await this.transport({ method: "GET", path });

@@ -71,7 +71,8 @@ export const verbs = [verb({
     ];
     io.out(`${lines.join("\n")}\n`);
     if (!flags.showLog) return;
-    const { text } = await io.client.transport({ method: "GET", path: `${path}/logs/console.log` });
+    // As lxc's: an instance that was never started has an empty one.
+    const text = await io.client.text(`${path}/logs/lxc.log`);
     io.out(`\nLog:\n\n${text.split("\n").slice(-logLinesMax - 1).join("\n")}\n`);
   },
 })];

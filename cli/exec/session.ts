@@ -115,6 +115,18 @@ export class ExecSession {
     return new ExecSession(client, envelope.metadata as Operation, sinks);
   }
 
+  /** Attaches to an instance's console, which has no exit code and takes no signal.
+   * @throws {ApiError} If the instance does not run, or somebody else is attached. */
+  static async console(
+    client: Client,
+    instance: string,
+    request: { type: string; width: number; height: number },
+    sinks: Record<Stream, Sink>,
+  ): Promise<ExecSession> {
+    const envelope = await client.request("POST", url`/1.0/instances/${instance}/console`, request);
+    return new ExecSession(client, envelope.metadata as Operation, sinks);
+  }
+
   get isInteractive(): boolean {
     return this.operation.metadata?.interactive === true;
   }

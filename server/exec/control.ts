@@ -1,10 +1,17 @@
 import { execControlSchema } from "../../api/types.ts";
-import type { Command } from "./command.ts";
+
+/** What a control socket is for. */
+export interface Controlled {
+  /** @param size In characters, 1 to 65535. */
+  resize(size: { width: number; height: number }): void;
+  /** Absent for a console: the keys that its terminal makes signals of are all there is. */
+  signal?(signal: number): void;
+}
 
 /** Obeys a message of the control socket.
  * @param text Undefined for a binary message. @param detach Absent when the session ends with its client.
  * @returns What is wrong with one that is not obeyed. */
-export function obey(command: Command, text: string | undefined, detach?: () => void): string | undefined {
+export function obey(command: Controlled, text: string | undefined, detach?: () => void): string | undefined {
   if (text === undefined) return "Invalid control message: text is allowed";
   let value: unknown;
   try {
@@ -19,6 +26,7 @@ export function obey(command: Command, text: string | undefined, detach?: () => 
     if (!detach) return "The session is not detachable";
     detach();
   } else if (message.command === "signal") {
+    if (!command.signal) return "A console takes no signals";
     command.signal(message.signal);
   } else {
     const [width, height] = [Number(message.args.width), Number(message.args.height)];

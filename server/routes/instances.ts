@@ -4,6 +4,7 @@ import { LidoError } from "../../api/errors.ts";
 import {
   configSchema,
   devicesSchema,
+  instanceConsolePostSchema,
   instanceExecPostSchema,
   instanceFullSchema,
   instancePostSchema,
@@ -19,7 +20,7 @@ import type { Context } from "../context.ts";
 import { detachOptions } from "./detach.ts";
 import { filterBy } from "../filter/filter.ts";
 import { background, checkEtag, done, newApp, route, sync } from "./route.ts";
-import { clearLog, listLogs, readLog, removeLog } from "../instances/logs.ts";
+import { listLogs, removeLog } from "../instances/logs.ts";
 
 /** LXD's older name for the same things; its clients fall back to it. */
 const nouns = ["instances", "containers"] as const;
@@ -248,7 +249,7 @@ function addSnapshots(app: OpenAPIHono, { instances }: Context, root: string): v
   );
 }
 
-function addLogs(app: OpenAPIHono, { instances }: Context, root: string): void {
+function addLogs(app: OpenAPIHono, { instances, consoles }: Context, root: string): void {
   const tag = "instances";
   const list = `${root}/{name}/logs`;
   const console = `${root}/{name}/console`;
@@ -264,7 +265,7 @@ function addLogs(app: OpenAPIHono, { instances }: Context, root: string): void {
   route(
     app,
     { method: "get", path: `${list}/{file}`, tag, summary: "Read a log file" },
-    async ({ param }) => textResponse(await readLog(instances.logDirectory(param("name")), param("file"))),
+    async ({ param }) => textResponse(await consoles.read(param("name"), param("file"))),
   );
   route(
     app,
@@ -277,26 +278,20 @@ function addLogs(app: OpenAPIHono, { instances }: Context, root: string): void {
   route(
     app,
     { method: "get", path: console, tag, summary: "Read what the console printed" },
-    async ({ param }) => textResponse(await readLog(instances.logDirectory(param("name")), "console.log")),
+    async ({ param }) => textResponse(await consoles.retrieve(param("name"))),
   );
   route(
     app,
     { method: "delete", path: console, tag, summary: "Empty the console's log" },
     async ({ c, param }) => {
-      await clearLog(instances.logDirectory(param("name")), "console.log");
+      await consoles.clear(param("name"));
       return done(c);
     },
   );
   route(
     app,
-    { method: "post", path: console, tag, summary: "Attach to the console (not supported)" },
-    ({ param }) => {
-      instances.execTarget(param("name"));
-      throw new LidoError(
-        "not_implemented",
-        `Attaching to the console isn't supported; its output is in the log (lxc console ${param("name")} --show-log)`,
-      );
-    },
+    { method: "post", path: console, tag, summary: "Attach to the console", body: instanceConsolePostSchema },
+    ({ c, body, param }) => background(c, consoles.attach(param("name"), body)),
   );
 }
 

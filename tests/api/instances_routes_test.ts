@@ -2,7 +2,9 @@ import assert from "node:assert/strict";
 import { symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { InstanceExecPost } from "../../api/types.ts";
+import type { Poller } from "../../drivers/host/poll.ts";
 import type { Context } from "../../server/context.ts";
+import { ConsoleService } from "../../server/exec/console.ts";
 import { instanceRoutes } from "../../server/routes/instances.ts";
 import { makeWorld, type World } from "./instances_support.ts";
 
@@ -25,7 +27,15 @@ function serve(world: World): {
       return world.operations.start({ description: "Executing command", run: async () => {} });
     },
   };
-  const app = instanceRoutes({ instances: world.instances, exec } as unknown as Context);
+  const consoles = new ConsoleService({
+    runtime: world.runtime,
+    poller: {} as Poller,
+    operations: world.operations,
+    events: world.events,
+    target: (name) => world.instances.execTarget(name),
+    logDirectory: (name) => world.instances.logDirectory(name),
+  });
+  const app = instanceRoutes({ instances: world.instances, exec, consoles } as unknown as Context);
   return {
     asked,
     ask: async (method, path, body, headers = {}) => {
@@ -110,6 +120,9 @@ Deno.test("bad requests get LXD's status and text", async () => {
     ["GET", "/1.0/instances/c1/logs/zork", undefined, 400, /^log file name zork not valid$/],
     ["GET", "/1.0/instances/c1/logs/..%2F..%2Flido.db", undefined, 400, /not valid$/],
     ["POST", "/1.0/instances/c1/console", {}, 400, /^Instance is not running$/],
+    ["POST", "/1.0/instances/c1/console", { type: "bogus" }, 400, /^Unknown console type "bogus"$/],
+    ["POST", "/1.0/instances/c1/console", { type: "vga" }, 400, /^VGA console is only supported by virtual machines$/],
+    ["POST", "/1.0/instances/no/console", { type: "console" }, 404, /^Instance not found$/],
   ];
   for (const [method, path, body, status, text] of cases) {
     const answer = await ask(method, path, body);
@@ -139,7 +152,21 @@ Deno.test("logs are read, and no symlink is followed", async () => {
   await using world = await makeWorld();
   await world.create("c1");
   const { ask } = serve(world);
+  const actions: unknown[] = [];
+  world.events.subscribe(["lifecycle"], ({ metadata }) => actions.push(metadata.action));
   await run(world, ask("PUT", "/1.0/instances/c1/state", { action: "start" }));
+  world.runtime.printed.set("c1", "now\n");
+  for (const path of ["console", "logs/console.log", "logs/lxc.log"]) {
+    assert.equal((await ask("GET", `/1.0/instances/c1/${path}`)).body, "now\n", "of the running container");
+  }
+  assert.equal((await ask("DELETE", "/1.0/instances/c1/console")).status, 200);
+  assert.equal((await ask("GET", "/1.0/instances/c1/console")).body, "");
+  assert.deepEqual(actions.filter((action) => String(action).includes("console")), [
+    "instance-console-retrieved",
+    "instance-console-reset",
+    "instance-console-retrieved",
+  ]);
+  await run(world, ask("PUT", "/1.0/instances/c1/state", { action: "stop", force: true }));
   const directory = join(world.root, "logs", "c1");
   await writeFile(join(directory, "console.log"), "hello\n");
   await symlink("/etc/passwd", join(directory, "exec_1.stdout"));
