@@ -1,12 +1,13 @@
 /** Files to and from the daemon's side, one or whole trees. What comes from there is a container's own doing: no link that it made is followed
  * here, no name leads elsewhere, and nobody becomes anybody else by a setuid bit. */
-import { constants, createReadStream, createWriteStream } from "node:fs";
+import { constants, createWriteStream } from "node:fs";
 import { chmod, type FileHandle, lstat, mkdir, open, readdir, readlink, stat, symlink } from "node:fs/promises";
 import { basename, dirname, join, posix, resolve } from "node:path";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import type { FileEntry } from "../api/types.ts";
 import { ApiError, UsageError } from "./client/errors.ts";
+import { openStdin } from "./exec/descriptors.ts";
 import { metered, type ProgressLine, progressLine } from "./output/progress.ts";
 import type { Making, RemoteFiles } from "./remote_files.ts";
 import type { Io } from "./verb.ts";
@@ -71,7 +72,7 @@ class Push {
     if (source === "-") {
       const { uid = 0, gid = 0, mode = 0o644 } = this.#options;
       const making = { uid, gid, mode, changes: this.#asked() };
-      return await this.#remote.make("file", place, making, this.#body(createReadStream("", { fd: 0 }), place));
+      return await this.#remote.make("file", place, making, this.#body(await openStdin(), place));
     }
     const handle = await open(source, constants.O_RDONLY | constants.O_NONBLOCK).catch((error) => {
       throw new UsageError(`Cannot read "${source}": ${reasonOf(error)}`);

@@ -23,10 +23,8 @@ async function settingsOrPair(words: readonly string[]): Promise<Config> {
 }
 
 export async function readInput(): Promise<string> {
-  const { readDescriptor } = await import("./exec/descriptors.ts");
-  const chunks: Uint8Array[] = [];
-  for await (const chunk of readDescriptor(0)) chunks.push(chunk.slice());
-  return Buffer.concat(chunks).toString("utf8");
+  const { readText } = await import("./exec/descriptors.ts");
+  return await readText();
 }
 
 /** @returns The map that is on stdin as YAML. @throws {UsageError} If it is no YAML, or no map. */

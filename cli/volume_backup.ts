@@ -5,6 +5,7 @@ import { Readable } from "node:stream";
 import type { Operation } from "../api/types.ts";
 import { openEnvelope, url } from "./client/client.ts";
 import { UsageError } from "./client/errors.ts";
+import { openStdin } from "./exec/descriptors.ts";
 import { Interruption, metered, progressLine, waitWithProgress } from "./output/progress.ts";
 import type { Io } from "./verb.ts";
 
@@ -104,7 +105,7 @@ export async function importVolume(io: Io, pool: string, path: string, name: str
       throw new UsageError(`Cannot read "${path}": no such file`);
     });
   }
-  const file = path === "-" ? createReadStream("", { fd: 0 }) : createReadStream(path, { highWaterMark: 1 << 18 });
+  const file = path === "-" ? await openStdin() : createReadStream(path, { highWaterMark: 1 << 18 });
   const reply = await upload(io, file, name || path, (body) =>
     requestStream(io.client.endpoint, {
       method: "POST",

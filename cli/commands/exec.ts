@@ -76,6 +76,7 @@ What follows the first word of the command belongs to it, options too; "--" befo
 with a dash.
 
 Interactive mode is taken when stdin and stdout are both terminals.
+Stdin is read ahead of the command, as ssh does: in a loop that reads lines from it, give -n (or < /dev/null).
 A session that was started with --detach or --detachable is left by Ctrl-a q, or by closing
 the terminal, and come back to with --attach:
   lido exec --detach c1 -- make world

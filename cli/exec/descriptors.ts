@@ -2,6 +2,9 @@
  * start 9 ms on Bun, set pipes to non-blocking for everyone who shares them, and hide errors.
  * node:fs itself is loaded when the first byte moves, not before. */
 
+import type { Readable } from "node:stream";
+import { isTerminal } from "../terminal/is_terminal.ts";
+
 /** Largest single read, in bytes. */
 const readBytesMax = 256 * 1024;
 /** How long to wait before asking a non-blocking descriptor again, in milliseconds. */
@@ -16,24 +19,67 @@ interface BunGlobal {
   readonly Bun?: { readonly stdin: { stream(): AsyncIterable<Uint8Array> } };
 }
 
-/** Everything that can be read from a descriptor. Ends at end of file; a terminal that hung up (EIO) is one too.
+/** Everything that can be read from a descriptor, from where it stands: what is read of a file is consumed for whoever shares its offset, and what
+ * is not asked for stays for them. Ends at end of file; a terminal that hung up (EIO) is one too, and so is a descriptor that is closed.
  * A chunk is the reader's only until the next is asked for.
- * @throws The system's error on any other failure. */
+ * @throws The system's error on any other failure, such as EISDIR. @see read(2) */
 export async function* readDescriptor(fd: number): AsyncGenerator<Uint8Array> {
   const { Bun } = globalThis as BunGlobal;
-  // Bun's own reader waits in epoll and leaves the descriptor's flags alone; node:fs and its threads cost 1 ms of the 10 of an exec.
-  const chunks = fd === 0 && Bun !== undefined ? Bun.stdin.stream() : readByNode(fd);
   try {
-    yield* chunks;
+    // Bun's own reader waits in epoll and leaves the descriptor's flags alone; node:fs and its threads cost 1 ms of the 10 of an exec. What is not
+    // waited for it reads by offsets of its own, from 0 on, and without end.
+    if (fd === 0 && Bun !== undefined && await isWaitedFor(fd)) yield* Bun.stdin.stream();
+    else yield* readByNode(fd, readBytesMax);
   } catch (error) {
     const code = codeOf(error);
     if (code !== "EIO" && code !== "EBADF") throw error;
   }
 }
 
-async function* readByNode(fd: number): AsyncGenerator<Uint8Array> {
+/** All of stdin as text. */
+export async function readText(): Promise<string> {
+  const chunks: Uint8Array[] = [];
+  for await (const chunk of readDescriptor(0)) chunks.push(chunk.slice());
+  return Buffer.concat(chunks).toString("utf8");
+}
+
+/** Stdin as a stream, for what takes one. */
+export async function openStdin(): Promise<Readable> {
+  const { Readable } = await import("node:stream");
+  return Readable.from(
+    (async function* () {
+      for await (const chunk of readDescriptor(0)) yield chunk.slice();
+    })(),
+    { objectMode: false },
+  );
+}
+
+/** The next line of stdin and not a byte more: the rest is whoever's comes next, as by the shell's `read`.
+ * @returns The line without its end, or undefined at the end of input. */
+export async function readLine(): Promise<string | undefined> {
+  const bytes: number[] = [];
+  try {
+    for await (const [byte] of readByNode(0, 1)) {
+      if (byte === 10) return Buffer.from(bytes).toString("utf8");
+      bytes.push(byte!);
+    }
+  } catch (error) {
+    const code = codeOf(error);
+    if (code !== "EIO" && code !== "EBADF") throw error;
+  }
+  return bytes.length > 0 ? Buffer.from(bytes).toString("utf8") : undefined;
+}
+
+/** Whether data may come later: a pipe, a socket or a terminal. */
+async function isWaitedFor(fd: number): Promise<boolean> {
+  const { fstatSync } = await import("node:fs");
+  const stat = fstatSync(fd);
+  return stat.isFIFO() || stat.isSocket() || (stat.isCharacterDevice() && await isTerminal(fd));
+}
+
+async function* readByNode(fd: number, bytesMax: number): AsyncGenerator<Uint8Array> {
   const { read } = await import("node:fs");
-  const buffer = new Uint8Array(readBytesMax);
+  const buffer = new Uint8Array(bytesMax);
   while (true) {
     const outcome = await new Promise<number | Error>((resolve) =>
       read(fd, buffer, 0, buffer.length, null, (error, count) => resolve(error ?? count))

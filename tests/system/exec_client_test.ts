@@ -46,6 +46,40 @@ Deno.test({
       assert.equal(code, 0);
     });
 
+    await t.step("stdin is read from where it stands, and consumed, as by every program", async () => {
+      const work = daemon.directory;
+      const { out, err, code } = await shell(`
+        set -u
+        printf 'a\\nb\\nc\\n' > ${work}/in
+        echo "#1"; { $LIDO exec c1 -- cat; cat; } < ${work}/in
+        echo "#2"; { read first; $LIDO exec c1 -- cat; cat; } < ${work}/in
+        echo "#3"; { $LIDO exec -n c1 -- true; cat; } < ${work}/in
+        echo "#4"; $LIDO exec c1 -- head -c 3 < /dev/zero | wc -c
+        echo "#5"; $LIDO exec c1 -- wc -c < ${work} 2>&1
+        echo "#6"; truncate -s 3M ${work}/disk; loop=$(losetup -f --show ${work}/disk); $LIDO exec c1 -- wc -c < $loop; losetup -d $loop
+        echo "#7"; { $LIDO storage volume create fast v > /dev/null; read first; $LIDO storage volume file push - fast v/x; cat; } < ${work}/in
+        $LIDO storage volume file pull fast v/x -; $LIDO storage volume delete fast v > /dev/null
+        echo "#8"; { echo description: first; echo; $LIDO profile show default | grep -v ^description; } > ${work}/in
+        { read first; $LIDO profile edit default; cat; } < ${work}/in; $LIDO profile show default | grep ^description
+        echo "#9"; printf 'no\\nno\\nrest\\n' > ${work}/in; { $LIDO admin init; cat; } < ${work}/in 2>&1 | tail -1
+        rm ${work}/in ${work}/disk
+      `);
+      const answers = out.split(/^#\d\n/m).slice(1);
+      assert.deepEqual(answers, [
+        "a\nb\nc\n",
+        "b\nc\n",
+        "a\nb\nc\n",
+        "3\n",
+        "Error: Cannot read stdin: EISDIR: illegal operation on a directory, read\n0\n",
+        "3145728\n",
+        "b\nc\n",
+        'description: ""\n',
+        'Do you want to configure a new storage pool? (yes/no) [default=yes]: Would you like a YAML "lido admin init" ' +
+        "preseed to be printed? (yes/no) [default=no]: rest\n",
+      ]);
+      assert.deepEqual([err, code], ["", 0]);
+    });
+
     await t.step("in a shell loop it does not eat the loop's input with -n", async () => {
       const { out } = await shell(`printf 'a\\nb\\nc\\n' | while read x; do $LIDO exec -n c1 -- echo $x; done`);
       assert.equal(out, "a\nb\nc\n");

@@ -37,7 +37,7 @@ export async function init(io: Io, flags: InitFlags): Promise<void> {
   if (flags.minimal || flags.auto) return await apply(io, await unattended(io, flags, host));
   const { ask } = await import("./questions.ts");
   const { Prompter } = await import("./prompter.ts");
-  using prompter = new Prompter();
+  const prompter = new Prompter();
   const pools = await io.client.get<StoragePool[]>("/1.0/storage-pools?recursion=1");
   const answers = await ask(prompter, host, pools.map(({ name }) => name));
   const settings = answers.pool === undefined ? {} : await withRoot(io, answers.pool);
@@ -171,14 +171,13 @@ async function printYaml(io: Io, value: object): Promise<void> {
 }
 
 export async function readPreseed(): Promise<Settings> {
-  const { readDescriptor } = await import("../../exec/descriptors.ts");
-  const chunks: Uint8Array[] = [];
-  for await (const chunk of readDescriptor(0)) chunks.push(chunk.slice());
+  const { readText } = await import("../../exec/descriptors.ts");
+  const text = await readText();
   const { parse } = await import("yaml");
   const known = ["config", "storage_pools", "profiles"];
   let value: unknown;
   try {
-    value = parse(Buffer.concat(chunks).toString());
+    value = parse(text);
   } catch (error) {
     throw new UsageError(`Failed to parse the preseed: ${(error as Error).message.split("\n")[0]}`);
   }

@@ -1,16 +1,8 @@
-import { createInterface, type Interface } from "node:readline/promises";
 import { UsageError } from "../../client/errors.ts";
+import { readLine } from "../../exec/descriptors.ts";
 
 /** Questions on the terminal, or answers from a pipe. */
-export class Prompter implements Disposable {
-  readonly #interface: Interface;
-  readonly #lines: AsyncIterator<string>;
-
-  constructor() {
-    this.#interface = createInterface({ input: process.stdin, terminal: false });
-    this.#lines = this.#interface[Symbol.asyncIterator]();
-  }
-
+export class Prompter {
   tell(text: string): void {
     process.stdout.write(`${text}\n`);
   }
@@ -19,9 +11,9 @@ export class Prompter implements Disposable {
   async text(question: string, initial: string, check: (answer: string) => string | undefined): Promise<string> {
     while (true) {
       process.stdout.write(`${question}${initial === "" ? "" : ` [default=${initial}]`}: `);
-      const { value, done } = await this.#lines.next();
-      if (done) throw new UsageError("The input ended before all was answered");
-      const answer = value.trim() === "" ? initial : value.trim();
+      const line = await readLine();
+      if (line === undefined) throw new UsageError("The input ended before all was answered");
+      const answer = line.trim() === "" ? initial : line.trim();
       const wrong = check(answer);
       if (wrong === undefined) return answer;
       process.stdout.write(`Invalid input: ${wrong}\n\n`);
@@ -43,9 +35,5 @@ export class Prompter implements Disposable {
       (text) => /^(y|yes|n|no)$/i.test(text) ? undefined : `"${text}" is neither yes nor no`,
     );
     return /^y/i.test(answer);
-  }
-
-  [Symbol.dispose](): void {
-    this.#interface.close();
   }
 }
