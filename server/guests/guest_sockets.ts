@@ -1,7 +1,7 @@
 /** The sockets of the guest API: one for each container that runs, in a directory of its own that is mounted at /dev/lxd within. Which socket
  * it is says which container asks. Everything here is bounded, for the clients are hostile. */
 
-import { chmodSync, closeSync, constants, mkdirSync, openSync, readdirSync, rmSync } from "node:fs";
+import { chmodSync, closeSync, constants, mkdirSync, openSync, readdirSync, renameSync, rmSync } from "node:fs";
 import http, { type IncomingMessage, type ServerResponse } from "node:http";
 import net from "node:net";
 import { join } from "node:path";
@@ -35,8 +35,6 @@ export interface GuestSocketsOptions {
 
 interface Opened {
   readonly listener: net.Server;
-  /** By which the socket has a short path, however long the directory's is; its close removes the socket by the same path. */
-  readonly directory: number;
   readonly connections: Set<net.Socket>;
 }
 
@@ -50,6 +48,7 @@ interface Connection {
 export class GuestSockets {
   readonly #options: GuestSocketsOptions;
   readonly #opened = new Map<string, Opened>();
+  readonly #root: number;
   readonly #connections = new WeakMap<object, Connection>();
   readonly #http: http.Server;
   readonly #websockets = new WebSocketServer({ noServer: true, perMessageDeflate: false, maxPayload: headersMaxBytes });
@@ -72,6 +71,7 @@ export class GuestSockets {
     this.#http.on("clientError", (_error, socket) => socket.destroy());
     this.#http.on("upgrade", (request, socket, head) => this.#upgrade(request, socket, head));
     makeDirectory(options.root, 0o700);
+    this.#root = openSync(options.root, constants.O_RDONLY | constants.O_DIRECTORY);
   }
 
   /** The directory of a container's socket. */
@@ -88,22 +88,23 @@ export class GuestSockets {
   async open(name: string): Promise<void> {
     if (this.#opened.has(name)) return;
     makeDirectory(this.directory(name), 0o755);
-    rmSync(join(this.directory(name), "sock"), { force: true });
-    const directory = openSync(this.directory(name), constants.O_RDONLY | constants.O_DIRECTORY);
+    // Made where no container is, and renamed then: a privileged one may write to its directory, and put a symbolic link there just then.
+    // By the descriptor the path is short, however long the directory's is.
+    const made = `/proc/self/fd/${this.#root}/.${this.#opened.size}-${process.hrtime.bigint()}`;
     const connections = new Set<net.Socket>();
     const listener = net.createServer((socket) => this.#accept(name, socket, connections));
+    this.#opened.set(name, { listener, connections });
     try {
       await new Promise<void>((resolve, reject) => {
         listener.once("error", reject);
-        listener.listen({ path: `/proc/self/fd/${directory}/sock` }, resolve);
+        listener.listen({ path: made }, resolve);
       });
-      chmodSync(join(this.directory(name), "sock"), 0o666);
+      chmodSync(made, 0o666);
+      renameSync(made, join(this.directory(name), "sock"));
     } catch (error) {
-      listener.close();
-      closeSync(directory);
+      await this.close(name);
       throw error;
     }
-    this.#opened.set(name, { listener, directory, connections });
   }
 
   /** Ends what is connected; the directory stays for whoever listens next. */
@@ -114,7 +115,6 @@ export class GuestSockets {
     const closed = new Promise((resolve) => opened.listener.close(resolve));
     for (const socket of opened.connections) socket.destroy();
     await closed;
-    closeSync(opened.directory);
   }
 
   /** Ends what is connected, and deletes the directory. */
@@ -126,6 +126,7 @@ export class GuestSockets {
   async closeAll(): Promise<void> {
     await Promise.all([...this.#opened.keys()].map((name) => this.close(name)));
     this.#http.close();
+    closeSync(this.#root);
   }
 
   /** Tells a container's listeners. */
