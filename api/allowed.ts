@@ -2,13 +2,15 @@
 
 /** Above so many, keys are given by their groups, as `limits.*`. */
 const mostNamed = 12;
+/** The same for those of one group, which are what was meant. */
+const mostOfGroup = 20;
 
 /** @param key The unknown one. @param known All that are allowed; one that ends with a dot stands for all that begin so, as `user.`.
  * @returns `"limits.cpu", "limits.memory" are allowed`: the keys of the same group when there are such, else all, or their groups. */
 export function allowedKeys(key: string, known: readonly string[]): string {
   const group = key.includes(".") ? key.slice(0, key.indexOf(".") + 1) : undefined;
   const near = known.filter((one) => group !== undefined && one !== group && one.startsWith(group));
-  const named = near.length > 0 && near.length <= mostNamed ? near : known.length <= mostNamed ? known : undefined;
+  const named = near.length > 0 && near.length <= mostOfGroup ? near : known.length <= mostNamed ? known : undefined;
   const shown = named?.map((one) => one.endsWith(".") ? `${one}*` : one) ??
     [...new Set(known.map((one) => one.includes(".") ? `${one.slice(0, one.indexOf("."))}.*` : one))];
   if (shown.length === 0) return "none is allowed";

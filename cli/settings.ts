@@ -1,5 +1,5 @@
 /** `key=value` words, and the verbs every thing with a configuration has: show, get, set, unset, edit. */
-import type { Config, Devices } from "../api/types.ts";
+import type { Config, Devices, Operation } from "../api/types.ts";
 import { UsageError } from "./client/errors.ts";
 import { showNotes } from "./output/notes.ts";
 import { type Kind, ordered } from "./output/order.ts";
@@ -84,7 +84,13 @@ export async function change(
   const path = what.path(args);
   const { value, etag } = await client.getTagged<Thing>(path);
   const body = { ...pick(value, what.writable), ...alter(value) };
-  showNotes(io, await client.change("PUT", path + query, body, etag === undefined ? {} : { etag }));
+  await put(io, path + query, body, etag);
+}
+
+/** Replaces settings, and shows what the daemon has to say of it. */
+async function put(io: Io, path: string, body: unknown, etag: string | undefined): Promise<void> {
+  const { type, metadata } = await io.client.request("PUT", path, body, etag);
+  showNotes(io, type === "async" ? (await io.client.waitFor(metadata as Operation)).metadata : metadata);
 }
 
 export function pick(thing: object, keys: readonly string[]): Record<string, unknown> {
@@ -148,7 +154,7 @@ export function settingVerbs(what: Configurable): Verb[] {
       async run(io, given) {
         const { etag } = await io.client.getTagged(what.path(given));
         const body = pick(await readYaml(), what.writable);
-        showNotes(io, await io.client.change("PUT", what.path(given), body, etag === undefined ? {} : { etag }));
+        await put(io, what.path(given), body, etag);
       },
     }),
   ];

@@ -85,7 +85,7 @@ export async function waitWithProgress(io: Io, operation: Operation): Promise<Op
   });
   using _view = new OperationView(io, operation.id);
   const finished = await io.client.waitFor(operation);
-  showNotes(io, finished);
+  showNotes(io, finished.metadata);
   return finished;
 }
 

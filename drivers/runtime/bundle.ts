@@ -36,7 +36,7 @@ export function ociConfig(
         type,
       })),
       cgroupsPath: options.cgroupsPath,
-      resources: ociResources(spec, privileged),
+      resources: ociResources(privileged),
       seccomp: seccompPolicy(),
       ...(privileged
         ? {

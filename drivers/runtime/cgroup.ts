@@ -2,6 +2,8 @@ import { chownSync, existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync,
 import { join } from "node:path";
 import { removeDirectories, visitDirectories } from "../host/directory_tree.ts";
 import { parseMountInfo } from "../host/mounts.ts";
+import { CgroupLimits } from "./limits.ts";
+import type { Limits } from "./runtime.ts";
 
 /** The cgroups of containers: one for each container in every hierarchy that the host has, owned by the container's root (delegated), and
  * the root of the container's cgroup namespace. Above them is one of the daemon's own, which the host's root owns.
@@ -93,6 +95,11 @@ export class Cgroup {
       mkdirSync(directory, { recursive: true, mode: 0o775 });
       delegate(directory, owner);
     }
+  }
+
+  /** @throws {LidoError} bad_request when one cannot be had. */
+  limit(limits: Limits): void {
+    new CgroupLimits({ root, path: this.path, isUnified: this.#isUnified }).apply(limits);
   }
 
   /** Removes it, with those that the container made within; the processes must be gone. */

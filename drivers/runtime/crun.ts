@@ -36,6 +36,7 @@ import type {
   DetachOptions,
   IdMap,
   LaunchedCommand,
+  Limits,
   MountPlace,
   MountSpec,
   RunningContainer,
@@ -136,6 +137,7 @@ export class CrunRuntime implements Runtime {
     try {
       cloned = await this.#cloneAll(spec);
       cgroup.create(owner);
+      if (spec.limits) cgroup.limit(spec.limits);
       const console = await this.#consoles.open(spec.name, spec.idmap);
       starting.defer(() => closeFd(console.peer));
       const place = join(stage, spec.name);
@@ -189,6 +191,11 @@ export class CrunRuntime implements Runtime {
     sendSignal(container.pidfd, SIGKILL);
     if (cgroup.isFrozen()) cgroup.freeze(false);
     await container.ended;
+  }
+
+  setLimits(name: string, limits: Limits): Promise<void> {
+    this.#container(name);
+    return Promise.try(() => this.#cgroup(name).limit(limits));
   }
 
   freeze(name: string): Promise<void> {

@@ -1,5 +1,3 @@
-import type { ContainerSpec } from "./runtime.ts";
-
 /** What a privileged container may open: terminals, the nodes of memory (null, zero, full, random, urandom), fuse and tun. It may make any
  * node, as unpacking a system needs. LXD's list. */
 const privilegedDevices = [
@@ -14,15 +12,9 @@ const privilegedDevices = [
   })),
 ];
 
-/** Limits and allowed devices, which the runtime writes into the cgroups.
+/** Allowed devices, which the runtime writes into the cgroups; limits are written by `limits.ts`.
  * @see https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#control-groups */
-export function ociResources(spec: ContainerSpec, privileged: boolean): object {
-  const { memoryBytes, processes, cpus } = spec.limits ?? {};
-  return {
-    ...(memoryBytes === undefined ? {} : { memory: { limit: Number(memoryBytes) } }),
-    ...(processes === undefined ? {} : { pids: { limit: processes } }),
-    ...(cpus === undefined ? {} : { cpu: { cpus } }),
-    // Nobody in a user namespace can make a device node; root on the host's ids could.
-    ...(privileged ? { devices: [{ allow: false, access: "rwm" }, ...privilegedDevices] } : {}),
-  };
+export function ociResources(privileged: boolean): object {
+  // Nobody in a user namespace can make a device node; root on the host's ids could.
+  return privileged ? { devices: [{ allow: false, access: "rwm" }, ...privilegedDevices] } : {};
 }

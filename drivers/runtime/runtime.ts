@@ -51,7 +51,31 @@ export interface ContainerSpec {
   readonly init?: readonly string[];
   /** Where what the console printed last is written when the container has ended, in the place of what is there; 0600. */
   readonly consoleLog: string;
-  readonly limits?: { readonly memoryBytes?: bigint; readonly processes?: number; readonly cpus?: string };
+  readonly limits?: Limits;
+}
+
+/** What a container may use; what is absent is not limited. */
+export interface Limits {
+  /** A soft limit may be exceeded while the host has memory to spare. */
+  readonly memory?: { readonly bytes: bigint; readonly enforce: "hard" | "soft" };
+  /** Whether its memory may be swapped out. */
+  readonly swap: boolean;
+  /** 0 to 10: the higher, the later it is swapped out. */
+  readonly swapPriority?: number;
+  /** A negative number is none. */
+  readonly processes?: number;
+  /** A number of CPUs, or a set of them as in "0-3,5". */
+  readonly cpus?: number | string;
+  /** A share of the CPU time when others want it too, or so much of each period. */
+  readonly cpuAllowance?:
+    | { readonly kind: "share"; readonly percent: number }
+    | { readonly kind: "time"; readonly quotaMs: number; readonly periodMs: number };
+  /** 0 to 10: among containers of the same share. */
+  readonly cpuPriority?: number;
+  /** Bytes by size of the pages: 64KB, 1MB, 2MB, 1GB. */
+  readonly hugepages: Readonly<Record<string, bigint>>;
+  /** 0 to 10. */
+  readonly diskPriority?: number;
 }
 
 export interface RunningContainer {
@@ -117,6 +141,8 @@ export interface Runtime {
   kill(name: string, signal: number): Promise<void>;
   /** Kills every process of the container, takes its cgroup and runtime state away; nothing there is no error. */
   destroy(name: string): Promise<void>;
+  /** Changes a running container's limits at once. @throws {LidoError} bad_request; nothing has changed then. */
+  setLimits(name: string, limits: Limits): Promise<void>;
   freeze(name: string): Promise<void>;
   unfreeze(name: string): Promise<void>;
   get(name: string): RunningContainer | undefined;

@@ -6,6 +6,7 @@ import { parseDocument } from "yaml";
 import { LidoError } from "../../api/errors.ts";
 import { parseSizeBytes, sizeUnits } from "../../api/size.ts";
 import type { Config } from "../../api/types.ts";
+import { parseCpus } from "../../drivers/runtime/limits.ts";
 
 /** @returns The reason when the value is not allowed. */
 type Check = (value: string) => string | undefined;
@@ -40,6 +41,7 @@ const anything: Check = () => undefined;
 const uuid: Check = (value) => /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(value) ? undefined : "Invalid UUID";
 
 const memory: Check = (value) => {
+  if (/^0+%?$/.test(value) || parseSizeBytes(value) === 0n) return `Memory limit can't be ${value}`;
   const isAmount = /^\d{1,3}%$/.test(value) ? Number(value.slice(0, -1)) <= 100 : parseSizeBytes(value) !== undefined;
   return isAmount
     ? undefined
@@ -53,7 +55,9 @@ const cpus: Check = (value) => {
     const match = /^(\d{1,5})(?:-(\d{1,5}))?$/.exec(part);
     return match !== null && (match[2] === undefined || Number(match[2]) >= Number(match[1]));
   });
-  return isSet ? undefined : invalid;
+  if (!isSet) return invalid;
+  const all = parseCpus(value);
+  return new Set(all).size === all.length ? undefined : "Cannot define CPU multiple times";
 };
 /** Only looked at: what is in it is the guest's. */
 const yaml: Check = (value) => {
@@ -62,6 +66,18 @@ const yaml: Check = (value) => {
 };
 /** Scripts and archives are cloud-init's, too. */
 const cloudConfig: Check = (value) => value.startsWith("#cloud-config\n") ? yaml(value) : undefined;
+const priority: Check = (value) =>
+  /^(\d|10)$/.test(value) ? undefined : `Invalid value for a limit "${value}". Must be between 0 and 10`;
+const allowance: Check = (value) =>
+  /^([1-9]\d{0,2}%|[1-9]\d{0,5}ms\/[1-9]\d{0,5}ms)$/.test(value)
+    ? undefined
+    : `Invalid allowance: ${value}: a share such as 50%, or a time of each period such as 25ms/100ms, is allowed`;
+const size: Check = (value) =>
+  parseSizeBytes(value) === undefined
+    ? `Invalid value: ${value}: a size such as 64MiB (${sizeUnits}) is allowed`
+    : undefined;
+const enforcement: Check = (value) =>
+  value === "soft" || value === "hard" ? undefined : `Invalid value "${value}" (not one of [soft hard])`;
 const isolatedSize: Check = (value) => value === "auto" ? undefined : uint32(value);
 
 const keys: Readonly<Record<string, Check>> = {
@@ -72,7 +88,17 @@ const keys: Readonly<Record<string, Check>> = {
   "cloud-init.user-data": cloudConfig,
   "cloud-init.vendor-data": cloudConfig,
   "limits.cpu": cpus,
+  "limits.cpu.allowance": allowance,
+  "limits.cpu.priority": priority,
+  "limits.disk.priority": priority,
+  "limits.hugepages.1GB": size,
+  "limits.hugepages.1MB": size,
+  "limits.hugepages.2MB": size,
+  "limits.hugepages.64KB": size,
   "limits.memory": memory,
+  "limits.memory.enforce": enforcement,
+  "limits.memory.swap": boolean,
+  "limits.memory.swap.priority": priority,
   "limits.processes": integer,
   "raw.idmap": anything,
   "security.devlxd": boolean,

@@ -258,14 +258,16 @@ export class Instances {
   }
 
   /** Makes the instances that use a profile follow its change. Called after the profile was saved.
-   * @param before What `profileUsers` said until then. @throws {LidoError} bad_request that names the instances which could not. */
-  async profileChanged(before: ReadonlyMap<string, Expanded>, options: UpdateOptions = {}): Promise<void> {
+   * @param before What `profileUsers` said until then. @returns What the client is to be told.
+   * @throws {LidoError} bad_request that names the instances which could not. */
+  async profileChanged(before: ReadonlyMap<string, Expanded>, options: UpdateOptions = {}): Promise<string[]> {
     await this.adopt();
-    const failures: string[] = [];
+    const failures: string[] = [], notes: string[] = [];
     for (const record of this.#records.list().filter(({ name }) => before.has(name))) {
       try {
         using _lock = await this.#locks.wait(record.name, "update");
-        await this.#updates.follow(record.name, before.get(record.name)!, options);
+        const remark = await this.#updates.follow(record.name, before.get(record.name)!, options);
+        if (remark !== undefined) notes.push(remark);
       } catch (error) {
         failures.push(`${record.name}: ${messageOf(error)}`);
       }
@@ -273,6 +275,7 @@ export class Instances {
     if (failures.length > 0) {
       throw new LidoError("bad_request", `The following instances failed to update: ${failures.join("; ")}`);
     }
+    return notes;
   }
 
   /** Runs `work` while nothing else changes these instances. */
@@ -341,6 +344,7 @@ export class Instances {
         this.#records.setConfig(record.name, stateOf(running));
         this.#rootfs.adopt(record);
         this.#disks.adoptAll(record.name);
+        this.#updates.limitAgain(record.name);
       }
       await this.#services.guests.adopt();
     });
@@ -385,8 +389,11 @@ export class Instances {
       record.name,
       "update",
       "Updating instance",
-      (operation) =>
-        this.#updates.apply(record.name, cleaned, { ...options, progress: progressOf(operation, "volume") }),
+      async (operation) =>
+        note(
+          operation,
+          await this.#updates.apply(record.name, cleaned, { ...options, progress: progressOf(operation, "volume") }),
+        ),
     );
   }
 

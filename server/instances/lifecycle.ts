@@ -1,10 +1,8 @@
 /** Start and stop. Whoever calls holds the instance's operation lock; what happens by itself (a container that ends) takes it. */
 
 import { mkdir, rm } from "node:fs/promises";
-import { totalmem } from "node:os";
 import { dirname } from "node:path";
 import { LidoError } from "../../api/errors.ts";
-import { parseSizeBytes } from "../../api/size.ts";
 import type { Config, InstanceExit } from "../../api/types.ts";
 import type { ContainerSpec, IdMap, MountSpec } from "../../drivers/runtime/runtime.ts";
 import { isTrue } from "./config_keys.ts";
@@ -22,6 +20,7 @@ import {
 } from "./init_end.ts";
 import { haltSignalOf, SIGPWR } from "./init_signal.ts";
 import { initUp } from "./init_up.ts";
+import { limitsOf } from "./limits.ts";
 import type { OperationLock, OperationLocks } from "./locks.ts";
 import type { InstanceServices } from "./ports.ts";
 import { type InstanceRecord, type InstanceRecords, merge } from "./records.ts";
@@ -368,21 +367,4 @@ export function environmentOf(config: Config): Config {
       value,
     ]),
   );
-}
-
-function limitsOf(config: Config): NonNullable<ContainerSpec["limits"]> {
-  const memory = config["limits.memory"];
-  const memoryBytes = memory?.endsWith("%")
-    ? BigInt(totalmem()) * BigInt(memory.slice(0, -1)) / 100n
-    : memory
-    ? parseSizeBytes(memory)
-    : undefined;
-  const processes = config["limits.processes"];
-  const cpus = config["limits.cpu"];
-  return {
-    ...(memoryBytes === undefined ? {} : { memoryBytes }),
-    ...(processes ? { processes: Number(processes) } : {}),
-    // A bare number is a count of CPUs, anything else a set.
-    ...(cpus ? { cpus: /^\d+$/.test(cpus) ? (cpus === "1" ? "0" : `0-${Number(cpus) - 1}`) : cpus } : {}),
-  };
 }

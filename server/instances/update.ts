@@ -1,7 +1,8 @@
 /** Changes of an instance's settings. On a running one, disks come and go at once; a change that the host refuses is not kept. */
 
 import { randomUUID } from "node:crypto";
-import { LidoError } from "../../api/errors.ts";
+import { isDeepStrictEqual } from "node:util";
+import { LidoError, messageOf } from "../../api/errors.ts";
 import { parseSizeBytes } from "../../api/size.ts";
 import type { Config, Devices } from "../../api/types.ts";
 import type { Quota } from "../../drivers/storage/driver.ts";
@@ -10,6 +11,7 @@ import { checkInstanceConfig } from "./config_keys.ts";
 import { checkDevices, checkExpandedDevices, disksOf, isRoot, rootDisk, sameDevice } from "./devices.ts";
 import type { Disks } from "./disks.ts";
 import type { HotDisks } from "./hot_disks.ts";
+import { keysThatWait, limitsOf, restartNote } from "./limits.ts";
 import type { Maps } from "./maps.ts";
 import type { InstanceServices } from "./ports.ts";
 import { type Expanded, type InstanceRecord, type InstanceRecords, merge } from "./records.ts";
@@ -79,8 +81,9 @@ export class Updates {
     });
   }
 
-  /** @throws {LidoError} bad_request with LXD's texts; nothing has changed then. */
-  async apply(name: string, settings: Settings, options: UpdateOptions = {}): Promise<void> {
+  /** @returns What the client is to be told: which keys take effect with the next start.
+   * @throws {LidoError} bad_request with LXD's texts; nothing has changed then. */
+  async apply(name: string, settings: Settings, options: UpdateOptions = {}): Promise<string | undefined> {
     const before = this.#records.get(name);
     const ranges = await this.#maps.ranges();
     const after: InstanceRecord = {
@@ -95,31 +98,76 @@ export class Updates {
     for (const disk of disksOf(devices)) {
       if (!sameDevice(old.devices[disk.device], devices[disk.device])) await this.#disks.check(disk);
     }
-    await this.#carryOut(name, old.devices, devices, options, () => {
-      const volatile = { ...this.#plan(name, config, ranges), ...seedOf(old.config, config) };
-      this.#records.update(name, { ...after, config: { ...after.config, ...volatile } });
-    });
+    await this.#limit(
+      name,
+      { from: old.config, to: config },
+      () =>
+        this.#carryOut(name, old.devices, devices, options, () => {
+          const volatile = { ...this.#plan(name, config, ranges), ...seedOf(old.config, config) };
+          this.#records.update(name, { ...after, config: { ...after.config, ...volatile } });
+        }),
+    );
     await this.#tellGuest(name, old);
     this.#services.events.lifecycle("instance-updated", `/1.0/instances/${name}`);
+    return this.#noteOf(name, old.config, config);
   }
 
-  /** Makes an instance follow a profile that was changed. @param before The settings of the profile's instance until then.
-   * @throws {LidoError} When it cannot. */
-  async follow(name: string, before: Expanded, options: UpdateOptions = {}): Promise<void> {
+  /** Makes an instance follow a profile that was changed. @param before The settings of the profile's instance until then, expanded.
+   * @returns As `apply`. @throws {LidoError} When it cannot. */
+  async follow(name: string, before: Expanded, options: UpdateOptions = {}): Promise<string | undefined> {
     const record = this.#records.find(name);
-    if (!record) return;
+    if (!record) return undefined;
     const ranges = await this.#maps.ranges();
     const { config, devices } = this.#records.expand(record);
     checkExpandedDevices(devices);
-    await this.#carryOut(name, before.devices, devices, options, () => {
-      this.#records.setConfig(name, { ...this.#plan(name, config, ranges), ...seedOf(before.config, config) });
-    });
+    await this.#limit(
+      name,
+      { from: before.config, to: config },
+      () =>
+        this.#carryOut(name, before.devices, devices, options, () => {
+          this.#records.setConfig(name, { ...this.#plan(name, config, ranges), ...seedOf(before.config, config) });
+        }),
+    );
     await this.#tellGuest(name, before);
+    return this.#noteOf(name, before.config, config);
   }
 
   async #tellGuest(name: string, before: Expanded): Promise<void> {
     const after = this.#records.expand(this.#records.get(name));
     await this.#services.guests.changed({ name, ...before }, { name, ...after });
+  }
+
+  /** Changes a running container's limits before the rest of a change, and back when the rest is refused. */
+  async #limit(
+    name: string,
+    { from, to }: { from: Config; to: Config },
+    rest: () => Promise<void>,
+  ): Promise<void> {
+    const { runtime, log } = this.#services;
+    const [before, after] = [limitsOf(from), limitsOf(to)];
+    if (!runtime.get(name) || isDeepStrictEqual(before, after)) return await rest();
+    await runtime.setLimits(name, after);
+    try {
+      await rest();
+    } catch (error) {
+      await runtime.setLimits(name, before).catch((reason) =>
+        log.warn({ instance: name, error: messageOf(reason) }, "could not give an instance its old limits back")
+      );
+      throw error;
+    }
+  }
+
+  /** For a container of an earlier daemon, which may have been killed between the limits and their record. */
+  limitAgain(name: string): void {
+    const limits = limitsOf(this.#records.expand(this.#records.get(name)).config);
+    this.#services.runtime.setLimits(name, limits).catch((error) =>
+      this.#services.log.warn({ instance: name, error: messageOf(error) }, "could not limit a running instance again")
+    );
+  }
+
+  #noteOf(name: string, before: Config, after: Config): string | undefined {
+    if (!this.#services.runtime.get(name)) return undefined;
+    return restartNote(name, keysThatWait(before, after));
   }
 
   #plan(name: string, config: Config, ranges: Awaited<ReturnType<Maps["ranges"]>>): Config {

@@ -12,10 +12,10 @@ export interface ProfilesOptions {
   readonly database: Database;
   readonly events: Events;
   readonly journal: Journal;
-  /** The instances that have a profile, with all their devices; the instance service is built later. */
+  /** The instances that have a profile, with all their settings; the instance service is built later. */
   readonly users: (profile: string) => Map<string, Expanded>;
-  /** Applies a profile's new settings to the instances that have it. @param before What `users` said until then. */
-  readonly changed: (before: Map<string, Expanded>, options: UpdateOptions) => Promise<void>;
+  /** Applies a profile's new settings to the instances that have it. @param before What `users` said until then. @returns What the client is to be told. */
+  readonly changed: (before: Map<string, Expanded>, options: UpdateOptions) => Promise<string[]>;
 }
 
 interface UpdateIntent {
@@ -36,7 +36,9 @@ export class Profiles {
   constructor(options: ProfilesOptions) {
     this.#options = options;
     // Some of the instances may have followed: they go back too.
-    this.#open = options.journal.kind<UpdateIntent>("profile.update", ({ name, before }) => this.#change(name, before));
+    this.#open = options.journal.kind<UpdateIntent>("profile.update", async ({ name, before }) => {
+      await this.#change(name, before);
+    });
   }
 
   names(): string[] {
@@ -75,8 +77,8 @@ export class Profiles {
   }
 
   /** Changes a profile and the instances that have it. When one of these cannot follow, the profile stays as it was.
-   * @param isPatch Whether what is not given stays. */
-  async update(name: string, put: ProfilePut, isPatch: boolean, options: UpdateOptions = {}): Promise<void> {
+   * @param isPatch Whether what is not given stays. @returns What the client is to be told. */
+  async update(name: string, put: ProfilePut, isPatch: boolean, options: UpdateOptions = {}): Promise<string[]> {
     const row = this.#row(name);
     const before = {
       description: String(row.description),
@@ -93,9 +95,10 @@ export class Profiles {
     this.#check(after);
     if (rootPool(after.devices) !== rootPool(before.devices)) this.#checkRootUsers(name);
     await using intent = this.#open({ name, before });
-    await this.#change(name, after, options);
+    const notes = await this.#change(name, after, options);
     intent.commit(() => {});
     this.#options.events.lifecycle("profile-updated", `/1.0/profiles/${name}`);
+    return notes;
   }
 
   rename(name: string, to: string): void {
@@ -124,11 +127,11 @@ export class Profiles {
     this.#options.events.lifecycle("profile-deleted", `/1.0/profiles/${name}`);
   }
 
-  async #change(name: string, put: ProfilePut, options: UpdateOptions = {}): Promise<void> {
-    if (!this.#find(name)) return;
+  async #change(name: string, put: ProfilePut, options: UpdateOptions = {}): Promise<string[]> {
+    if (!this.#find(name)) return [];
     const before = this.#options.users(name);
     this.#write(name, put);
-    await this.#options.changed(before, options);
+    return await this.#options.changed(before, options);
   }
 
   #write(name: string, put: ProfilePut): void {

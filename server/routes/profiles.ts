@@ -48,8 +48,8 @@ export function profileRoutes({ profiles }: Pick<Context, "profiles">): OpenAPIH
       { method, path: one, summary: "Change a profile", tag, body: profilePutSchema },
       async ({ c, param, body, query }) => {
         checkEtag(c, profiles.etag(param("name")));
-        await profiles.update(param("name"), body, method === "patch", detachOptions(query("detach")));
-        return done(c);
+        const notes = await profiles.update(param("name"), body, method === "patch", detachOptions(query("detach")));
+        return notes.length === 0 ? done(c) : sync(c, { notes });
       },
     );
   }

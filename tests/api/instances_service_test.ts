@@ -503,6 +503,70 @@ Deno.test("updates are checked: root, pool, keys, devices", async () => {
   assert.equal(world.instances.get("c1").config["user.a"], undefined);
 });
 
+Deno.test("limits of a running instance change at once, back when the rest is refused; other keys wait and say so", async () => {
+  await using world = await makeWorld();
+  const { runtime, instances } = world;
+  await world.create("c1", { config: { "limits.cpu": "2" } });
+  await start(world, "c1");
+  assert.deepEqual(runtime.started.get("c1")!.limits, { swap: true, cpus: 2, hugepages: {} });
+  await change(world, "c1", {
+    config: {
+      "limits.cpu": "0-1",
+      "limits.cpu.allowance": "25ms/100ms",
+      "limits.memory": "64MiB",
+      "limits.memory.enforce": "soft",
+      "limits.memory.swap": "false",
+      "limits.hugepages.2MB": "4MiB",
+    },
+  });
+  const now = {
+    memory: { bytes: 67108864n, enforce: "soft" },
+    swap: false,
+    cpus: "0-1",
+    cpuAllowance: { kind: "time", quotaMs: 25, periodMs: 100 },
+    hugepages: { "2MB": 4194304n },
+  };
+  assert.deepEqual(runtime.limits.get("c1"), now);
+
+  await world.addVolume("v");
+  runtime.failures.set("attach c1 /mnt", new Error("no such thing"));
+  const { devices } = instances.get("c1");
+  await assert.rejects(
+    change(world, "c1", { config: { "limits.processes": "5" }, devices: { ...devices, v: volume("v", "/mnt") } }),
+    /no such thing/,
+  );
+  assert.deepEqual(runtime.limits.get("c1"), now);
+  runtime.failures.set("limits c1", new Error("cannot be had"));
+  await assert.rejects(change(world, "c1", { config: { "limits.processes": "5" } }), /cannot be had/);
+  assert.equal(instances.get("c1").config["limits.processes"], undefined);
+  runtime.failures.clear();
+
+  const set = (config: Record<string, string>) =>
+    instances.patch("c1", instancePutSchema.partial().parse({ config: { ...instances.get("c1").config, ...config } }));
+  const waiting = set({ "security.privileged": "true", "limits.processes": "9" });
+  await world.done(waiting);
+  assert.deepEqual(waiting.view().metadata, { notes: ['security.privileged: takes effect when "c1" is restarted'] });
+  const user = set({ "user.x": "y" });
+  await world.done(user);
+  assert.equal(user.view().metadata, null);
+
+  // By a profile, too.
+  const before = instances.profileUsers("default");
+  const settings = { "limits.disk.priority": "3", "security.idmap.isolated": "true" };
+  world.database.run("UPDATE profiles SET config = ?", JSON.stringify(settings));
+  assert.deepEqual(await instances.profileChanged(before), [
+    'security.idmap.isolated: takes effect when "c1" is restarted',
+  ]);
+  assert.equal(runtime.limits.get("c1")!.diskPriority, 3);
+
+  // A daemon that was killed before it wrote down what it set.
+  runtime.limits.clear();
+  await instances.close();
+  await using next = await makeWorld({ root: world.root, runtime });
+  await next.instances.start();
+  assert.equal(runtime.limits.get("c1")!.processes, 9);
+});
+
 Deno.test("rename moves volume, rows and logs; refused when running or taken", async () => {
   await using world = await makeWorld();
   await world.create("c1");

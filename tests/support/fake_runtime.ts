@@ -4,6 +4,7 @@ import type {
   ConsoleTerminal,
   ContainerSpec,
   LaunchedCommand,
+  Limits,
   MountPlace,
   MountSpec,
   RunningContainer,
@@ -21,6 +22,8 @@ export class FakeRuntime implements Runtime {
   readonly mounts = new Map<string, Map<string, MountSpec>>();
   /** Refusals: the first whose key begins a line of `seen` is thrown. */
   readonly failures = new Map<string, Error>();
+  /** Limits that were set while they ran. */
+  readonly limits = new Map<string, Limits>();
   /** Containers whose init ends as soon as it is started. */
   readonly endsAtOnce = new Map<string, { code?: number; signal?: number }>();
   /** What consoles printed, by container. */
@@ -59,6 +62,11 @@ export class FakeRuntime implements Runtime {
     const wasRunning = this.#running.has(name);
     if (wasRunning) this.#see(`destroy ${name}`);
     if (wasRunning) this.end(name, { signal: 9 });
+  }
+
+  async setLimits(name: string, limits: Limits): Promise<void> {
+    this.limits.set(name, limits);
+    this.#see(`limits ${name}`);
   }
 
   async freeze(name: string): Promise<void> {
