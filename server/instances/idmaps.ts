@@ -171,7 +171,7 @@ interface RawEntry extends IdRange {
 
 /** Reads `raw.idmap`: lines of "uid|gid|both <host id or range> <container id or range>".
  * @throws {LidoError} bad_request with LXD's texts. */
-export function parseRawIdmap(text: string): RawEntry[] {
+function parseRawIdmap(text: string): RawEntry[] {
   const entries: RawEntry[] = [];
   for (const line of text.split("\n").map((each) => each.trim())) {
     if (line === "") continue;

@@ -7,7 +7,6 @@ import {
   type HostRanges,
   isolatedSize,
   parseIdmap,
-  parseRawIdmap,
   planIdmap,
   sharedRanges,
   type TakenRange,
@@ -33,54 +32,73 @@ export class Maps {
    * @param ranges From `ranges()`, read before.
    * @returns The `volatile.idmap.*` keys that say so. @throws {LidoError} bad_request. */
   plan(name: string, config: Config, ranges: HostRanges): { map?: IdMap; volatile: Config } {
-    const current = Number(config["volatile.idmap.base"] ?? 0);
-    const { map, base } = planIdmap(config, ranges, this.#taken(name, ranges), current > 0 ? current : undefined);
-    return {
-      ...(map ? { map } : {}),
-      volatile: { "volatile.idmap.base": String(base), "volatile.idmap.next": formatIdmap(map) },
-    };
+    return plan(config, ranges, () => [...this.#taken(ranges)].flatMap(([other, own]) => other === name ? [] : own));
   }
 
   /** Works out every instance's next map anew: the ranges of the host, or the rules of an earlier version, may have been others. What runs
    * keeps its map until its next start. Runs before anything starts, for instances that share a volume must agree. */
   async renew(): Promise<void> {
     const ranges = await this.ranges();
-    for (const { name } of this.#records.list()) {
-      try {
-        this.#services.database.transaction(() => {
-          const { config } = this.#records.expand(this.#records.get(name));
-          const { volatile } = this.plan(name, config, ranges);
-          if (Object.entries(volatile).every(([key, value]) => config[key] === value)) return;
+    const records = this.#records.list();
+    const taken = this.#taken(ranges);
+    this.#services.database.transaction(() => {
+      const all = this.#records.expandAll(records).map(({ config }, index) => ({ name: records[index]!.name, config }));
+      // Those with the shared map first: what they had before must not be in the way of isolated ones.
+      const own = all.filter(({ config }) => isIsolated(config));
+      for (const { name, config } of [...all.filter((each) => !own.includes(each)), ...own]) {
+        try {
+          const { volatile } = plan(
+            config,
+            ranges,
+            () => [...taken].flatMap(([other, own]) => other === name ? [] : own),
+          );
+          if (Object.entries(volatile).every(([key, value]) => config[key] === value)) continue;
           this.#records.setConfig(name, volatile);
-        });
-      } catch (error) {
-        // It keeps the map that it has.
-        this.#services.log.warn({ instance: name, error: messageOf(error) }, "cannot renew an instance's id map");
+          taken.set(name, this.#takenBy(name, { ...config, ...volatile }, ranges));
+        } catch (error) {
+          // It keeps the map that it has.
+          this.#services.log.warn({ instance: name, error: messageOf(error) }, "cannot renew an instance's id map");
+        }
       }
-    }
+    });
   }
 
-  /** Host ids of the other instances: what they will have, and what those that run have until they stop; the shared map is left out. */
-  #taken(name: string, ranges: HostRanges): TakenRange[] {
-    const shared = sharedRanges(ranges).uid;
+  /** Host ids of each instance that others do not get. */
+  #taken(ranges: HostRanges): Map<string, TakenRange[]> {
     const records = this.#records.list();
-    const taken: TakenRange[] = [];
-    for (const [index, { config }] of this.#records.expandAll(records).entries()) {
-      const other = records[index]!;
-      if (other.name === name || isTrue(config["security.privileged"])) continue;
-      if (isTrue(config["security.idmap.isolated"])) {
-        taken.push({ base: Number(config["volatile.idmap.base"] ?? 0), size: isolatedSize(config) });
-      }
-      for (const { host, count } of parseRawIdmap(config["raw.idmap"] ?? "")) {
-        taken.push({ base: host, size: count, isRaw: true });
-      }
-    }
-    for (const { name: other, config } of records) {
-      if (other === name || !this.#services.runtime.get(other)) continue;
-      for (const { container, host, count } of parseIdmap(config["volatile.idmap.current"])?.uid ?? []) {
-        if (host - container !== shared.start) taken.push({ base: host, size: count });
-      }
-    }
-    return taken;
+    const expanded = this.#records.expandAll(records);
+    return new Map(records.map(({ name }, index) => [name, this.#takenBy(name, expanded[index]!.config, ranges)]));
   }
+
+  /** What an instance will have, and what it has until it stops if it runs; the shared map is left out. */
+  #takenBy(name: string, config: Config, ranges: HostRanges): TakenRange[] {
+    const shared = sharedRanges(ranges).uid;
+    const lines = (key: string) =>
+      (parseIdmap(config[key])?.uid ?? []).filter(({ host, container }) => host - container !== shared.start);
+    const hasOwn = isIsolated(config);
+    const base = Number(config["volatile.idmap.base"] ?? 0);
+    const next = lines("volatile.idmap.next").filter(({ host, container }) => !hasOwn || host - container !== base);
+    const current = this.#services.runtime.get(name) ? lines("volatile.idmap.current") : [];
+    return [
+      ...(hasOwn ? [{ base, size: isolatedSize(config) }] : []),
+      ...next.map(({ host, count }) => ({ base: host, size: count, isRaw: true })),
+      ...current.map(({ host, count }) => ({ base: host, size: count })),
+    ];
+  }
+}
+
+const isIsolated = (config: Config): boolean =>
+  isTrue(config["security.idmap.isolated"]) && !isTrue(config["security.privileged"]);
+
+function plan(
+  config: Config,
+  ranges: HostRanges,
+  taken: () => readonly TakenRange[],
+): { map?: IdMap; volatile: Config } {
+  const current = Number(config["volatile.idmap.base"] ?? 0);
+  const { map, base } = planIdmap(config, ranges, isIsolated(config) ? taken() : [], current > 0 ? current : undefined);
+  return {
+    ...(map ? { map } : {}),
+    volatile: { "volatile.idmap.base": String(base), "volatile.idmap.next": formatIdmap(map) },
+  };
 }

@@ -3,8 +3,10 @@ import { access, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { instancePutSchema, instancesPostSchema, instanceStatePutSchema } from "../../api/types.ts";
 import { disksOf } from "../../server/instances/devices.ts";
+import { formatIdmap } from "../../server/instances/idmaps.ts";
 import { OperationLocks } from "../../server/instances/locks.ts";
 import type { Operation } from "../../server/operations/operations.ts";
+import { slowness } from "../support/slowness.ts";
 import { fingerprint, makeWorld, type World } from "./instances_support.ts";
 
 const state = (action: string, more: Record<string, unknown> = {}) => instanceStatePutSchema.parse({ action, ...more });
@@ -626,4 +628,48 @@ Deno.test("instances that are stopped keep their ranges apart, and a deleted one
   await world.done(world.instances.delete("b"));
   await world.create("d", { config });
   assert.equal(base("d"), "1165536");
+});
+
+Deno.test("maps are renewed at the daemon's start, quickly for many; a malformed raw.idmap is in nobody else's way", async () => {
+  await using world = await makeWorld();
+  const isolated = { "security.idmap.isolated": "true", "security.idmap.size": "10" };
+  await world.create("a", { config: isolated });
+  await world.create("b", { config: { "raw.idmap": "both 5 5" } });
+  const row = world.database.get("SELECT * FROM instances WHERE name = 'b'")!;
+  const insert = (name: string, config: Record<string, string>) =>
+    world.database.run(
+      "INSERT INTO instances (name, architecture, description, ephemeral, config, devices, created_at) VALUES (?, ?, '', 0, ?, ?, ?)",
+      name,
+      row.architecture!,
+      JSON.stringify(config),
+      row.devices!,
+      row.created_at!,
+    );
+  const earlier = formatIdmap({
+    uid: [{ container: 0, host: 1_000_000, count: 65536 }],
+    gid: [{ container: 0, host: 1_000_000, count: 65536 }],
+  });
+  for (let index = 0; index < 500; index++) {
+    insert(`s${index}`, { "volatile.idmap.base": "0", "volatile.idmap.next": earlier });
+    // Without a base, as they were never written.
+    insert(`i${index}`, isolated);
+  }
+  world.database.run(
+    "UPDATE instances SET config = ? WHERE name = 'b'",
+    JSON.stringify({ "raw.idmap": "nonsense", "volatile.idmap.next": earlier }),
+  );
+  const startedAt = performance.now();
+  await world.instances.start();
+  assert.ok(performance.now() - startedAt < 5000 * slowness);
+  const configs = world.instances.list().map(({ name, config }) => ({ name, config }));
+  const next = (config: Record<string, string>) => JSON.parse(config["volatile.idmap.next"]!)[0];
+  for (const { config } of configs.filter(({ name }) => name.startsWith("s"))) {
+    assert.equal(next(config).Maprange, 400_000);
+  }
+  const bases = configs.filter(({ config }) => config["security.idmap.isolated"]).map(({ config }) =>
+    next(config).Hostid
+  );
+  assert.deepEqual(bases.sort((a, b) => a - b), bases.map((_, index) => 1_065_536 + 10 * index));
+  assert.equal(world.instances.get("b").config["volatile.idmap.next"], earlier, "it keeps what it has");
+  await world.create("c", { config: isolated });
 });
