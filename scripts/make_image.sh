@@ -118,7 +118,7 @@ make_debian() {
   include=$(printf ',%s' procps iproute2 sudo "$@")
   say "Making $name from Debian's packages"
   mmdebstrap --mode=root --variant=minbase --include="${include:1}" --format=directory \
-    --aptopt='APT::Install-Recommends "false"' --aptopt='Acquire::Languages "none"' --aptopt='Acquire::Retries "3"' \
+    --dpkgopt=force-unsafe-io --aptopt='APT::Install-Recommends "false"' --aptopt='Acquire::Languages "none"' --aptopt='Acquire::Retries "3"' \
     --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
     "$suite" "$tree" "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main" >"$log" 2>&1 ||
     { tail -n 20 "$log" >&2; die "Cannot make \"$name\""; }

@@ -33,6 +33,9 @@ const suites: readonly Suite[] = [
   { name: "conformance", argv: test("tests/conformance"), limitS: 240 },
   { name: "property", argv: test("tests/property"), limitS: 300 },
   { name: "system", argv: test("tests/system"), limitS: 1200 },
+  // The images of real systems. Making Debian 12 takes a minute of it, the first time.
+  { name: "boot", argv: test("tests/boot/boot_test.ts"), limitS: 600 },
+  { name: "boot-all", argv: test("tests/boot/all_test.ts"), limitS: 3600, isSlow: true },
   { name: "soak", argv: test("tests/soak/exec_test.ts"), limitS: 480 },
   {
     name: "soak-exec",
