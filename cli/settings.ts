@@ -30,21 +30,9 @@ export async function readInput(): Promise<string> {
 /** @returns The map that is on stdin as YAML. @throws {UsageError} If it is no YAML, or no map. */
 export async function readYaml(): Promise<Record<string, unknown>> {
   const { isTerminal } = await import("./terminal/is_terminal.ts");
-  if (await isTerminal(0)) {
-    throw new UsageError('Nothing to read: give the YAML on stdin, as in "show ... | sed ... | edit ..."');
-  }
-  const text = await readInput();
-  const { parse } = await import("yaml");
-  let value: unknown;
-  try {
-    value = parse(text);
-  } catch (error) {
-    throw new UsageError(`Config parsing error: ${(error as Error).message.split("\n")[0]}`);
-  }
-  if (typeof value !== "object" || value === null || Array.isArray(value)) {
-    throw new UsageError("Config parsing error: a YAML map is allowed");
-  }
-  return value as Record<string, unknown>;
+  if (await isTerminal(0)) throw new UsageError("Nothing to read: give the YAML on stdin");
+  const { yamlMap } = await import("./yaml_input.ts");
+  return await yamlMap(await readInput());
 }
 
 export async function showYaml(io: Io, kind: Kind, thing: object): Promise<void> {
@@ -95,6 +83,20 @@ async function put(io: Io, path: string, body: unknown, etag: string | undefined
 
 export function pick(thing: object, keys: readonly string[]): Record<string, unknown> {
   return Object.fromEntries(Object.entries(thing).filter(([key]) => keys.includes(key)));
+}
+
+/** What the editor shows: the fields that can be changed. */
+async function editable(
+  { kind, noun, writable }: Configurable,
+  given: readonly string[],
+  thing: object,
+): Promise<string> {
+  const { yaml } = await import("./output/yaml.ts");
+  const name = given.length === 0 ? "" : ` "${given.join("/")}"`;
+  const fields = ordered(typeof kind === "function" ? kind(given) : kind, pick(thing, writable));
+  return `### The configuration of the ${noun}${name} as YAML.
+### Lines that begin with # are ignored. Save and leave the editor to apply; an unchanged file changes nothing.
+${yaml(fields)}`;
 }
 
 export function settingVerbs(what: Configurable): Verb[] {
@@ -150,11 +152,26 @@ export function settingVerbs(what: Configurable): Verb[] {
       words: `${words} edit`,
       args,
       flags: {},
-      summary: `Replace the configuration of a ${noun} by YAML from stdin`,
+      summary: `Edit the configuration of a ${noun} as YAML, in $EDITOR or from stdin`,
+      details: `On a terminal $VISUAL or $EDITOR is opened; a pipe or a file on stdin is taken as it is:
+  lido ${words} show ... | sed ... | lido ${words} edit ...
+`,
       async run(io, given) {
-        const { etag } = await io.client.getTagged(what.path(given));
-        const body = pick(await readYaml(), what.writable);
-        await put(io, what.path(given), body, etag);
+        const path = what.path(given);
+        const { value, etag } = await io.client.getTagged<object>(path);
+        const replace = async (body: Record<string, unknown>) => await put(io, path, body, etag);
+        const { isTerminal } = await import("./terminal/is_terminal.ts");
+        if (!await isTerminal(0)) return await replace(pick(await readYaml(), what.writable));
+        const { edit } = await import("./edit.ts");
+        const { yamlMap } = await import("./yaml_input.ts");
+        await edit(io, await editable(what, given, value), async (text) => {
+          const body = await yamlMap(text);
+          const unknown = Object.keys(body).find((key) => !what.writable.includes(key));
+          if (unknown !== undefined) {
+            throw new UsageError(`Unknown field "${unknown}": ${what.writable.join(", ")} are allowed`);
+          }
+          await replace(body);
+        });
       },
     }),
   ];

@@ -41,7 +41,7 @@ function importsOf(path: string): Import[] {
 
 const roomOf = (path: string) => path.split("/")[0]!;
 
-const kernelUsers = ["cli/commands/daemon.ts", "cli/commands/admin/daemon.ts", "cli/terminal/raw.ts"];
+const kernelUsers = ["cli/commands/daemon.ts", "cli/commands/admin/daemon.ts", "cli/terminal/raw.ts", "cli/edit.ts"];
 
 Deno.test("imports go one way: api <- drivers <- server, and api <- cli", () => {
   const allowed: Record<string, string[]> = {
@@ -53,7 +53,7 @@ Deno.test("imports go one way: api <- drivers <- server, and api <- cli", () => 
   const wrong = product.flatMap(([path]) =>
     importsOf(path).filter(({ target }) => sources.has(target) && Object.hasOwn(allowed, roomOf(path)))
       .filter(({ target }) => !allowed[roomOf(path)]!.includes(roomOf(target)))
-      // The command that starts the daemon loads it when it is run, and only then; raw mode and a process's end are the kernel's matter.
+      // The command that starts the daemon loads it when it is run, and only then; raw mode, a process's end and an editor are the kernel's matter.
       .filter(({ isLazy }) => !(isLazy && kernelUsers.includes(path)))
       .map(({ target }) => `${path} imports ${target}`)
   );

@@ -35,17 +35,8 @@ async function fromStdin(): Promise<Record<string, unknown>> {
   const { readInput } = await import("../settings.ts");
   const text = await readInput();
   if (text.trim() === "") return {};
-  const { parse } = await import("yaml");
-  let value: unknown;
-  try {
-    value = parse(text);
-  } catch (error) {
-    throw new UsageError(`Config parsing error: ${(error as Error).message.split("\n")[0]}`);
-  }
-  if (typeof value !== "object" || value === null || Array.isArray(value)) {
-    throw new UsageError("Config parsing error: a YAML map is allowed on stdin");
-  }
-  return value as Record<string, unknown>;
+  const { yamlMap } = await import("../yaml_input.ts");
+  return await yamlMap(text);
 }
 
 /** The devices that differ from the profiles': the root disk on another pool, and what `--device` says. */

@@ -1,8 +1,17 @@
 /** What the client is to a person at a terminal. */
 import assert from "node:assert/strict";
+import { chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { Profile } from "../../api/types.ts";
 import { Daemon, executable } from "../support/daemon.ts";
 import { busyboxImage } from "../support/image.ts";
 import { Terminal } from "../support/terminal.ts";
+
+function temporary(): Disposable & { readonly path: string } {
+  const path = mkdtempSync(join(tmpdir(), "lido-client-"));
+  return { path, [Symbol.dispose]: () => rmSync(path, { recursive: true }) };
+}
 
 Deno.test("the client at a terminal", async (t) => {
   await using daemon = await Daemon.start();
@@ -51,5 +60,66 @@ Deno.test("the client at a terminal", async (t) => {
     assert.match(compact, /^ +NAME +DRIVER +SOURCE/);
     assert.match(compact, /plain +dir +\/.*…/);
     assert.equal(await shown(60, ...list, "-f", "csv"), `${await daemon.ok(...list, "-f", "csv")}\n`);
+  });
+
+  await t.step("edit opens the editor on a terminal, again after a mistake, and takes stdin otherwise", async () => {
+    using directory = temporary();
+    const editor = join(directory.path, "editor");
+    /** An editor that does one step each time it is opened. */
+    const edit = (steps: readonly string[], ...argv: string[]) => {
+      writeFileSync(
+        editor,
+        `#!/bin/sh\necho "$1" >>${directory.path}/files\ncp "$1" ${directory.path}/shown\n` +
+          `n=$(cat ${directory.path}/files | wc -l)\ncase $n in\n` +
+          steps.map((step, index) => `${index + 1}) ${step} ;;\n`).join("") + "esac\n",
+      );
+      chmodSync(editor, 0o755);
+      rmSync(join(directory.path, "files"), { force: true });
+      const words = { EDITOR: `${editor} `, VISUAL: "", TMPDIR: directory.path };
+      return new Terminal([executable, ...argv], { ...environment, ...words }, 200);
+    };
+    {
+      using terminal = edit(
+        [
+          `sed -i "s/^description:.*/description: [/" "$1"`,
+          `sed -i "s/^description:.*/descripton: x/" "$1"`,
+          `sed -i "s/^descripton:.*/description: by hand/; s/^config: {}/config: {boot.autostart: maybe, limits.cpu: 1}/" "$1"`,
+          `sed -i "s/maybe/true/" "$1"`,
+        ],
+        "profile",
+        "edit",
+        "default",
+      );
+      await terminal.sees(/Error: Config parsing error: [^\n]*\nPress enter to open the editor again/);
+      terminal.type("\r");
+      await terminal.sees(/Error: Unknown field "descripton": .*description.* are allowed[^\n]*\nPress enter/);
+      terminal.type("\r");
+      await terminal.sees(/Error: Invalid value for configuration key "boot.autostart": .*"maybe"[^\n]*\nPress enter/);
+      terminal.type("\r");
+      assert.equal(await terminal.ended, 0);
+      const profile = await daemon.query("/1.0/profiles/default") as Profile;
+      assert.deepEqual([profile.description, profile.config["boot.autostart"]], ["by hand", "true"]);
+      assert.match(
+        readFileSync(join(directory.path, "shown"), "utf8"),
+        /^### The configuration of the profile "default"/,
+      );
+    }
+    {
+      using terminal = edit([`sed -i "s/^description:.*/description: [/" "$1"`], "storage", "edit", "plain");
+      await terminal.sees(/Press enter/);
+      terminal.type("\x03");
+      assert.equal(await terminal.ended, 1);
+      assert.match(terminal.rest, /Error: Cancelled/);
+    }
+    for (const [step, ends, says] of [["true", 0, ""], ["exit 3", 1, "ended with 3: nothing was changed"]] as const) {
+      using terminal = edit([step], "config", "edit", "c1");
+      assert.equal(await terminal.ended, ends);
+      assert.ok(terminal.rest.includes(says), terminal.rest);
+    }
+    assert.deepEqual(readdirSync(directory.path).filter((name) => name.startsWith("lido-edit")), []);
+    await daemon.lido(["profile", "edit", "default"], {
+      input: (await daemon.ok("profile", "show", "default")).replace("by hand", "by pipe"),
+    });
+    assert.match(await daemon.ok("profile", "show", "default"), /by pipe/);
   });
 });

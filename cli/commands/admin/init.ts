@@ -173,17 +173,9 @@ async function printYaml(io: Io, value: object): Promise<void> {
 export async function readPreseed(): Promise<Settings> {
   const { readText } = await import("../../exec/descriptors.ts");
   const text = await readText();
-  const { parse } = await import("yaml");
   const known = ["config", "storage_pools", "profiles"];
-  let value: unknown;
-  try {
-    value = parse(text);
-  } catch (error) {
-    throw new UsageError(`Failed to parse the preseed: ${(error as Error).message.split("\n")[0]}`);
-  }
-  if (typeof value !== "object" || value === null || Array.isArray(value)) {
-    throw new UsageError(`Failed to parse the preseed: a map with ${known.join(", ")} is allowed`);
-  }
+  const { yamlMap } = await import("../../yaml_input.ts");
+  const value = await yamlMap(text, "Failed to parse the preseed");
   for (const [key, part] of Object.entries(value)) {
     // LXD's own files name networks and projects, mostly empty.
     const isEmpty = part === null || (Array.isArray(part) && part.length === 0);

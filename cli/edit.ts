@@ -1,0 +1,90 @@
+/** Changing a thing in an editor, as lxc: a file with what it is now, again and again until the daemon takes it. */
+import { ApiError, UsageError } from "./client/errors.ts";
+import type { Interruption } from "./output/progress.ts";
+import type { Io } from "./verb.ts";
+
+/** What is tried when neither $VISUAL nor $EDITOR says. */
+const editors = ["sensible-editor", "editor", "vi", "nano"];
+
+/** @returns The words of the command. As in lxc they are separated by blanks, and no shell sees them. */
+async function editorWords(): Promise<string[]> {
+  const chosen = (process.env.VISUAL || process.env.EDITOR || "").split(/\s+/).filter(Boolean);
+  if (chosen.length > 0) return chosen;
+  const { accessSync, constants } = await import("node:fs");
+  const { join } = await import("node:path");
+  const directories = (process.env.PATH ?? "").split(":").filter(Boolean);
+  for (const name of editors) {
+    for (const directory of directories) {
+      try {
+        accessSync(join(directory, name), constants.X_OK);
+        return [name];
+      } catch {
+        // Elsewhere perhaps.
+      }
+    }
+  }
+  throw new UsageError(`No editor found: set EDITOR, or install one of ${editors.join(", ")}`);
+}
+
+async function openEditor(path: string): Promise<void> {
+  const words = await editorWords();
+  const { runForeground } = await import("../drivers/host/foreground.ts");
+  let code: number;
+  try {
+    code = await runForeground([...words, path]);
+  } catch (error) {
+    const reason = (error as NodeJS.ErrnoException).code === "ENOENT" ? "no such program" : (error as Error).message;
+    throw new UsageError(`Cannot run the editor "${words[0]}": ${reason}; EDITOR names another`);
+  }
+  if (code !== 0) throw new UsageError(`The editor "${words[0]}" ended with ${code}: nothing was changed`);
+}
+
+/** Waits for a line. @returns Whether there was one: false for the end of the file. @throws {Error} When it is interrupted. */
+async function enter(interruption: Interruption): Promise<boolean> {
+  const { read } = await import("node:fs");
+  const cancelled = new Promise<never>((_, reject) =>
+    interruption.signal.addEventListener("abort", () => reject(interruption.signal.reason as Error))
+  );
+  const line = new Promise<boolean>((resolve) =>
+    read(0, new Uint8Array(1024), 0, 1024, null, (error, count) => resolve(error === null && count > 0))
+  );
+  return await Promise.race([line, cancelled]);
+}
+
+/** @param content What the file is to begin with: comments that explain it, and YAML.
+ * @param apply Takes the text when the editor ends; what it throws is shown, and the editor opens again.
+ * @returns Whether anything was changed. @throws {Error} When the user gives up. */
+export async function edit(io: Io, content: string, apply: (text: string) => Promise<void>): Promise<boolean> {
+  const { mkdtemp, readFile, rm, writeFile } = await import("node:fs/promises");
+  const { tmpdir } = await import("node:os");
+  const { join } = await import("node:path");
+  const { Interruption } = await import("./output/progress.ts");
+  const directory = await mkdtemp(join(tmpdir(), "lido-edit-"));
+  const file = join(directory, "edit.yaml");
+  let isKept = false;
+  try {
+    await writeFile(file, content, { mode: 0o600 });
+    while (true) {
+      await openEditor(file);
+      // From here on a Ctrl-C is for us, and the file goes with it.
+      using interruption = new Interruption();
+      const text = await readFile(file, "utf8");
+      if (text === content) return false;
+      try {
+        await apply(text);
+        return true;
+      } catch (error) {
+        if (error instanceof ApiError && error.status === 412) {
+          isKept = true;
+          throw new Error(
+            `It was changed by somebody else meanwhile, and your change was not made; it is in "${file}"`,
+          );
+        }
+        io.err(`Error: ${(error as Error).message}\nPress enter to open the editor again or ctrl+c to abort change\n`);
+      }
+      if (!await enter(interruption)) throw new Error("Nothing was changed");
+    }
+  } finally {
+    if (!isKept) await rm(directory, { recursive: true, force: true });
+  }
+}
