@@ -1,5 +1,4 @@
 import { mkdirSync, readFileSync } from "node:fs";
-import { join } from "node:path";
 import { joinNamespace } from "./join_namespace.ts";
 import { check, cString, libc } from "./libc.ts";
 import { parseMountInfo } from "./mounts.ts";
@@ -14,8 +13,8 @@ export interface NamespaceView {
   /** Paths whose mounts are not to be seen: those at them and below them. A mount that was copied into the namespace would keep its device
    * busy after the host unmounted it. */
   readonly hidden: readonly string[];
-  /** A mount of which only the directory `to` is to be seen: it is in an empty tmpfs at `path`. */
-  readonly narrowed?: { readonly path: string; readonly to: string };
+  /** A mount instead of which an empty tmpfs is to be seen; `graft` puts a part of it back. */
+  readonly emptied?: string;
   /** A file that nobody may write to through the namespace. */
   readonly readonly?: string;
 }
@@ -36,7 +35,10 @@ export class MountNamespace {
       check("make / a slave mount", libc.mount(cString("none"), cString("/"), null, MS_REC | MS_SLAVE, null));
       for (const path of mountsAtOrBelow(view.hidden)) check(`hide ${path}`, libc.umount2(cString(path), MNT_DETACH));
       mountEmpty(stage);
-      if (view.narrowed) narrow(view.narrowed);
+      if (view.emptied !== undefined) {
+        check(`hide ${view.emptied}`, libc.umount2(cString(view.emptied), MNT_DETACH));
+        mountEmpty(view.emptied);
+      }
       if (view.readonly !== undefined) bindReadonly(view.readonly);
       this.#own = openNamespace();
     } finally {
@@ -54,6 +56,19 @@ export class MountNamespace {
     }
   }
 
+  /** Makes a directory of the host seen inside, at its own path, which is in an emptied mount. */
+  graft(directory: string): void {
+    const part = check(`open ${directory}`, libc.open_tree(AT_FDCWD, cString(directory), OPEN_TREE_CLONE | O_CLOEXEC));
+    try {
+      this.enter(() => {
+        mkdirSync(directory, { recursive: true });
+        moveMount(part, directory);
+      });
+    } finally {
+      libc.close(part);
+    }
+  }
+
   close(): void {
     libc.close(this.#own);
     libc.close(this.#host);
@@ -62,18 +77,6 @@ export class MountNamespace {
 
 function mountEmpty(path: string): void {
   check(`mount ${path}`, libc.mount(cString("none"), cString(path), cString("tmpfs"), 0, cString("mode=0711")));
-}
-
-function narrow({ path, to }: { path: string; to: string }): void {
-  const part = check(`open ${path}`, libc.open_tree(AT_FDCWD, cString(join(path, to)), OPEN_TREE_CLONE | O_CLOEXEC));
-  try {
-    check(`hide ${path}`, libc.umount2(cString(path), MNT_DETACH));
-    mountEmpty(path);
-    mkdirSync(join(path, to));
-    moveMount(part, join(path, to));
-  } finally {
-    libc.close(part);
-  }
 }
 
 function bindReadonly(path: string): void {

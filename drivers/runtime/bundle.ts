@@ -1,5 +1,5 @@
 import { containerCapabilities } from "./capabilities.ts";
-import { type MountSources, ociMounts, readonlySettings } from "./mounts.ts";
+import { type MountSources, ociMounts, ociNestingHooks, readonlySettings } from "./mounts.ts";
 import { ociResources } from "./resources.ts";
 import type { CommandSpec, ContainerSpec, IdRange } from "./runtime.ts";
 import { seccompPolicy } from "./seccomp.ts";
@@ -30,6 +30,7 @@ export function ociConfig(
     root: { path: options.rootfs },
     hostname: spec.name,
     mounts: ociMounts(spec, options),
+    ...(spec.nesting ? { hooks: { createContainer: ociNestingHooks(options.rootfs) } } : {}),
     linux: {
       ...(spec.idmap ? { uidMappings: mappings(spec.idmap.uid), gidMappings: mappings(spec.idmap.gid) } : {}),
       namespaces: ["pid", "network", "ipc", "uts", "mount", "cgroup", ...(privileged ? [] : ["user"])].map((type) => ({
@@ -58,7 +59,8 @@ export function ociProcess(
     ...(options.terminal ? { consoleSize: options.terminal } : {}),
     ...identity(command, options.privileged),
     args: command.argv,
-    env: variables(command.environment),
+    // For systemctl and others that ask whether they are in a container; the init has it too.
+    env: variables({ container: "lxc", ...command.environment }),
     cwd: command.cwd,
   };
 }

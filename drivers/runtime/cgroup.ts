@@ -11,7 +11,7 @@ import type { Limits } from "./runtime.ts";
 
 const root = "/sys/fs/cgroup";
 /** The v2 hierarchy of a hybrid host, where systemd mounts it. */
-const besides = join(root, "unified");
+export const besides = join(root, "unified");
 
 /** "unified": pure v2. "hybrid": v1 controllers with a v2 tree beside them, which crun refuses. "legacy": v1 alone. */
 export type CgroupLayout = "unified" | "hybrid" | "legacy" | "none";
@@ -27,12 +27,13 @@ const delegatedFiles = (() => {
 /** The cgroups of one daemon's containers. */
 export class Cgroups {
   readonly layout: CgroupLayout;
-  readonly #name: string;
+  /** Of the daemon's own cgroup. */
+  readonly name: string;
   readonly #hierarchies: readonly string[];
 
   /** @param name Of the daemon's own cgroup, the parent of its containers', e.g. "lido-1a2b3c4d". */
   constructor(name: string) {
-    this.#name = name;
+    this.name = name;
     const mounted = parseMountInfo(readFileSync("/proc/self/mountinfo", "utf8")).filter(({ target, type }) =>
       (target === root || target.startsWith(`${root}/`)) && (type === "cgroup" || type === "cgroup2")
     );
@@ -42,20 +43,14 @@ export class Cgroups {
     this.layout = isUnified ? "unified" : isHybrid ? "hybrid" : mounted.length > 0 ? "legacy" : "none";
   }
 
-  /** Makes the daemon's own cgroup in the v2 hierarchy of a hybrid host. @returns Where that hierarchy is mounted. */
-  makeBesides(): string {
-    mkdirSync(join(besides, this.#name), { recursive: true, mode: 0o755 });
-    return besides;
-  }
-
   of(container: string): Cgroup {
-    return new Cgroup(join(this.#name, container), this.layout, this.#hierarchies);
+    return new Cgroup(join(this.name, container), this.layout, this.#hierarchies);
   }
 
   /** @returns Names of the cgroups within the daemon's own. */
   names(): string[] {
     const found = new Set<string>();
-    for (const directory of this.#hierarchies.map((hierarchy) => join(hierarchy, this.#name))) {
+    for (const directory of this.#hierarchies.map((hierarchy) => join(hierarchy, this.name))) {
       if (!existsSync(directory)) continue;
       for (const entry of readdirSync(directory, { withFileTypes: true })) {
         if (entry.isDirectory()) found.add(entry.name);
@@ -68,7 +63,7 @@ export class Cgroups {
   removeIfEmpty(): void {
     for (const hierarchy of this.#hierarchies) {
       try {
-        rmdirSync(join(hierarchy, this.#name));
+        rmdirSync(join(hierarchy, this.name));
       } catch { /* not there, or another container is in it */ }
     }
   }
@@ -93,6 +88,9 @@ export class Cgroup {
       mkdirSync(join(directory, ".."), { recursive: true, mode: 0o755 });
       if (this.#isUnified) enableControllers(join(directory, ".."));
       mkdirSync(directory, { recursive: true, mode: 0o775 });
+      // A v1 cpuset that is made below has CPUs from the start: programs such as crun and podman do not give it any.
+      const inherit = join(directory, "cgroup.clone_children");
+      if (existsSync(join(directory, "cpuset.cpus")) && existsSync(inherit)) writeFileSync(inherit, "1");
       delegate(directory, owner);
     }
   }

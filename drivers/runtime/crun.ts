@@ -18,7 +18,7 @@ import {
 } from "../host/process.ts";
 import { makeNullDevice } from "../host/special_file.ts";
 import { ociConfig } from "./bundle.ts";
-import { type Cgroup, Cgroups } from "./cgroup.ts";
+import { besides, type Cgroup, Cgroups } from "./cgroup.ts";
 import { readable } from "./child.ts";
 import { crunMessage, crunPath, CrunTool } from "./crun_tool.ts";
 import { Consoles } from "./consoles.ts";
@@ -83,6 +83,7 @@ export class CrunRuntime implements Runtime {
   readonly #listeners: ((name: string, status: { code?: number; signal?: number }) => void)[] = [];
   readonly #orphans: Orphans;
   readonly #consoles: Consoles;
+  #besidesIsShown = false;
   #closed = false;
 
   /** @param options.root `$LIDO_DIR/run`, absolute. */
@@ -92,8 +93,7 @@ export class CrunRuntime implements Runtime {
     this.#log = options.log;
     this.#orphans = new Orphans(options.poller);
     // Two daemons may have containers of one name.
-    const cgroups = `lido-${createHash("sha256").update(options.root).digest("hex").slice(0, 8)}`;
-    this.#cgroups = new Cgroups(cgroups);
+    this.#cgroups = new Cgroups(`lido-${createHash("sha256").update(options.root).digest("hex").slice(0, 8)}`);
     makeDirectory(this.#root, 0o700);
     makeDirectory(join(this.#root, ".crun"), 0o700);
     this.#consoles = new Consoles({ directory: this.#root, poller: options.poller });
@@ -102,7 +102,7 @@ export class CrunRuntime implements Runtime {
       // The pools, below our parent, may be unmounted while we run.
       hidden: [dirname(options.root)],
       // crun refuses a hybrid tree, which it knows by the v2 filesystem at this path. It does enter a v2 cgroup below.
-      ...(this.#cgroups.layout === "hybrid" ? { narrowed: { path: this.#cgroups.makeBesides(), to: cgroups } } : {}),
+      ...(this.#cgroups.layout === "hybrid" ? { emptied: besides } : {}),
       // A crun that can be written to, by a container through /proc/self/exe, starts itself anew from a mount of its own, each time
       // (CVE-2019-5736): half of its time.
       ...(existsSync(crunPath) ? { readonly: crunPath } : {}),
@@ -138,22 +138,25 @@ export class CrunRuntime implements Runtime {
       cloned = await this.#cloneAll(spec);
       cgroup.create(owner);
       if (spec.limits) cgroup.limit(spec.limits);
+      this.#showBesides();
       const console = await this.#consoles.open(spec.name, spec.idmap);
       starting.defer(() => closeFd(console.peer));
-      const place = join(stage, spec.name);
-      const mounts = this.#namespace.enter(() => this.#place(spec, cloned));
-      closeAll(cloned.splice(0)); // held open they would keep the mounts busy
-      const config = ociConfig({ ...spec, mounts }, {
-        rootfs: join(place, "rootfs"),
-        bootId: join(place, "boot_id"),
-        cgroupsPath: cgroup.path,
-        layout: this.#cgroups.layout,
-        console: console.path,
+      // The bundle is where the container's root may go: its hooks start there.
+      const bundle = join(stage, spec.name);
+      this.#namespace.enter(() => {
+        const config = ociConfig({ ...spec, mounts: this.#place(spec, cloned) }, {
+          rootfs: join(bundle, "rootfs"),
+          bootId: join(bundle, "boot_id"),
+          cgroupsPath: cgroup.path,
+          layout: this.#cgroups.layout,
+          console: console.path,
+        });
+        writeFileSync(join(bundle, "config.json"), JSON.stringify(config), { mode: 0o600 });
       });
-      writeFileSync(join(directory, "config.json"), JSON.stringify(config), { mode: 0o600 });
-      const pid = this.#crun.start(["run", "--detach", "--bundle", directory, "--pid-file", pidFile, spec.name], {
+      closeAll(cloned.splice(0)); // held open they would keep the mounts busy
+      const pid = this.#crun.start(["run", "--detach", "--bundle", bundle, "--pid-file", pidFile, spec.name], {
         log,
-        nullDevice: join(place, "null"),
+        nullDevice: join(bundle, "null"),
         stdio: { stdin: console.peer, stdout: console.peer, stderr: console.peer },
         extra: held.write,
       });
@@ -230,6 +233,7 @@ export class CrunRuntime implements Runtime {
       const kept = readKept(this.#directory(name));
       if (kept && startTicks(kept.pid) === kept.startTicks) {
         killEach(leftCommands(this.#directory(name), this.#cgroup(name).processes()));
+        this.#showBesides();
         this.#namespace.enter(() => makeStage(name));
         adopted.push(this.#watch(name, kept));
       } else {
@@ -311,6 +315,15 @@ export class CrunRuntime implements Runtime {
     await this.#hotPlug.close();
     this.#cgroups.removeIfEmpty();
     this.#namespace.close();
+  }
+
+  /** Once: our cgroup in the v2 hierarchy of a hybrid host is not there before a container is. */
+  #showBesides(): void {
+    if (this.#cgroups.layout !== "hybrid" || this.#besidesIsShown) return;
+    const directory = join(besides, this.#cgroups.name);
+    mkdirSync(directory, { recursive: true, mode: 0o755 });
+    this.#namespace.graft(directory);
+    this.#besidesIsShown = true;
   }
 
   #directory(name: string): string {

@@ -80,3 +80,14 @@ export function ociMounts(spec: ContainerSpec, { layout, bootId, console }: Moun
     })),
   ];
 }
+
+/** What mounts a second /proc and /sys that nothing is mounted in: the kernel lets a user namespace within the container mount its own only if
+ * it sees one. By a hook, since crun mounts them at their usual places alone; it runs in the container's namespaces, in the bundle.
+ * @see https://github.com/opencontainers/runtime-spec/blob/main/config.md#createcontainer-hooks */
+export function ociNestingHooks(rootfs: string): object[] {
+  return [["proc", "dev/.lxc/proc"], ["sysfs", "dev/.lxc/sys"]].map(([type, target]) => ({
+    path: "/usr/bin/mount",
+    args: ["mount", "-o", "X-mount.mkdir", "-t", type, type, `${rootfs}/${target}`],
+    env: ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"],
+  }));
+}

@@ -46,6 +46,8 @@ export interface ContainerSpec {
   /** Absent for a privileged container. */
   readonly idmap?: IdMap;
   readonly mounts: readonly MountSpec[];
+  /** Whether containers may be run in it: it can mount /proc and /sys for them. */
+  readonly nesting?: boolean;
   readonly environment: Readonly<Record<string, string>>;
   /** Default ["/sbin/init"]. */
   readonly init?: readonly string[];

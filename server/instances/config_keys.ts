@@ -105,6 +105,7 @@ const keys: Readonly<Record<string, Check>> = {
   "security.idmap.base": uint32,
   "security.idmap.isolated": boolean,
   "security.idmap.size": isolatedSize,
+  "security.nesting": boolean,
   "security.privileged": boolean,
   "security.protection.delete": boolean,
   "security.protection.shift": boolean,

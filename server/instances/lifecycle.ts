@@ -234,6 +234,7 @@ export class Lifecycle {
       rootfsShifted: parts.shifted,
       ...(parts.map ? { idmap: parts.map } : {}),
       mounts: parts.mounts,
+      nesting: isTrue(config["security.nesting"]),
       environment: { container: "lxc", ...environmentOf(config) },
       consoleLog,
       limits: limitsOf(config),
