@@ -1,5 +1,5 @@
 import { readdir, readFile, stat } from "node:fs/promises";
-import { readdirSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { messageOf } from "../../api/errors.ts";
 import { parseMountInfo } from "./mounts.ts";
@@ -29,6 +29,7 @@ export const lxcfsType = "fuse.lxcfs";
 export class Lxcfs {
   readonly path: string;
   #asked: Promise<LxcfsState> | undefined;
+  #alive: Extract<LxcfsState, { kind: "alive" }> | undefined;
 
   /** @param path Where it is mounted, absolute. */
   constructor(path: string) {
@@ -53,23 +54,28 @@ export class Lxcfs {
     const mount = mounts.findLast(({ target }) => target === this.path);
     if (mount?.type !== lxcfsType) return { kind: "absent" };
     try {
-      const files = (await readdir(join(this.path, "proc"))).map((name) => `/proc/${name}`);
-      // As the hook that comes with it: all of the directory where lxcfs has all of it, else what it has of it.
-      const isWhole = await exists(join(this.path, cpus, "uevent"));
-      const ofCpus = isWhole
-        ? [cpus]
-        : (await readdir(join(this.path, cpus)).catch(() => [])).map((name) => join(cpus, name));
-      const ofHost = new Set([...list("/proc"), cpus, ...list(cpus)]);
-      return { kind: "alive", device: mount.device, targets: [...files, ...ofCpus].filter((path) => ofHost.has(path)) };
+      const files = await readdir(join(this.path, "proc"));
+      if (this.#alive?.device !== mount.device) {
+        const targets = await this.#targets(files);
+        this.#alive = { kind: "alive", device: mount.device, targets };
+      }
+      return this.#alive!;
     } catch (error) {
       const isGone = (error as NodeJS.ErrnoException).code === "ENOTCONN";
       return { kind: "dead", reason: isGone ? "its process is gone" : messageOf(error) };
     }
   }
-}
 
-function list(directory: string): string[] {
-  return readdirSync(directory).map((name) => join(directory, name));
+  /** As the hook that comes with it: all of the CPUs' directory where lxcfs has all of it, else what it has of it; and what the host has, too. */
+  async #targets(files: readonly string[]): Promise<string[]> {
+    const isWhole = await exists(join(this.path, cpus, "uevent"));
+    const ofCpus = isWhole ? [] : await readdir(join(this.path, cpus)).catch(() => []);
+    const targets = [
+      ...files.map((name) => `/proc/${name}`),
+      ...(isWhole ? [cpus] : ofCpus.map((name) => join(cpus, name))),
+    ];
+    return targets.filter((path) => existsSync(path));
+  }
 }
 
 function exists(path: string): Promise<boolean> {

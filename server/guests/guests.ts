@@ -15,7 +15,7 @@ export interface GuestsOptions {
   readonly runtime: Pick<Runtime, "get" | "attach" | "detach" | "isAttached">;
   /** An instance as it is now. */
   readonly guest: (name: string) => Guest | undefined;
-  readonly resources: Pick<ResourceView, "mounts">;
+  readonly resources: Pick<ResourceView, "mounts" | "release">;
   readonly log: { warn(context: object, message: string): void };
 }
 
@@ -41,7 +41,7 @@ export class Guests {
 
   /** What a container that is about to start gets, and listens for it. @param config Expanded. @returns What it is to have mounted. */
   async prepare(name: string, config: Config): Promise<MountSpec[]> {
-    const mounts = await this.#options.resources.mounts();
+    const mounts = await this.#options.resources.mounts(name);
     if (!hasGuestApi(config)) return mounts;
     await this.#sockets.open(name);
     return [...mounts, this.#mount(name)];
@@ -49,6 +49,7 @@ export class Guests {
 
   /** After the end of a container, or a start that failed. */
   release(name: string): Promise<void> {
+    this.#options.resources.release(name);
     return this.#sockets.delete(name);
   }
 

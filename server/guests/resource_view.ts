@@ -23,6 +23,8 @@ export class ResourceView {
   #state: LxcfsState = { kind: "absent" };
   #warning: Warning | undefined;
   #timer: NodeJS.Timeout | undefined;
+  /** Those that were told what to mount and did not run yet: lxcfs may have changed until they did. */
+  readonly #starting = new Set<string>();
   #looking: Promise<void> = Promise.resolve();
 
   constructor(options: ResourceViewOptions) {
@@ -31,9 +33,15 @@ export class ResourceView {
   }
 
   /** @returns What a container that is about to start is to have mounted; nothing without LXCFS. */
-  async mounts(): Promise<MountSpec[]> {
+  async mounts(name: string): Promise<MountSpec[]> {
+    this.#starting.add(name);
     const state = await this.#lxcfs.state();
     return state.kind === "alive" ? state.targets.map((target) => this.#mount(target)) : [];
+  }
+
+  /** After the end of a container, or a start that failed. */
+  release(name: string): void {
+    this.#starting.delete(name);
   }
 
   /** Looks at once, and then every few seconds. */
@@ -57,9 +65,11 @@ export class ResourceView {
     return this.#looking = this.#looking.then(async () => {
       const before = this.#state, now = await this.#lxcfs.state();
       this.#state = now;
-      if (!isFirst && same(before, now)) return;
-      this.#say(before, now);
-      for (const name of this.#options.instances()) {
+      const isChange = isFirst || !same(before, now);
+      if (isChange) this.#say(before, now);
+      const due = isChange ? this.#options.instances() : [...this.#starting];
+      for (const name of due.filter((one) => this.#options.runtime.get(one))) {
+        this.#starting.delete(name);
         await this.#bring(name, now).catch((error) =>
           this.#options.log.warn(
             { instance: name, error: messageOf(error) },
@@ -82,7 +92,9 @@ export class ResourceView {
     if (now.kind === "absent" && before.kind === "absent") return;
     const reason = now.kind === "dead" ? now.reason : "it was unmounted";
     const message = `lxcfs at "${path}" has ended (${reason}): containers see the host's memory and CPUs. ` +
-      `Unmount it (umount -l ${path}) and start it again; they see their limits then, without a restart`;
+      `${
+        now.kind === "dead" ? `Unmount it (umount -l ${path}) and start` : "Start"
+      } it again; they see their limits then, without a restart`;
     log.warn({ path, reason }, message);
     const time = new Date().toISOString();
     this.#warning = {
