@@ -1,10 +1,10 @@
 /** Builds the daemon: every service in the order of what needs what. */
 import { chmodSync, existsSync, mkdirSync, rmSync } from "node:fs";
-import { pino } from "pino";
 import { LidoError, messageOf } from "../api/errors.ts";
 import { version } from "../api/version.ts";
 import { PidLock } from "../drivers/host/pid_lock.ts";
 import { Poller } from "../drivers/host/poll.ts";
+import { observeCommands } from "../drivers/host/command.ts";
 import type { Host } from "../drivers/host/host.ts";
 import { createHost } from "../drivers/host/real.ts";
 import { CrunRuntime } from "../drivers/runtime/crun.ts";
@@ -22,6 +22,7 @@ import { ResourceView } from "./guests/resource_view.ts";
 import { HttpServer } from "./http/server.ts";
 import { Images } from "./images/images.ts";
 import { hostServices } from "./instances/host_services.ts";
+import { createLog } from "./log/log.ts";
 import { Instances } from "./instances/instances.ts";
 import { Journal } from "./journal/journal.ts";
 import { Operations } from "./operations/operations.ts";
@@ -94,10 +95,9 @@ async function start(options: DaemonOptions, seams: DaemonSeams): Promise<Daemon
       `The path "${paths.socket}" is longer than a socket's may be: ${socketPathMaxBytes} bytes`,
     );
   }
-  const output = pino.destination({ fd: 2, sync: true });
-  // A log that nobody takes, on a full disk or behind a closed pipe, is no reason to end.
-  output.on("error", () => {});
-  const log = pino({ level: options.logLevel ?? "info", base: null }, output);
+  const events = new Events();
+  const log = createLog(options.logLevel ?? "info", events);
+  observeCommands(({ argv, ms, result }) => log.debug({ argv, ms, result }, "host command"));
   // A container's root, who is nobody here, must be able to pass through to its own files.
   for (const path of [paths.root, paths.storagePools]) makeDirectory(path, 0o711);
   for (const path of [paths.disks, paths.images, paths.pools, paths.backups, paths.logs]) makeDirectory(path, 0o700);
@@ -120,8 +120,7 @@ async function start(options: DaemonOptions, seams: DaemonSeams): Promise<Daemon
 
   const host = seams.host ?? createHost();
   const journal = new Journal(database, log, seams.observe);
-  const events = new Events();
-  const operations = new Operations(events, () => records.settled());
+  const operations = new Operations(events, { settled: () => records.settled(), log });
   const settings = new Settings(database);
   const trust = new Trust({ database, events, settings });
   const pools = new Pools({ database, journal, events, host, log, paths, opened: (name) => records.opened(name) });

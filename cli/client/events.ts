@@ -1,6 +1,9 @@
 import type { Event } from "../../api/types.ts";
 import type { Client } from "./client.ts";
-import { openWebSocket } from "./websocket.ts";
+import { type MessageSocket, openWebSocket } from "./websocket.ts";
+
+/** Events that may wait to be taken; then the daemon keeps them, up to its own limit, and ends the stream. */
+const waitingMax = 10_000;
 
 /** The daemon's events from now on; ends when the daemon closes the stream.
  * @param types Which of `lifecycle`, `logging`, `operation`; empty means the daemon's own choice.
@@ -10,9 +13,11 @@ export async function* events(client: Client, types: readonly string[] = []): As
   let ended = false;
   let wake = () => {};
   const query = types.length === 0 ? "" : `?type=${types.map(encodeURIComponent).join(",")}`;
-  const socket = await openWebSocket(client.endpoint, `/1.0/events${query}`, {
+  let socket: MessageSocket | undefined = undefined;
+  socket = await openWebSocket(client.endpoint, `/1.0/events${query}`, {
     message(data) {
       waiting.push(JSON.parse(data.toString()) as Event);
+      if (waiting.length >= waitingMax) socket?.pause();
       wake();
     },
     close() {
@@ -23,6 +28,7 @@ export async function* events(client: Client, types: readonly string[] = []): As
   try {
     while (true) {
       const event = waiting.shift();
+      if (waiting.length === 0 && socket.isPaused) socket.resume();
       if (event !== undefined) yield event;
       else if (ended) return;
       else await new Promise<void>((resolve) => wake = resolve);

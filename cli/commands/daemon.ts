@@ -26,7 +26,10 @@ export const verbs = [verb({
     logLevel: { value: "level", values: levels, initial: "info", summary: levels.join(", ") },
   },
   summary: "Run the daemon",
-  details: `It serves LXD's API on $LIDO_DIR/unix.socket (LIDO_DIR is /var/lib/lido when unset) and logs JSON to stderr.
+  details: `It serves LXD's API on $LIDO_DIR/unix.socket (LIDO_DIR is /var/lib/lido when unset) and logs JSON to stderr:
+at level info a line for each operation and each change, with who asked for it, how long it took and how it ended; at
+level debug also what was only looked at, and each tool of the host that was run. "lido monitor --type logging" shows
+all levels whatever the daemon's own is.
 Where LXCFS runs, containers see their own limits in /proc and /sys; it may be started, and end, at any time.
 TERM and INT end it cleanly; containers go on and are found again by the next daemon.
 `,

@@ -1,6 +1,22 @@
+import type { Event } from "../../api/types.ts";
 import { UsageError } from "../client/errors.ts";
 import { events } from "../client/events.ts";
 import { verb } from "../verb.ts";
+
+const levels = ["trace", "debug", "info", "warning", "error", "fatal"];
+
+/** One line without the timestamp, as `lxc monitor --pretty` has it. */
+function inWords({ type, metadata }: Event): string {
+  if (type === "operation") return `${metadata.description} ${metadata.id}: ${metadata.status}`;
+  if (type === "lifecycle") return `${metadata.action ?? ""} ${metadata.source ?? ""}`;
+  const context = Object.entries(metadata.context ?? {}).map(([name, value]) => `${name}=${quoted(String(value))}`);
+  return [metadata.level, quoted(String(metadata.message)), ...context].join(" ");
+}
+
+/** What has blanks or controls in it is quoted, so that a line is one. */
+function quoted(text: string): string {
+  return /^[!#-~]+$/.test(text) ? text : JSON.stringify(text);
+}
 
 export const verbs = [verb({
   words: "monitor",
@@ -19,6 +35,12 @@ export const verbs = [verb({
       many: true,
       summary: "lifecycle, logging or operation; all when not given",
     },
+    loglevel: {
+      value: "level",
+      values: levels,
+      initial: "debug",
+      summary: `Least level of logging events: ${levels.join(", ")}`,
+    },
     pretty: { summary: "Pretty rendering, as --format=pretty" },
   },
   summary: "Show the daemon's events as they come",
@@ -27,14 +49,17 @@ export const verbs = [verb({
     if (!["json", "pretty", "yaml"].includes(format)) {
       throw new UsageError(`Invalid format "${format}": json, pretty or yaml is allowed`);
     }
+    const least = levels.indexOf(flags.loglevel);
+    if (least < 0) {
+      throw new UsageError(`Invalid log level "${flags.loglevel}": ${levels.join(", ")} are allowed`);
+    }
     const { yaml } = await import("../output/yaml.ts");
     for await (const event of events(io.client, flags.type)) {
+      if (event.type === "logging" && levels.indexOf(String(event.metadata.level)) < least) continue;
       if (format === "json") io.out(`${JSON.stringify(event)}\n`);
       else if (format === "yaml") io.out(`${yaml(event)}\n\n`);
       else {
-        const { action, source, description, status, id } = event.metadata as Record<string, unknown>;
-        const what = event.type === "operation" ? `${description} ${id}: ${status}` : `${action ?? ""} ${source ?? ""}`;
-        io.out(`${event.timestamp} ${event.type} ${what}\n`);
+        io.out(`${event.timestamp} ${event.type} ${inWords(event)}\n`);
       }
     }
   },

@@ -16,6 +16,26 @@ const outputMaxBytes = 64 * 1024 * 1024;
 /** As much as a pipe holds. */
 const heldBytes = 65_536;
 
+/** A tool that has ended. */
+export interface CommandOutcome {
+  readonly argv: readonly string[];
+  readonly ms: number;
+  /** Its exit code, or how else it ended. */
+  readonly result: string;
+}
+
+let observer: ((outcome: CommandOutcome) => void) | undefined;
+
+/** Tells of every tool that ends from now on, whoever started it: for the log. What goes through a tool's stdin is not told, for secrets go there. */
+export function observeCommands(told: (outcome: CommandOutcome) => void): void {
+  observer = told;
+}
+
+/** @param started As `performance.now()` had it. */
+export function observed(argv: readonly string[], started: number, result: string): void {
+  observer?.({ argv, ms: Math.round(performance.now() - started), result });
+}
+
 /** Debian packages of the tools that may be missing. */
 const packages: Record<string, string> = {
   btrfs: "btrfs-progs",
@@ -54,6 +74,7 @@ export function run(argv: readonly string[], options: RunOptions = {}): Promise<
       env: environment,
       stdio: [stdin === undefined ? "ignore" : "pipe", "pipe", "pipe"],
     });
+    const started = performance.now();
     let failure: Error | undefined;
     const end = (reason: Error) => {
       failure ??= reason;
@@ -73,6 +94,7 @@ export function run(argv: readonly string[], options: RunOptions = {}): Promise<
       clearTimeout(timer);
       clearInterval(sampling);
       signal?.removeEventListener("abort", abort);
+      observed(argv, started, failure?.message ?? `${code ?? killedBy}`);
       const stderr = errors();
       if (failure) reject(failure);
       else if (code === null) reject(new CommandError(argv, undefined, stderr, `killed by ${killedBy}`));
@@ -108,6 +130,7 @@ export function pipe(argv: readonly string[], options: PipeOptions = {}): PipedC
     signal: options.signal,
     killSignal: "SIGKILL",
   });
+  const started = performance.now();
   const errors = collect(child.stderr!, () => child.kill("SIGKILL"));
   const ended = new Promise<void>((resolve, reject) => {
     let failure: Error | undefined;
@@ -121,6 +144,7 @@ export function pipe(argv: readonly string[], options: PipeOptions = {}): PipedC
     child.on("error", (error) => failure ??= launchFailure(argv, error));
     child.on("close", (code, killedBy) => {
       clearInterval(watching);
+      observed(argv, started, failure?.message ?? `${code ?? killedBy}`);
       if (code !== null && (options.okCodes ?? [0]).includes(code)) resolve();
       else if (options.signal?.aborted) reject(options.signal.reason);
       else if (failure) reject(failure);

@@ -1,4 +1,5 @@
 import { existsSync, readFileSync } from "node:fs";
+import { observed } from "../host/command.ts";
 import { check, cString, libc } from "../host/libc.ts";
 import type { MountNamespace } from "../host/namespace.ts";
 import type { Poller } from "../host/poll.ts";
@@ -25,6 +26,7 @@ export class CrunTool {
   readonly #namespace: MountNamespace;
   readonly #poller: Poller;
   readonly #orphans: Orphans;
+  readonly #running = new Map<number, { readonly argv: readonly string[]; readonly started: number }>();
 
   /** @param parts.root Where crun keeps its state. */
   constructor(parts: { root: string; namespace: MountNamespace; poller: Poller; orphans: Orphans }) {
@@ -36,14 +38,21 @@ export class CrunTool {
 
   /** @returns Its pid, which `ended` must be called with. */
   start(argv: readonly string[], options: CrunStart): number {
-    return this.#namespace.enter(() => this.#spawn(argv, options));
+    const started = performance.now();
+    const pid = this.#namespace.enter(() => this.#spawn(argv, options));
+    this.#running.set(pid, { argv: ["crun", ...argv], started });
+    return pid;
   }
 
   /** Waits for crun, kills it when it takes too long, and reaps it. @returns Its exit code; undefined when it was killed. */
   async ended(pid: number, timeoutMs: number): Promise<number | undefined> {
+    const { argv, started } = this.#running.get(pid)!;
     try {
-      return (await childEndWithin(this.#poller, pid, timeoutMs)).code;
+      const { code, signal } = await childEndWithin(this.#poller, pid, timeoutMs);
+      observed(argv, started, code === undefined ? `killed by signal ${signal}` : `${code}`);
+      return code;
     } finally {
+      this.#running.delete(pid);
       this.#orphans.removeAwaited(pid);
     }
   }

@@ -6,11 +6,30 @@ export type EventListener = (event: Event) => void;
 /** Fans events out to whoever listens (the events websocket, the operation waiters). Publishing never waits for a listener. */
 export class Events {
   readonly #listeners = new Map<EventListener, ReadonlySet<EventType>>();
+  readonly #interested = new Map<EventType, (isListenedTo: boolean) => void>();
 
   /** @returns A function that ends the subscription. */
   subscribe(types: Iterable<EventType>, listener: EventListener): () => void {
     this.#listeners.set(listener, new Set(types));
-    return () => this.#listeners.delete(listener);
+    this.#tellInterest();
+    return () => {
+      this.#listeners.delete(listener);
+      this.#tellInterest();
+    };
+  }
+
+  isListenedTo(type: EventType): boolean {
+    for (const types of this.#listeners.values()) if (types.has(type)) return true;
+    return false;
+  }
+
+  /** @param told Called whenever listeners come or go: whether there is one for this type, whose events may be made for it alone. */
+  onInterest(type: EventType, told: (isListenedTo: boolean) => void): void {
+    this.#interested.set(type, told);
+  }
+
+  #tellInterest(): void {
+    for (const [type, told] of this.#interested) told(this.isListenedTo(type));
   }
 
   publish(type: EventType, metadata: Record<string, unknown>): void {

@@ -1,5 +1,9 @@
 import type { IncomingMessage } from "node:http";
+import type { Socket } from "node:net";
 import type { Context } from "hono";
+import { peerCredentials } from "../../drivers/host/unix_peer.ts";
+import { fingerprintOf } from "../auth/certificate.ts";
+import type { ClientIdentity } from "../log/client.ts";
 
 /** Who is at the other end of a connection. */
 export type Peer =
@@ -23,4 +27,16 @@ export function peerOf(socket: object): Peer {
 export function peerOfRequest(c: Context): Peer {
   const incoming = (c.env as { incoming?: IncomingMessage } | undefined)?.incoming;
   return incoming ? peerOf(incoming.socket) : { kind: "local" };
+}
+
+/** Who that is, for the log. */
+export function clientOfRequest(c: Context): ClientIdentity {
+  const incoming = (c.env as { incoming?: IncomingMessage } | undefined)?.incoming;
+  if (!incoming) return { uid: process.getuid?.() ?? 0, pid: process.pid };
+  const peer = peerOf(incoming.socket);
+  if (peer.kind === "tls") return peer.certificate ? { certificate: fingerprintOf(peer.certificate) } : {};
+  // One that has gone meanwhile has no descriptor.
+  if (incoming.socket.destroyed) return {};
+  const { uid, pid } = peerCredentials(incoming.socket as Socket);
+  return { uid, pid };
 }

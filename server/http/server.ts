@@ -9,6 +9,7 @@ import { type WebSocket, WebSocketServer } from "ws";
 import { LidoError, messageOf } from "../../api/errors.ts";
 import type { KeyPair } from "../auth/certificate.ts";
 import { type Address, showAddress } from "./address.ts";
+import { describeFailure } from "../log/failure.ts";
 import { describeError } from "./errors.ts";
 import { type Peer, peerOf, setPeer } from "./peers.ts";
 
@@ -124,9 +125,12 @@ export class HttpServer {
 
   #upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
     let accept: (socket: WebSocket) => void;
+    const url = new URL(request.url ?? "/", "http://lido");
     try {
-      accept = this.#options.upgrade(new URL(request.url ?? "/", "http://lido"), peerOf(socket));
+      accept = this.#options.upgrade(url, peerOf(socket));
     } catch (error) {
+      // Its query has a secret.
+      this.#options.log.info({ path: url.pathname, ...describeFailure(error) }, "websocket refused");
       return refuse(socket, error);
     }
     this.#websockets.handleUpgrade(request, socket, head, (websocket) => {

@@ -3,6 +3,8 @@ import type { WebSocket } from "ws";
 import { LidoError, messageOf, notFound } from "../../api/errors.ts";
 import { type Operation as OperationView, type StatusCode, statusCodes } from "../../api/types.ts";
 import type { Events } from "../events/events.ts";
+import { currentClient } from "../log/client.ts";
+import { describeFailure, isUnexpected, type Log } from "../log/failure.ts";
 
 /** How long a finished operation can still be asked for, as LXD's. */
 const keptMs = 5_000;
@@ -37,11 +39,16 @@ export class Operation {
   readonly finished: Promise<void>;
 
   readonly #settled: () => Promise<void>;
+  readonly #log: Pick<Log, "info" | "warn" | "error"> | undefined;
+  /** Asked for at once: the connection may be gone when the operation ends. */
+  readonly #client = currentClient();
+  readonly #started = performance.now();
 
-  constructor(options: OperationOptions, events: Events, settled: () => Promise<void>, onFinished: () => void) {
+  constructor(options: OperationOptions, services: OperationServices, onFinished: () => void) {
     this.#options = options;
-    this.#settled = settled;
-    this.#events = events;
+    this.#settled = services.settled;
+    this.#events = services.events;
+    this.#log = services.log;
     this.#metadata = options.metadata ?? null;
     this.#publish();
     this.finished = this.#work().finally(onFinished);
@@ -131,6 +138,27 @@ export class Operation {
       this.#error = messageOf(error);
     }
     this.#publish();
+    this.#report();
+  }
+
+  /** One line for each operation: who, what, how long, and how it ended. Its metadata is not for the log: it has environments and secrets. */
+  #report(): void {
+    const { description, resources = {} } = this.#options;
+    // Each thing is named once: an instance is also a container, LXD's older name.
+    const { containers: _, ...named } = resources;
+    const code = this.#metadata?.return;
+    const fields = {
+      operation: this.id,
+      ...this.#client,
+      resources: Object.values(named.instances ? named : resources).flat(),
+      ms: Math.round(performance.now() - this.#started),
+      result: statusCodes[this.#status].toLowerCase(),
+      ...(typeof code === "number" ? { return: code } : {}),
+    };
+    if (this.#status !== 400) return this.#log?.info(fields, description);
+    const told = { ...fields, ...describeFailure(this.#failure) };
+    if (isUnexpected(this.#failure)) this.#log?.error(told, description);
+    else this.#log?.warn(told, description);
   }
 
   get #wasCancelled(): boolean {
@@ -143,22 +171,26 @@ export class Operation {
   }
 }
 
+export interface OperationServices {
+  readonly events: Events;
+  /** Resolves when what was changed is written down everywhere: an operation is not over before. Must not reject. */
+  readonly settled: () => Promise<void>;
+  readonly log?: Pick<Log, "info" | "warn" | "error"> | undefined;
+}
+
 /** Every operation that runs, or ended less than five seconds ago. */
 export class Operations {
-  readonly #events: Events;
+  readonly #services: OperationServices;
   readonly #byId = new Map<string, Operation>();
   readonly #expiries = new Set<NodeJS.Timeout>();
 
-  readonly #settled: () => Promise<void>;
-
-  /** @param settled Resolves when what was changed is written down everywhere: an operation is not over before. Must not reject. */
-  constructor(events: Events, settled: () => Promise<void> = () => Promise.resolve()) {
-    this.#events = events;
-    this.#settled = settled;
+  /** @param more Absent: nothing is to be waited for, or logged. */
+  constructor(events: Events, more: Partial<Omit<OperationServices, "events">> = {}) {
+    this.#services = { settled: () => Promise.resolve(), ...more, events };
   }
 
   start(options: OperationOptions): Operation {
-    const operation = new Operation(options, this.#events, this.#settled, () => {
+    const operation = new Operation(options, this.#services, () => {
       const expiry = setTimeout(() => {
         this.#byId.delete(operation.id);
         this.#expiries.delete(expiry);

@@ -3,6 +3,7 @@ import { LidoError } from "../../api/errors.ts";
 import type { Context } from "../context.ts";
 import type { UpgradeHandler } from "../http/server.ts";
 import { peerOfRequest } from "../http/peers.ts";
+import { logged } from "../log/requests.ts";
 import { checkRoutes } from "./check.ts";
 import { certificateRoutes } from "./certificates.ts";
 import { eventStream } from "./events.ts";
@@ -26,6 +27,7 @@ const forStrangers = new Set(["GET /", "GET /1.0", "POST /1.0/certificates"]);
 /** The whole API as one Hono app. */
 export function makeApp(context: Context): OpenAPIHono {
   const app = newApp();
+  app.use((c, next) => logged(context.log, c, next));
   app.use(async (c, next) => {
     if (!forStrangers.has(`${c.req.method} ${c.req.path}`) && !context.trust.allows(peerOfRequest(c))) {
       throw new LidoError("forbidden", "not authorized");

@@ -1,0 +1,23 @@
+import { LidoError, messageOf } from "../../api/errors.ts";
+
+export interface Log {
+  debug(context: object, message: string): void;
+  info(context: object, message: string): void;
+  warn(context: object, message: string): void;
+  error(context: object, message: string): void;
+}
+
+/** A failure with its causes; where it was thrown, when it is none that the daemon means to tell. */
+export function describeFailure(error: unknown): { readonly error: string; readonly stack?: string } {
+  const causes: string[] = [];
+  for (let cause = error; cause !== undefined && causes.length < 5; cause = (cause as { cause?: unknown })?.cause) {
+    causes.push(messageOf(cause));
+  }
+  const stack = isUnexpected(error) ? (error as Error).stack : undefined;
+  return { error: causes.join(": "), ...(stack === undefined ? {} : { stack }) };
+}
+
+/** Whether it is a fault of the daemon, or of its host, and not an answer. */
+export function isUnexpected(error: unknown): boolean {
+  return !(error instanceof LidoError) || error.code === "internal";
+}

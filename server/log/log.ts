@@ -1,0 +1,51 @@
+import { type Logger, pino } from "pino";
+import type { Events } from "../events/events.ts";
+
+/** The daemon's log: JSON lines on stderr from the level on that it was started with, and every level to whoever listens to `logging` events, as LXD
+ * has it. While nobody does, what is below the level costs nothing: pino's methods for it are empty. */
+export function createLog(level: string, events: Events): Logger {
+  const output = pino.destination({ fd: 2, sync: true });
+  // A log that nobody takes, on a full disk or behind a closed pipe, is no reason to end.
+  output.on("error", () => {});
+  const least = pino.levels.values[level] ?? pino.levels.values.info!;
+  const log = pino({
+    level,
+    base: null,
+    hooks: {
+      logMethod(args, method, number) {
+        if (events.isListenedTo("logging")) events.publish("logging", loggingEvent(args, number));
+        if (number >= least) method.apply(this, args);
+      },
+    },
+  }, output);
+  events.onInterest("logging", (isListenedTo) => log.level = isListenedTo && least > debugLevel ? "debug" : level);
+  return log;
+}
+
+const debugLevel = pino.levels.values.debug!;
+/** logrus's names, which LXD's client parses. */
+const names: Readonly<Record<number, string>> = {
+  10: "trace",
+  20: "debug",
+  30: "info",
+  40: "warning",
+  50: "error",
+  60: "fatal",
+};
+
+/** @param args As a logger's method gets them: a text, or fields and a text. @returns LXD's form, whose fields are texts. */
+function loggingEvent(args: readonly unknown[], level: number): Record<string, unknown> {
+  const [first, second] = args;
+  const fields = typeof first === "object" && first !== null ? Object.entries(first) : [];
+  return {
+    context: Object.fromEntries(fields.flatMap(([name, value]) => value === undefined ? [] : [[name, textOf(value)]])),
+    level: names[level] ?? String(level),
+    message: fields.length > 0 || typeof first === "object" ? String(second ?? "") : String(first),
+  };
+}
+
+function textOf(value: unknown): string {
+  if (typeof value === "string") return value;
+  if (Array.isArray(value)) return value.map(textOf).join(" ");
+  return typeof value === "object" ? JSON.stringify(value) : String(value);
+}
