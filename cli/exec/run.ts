@@ -4,7 +4,7 @@ import { isTerminal } from "../terminal/is_terminal.ts";
 import { readDescriptor, writeDescriptor } from "./descriptors.ts";
 import type { DetachKey } from "./detach_key.ts";
 import { type ExecEnd, type ExecRequest, ExecSession, type Sinks } from "./session.ts";
-import { sigkill, SignalForwarder, sigpipe } from "./signals.ts";
+import { ignoredSignals, sigkill, SignalForwarder, sigpipe } from "./signals.ts";
 
 /** Exit code of a client whose reader went away: 128 + SIGPIPE. */
 const brokenPipe = 128 + sigpipe;
@@ -72,7 +72,7 @@ async function converse(
   const complain = (message: string) => say(`Error: ${message}\n`);
   let session: ExecSession | undefined;
   const giveUp = Promise.withResolvers<number>();
-  using signals = new SignalForwarder({
+  using signals = new SignalForwarder(await ignoredSignals(), {
     giveUp: () => giveUp.resolve(terminated),
     // A terminal that is closed, or a connection that broke, is no reason to end what was meant to outlive them.
     ...(isDetachable ? { hangUp: () => giveUp.resolve(hungUp) } : {}),
