@@ -18,7 +18,7 @@ ok "another user, by su" "$(task "su -s /bin/sh user -c 'id -un' 2>&1 || su user
 ok "removed again" "$(task "/bin/sh -c 'rm -f -r /tmp/.ansible/task-1 > /dev/null 2>&1 && sleep 0'"; task 'ls /tmp/.ansible')" ""
 client stop -f "$instance"
 ok "an instance that does not run is told as such" "$(task true 2>&1)" "Error: Instance is not running"
-ok "an instance that is not there is told as such" "$(client exec "$PREFIX-nosuch" -- true 2>&1 | grep -c 'not found$')" 1
+ok "an instance that is not there is told as such" "$(client exec "$PREFIX-nosuch" -- true 2>&1 | grep -c 'Instance not found')" 1
 client start "$instance"
 if client file push "$0" "$instance/tmp/pushed" 2>"$work/err"; then
   ok "put a file" "$(task 'cat /tmp/pushed' | sha256sum)" "$(sha256sum <"$0")"

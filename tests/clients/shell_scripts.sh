@@ -54,7 +54,7 @@ tree/link
 tree/numbers"
 
 ok "standard output and error are apart" "$(run sh -c 'echo out; echo err >&2' 2>"$work/err"; cat "$work/err")" $'out\nerr'
-from_cron() { env -i PATH="$PATH" LXD_DIR="$LXD_DIR" LIDO_DIR="${LIDO_DIR:-}" HOME="${HOME:-/}" timeout -k 2 20 setsid "$CLIENT" exec "$instance" -- sh -c 'echo run; exit 4' 2>&1; }
+from_cron() { env -i PATH="$PATH" LXD_DIR="$LXD_DIR" LIDO_DIR="${LIDO_DIR:-}" LXD_CONF="${LXD_CONF:-}" HOME="${HOME:-/}" timeout -k 2 20 setsid -w "$CLIENT" exec "$instance" -- sh -c "echo run; exit 4" 2>&1; }
 ok "no terminal, no input, an empty environment: as from cron" "$(from_cron </dev/null; echo "rc $?")" $'run\nrc 4'
 if [ "$CLIENT" = lxc ]; then
   skip "the same with a closed standard input" "lxc takes the free descriptor for a socket of its own, and fails or hangs"
@@ -77,12 +77,12 @@ else
 fi
 
 ok "timeout ends a command, inside too" "$(
-  within 1 "$CLIENT" exec "$instance" -- sh -c 'exec sleep 4321' </dev/null
+  within 4 "$CLIENT" exec "$instance" -- sh -c 'exec sleep 4321' </dev/null
   echo "rc $?"
   run sh -c 'ps -o args 2>/dev/null | grep -c "^sleep 4321"'
 )" $'rc 124\n0'
 ok "timeout -k ends a command that ignores the signal, inside too" "$(
-  timeout -k 1 1 "$CLIENT" exec "$instance" -- sh -c 'trap "" TERM; exec sleep 4322' </dev/null
+  timeout -k 1 4 "$CLIENT" exec "$instance" -- sh -c 'trap "" TERM; exec sleep 4322' </dev/null
   echo "rc $?"
   # The daemon kills it when it sees that the client is gone.
   run sh -c 'tries=0; while ps -o args | grep -q "^sleep 4322" && [ $((tries += 1)) -lt 50 ]; do sleep 0.1; done; ps -o args | grep -c "^sleep 4322"'
