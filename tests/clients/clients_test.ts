@@ -41,7 +41,12 @@ function readTap(text: string): Step[] {
   });
 }
 
-async function runScript(t: Deno.TestContext, file: string, environment: Record<string, string>, known: typeof lxdDiffers) {
+async function runScript(
+  t: Deno.TestContext,
+  file: string,
+  environment: Record<string, string>,
+  known: typeof lxdDiffers,
+) {
   const path = join(directory, file);
   const argv = [file.endsWith(".py") ? "/usr/bin/python3" : "bash", path];
   const env = { ...environment, PREFIX: `t${process.pid}`, PYTHONDONTWRITEBYTECODE: "1" };
@@ -74,11 +79,15 @@ Deno.test("tools that people have drive lido", async (t) => {
 });
 
 Deno.test({
-  name: "the same drive a real LXD" + (peer === undefined ? ": not on this host: $LXD_PEER_DIR names no LXD that runs" : ""),
+  name: "the same drive a real LXD" +
+    (peer === undefined ? ": not on this host: $LXD_PEER_DIR names no LXD that runs" : ""),
   ignore: peer === undefined,
   fn: async (t) => {
     for (const { file } of scripts) {
-      await t.step(file, async (t) => await runScript(t, file, { LXD_DIR: peer!, CLIENT: "lxc", IMAGE: "bb" }, lxdDiffers));
+      await t.step(
+        file,
+        async (t) => await runScript(t, file, { LXD_DIR: peer!, CLIENT: "lxc", IMAGE: "bb" }, lxdDiffers),
+      );
     }
   },
 });
