@@ -4,6 +4,7 @@ import { addressOf, check, libc, SystemCallError } from "./libc.ts";
 import { closeFd, type ExitStatus, openPidfd, statusOf } from "./process.ts";
 
 /** How a process ended that is not a child of ours, such as the init of a container that an earlier daemon started: wait(2) is for its parent.
+ * What was rebooted or switched off by reboot(2) shows as killed by SIGKILL once it was reaped; `exit_tracer.ts` knows, where tracing is allowed.
  * From Linux 6.15 on its pidfd knows; before, the process events connector tells it once.
  * @see PIDFD_GET_INFO in linux/pidfd.h; linux/cn_proc.h */
 

@@ -58,6 +58,7 @@ const table = {
   posix_spawnattr_setsigdefault: "pp:i",
   posix_spawnattr_setsigmask: "pp:i",
   prctl: "iLLLL:i",
+  ptrace: "iiLL:l",
   ptsname_r: "ipL:i",
   read: "ipL:l",
   recvmsg: "ipi:l",

@@ -2,6 +2,7 @@ import { createHash, randomUUID } from "node:crypto";
 import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { LidoError } from "../../api/errors.ts";
+import { ExitTracer } from "../host/exit_tracer.ts";
 import { ExitWatch } from "../host/exit_watch.ts";
 import { cloneMountIn, hostId, userNamespace } from "../host/idmap.ts";
 import { dropMount, MountNamespace, moveMount } from "../host/namespace.ts";
@@ -82,6 +83,7 @@ export class CrunRuntime implements Runtime {
   readonly #starting = new Set<string>();
   readonly #listeners: ((name: string, status: { code?: number; signal?: number }) => void)[] = [];
   readonly #orphans: Orphans;
+  readonly #tracer = new ExitTracer();
   readonly #consoles: Consoles;
   #besidesIsShown = false;
   #closed = false;
@@ -241,6 +243,7 @@ export class CrunRuntime implements Runtime {
         this.#clean(name);
       }
     }
+    this.#tracer.start(adopted.map(({ pid }) => pid).filter((pid) => !isChild(pid)));
     return adopted;
   }
 
@@ -311,6 +314,7 @@ export class CrunRuntime implements Runtime {
   async close(): Promise<void> {
     this.#closed = true;
     this.#orphans.close();
+    this.#tracer.close();
     await this.#consoles.close();
     await this.#hotPlug.close();
     this.#cgroups.removeIfEmpty();
@@ -391,9 +395,9 @@ export class CrunRuntime implements Runtime {
       watch.close();
       const seen = exit?.status();
       exit?.close();
-      void this.#endConsole(name, kept.consoleLog).then(() => {
+      void this.#endConsole(name, kept.consoleLog).then(() => this.#tracer.ended(kept.pid)).then((traced) => {
         closeFd(pidfd);
-        const status = (isChild(kept.pid) ? waitPid(kept.pid) : seen) ?? {};
+        const status = (isChild(kept.pid) ? waitPid(kept.pid) : traced ?? seen) ?? {};
         this.#orphans.removeCommand(kept.pid);
         this.#containers.delete(name);
         if (!this.#closed) this.#clean(name);
@@ -413,7 +417,7 @@ export class CrunRuntime implements Runtime {
     } catch (error) {
       this.#log.warn(
         { container: name, error: String(error) },
-        "a reboot from inside will not be told from a poweroff",
+        "how it ends will not be known",
       );
       return undefined;
     }

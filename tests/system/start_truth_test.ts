@@ -1,6 +1,6 @@
 /** A start tells the truth about an init that does not live, and a stop about one that does not die. */
 import assert from "node:assert/strict";
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { InstanceFull, Operation } from "../../api/types.ts";
 import { Daemon } from "../support/daemon.ts";
@@ -131,7 +131,19 @@ Deno.test("an init that ends at once, and one that ignores signals", async (t) =
     assert.equal((await waiting).code, 1);
     await daemon.up();
     assert.equal((await info()).status, "Running");
-    assert.ok(readFileSync(`${daemon.directory}.log`, "utf8").includes('"ending"'));
+  });
+
+  await t.step("reboot and poweroff from inside are what they are after the daemon was restarted, too", async () => {
+    const state = async () => (await daemon.query("/1.0/instances/c2?recursion=1") as InstanceFull).state!;
+    const { pid } = await state();
+    await daemon.lido(["exec", "c2", "--", "reboot", "-f"]);
+    while ([0, pid].includes((await state()).pid));
+    assert.equal((await state()).last_exit!.description, "to boot again");
+    await daemon.kill();
+    await daemon.up();
+    await daemon.lido(["exec", "c2", "--", "poweroff", "-f"]);
+    while ((await state()).status !== "Stopped");
+    assert.equal((await state()).last_exit!.description, "by switching itself off");
   });
 });
 
