@@ -91,8 +91,8 @@ Deno.test("only drivers/host starts processes and calls libc", () => {
   assert.deepEqual(wrong.map(([path]) => path), []);
 });
 
-Deno.test("only two files know the runtime they are on: FFI, and the client's stdin", () => {
-  const knowing = ["drivers/host/libc.ts", "cli/exec/descriptors.ts"];
+Deno.test("only three files know the runtime they are on: FFI, the client's stdin and its signals", () => {
+  const knowing = ["drivers/host/libc.ts", "cli/exec/descriptors.ts", "cli/exec/signals.ts"];
   const wrong = product.filter(([path, text]) =>
     !knowing.includes(path) && /(?<![\w.`"])(Deno|Bun)\.\w/.test(text.replace(/^\s*(\/\/|\*|\/\*).*$/gm, ""))
   );
