@@ -32,7 +32,7 @@ is_made && exit 0
 # The clone of the test guest is read-only: what the host made for it is what there is.
 [ ! -w "$(dirname "$file")" ] && [ -s "$file" ] && exit 0
 # One at a time: two tests that start together would make the same image.
-exec 8>>"$file.key"
+exec 8<"$(dirname "$file")"
 flock 8
 is_made && exit 0
 work=$(mktemp -d)
@@ -176,5 +176,7 @@ case $name in
 esac
 chmod 644 "$partial"
 mv -f "$partial" "$file"
-printf '%s\n' "$key" >"$file.key"
+printf '%s\n' "$key" >"$work/key"
+chmod 644 "$work/key"
+mv -f "$work/key" "$file.key"
 say "Made $file ($(du -k "$file" | cut -f1) KiB, $((SECONDS - started)) s)"

@@ -86,10 +86,14 @@ class Guest {
   }
 }
 
-/** @param options.cycles How often it is started and stopped. */
-export async function tellStory(t: Deno.TestContext, image: BootImage, options: { cycles: number }): Promise<void> {
+/** @param options.cycles How often it is started and stopped. @param options.host What the daemon's command begins with, to be on another host. */
+export async function tellStory(
+  t: Deno.TestContext,
+  image: BootImage,
+  options: { cycles: number; host?: readonly string[] },
+): Promise<void> {
   const file = await madeImage(image.name);
-  await using daemon = await Daemon.start();
+  await using daemon = await Daemon.start({ argv: [...(options.host ?? []), executable] });
   await daemon.furnish(file);
   const guest = new Guest(daemon, image, "c1");
   const isDebian = image.init !== "busybox";

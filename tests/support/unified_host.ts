@@ -1,0 +1,35 @@
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+
+/** A mount namespace in which cgroup2 alone is at /sys/fs/cgroup, as on a host without v1 hierarchies. It is kept by a process, so that a daemon
+ * and its next see the same mounts. */
+export class UnifiedHost implements AsyncDisposable {
+  readonly #keeper;
+
+  private constructor(keeper: ReturnType<typeof spawn>) {
+    this.#keeper = keeper;
+  }
+
+  static async open(): Promise<UnifiedHost> {
+    const script = "umount -R /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup && echo made && exec cat";
+    const keeper = spawn("unshare", ["--mount", "sh", "-c", script], { stdio: ["pipe", "pipe", "inherit"] });
+    const host = new UnifiedHost(keeper);
+    const ended = once(keeper, "exit").then(([code]) => {
+      throw new Error(`the namespace with cgroup2 alone could not be made (exit ${code})`);
+    });
+    ended.catch(() => {});
+    await Promise.race([once(keeper.stdout!, "data"), ended]);
+    return host;
+  }
+
+  /** What a command there begins with. */
+  get argv(): string[] {
+    return ["nsenter", `--mount=/proc/${this.#keeper.pid}/ns/mnt`, "--"];
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const gone = once(this.#keeper, "close");
+    this.#keeper.stdin!.end();
+    await gone;
+  }
+}
