@@ -60,6 +60,11 @@ export const verbs: Verb[] = [
     args: ["instance..."],
     flags: { all },
     summary: "Start instances",
+    details:
+      `An instance is started when its init handles the signals that control it, which takes milliseconds; when there is no sign of that
+(a script as init), after a second. An init that ends before fails the start, which says its exit code, the last lines of its console
+and the likely cause; one that ends with exit code 0 or switches itself off is only noted. "lido info" says it again.
+`,
     async run(io, names, flags) {
       await each(await chosen(io, names, flags.all, "start"), "start", async (name) => {
         // A paused one goes on.

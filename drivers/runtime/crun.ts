@@ -27,6 +27,7 @@ import { type CrunCommand, enterContainer, leftCommands } from "./exec.ts";
 import { checkHost } from "./host_check.ts";
 import { HotPlug } from "./hot_plug.ts";
 import { type Kept, readKept, writeKept } from "./kept.ts";
+import { killed } from "./killed.ts";
 import { withSource } from "./mount_source.ts";
 import { Orphans } from "./orphans.ts";
 import type {
@@ -195,7 +196,7 @@ export class CrunRuntime implements Runtime {
     const cgroup = this.#cgroup(name);
     sendSignal(container.pidfd, SIGKILL);
     if (cgroup.isFrozen()) cgroup.freeze(false);
-    await container.ended;
+    await killed(name, { ended: container.ended, processes: () => cgroup.processes() });
   }
 
   setLimits(name: string, limits: Limits): Promise<void> {
