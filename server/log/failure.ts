@@ -1,4 +1,5 @@
 import { LidoError, messageOf } from "../../api/errors.ts";
+import { LaunchError } from "../../drivers/runtime/runtime.ts";
 
 export interface Log {
   debug(context: object, message: string): void;
@@ -19,5 +20,6 @@ export function describeFailure(error: unknown): { readonly error: string; reado
 
 /** Whether it is a fault of the daemon, or of its host, and not an answer. */
 export function isUnexpected(error: unknown): boolean {
+  if (error instanceof LaunchError) return false; // the command's own matter
   return !(error instanceof LidoError) || error.code === "internal";
 }

@@ -79,6 +79,9 @@ Deno.test("the log says what is done, by whom and how it ended, and no secret", 
     await daemon.lido(["start", "c1"]);
     const { level, result, error } = last("Starting instance");
     assert.deepEqual([level, result, error], [40, "failure", "The instance is already running"]);
+    await daemon.lido(["exec", "c1", "--", "nosuch"]);
+    const missing = last("Executing command");
+    assert.deepEqual([missing.level, missing.return, missing.error], [40, 127, "Command not found"]);
     await daemon.lido(["storage", "create", "none", "dir", "source=/nosuch/path"]);
     assert.match(String(last("request failed").error), /nosuch/);
     await ask("GET", "/1.0/operations/00000000-0000-0000-0000-000000000000/websocket?secret=x");
