@@ -1,4 +1,5 @@
 /** Signals of the client that go on to the command. */
+import { readFileText } from "./descriptors.ts";
 import type { ExecSession } from "./session.ts";
 
 const numbers = {
@@ -18,17 +19,10 @@ export const sigpipe = 13, sigkill = 9;
 /** A second TERM within this time ends the client, whatever the command does, in milliseconds. */
 const secondTermMs = 1000;
 
-/** What Bun has of its own; node:fs would cost a client of 14 ms two of them. */
-interface BunGlobal {
-  readonly Bun?: { file(path: string): { text(): Promise<string> } };
-}
-
 /** Reads which signals whoever started the client made it ignore: nohup does so with HUP, a shell without job control with INT and QUIT of
  * `command &`. They stay ignored, as by every program. To be asked before a handler is set. @see signal(7) */
 export async function ignoredSignals(): Promise<bigint> {
-  const { Bun } = globalThis as BunGlobal;
-  const path = "/proc/self/status";
-  const status = Bun ? await Bun.file(path).text() : (await import("node:fs")).readFileSync(path, "utf8");
+  const status = await readFileText("/proc/self/status");
   return BigInt(`0x${/^SigIgn:\s*([0-9a-f]+)$/m.exec(status)?.[1] ?? "0"}`);
 }
 
