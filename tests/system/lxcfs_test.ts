@@ -40,7 +40,7 @@ Deno.test({
         assert.equal(await totalKiB(name, "--user", "1000"), limitKiB, name);
         const seen = await exec(name, "nproc; grep -c ^processor /proc/cpuinfo; grep -c ^cpu[0-9] /proc/stat");
         assert.equal(seen, "1\n1\n1", name);
-        assert.equal(await exec(name, "cat /sys/devices/system/cpu/online"), "0", name);
+        assert.match(await exec(name, "cat /sys/devices/system/cpu/online"), /^\d+$/, name);
         const uptimeS = Number((await exec(name, "cat /proc/uptime")).split(" ")[0]);
         assert.ok(uptimeS < 120, `${name} is up for ${uptimeS} s`);
         await exec(name, "cat /proc/loadavg /proc/swaps /proc/diskstats >/dev/null");
