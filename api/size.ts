@@ -29,6 +29,18 @@ export function parseSizeBytes(value: string): bigint | undefined {
   return bytes > bytesMax ? undefined : bytes;
 }
 
+const binaryUnits = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+
+/** Bytes for a person: in powers of 1024, as everywhere in lido. @param precision Digits after the point. @returns "1.50MiB". */
+export function showBytes(bytes: number, precision = 2): string {
+  let value = bytes, unit = 0;
+  while (value >= 1024 && unit < binaryUnits.length - 1) {
+    value /= 1024;
+    unit++;
+  }
+  return unit === 0 ? `${Math.round(value)}B` : `${value.toFixed(precision)}${binaryUnits[unit]}`;
+}
+
 /** @returns The largest whole binary unit, as LXD writes sizes it chose itself: "5GiB". */
 export function formatSize(bytes: bigint): string {
   for (const unit of ["EiB", "PiB", "TiB", "GiB", "MiB", "KiB"]) {

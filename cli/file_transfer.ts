@@ -81,7 +81,7 @@ class Push {
       const info = await handle.stat();
       if (!info.isFile()) throw new UsageError(`Cannot push "${source}": it is no regular file`);
       const content = handle.createReadStream({ highWaterMark: 1 << 18, autoClose: false });
-      await this.#remote.make("file", place, this.#making(info), this.#body(content, source));
+      await this.#remote.make("file", place, this.#making(info), this.#body(content, source, info.size));
     } finally {
       await handle.close();
     }
@@ -121,8 +121,8 @@ class Push {
     return (["uid", "gid", "mode"] as const).filter((key) => this.#options[key] !== undefined);
   }
 
-  #body(content: Readable, name: string): Readable {
-    return Readable.from(metered(content, this.#line, name), { objectMode: false });
+  #body(content: Readable, name: string, sizeBytes?: number): Readable {
+    return Readable.from(metered(content, this.#line, name, sizeBytes), { objectMode: false });
   }
 }
 
@@ -142,7 +142,10 @@ export async function pull(
   using line = await progressLine(io);
   if (target === "-") {
     const all = async function* () {
-      for (const source of sources) yield* metered((await remote.read(source)).content, line, source);
+      for (const source of sources) {
+        const { content, sizeBytes } = await remote.read(source);
+        yield* metered(content, line, source, sizeBytes);
+      }
     };
     await pipeline(all, createWriteStream("", { fd: 1 }));
     return;
@@ -208,7 +211,7 @@ async function pullFile(
   place: string,
   { isTop }: { isTop: boolean },
 ): Promise<void> {
-  const { info, content } = await remote.read(source);
+  const { info, content, sizeBytes } = await remote.read(source);
   if (info.type === "symlink") {
     const chunks: Uint8Array[] = [];
     for await (const chunk of content) chunks.push(chunk as Uint8Array);
@@ -217,7 +220,7 @@ async function pullFile(
   const { O_WRONLY, O_CREAT, O_TRUNC, O_NOFOLLOW } = constants;
   const handle = await open(place, O_WRONLY | O_CREAT | O_TRUNC | (isTop ? 0 : O_NOFOLLOW), 0o600);
   try {
-    for await (const chunk of metered(content, line, source)) await writeAll(handle, chunk);
+    for await (const chunk of metered(content, line, source, sizeBytes)) await writeAll(handle, chunk);
     await handle.chmod(info.mode & 0o777);
   } finally {
     await handle.close();

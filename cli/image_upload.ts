@@ -42,7 +42,9 @@ export async function importImage(
     headers["Content-Type"] = `multipart/form-data; boundary=${boundary}`;
     body = Readable.from(multipart(parts));
   }
-  if (line) body = Readable.from(metered(body, line, "Uploading"));
+  if (line) {
+    body = Readable.from(metered(body, line, "Uploading", parts.reduce((sum, part) => sum + part.sizeBytes, 0)));
+  }
   const { requestStream } = await import("./client/http.ts");
   const reply = await requestStream(io.client.endpoint, { method: "POST", path: "/1.0/images", headers, body });
   const chunks: Uint8Array[] = [];

@@ -81,11 +81,17 @@ async function opened(target: WriteStream, path: string): Promise<void> {
 
 /** Sends a stream, shown until the daemon answers, which then tells of the rest itself; Bun hands the answer over only when all is sent. Ctrl-C ends it,
  * and the daemon, whose operation is not known yet, takes back what it has made of it. */
-async function upload<T>(io: Io, file: Readable, name: string, send: (body: Readable) => Promise<T>): Promise<T> {
+async function upload<T>(
+  io: Io,
+  file: Readable,
+  name: string,
+  totalBytes: number | undefined,
+  send: (body: Readable) => Promise<T>,
+): Promise<T> {
   using line = await progressLine(io);
   using interruption = new Interruption();
   const { signal } = interruption;
-  const body = line ? Readable.from(metered(file, line, name), { objectMode: false }) : file;
+  const body = line ? Readable.from(metered(file, line, name, totalBytes), { objectMode: false }) : file;
   signal.addEventListener("abort", () => body.destroy(signal.reason));
   try {
     return await send(body);
@@ -98,21 +104,25 @@ async function upload<T>(io: Io, file: Readable, name: string, send: (body: Read
 /** @param path A file; "-" is stdin. @param name Of the new volume; the backup's own when empty. */
 export async function importVolume(io: Io, pool: string, path: string, name: string): Promise<Operation> {
   const { createReadStream } = await import("node:fs");
-  const { access } = await import("node:fs/promises");
+  const { stat } = await import("node:fs/promises");
   const { requestStream } = await import("./client/http.ts");
-  if (path !== "-") {
-    await access(path).catch(() => {
-      throw new UsageError(`Cannot read "${path}": no such file`);
-    });
-  }
+  const info = path === "-" ? undefined : await stat(path).catch(() => {
+    throw new UsageError(`Cannot read "${path}": no such file`);
+  });
   const file = path === "-" ? await openStdin() : createReadStream(path, { highWaterMark: 1 << 18 });
-  const reply = await upload(io, file, name || path, (body) =>
-    requestStream(io.client.endpoint, {
-      method: "POST",
-      path: url`/1.0/storage-pools/${pool}/volumes/custom`,
-      headers: { "Content-Type": "application/octet-stream", "X-LXD-name": name },
-      body,
-    }));
+  const reply = await upload(
+    io,
+    file,
+    name || path,
+    info?.isFile() ? info.size : undefined,
+    (body) =>
+      requestStream(io.client.endpoint, {
+        method: "POST",
+        path: url`/1.0/storage-pools/${pool}/volumes/custom`,
+        headers: { "Content-Type": "application/octet-stream", "X-LXD-name": name },
+        body,
+      }),
+  );
   const chunks: Uint8Array[] = [];
   for await (const chunk of reply) chunks.push(chunk as Uint8Array);
   const text = Buffer.concat(chunks).toString("utf8");

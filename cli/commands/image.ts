@@ -6,7 +6,8 @@ import { importImage } from "../image_upload.ts";
 import { type Column, columnsOf, matchesImage } from "../output/image_columns.ts";
 import { waitWithProgress } from "../output/progress.ts";
 import { render } from "../output/render.ts";
-import { decimalSize, longDate } from "../output/units.ts";
+import { showBytes } from "../../api/size.ts";
+import { longDate } from "../output/units.ts";
 import { change, type Configurable, settingsOf, settingVerbs } from "../settings.ts";
 import { type Io, type Verb, verb } from "../verb.ts";
 
@@ -53,7 +54,7 @@ function infoOf(image: Image): string {
   const sorted = Object.entries(image.properties).sort(([left], [right]) => left < right ? -1 : 1);
   const list = (values: readonly string[]) => values.map((value) => `    - ${value}\n`).join("");
   return `Fingerprint: ${image.fingerprint}\n` +
-    `Size: ${decimalSize(image.size)}\n` +
+    `Size: ${showBytes(image.size)}\n` +
     `Architecture: ${image.architecture}\n` +
     `Type: ${image.type}\n` +
     `Public: ${image.public ? "yes" : "no"}\n` +

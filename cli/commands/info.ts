@@ -1,7 +1,8 @@
 import type { InstanceFull, Server } from "../../api/types.ts";
 import { url } from "../client/client.ts";
 import { neutralise } from "../output/text.ts";
-import { binarySize, shortDate } from "../output/units.ts";
+import { showBytes } from "../../api/size.ts";
+import { shortDate } from "../output/units.ts";
 import { showYaml } from "../settings.ts";
 import { verb } from "../verb.ts";
 
@@ -17,11 +18,11 @@ function resourcesOf({ state }: InstanceFull): string[] {
     "Resources:",
     `  Processes: ${state.processes}`,
     ...(disks.length > 0 ? ["  Disk usage:"] : []),
-    ...disks.map(([name, { usage }]) => `    ${name}: ${binarySize(usage)}`),
+    ...disks.map(([name, { usage }]) => `    ${name}: ${showBytes(usage)}`),
     "  CPU usage:",
     `    CPU usage (in seconds): ${Math.floor(state.cpu.usage / 1e9)}`,
     ...(shown.length > 0 ? ["  Memory usage:"] : []),
-    ...shown.map(([name, bytes]) => `    Memory (${name}): ${binarySize(bytes)}`),
+    ...shown.map(([name, bytes]) => `    Memory (${name}): ${showBytes(bytes)}`),
   ];
 }
 

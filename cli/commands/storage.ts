@@ -2,7 +2,7 @@ import type { ResourcesStoragePool, StoragePool, StoragePoolHealth } from "../..
 import { url } from "../client/client.ts";
 import { UsageError } from "../client/errors.ts";
 import { render } from "../output/render.ts";
-import { binarySize } from "../output/units.ts";
+import { showBytes } from "../../api/size.ts";
 import { type Configurable, settingsOf, settingVerbs } from "../settings.ts";
 import { type Io, type Verb, verb } from "../verb.ts";
 import { verbs as fileVerbs } from "./storage_file.ts";
@@ -32,7 +32,7 @@ function usersByKind(users: readonly string[]): Record<string, string[]> {
 }
 
 function amounts({ space, inodes }: ResourcesStoragePool, inBytes: boolean): Record<string, unknown> {
-  const size = (bytes: number) => inBytes ? `${bytes}` : binarySize(bytes);
+  const size = (bytes: number) => inBytes ? `${bytes}` : showBytes(bytes);
   return {
     "space used": size(space.used),
     "total space": size(space.total),

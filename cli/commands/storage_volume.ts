@@ -3,7 +3,8 @@ import { url } from "../client/client.ts";
 import { UsageError } from "../client/errors.ts";
 import { addDevice, lazyFlag, removeDevices, thereAre } from "../device_verbs.ts";
 import { render } from "../output/render.ts";
-import { binarySize, shortDate } from "../output/units.ts";
+import { showBytes } from "../../api/size.ts";
+import { shortDate } from "../output/units.ts";
 import { type Configurable, settingsOf, settingVerbs } from "../settings.ts";
 import { type Io, type Verb, verb } from "../verb.ts";
 import { instances } from "./config.ts";
@@ -75,7 +76,7 @@ async function cellOf(io: Io, pool: string, volume: StorageVolume, letter: strin
       const state = await io.client.get<{ usage: { used: number } | null }>(
         `${volumePath(pool, `${volume.type}/${volume.name}`)}/state`,
       ).catch(() => undefined);
-      return state?.usage ? binarySize(state.usage.used) : "";
+      return state?.usage ? showBytes(state.usage.used) : "";
     }
   }
 }
@@ -210,8 +211,8 @@ export const verbs: Verb[] = [
         ...(found.description ? [`Description: ${found.description}`] : []),
         `Type: ${found.type}`,
         `Content type: ${found.content_type}`,
-        ...(usage ? [`Usage: ${binarySize(usage.used)}${usage.estimated ? " (by a walk of its files)" : ""}`] : []),
-        ...(usage && usage.total > 0 ? [`Total: ${binarySize(usage.total)}`] : []),
+        ...(usage ? [`Usage: ${showBytes(usage.used)}${usage.estimated ? " (by a walk of its files)" : ""}`] : []),
+        ...(usage && usage.total > 0 ? [`Total: ${showBytes(usage.total)}`] : []),
       ];
       if (snapshots.length > 0) {
         const { fittedTable } = await import("../output/render.ts");

@@ -1,7 +1,8 @@
 /** Columns and filters of `lido image list`. */
 import type { Image } from "../../api/types.ts";
 import { UsageError } from "../client/errors.ts";
-import { decimalSize, longDate } from "./units.ts";
+import { showBytes } from "../../api/size.ts";
+import { longDate } from "./units.ts";
 
 export interface Column {
   title: string;
@@ -24,7 +25,7 @@ const letters: Readonly<Record<string, Column>> = {
   l: { title: "ALIAS", value: shortestAlias },
   L: { title: "ALIASES", value: (image) => image.aliases.map(({ name }) => name).join("\n") },
   p: { title: "PUBLIC", value: (image) => image.public ? "yes" : "no" },
-  s: { title: "SIZE", value: (image) => decimalSize(image.size) },
+  s: { title: "SIZE", value: (image) => showBytes(image.size) },
   t: { title: "TYPE", value: (image) => image.type.toUpperCase() },
   u: { title: "UPLOAD DATE", value: (image) => longDate(image.uploaded_at) },
 };

@@ -1,7 +1,8 @@
 /** Columns and filters of `lido list`. */
 import type { InstanceFull } from "../../api/types.ts";
 import { UsageError } from "../client/errors.ts";
-import { binarySize, shortDate } from "./units.ts";
+import { showBytes } from "../../api/size.ts";
+import { shortDate } from "./units.ts";
 
 export interface Column {
   title: string;
@@ -41,7 +42,7 @@ const letters: Readonly<Record<string, Column>> = {
   d: plain("DESCRIPTION", (instance) => instance.description),
   D: full("DISK USAGE", (instance) => {
     const usage = instance.state?.disk?.[rootDisk(instance)?.[0] ?? ""]?.usage ?? 0;
-    return usage > 0 ? binarySize(usage) : "";
+    return usage > 0 ? showBytes(usage) : "";
   }),
   e: plain("PROJECT", (instance) => instance.project),
   f: plain("BASE IMAGE", (instance) => (instance.config["volatile.base_image"] ?? "").slice(0, 12)),
@@ -50,7 +51,7 @@ const letters: Readonly<Record<string, Column>> = {
   L: plain("LOCATION", (instance) => instance.location),
   m: full("MEMORY USAGE", (instance) => {
     const usage = instance.state?.memory.usage ?? 0;
-    return instance.state?.status_code === 103 && usage > 0 ? binarySize(usage) : "";
+    return instance.state?.status_code === 103 && usage > 0 ? showBytes(usage) : "";
   }),
   n: plain("NAME", (instance) => instance.name),
   N: full("PROCESSES", (instance) => instance.state?.status_code === 103 ? String(instance.state.processes) : ""),

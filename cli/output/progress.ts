@@ -1,4 +1,5 @@
 /** How far something is, in one line on the terminal, and what Ctrl-C does meanwhile. */
+import { showProgress } from "../../api/progress.ts";
 import type { Operation } from "../../api/types.ts";
 import { url } from "../client/client.ts";
 import type { MessageSocket } from "../client/websocket.ts";
@@ -6,7 +7,6 @@ import { isTerminal } from "../terminal/is_terminal.ts";
 import type { Io } from "../verb.ts";
 import { showNotes } from "./notes.ts";
 import { neutralise } from "./text.ts";
-import { binarySize } from "./units.ts";
 
 const clearLine = "\r\x1b[K";
 /** What is done before shows nothing and costs nothing. */
@@ -27,11 +27,12 @@ export async function progressLine(io: Io): Promise<ProgressLine | undefined> {
   };
 }
 
-/** The bytes, shown as they pass. */
+/** The bytes, shown as they pass. @param totalBytes How many there will be, when that is known. */
 export async function* metered(
   content: AsyncIterable<Uint8Array>,
   line: ProgressLine | undefined,
   name: string,
+  totalBytes?: number,
 ): AsyncGenerator<Uint8Array> {
   const started = Date.now();
   let bytes = 0, shown = started;
@@ -41,7 +42,7 @@ export async function* metered(
     const now = Date.now();
     if (!line || now - shown < everyMs) continue;
     shown = now;
-    line.show(`${name}: ${binarySize(bytes)} (${binarySize(bytes / ((now - started) / 1000))}/s)`);
+    line.show(showProgress(name, { done: bytes, total: totalBytes, elapsedMs: now - started }));
   }
 }
 

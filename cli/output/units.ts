@@ -1,27 +1,4 @@
-/** Sizes and dates as lxc writes them. */
-
-const binary = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-
-/** Bytes in powers of 1024. @param precision Digits after the point. */
-export function binarySize(bytes: number, precision = 2): string {
-  return scaled(bytes, precision, 1024, binary);
-}
-
-/** Bytes in powers of 1000, as image sizes are shown. */
-export function decimalSize(bytes: number, precision = 2): string {
-  return scaled(bytes, precision, 1000, ["B", "kB", "MB", "GB", "TB", "PB", "EB"]);
-}
-
-function scaled(bytes: number, precision: number, base: number, units: readonly string[]): string {
-  if (bytes < base) return `${bytes}B`;
-  let value = bytes;
-  let unit = 0;
-  while (value >= base && unit < units.length - 1) {
-    value /= base;
-    unit++;
-  }
-  return `${value.toFixed(precision)}${units[unit]}`;
-}
+/** Dates as lxc writes them. */
 
 /** True for a date that means "never": Go's zero time and the epoch. */
 export function isUnsetDate(date: string | null | undefined): boolean {

@@ -15,7 +15,7 @@ import { Locks } from "../storage/locks.ts";
 import type { Volumes } from "../storage/volumes.ts";
 import { detectCompression } from "../archives/compression.ts";
 import { checkArchive, type ImageMetadata } from "./archive.ts";
-import { unpackImage } from "./unpack.ts";
+import { unpackedBytes, unpackImage } from "./unpack.ts";
 import { receiveImage, type Uploaded } from "./upload.ts";
 
 export interface ImagesOptions {
@@ -181,6 +181,13 @@ export class Images {
       await volumes.createFilled(pool, volume, (path) => unpackImage(host, files, path, watch), watch.signal);
     }, watch.signal);
     return volume;
+  }
+
+  /** How much the image is unpacked, in bytes; undefined when its file does not say. */
+  async unpackedBytes(fingerprint: string): Promise<bigint | undefined> {
+    const [main, rootfs] = this.#files(fingerprint);
+    const isSplit = await access(rootfs).then(() => true, () => false);
+    return await unpackedBytes(this.#options.host, isSplit ? rootfs : main);
   }
 
   /** @returns The image's files to be sent: one, or metadata and rootfs. */

@@ -160,7 +160,11 @@ export class Creation {
     const sizeBytes = size ? parseSizeBytes(size) : undefined;
     await this.#services.volumes.createFor(pool, volumeOf(plan.name), {
       config: {},
-      ...watch(operation, plan.name),
+      ...watch(operation, plan.name, async () => {
+        const { from, fromPool = pool } = content;
+        if (!from || from.snapshot !== undefined || snapshots.length > 0) return undefined;
+        return await this.#services.volumes.usedBytes(fromPool, from.type, from.name);
+      }),
       ...content,
       snapshots: snapshots.map((snapshot) => snapshot.name),
       ...(sizeBytes === undefined ? {} : { sizeBytes }),
@@ -239,7 +243,9 @@ export class Creation {
   ): Promise<{ from?: Volume; fromPool?: string }> {
     if (plan.image) {
       const { fingerprint } = plan.image;
-      return { from: await this.#services.images.volumeOn(pool, fingerprint, watch(operation, "Unpacking image")) };
+      const { images } = this.#services;
+      const watched = watch(operation, "Unpacking image", () => images.unpackedBytes(fingerprint));
+      return { from: await images.volumeOn(pool, fingerprint, watched) };
     }
     if (!plan.copyOf) return {};
     const { record, snapshot } = plan.copyOf;

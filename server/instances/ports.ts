@@ -28,6 +28,8 @@ export interface VolumesPort {
   readonly locks: { hold<T>(names: readonly string[], work: () => Promise<T>): Promise<T> };
   /** Takes a volume, its snapshots and its row away, however much of it there is. */
   deleteFor(pool: string, volume: Volume): Promise<void>;
+  /** What a volume takes up, in bytes, its tree walked where nothing counts it. */
+  usedBytes(pool: string, type: Volume["type"], name: string): Promise<bigint>;
 }
 
 export interface ImageInfo {
@@ -43,6 +45,8 @@ export interface ImagesPort {
   resolve(name: string): ImageInfo;
   /** The image unpacked on a pool, made if need be. */
   volumeOn(pool: string, fingerprint: string, watch: WatchOptions): Promise<Volume>;
+  /** How much the image is unpacked, in bytes; undefined when its file does not say. */
+  unpackedBytes(fingerprint: string): Promise<bigint | undefined>;
 }
 
 /** Files in a container's tree, which is hostile: every path is resolved beneath `root`. */

@@ -124,7 +124,8 @@ export class InstanceSnapshots {
     const mustFreeze = facet.cost !== "instant" && this.#services.runtime.get(record.name)?.status === "running";
     if (mustFreeze) await this.#services.runtime.freeze(record.name);
     try {
-      await facet.create({ ...volumeOf(record.name), snapshot: name }, watch(operation, record.name));
+      const total = () => this.#services.volumes.usedBytes(pool, "container", record.name);
+      await facet.create({ ...volumeOf(record.name), snapshot: name }, watch(operation, record.name, total));
     } finally {
       if (mustFreeze) await this.#services.runtime.unfreeze(record.name);
     }

@@ -1,38 +1,44 @@
+import { progressNumbers, showProgress } from "../../api/progress.ts";
 import type { Progress, WatchOptions } from "../../drivers/storage/driver.ts";
 import type { Operation } from "./operations.ts";
 
 const everyMs = 500;
 /** A rate makes no sense before. */
 const firstMs = 200;
-const units = ["B", "kB", "MB", "GB", "TB"];
 
-/** Shows in an operation how much was copied and how fast, as LXD does: `fs_progress` for people, `progress` for programs.
+/** Finds out what the bytes will be in the end; undefined when nobody knows. Asked only when the work takes long enough to be shown. */
+export type Total = () => Promise<bigint | undefined>;
+
+/** Shows in an operation how much was copied and how fast: `fs_progress` for people, `progress` for programs, with LXD's keys.
  * @param name What is copied. @returns To be told of the bytes so far, as often as one likes. */
-export function showProgress(operation: Operation, name: string): Progress {
+export function progressOn(operation: Operation, name: string, total?: Total): Progress {
   const started = performance.now();
   let shownAt = started - everyMs + firstMs;
+  let known: number | undefined, isAsked = false;
   return (bytes) => {
     const now = performance.now();
     if (now - shownAt < everyMs) return;
     shownAt = now;
-    const speed = Math.round(Number(bytes) / ((now - started) / 1000));
+    if (!isAsked) {
+      isAsked = true;
+      // A total that cannot be had is none; the work itself goes on.
+      total?.().then((found) => known = found === undefined ? undefined : Number(found), () => {});
+    }
+    const state = { done: Number(bytes), total: known, elapsedMs: now - started };
+    const { percent, rate } = progressNumbers(state);
     operation.update({
-      fs_progress: `${name}: ${showBytes(Number(bytes))} (${showBytes(speed)}/s)`,
-      progress: { stage: "copy", processed: String(bytes), speed: String(speed) },
+      fs_progress: showProgress(name, state),
+      progress: {
+        stage: "copy",
+        processed: String(bytes),
+        speed: String(Math.round(rate)),
+        ...(percent === undefined ? {} : { percent: String(percent) }),
+      },
     });
   };
 }
 
 /** What a driver is to be told for its work to be seen and cancelled by the operation. @param name What is copied. */
-export function watch(operation: Operation, name: string): Required<WatchOptions> {
-  return { signal: operation.signal, progress: showProgress(operation, name) };
-}
-
-export function showBytes(bytes: number): string {
-  let value = bytes, unit = 0;
-  while (value >= 1000 && unit < units.length - 1) {
-    value /= 1000;
-    unit++;
-  }
-  return `${unit === 0 ? value : value.toFixed(2)}${units[unit]}`;
+export function watch(operation: Operation, name: string, total?: Total): Required<WatchOptions> {
+  return { signal: operation.signal, progress: progressOn(operation, name, total) };
 }

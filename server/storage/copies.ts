@@ -111,7 +111,15 @@ export class VolumeCopies {
             const sizeBytes = sizeOf(config);
             await copyVolume(this.#options, from, place, plan, {
               snapshots: snapshots.map((row) => String(row.name)),
-              ...watch(operation, name),
+              // What snapshots share is sent once: the sum of all is not what there is to send.
+              ...watch(
+                operation,
+                name,
+                async () =>
+                  snapshots.length > 0 || source.snapshot
+                    ? undefined
+                    : await this.#volumes.usedBytes(source.pool, "custom", sourceName),
+              ),
               ...(sizeBytes === undefined ? {} : { sizeBytes }),
             });
             operation.sealUnlessCancelled();

@@ -107,7 +107,14 @@ export class VolumeRefresh {
       ...(source.volume_only && own.length > 0
         ? { kept: { volume, snapshots: own.map((one) => String(one.name)) } }
         : {}),
-      ...watch(operation, name),
+      ...watch(
+        operation,
+        name,
+        async () =>
+          snapshots.length > 0
+            ? undefined
+            : await this.#volumes.usedBytes(sourcePool, "custom", String(sourceRow.name)),
+      ),
       ...(sizeBytes === undefined ? {} : { sizeBytes }),
     });
     const rest = await mounts.alone(pool, onDisk("custom", name), async () => {

@@ -148,7 +148,8 @@ export class VolumeSnapshots {
     return this.#start("Creating volume snapshot", pool, volume, async (operation) => {
       if (this.#find(Number(row.id), name)) throw new LidoError("conflict", `Snapshot "${name}" already in use`);
       await using open = this.#creating({ pool, name: target.name, snapshot: name });
-      await facet.create(target, watch(operation, name));
+      const total = () => this.#volumes.usedBytes(pool, "custom", volume);
+      await facet.create(target, watch(operation, name, total));
       operation.sealUnlessCancelled();
       open.commit(() =>
         this.#options.database.run(

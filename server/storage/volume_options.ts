@@ -1,4 +1,5 @@
 import { LidoError } from "../../api/errors.ts";
+import { showBytes } from "../../api/size.ts";
 import type { Config } from "../../api/types.ts";
 import type { CreateOptions, Driver, VolumeType } from "../../drivers/storage/driver.ts";
 import { sizeOf } from "./config.ts";
@@ -35,7 +36,9 @@ export async function refuseOverPool(driver: Driver, name: string, sizeBytes: bi
   if (sizeBytes <= space.total) return;
   throw new LidoError(
     "bad_request",
-    `Invalid size of volume "${name}": ${sizeBytes} bytes are more than its pool has (${space.total})`,
+    `Invalid size of volume "${name}": ${showBytes(Number(sizeBytes))} is more than its pool has, ${
+      showBytes(Number(space.total))
+    }`,
   );
 }
 

@@ -15,7 +15,7 @@ Deno.test("the pool is asked for its size once, and again when a volume seems to
   assert.equal(asked, 1);
   await assert.rejects(
     refuseOverPool(driver, "v", 1001n),
-    { message: 'Invalid size of volume "v": 1001 bytes are more than its pool has (1000)' },
+    { message: 'Invalid size of volume "v": 1001B is more than its pool has, 1000B' },
   );
   total = 2000n; // it has grown
   await refuseOverPool(driver, "v", 1001n);

@@ -252,6 +252,11 @@ export class Volumes {
     this.#options.events.lifecycle("storage-volume-deleted", url(pool, type, name), { type });
   }
 
+  /** What a volume takes up, in bytes. */
+  async usedBytes(pool: string, type: VolumeType, name: string): Promise<bigint> {
+    return BigInt((await this.state(pool, type, name)).usage.used);
+  }
+
   /** What a volume takes up. `estimated` when no quota counts it and its tree had to be walked. */
   async state(
     pool: string,

@@ -92,6 +92,7 @@ export async function makeWorld(options: { root?: string; runtime?: FakeRuntime 
         await writeFile(join(pathOf(volume), "templates", "hostname.tpl"), "{{ container.name }}\n");
         if (pool.failCreate) throw pool.failCreate;
       },
+      usedBytes: async () => 0n,
       deleteFor: (_pool, volume) => rm(pathOf(volume), { recursive: true, force: true }),
     },
     images: {
@@ -106,6 +107,7 @@ export async function makeWorld(options: { root?: string; runtime?: FakeRuntime 
         };
       },
       volumeOn: async () => ({ type: "image", name: fingerprint }),
+      unpackedBytes: async () => undefined,
     },
     files: {
       read: (base, path) => readFile(join(base, path), "utf8").catch(() => undefined),

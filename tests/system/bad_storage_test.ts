@@ -117,7 +117,7 @@ Deno.test("bad input for storage is refused and changes nothing", async (t) => {
       await refused("PATCH", "/storage-pools/b", { config: { size } }, text);
       await refused("PATCH", "/storage-pools/b", { config: { "volume.size": size } }, text);
     }
-    const over = /1073741824 bytes are more than its pool has \(314572800\)/;
+    const over = /1.00GiB is more than its pool has, 300.00MiB/;
     await refused(
       "POST",
       "/storage-pools/b/volumes/custom",

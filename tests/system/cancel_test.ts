@@ -54,7 +54,7 @@ Deno.test({
       await cancel("POST", `${volumePath}/snapshots`, { name: "s0" });
       assert.deepEqual(await snapshotsOf(volumePath), []);
       using terminal = inTerminal("storage", "volume", "snapshot", "plain", "data", "s0");
-      await terminal.sees(/s0: [\d.]+[MG]B \([\d.]+[MG]B\/s\)/);
+      await terminal.sees(/s0: \d+% of [\d.]+[MG]iB \([\d.]+[MG]iB\/s, \d+s left\)/);
       assert.equal(await terminal.ended, 0);
     });
 
@@ -72,7 +72,7 @@ Deno.test({
       await cancel("POST", `${volumePath}/snapshots/s0/restore`);
       assert.equal(readFileSync(first, "utf8"), "changed");
       using terminal = inTerminal("storage", "volume", "restore", "plain", "data", "s0");
-      await terminal.sees(/data: [\d.]+[MG]B/);
+      await terminal.sees(/data: (\d+% of )?[\d.]+[MG]iB/);
       terminal.type("\x03");
       await terminal.sees(/Error: Operation cancelled/);
       assert.equal(await terminal.ended, 1);
@@ -97,7 +97,7 @@ Deno.test({
       const file = join(daemon.directory, "backup"), words = ["storage", "volume"];
       {
         using terminal = inTerminal(...words, "export", "plain", "data", file, "--compression", "none");
-        await terminal.sees(/data: [\d.]+[kM]iB \([\d.]+[kM]iB\/s\)/);
+        await terminal.sees(/data: [\d.]+[KM]iB \([\d.]+[KM]iB\/s\)/);
         terminal.type("\x03");
         await terminal.sees(/Error: Cancelled/);
         assert.equal(await terminal.ended, 1);
@@ -106,7 +106,7 @@ Deno.test({
       }
       await daemon.ok(...words, "export", "plain", "data", file, "--compression", "none");
       using terminal = inTerminal(...words, "import", "other", file, "imported");
-      await terminal.sees(/imported: [\d.]+[kM]iB/);
+      await terminal.sees(/imported: \d+% of [\d.]+[KM]iB/);
       terminal.type("\x03");
       await terminal.sees(/Error: Cancelled/);
       assert.equal(await terminal.ended, 1);
@@ -126,7 +126,7 @@ Deno.test({
       assert.deepEqual(await snapshotsOf("/1.0/instances/c1"), []);
       assert.equal(await daemon.ok("exec", "c1", "echo", "there"), "there");
       using terminal = inTerminal("snapshot", "c1", "s0");
-      await terminal.sees(/c1: [\d.]+[MG]B/);
+      await terminal.sees(/c1: (\d+% of )?[\d.]+[MG]iB/);
       assert.equal(await terminal.ended, 0);
     });
 
@@ -145,7 +145,7 @@ Deno.test({
       await daemon.ok("stop", "-f", "c1");
       await cancel("POST", "/1.0/instances", { name: "c2", source: { type: "copy", source: "c1" } });
       using terminal = inTerminal("copy", "c1", "c2", "-s", "other");
-      await terminal.sees(/c2: [\d.]+[MG]B/);
+      await terminal.sees(/c2: (\d+% of )?[\d.]+[MG]iB/);
       terminal.type("\x03");
       await terminal.sees(/Error: Operation cancelled/);
       assert.equal(await terminal.ended, 1);
@@ -164,12 +164,12 @@ Deno.test({
       rmSync(`${made}.tar.zst`);
       await cancel("POST", "/1.0/instances", { name: "c3", source: { type: "image", alias: "big" } });
       using terminal = inTerminal("init", "big", "c3");
-      await terminal.sees(/Unpacking image: [\d.]+[MG]B/);
+      await terminal.sees(/Unpacking image: (\d+% of )?[\d.]+[MG]iB/);
       terminal.type("\x03");
       await terminal.sees(/Error: Operation cancelled/);
       assert.equal(await terminal.ended, 1);
       using real = new Terminal(["lxc", "init", "big", "c3"], { ...daemon.environment, HOME: daemon.directory });
-      await real.sees(/Unpacking image: [\d.]+[MG]B/);
+      await real.sees(/Unpacking image: (\d+% of )?[\d.]+[MG]iB/);
       real.type("\x03");
       await real.sees(/Error: /);
       assert.equal(await real.ended, 1);

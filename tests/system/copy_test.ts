@@ -30,7 +30,7 @@ Deno.test({
       using terminal = new Terminal([executable, "storage", "volume", "copy", "plain/data", "fast/copy"], {
         ...daemon.environment,
       });
-      await terminal.sees(/copy: [\d.]+[MG]B \([\d.]+[MG]B\/s\)/);
+      await terminal.sees(/copy: \d+% of [\d.]+[MG]iB \([\d.]+[MG]iB\/s, \d+s left\)/);
       await terminal.sees(/Storage volume copied successfully!/);
       assert.equal(await terminal.ended, 0);
       await daemon.ok("storage", "volume", "delete", "fast", "copy");
@@ -40,7 +40,7 @@ Deno.test({
       using terminal = new Terminal([executable, "storage", "volume", "copy", "plain/data", "fast/copy"], {
         ...daemon.environment,
       });
-      await terminal.sees(/copy: [\d.]+[MG]B/);
+      await terminal.sees(/copy: (\d+% of )?[\d.]+[MG]iB/);
       terminal.type("\x03");
       await terminal.sees(/Error: [^\r\n]*cancel/i);
       assert.equal(await terminal.ended, 1);

@@ -187,7 +187,10 @@ async function story(t: Deno.TestContext): Promise<void> {
     {
       using events = await OperationEvents.open(daemon.directory);
       const { body } = await api.raw.ask("POST", "/1.0/storage-pools/striped/volumes/custom/work/snapshots/s0/restore");
-      assert.match(String((await events.progress(body.metadata.id)).metadata?.fs_progress), /^work: [\d.]+[kM]?B/);
+      assert.match(
+        String((await events.progress(body.metadata.id)).metadata?.fs_progress),
+        /^work: (\d+% of )?[\d.]+([KMG]i)?B \([\d.]+([KMG]i)?B\/s/,
+      );
       await api.restore("striped", "work", "s0");
     }
     await withContent(daemon.directory, seen, { type: "custom", name: "default_work" }, (path) => {
