@@ -35,13 +35,10 @@ const diskOptions: Readonly<Record<string, (value: string) => string | undefined
 
 /** The device types there are, and what each may be set to. */
 export function deviceKeys(): Readonly<
-  Record<string, Readonly<Record<string, { check: (value: string) => string | undefined; values?: readonly string[] }>>>
+  Record<string, Readonly<Record<string, (value: string) => string | undefined>>>
 > {
-  const disk = Object.entries(diskOptions).filter(([key]) => key !== "type").map(([key, check]) => [
-    key,
-    { check, ...(key === "propagation" ? { values: propagations } : {}) },
-  ]);
-  return { disk: Object.fromEntries(disk), none: {} };
+  const { type: _, ...disk } = diskOptions;
+  return { disk, none: {} };
 }
 
 /** A disk device that is not the root, in words a program can use. */

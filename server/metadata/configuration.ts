@@ -19,7 +19,9 @@ function typeOf(check: Check): KeyMetadata["type"] {
 
 function describe(check: Check, help: string, initial = "", values?: readonly string[]): KeyMetadata {
   const type = typeOf(check);
-  const words = values ?? (type === "bool" ? ["true", "false"] : undefined);
+  // LXD's words for a value that is none of a list.
+  const listed = / \(not one of \[([^\]]+)\]\)/.exec(check("no such word") ?? "")?.[1]?.split(" ");
+  const words = values ?? listed ?? (type === "bool" ? ["true", "false"] : undefined);
   return { type, defaultdesc: initial, shortdesc: help, ...(words ? { values: [...words] } : {}) };
 }
 
@@ -48,7 +50,7 @@ export function configurationMetadata(kinds: Iterable<DriverKind>): Configuratio
   }
   const instance = Object.fromEntries(Object.entries(byGroup).map(([name, keys]) => [name, group(keys)]));
   const devices = Object.entries(deviceKeys()).map(([type, keys]) => {
-    const described = Object.entries(keys).map(([key, { check, values }]) => [key, describe(check, "", "", values)]);
+    const described = Object.entries(keys).map(([key, check]) => [key, describe(check, "")]);
     return [`device-${type}`, { "device-conf": group(Object.fromEntries(described)) }];
   });
   const storage = [...kinds].map((kind) => [

@@ -9,6 +9,7 @@ Deno.test("configurationMetadata() tells keys, types and values of what is check
   assert.deepEqual(key("instance", "boot", "boot.autostart")?.values, ["true", "false"]);
   assert.equal(key("instance", "limits", "limits.processes")?.type, "integer");
   assert.equal(key("instance", "limits", "limits.memory")?.type, "string");
+  assert.deepEqual(key("instance", "limits", "limits.memory.enforce")?.values, ["soft", "hard"]);
   assert.equal(configs.instance?.volatile, undefined);
   assert.deepEqual(key("storage-lvm", "volume-conf", "block.filesystem")?.values, ["ext4", "xfs", "btrfs"]);
   assert.match(key("storage-dir", "pool-conf", "source")!.shortdesc, /directory/);
