@@ -15,6 +15,7 @@ import {
   packetBytesMax,
   socketName,
 } from "./console_messages.ts";
+import type { RuntimeLog } from "./crun.ts";
 import type { ConsoleTerminal, IdMap } from "./runtime.ts";
 
 /** What a Linux console has, and LXC's. */
@@ -43,15 +44,17 @@ interface Answered {
 export class Consoles {
   readonly #directory: string;
   readonly #poller: Poller;
+  readonly #log: RuntimeLog;
   readonly #masters = new Map<string, number>();
   #server: Connection | undefined;
   #queue: Promise<unknown> = Promise.resolve();
   #isClosed = false;
 
   /** @param directory Absolute, for root alone: the server's socket is in it. */
-  constructor(options: { directory: string; poller: Poller }) {
+  constructor(options: { directory: string; poller: Poller; log: RuntimeLog }) {
     this.#directory = options.directory;
     this.#poller = options.poller;
+    this.#log = options.log;
   }
 
   /** Takes up the consoles of an earlier daemon. @returns Their names. */
@@ -116,18 +119,21 @@ export class Consoles {
     }
   }
 
-  /** The container has ended. @param log Where what it printed last is written, in the place of what is there; 0600. */
-  async end(name: string, log: string | undefined): Promise<void> {
+  /** The container has ended; without a console it is nothing. A disk that is full is no reason to keep it: a failure is logged.
+   * @param file Where what it printed last is written, in the place of what is there; 0600. */
+  async end(name: string, file: string | undefined): Promise<void> {
+    if (!this.has(name)) return;
     try {
       const { content } = await this.#ask({ do: "show", name });
-      if (log !== undefined) {
-        rmSync(log, { force: true });
-        writeFileSync(log, content, { mode: 0o600, flag: "wx" });
+      if (file !== undefined) {
+        rmSync(file, { force: true });
+        writeFileSync(file, content, { mode: 0o600, flag: "wx" });
       }
-    } finally {
-      this.#forget(name);
-      await this.#ask({ do: "drop", name }).catch(() => {});
+    } catch (error) {
+      this.#log.warn({ container: name, error: String(error) }, "could not write down what the console printed last");
     }
+    this.#forget(name);
+    await this.#ask({ do: "drop", name }).catch(() => {}); // a server that was killed has nothing of it
   }
 
   /** Lets the server go on for the containers that run; without any it ends. */

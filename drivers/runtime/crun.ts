@@ -30,6 +30,7 @@ import { type Kept, readKept, writeKept } from "./kept.ts";
 import { killed } from "./killed.ts";
 import { withSource } from "./mount_source.ts";
 import { Orphans } from "./orphans.ts";
+import { replaceConsole } from "./replace_console.ts";
 import type {
   CommandSpec,
   CommandStdio,
@@ -99,7 +100,7 @@ export class CrunRuntime implements Runtime {
     this.#cgroups = new Cgroups(`lido-${createHash("sha256").update(options.root).digest("hex").slice(0, 8)}`);
     makeDirectory(this.#root, 0o700);
     makeDirectory(join(this.#root, ".crun"), 0o700);
-    this.#consoles = new Consoles({ directory: this.#root, poller: options.poller });
+    this.#consoles = new Consoles({ directory: this.#root, poller: options.poller, log: options.log });
     becomeSubreaper();
     this.#namespace = new MountNamespace(stage, {
       // The pools, below our parent, may be unmounted while we run.
@@ -175,7 +176,7 @@ export class CrunRuntime implements Runtime {
       return this.#watch(spec.name, writeKept(directory, spec, init));
     } catch (error) {
       closeAll(cloned);
-      await this.#endConsole(spec.name, spec.consoleLog);
+      await this.#consoles.end(spec.name, spec.consoleLog);
       this.#clean(spec.name);
       throw error;
     } finally {
@@ -239,8 +240,15 @@ export class CrunRuntime implements Runtime {
         this.#showBesides();
         this.#namespace.enter(() => makeStage(name));
         adopted.push(this.#watch(name, kept));
+        if (!this.#consoles.has(name)) {
+          await replaceConsole(this.#container(name), {
+            consoles: this.#consoles,
+            hotPlug: this.#hotPlug,
+            log: this.#log,
+          });
+        }
       } else {
-        await this.#endConsole(name, kept?.consoleLog);
+        await this.#consoles.end(name, kept?.consoleLog);
         this.#clean(name);
       }
     }
@@ -396,7 +404,7 @@ export class CrunRuntime implements Runtime {
       watch.close();
       const seen = exit?.status();
       exit?.close();
-      void this.#endConsole(name, kept.consoleLog).then(() => this.#tracer.ended(kept.pid)).then((traced) => {
+      void this.#consoles.end(name, kept.consoleLog).then(() => this.#tracer.ended(kept.pid)).then((traced) => {
         closeFd(pidfd);
         const status = (isChild(kept.pid) ? waitPid(kept.pid) : traced ?? seen) ?? {};
         this.#orphans.removeCommand(kept.pid);
@@ -422,14 +430,6 @@ export class CrunRuntime implements Runtime {
       );
       return undefined;
     }
-  }
-
-  /** Writes down what the console printed last. A disk that is full is no reason to keep a container that has ended. */
-  async #endConsole(name: string, log: string | undefined): Promise<void> {
-    if (!this.#consoles.has(name)) return;
-    await this.#consoles.end(name, log).catch((error) =>
-      this.#log.warn({ container: name, error: String(error) }, "could not write down what the console printed last")
-    );
   }
 
   /** Takes away all that a container that is no more leaves: mounts, cgroups, crun's state, our directory. */

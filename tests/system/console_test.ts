@@ -50,7 +50,7 @@ Deno.test("the console of a container", async (t) => {
   await t.step("what init and its services print is kept, and shown by lido and lxc", async () => {
     await daemon.ok("launch", "bb", "c1");
     await inside(
-      `printf '%s\\n' '::sysinit:/bin/echo booted' 'console::respawn:-/bin/sh' '::shutdown:/bin/echo going down' >/etc/inittab`,
+      `printf '%s\\n' '::sysinit:/bin/echo booted' 'console::respawn:-/bin/sh' 'console::shutdown:/bin/echo going down' >/etc/inittab`,
     );
     await daemon.ok("restart", "-f", "c1");
     while (!(await shown()).includes("/ #")) { /* not yet */ }
@@ -70,6 +70,7 @@ Deno.test("the console of a container", async (t) => {
     await terminal.sees(/# $/); // busybox draws its prompt again
     terminal.type("stty size; sleep 1000\r");
     await terminal.sees(/\n20 70\r\n/);
+    await inside("until ps | grep -q '[s]leep 1000'; do sleep 0.02; done"); // until then it is not in the foreground
     terminal.type("\x03");
     await terminal.sees(/# $/);
     terminal.type("echo rc $?\r");
@@ -132,6 +133,28 @@ Deno.test("the console of a container", async (t) => {
     await terminal.sees(/\nstill here\r\n/);
     await leave(terminal);
   });
+
+  await t.step(
+    "a daemon and a console server that are both killed: the container goes on with another console",
+    async () => {
+      const { pid } = await daemon.query("/1.0/instances/c1/state") as { pid: number };
+      const server = consoleServer(daemon);
+      process.kill(server, "SIGSTOP"); // so that the daemon does not start another
+      await daemon.kill();
+      process.kill(server, "SIGKILL");
+      while (existsSync(`/proc/${server}/fd/3`)) await new Promise((resolve) => setTimeout(resolve, 5));
+      await daemon.up();
+      assert.equal((await daemon.query("/1.0/instances/c1/state") as { pid: number }).pid, pid);
+      await inside("echo by exec again >/dev/console");
+      while (!(await shown()).includes("/ # ")) { /* init starts the shell again */ }
+      assert.match(await shown(), /by exec again\r\n/);
+      using terminal = attach();
+      await terminal.sees(attached);
+      terminal.type("echo another $kept $((6*7))\r");
+      await terminal.sees(/\nanother 42\r\n/);
+      await leave(terminal);
+    },
+  );
 
   await t.step(
     "a container that prints without end: memory and disk stay bounded, and the daemon answers",
