@@ -13,7 +13,7 @@ export class Terminal {
     this.#pty.onData((data) => {
       // busybox's shell asks where the cursor is before each line, and may draw it again.
       // deno-lint-ignore no-control-regex
-      this.#shown += data.replaceAll(/\x1b\[[0-9;]*[A-Za-z]/g, "");
+      this.#shown += data.replaceAll(/\x1b\[[0-9;?]*[A-Za-z]/g, "");
       this.#look();
     });
     this.ended = new Promise((resolve) => this.#pty.onExit(({ exitCode }) => resolve(exitCode)));
