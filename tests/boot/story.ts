@@ -6,6 +6,7 @@ import { madeImage } from "../support/image.ts";
 import { LifecycleEvents } from "../support/lifecycle_events.ts";
 import { slowness } from "../support/slowness.ts";
 import { type BootImage, untilBooted } from "./images.ts";
+import { nest } from "./nesting.ts";
 import { serviceLog, servicePackage } from "./package.ts";
 
 /** How long a clean stop of an idle system may take. */
@@ -198,5 +199,11 @@ export async function tellStory(
       await guest.tryRun(`sleep 0.${moment * 2}`);
     }
     await guest.stop();
+  });
+
+  await step("nesting: namespaces as docker makes them, and in a user namespace", isDebian, async () => {
+    await daemon.ok("config", "set", "c1", "security.nesting=true");
+    await guest.start();
+    await nest(daemon, "c1");
   });
 }

@@ -1,0 +1,60 @@
+/** Containers in a container. */
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { type CommandOptions, succeed } from "../support/command.ts";
+import { Daemon, executable } from "../support/daemon.ts";
+import { madeImage } from "../support/image.ts";
+import { untilBooted } from "./images.ts";
+
+/** What docker's runtime does, by util-linux: every namespace anew, the kernel's filesystems mounted in it, an overlay as its root. */
+const asDocker = `set -e
+mount -t tmpfs tmpfs /mnt
+mkdir /mnt/upper /mnt/work /mnt/root
+mount -t overlay overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work /mnt/root
+mount -t proc proc /mnt/root/proc
+mount -t sysfs sysfs /mnt/root/sys
+mount -t cgroup2 cgroup2 /mnt/root/sys/fs/cgroup
+mount -t tmpfs tmpfs /mnt/root/run
+mkdir /mnt/root/old
+cd /mnt/root
+pivot_root . old
+umount -l /old
+hostname inner
+echo $$ $(hostname) $(ls /sys/class/net) $(ls /proc | grep -c '^[0-9]')
+`;
+/** What root of a user namespace in a container is given where security.nesting is set. */
+const asUser = `set -e
+mount -t tmpfs tmpfs /mnt
+mount -t sysfs sysfs /mnt
+hostname inner
+echo $$ $(hostname) $(ls /mnt/class/net) $(ls /proc | grep -c '^[0-9]')
+`;
+const unshare = "unshare --mount --uts --ipc --pid --net --cgroup --fork --mount-proc";
+
+/** In a container with security.nesting. */
+export async function nest(daemon: Daemon, name: string): Promise<void> {
+  const sh = (script: string, options: CommandOptions = {}) =>
+    succeed([executable, "exec", name, "--", "sh", "-c", script], { ...options, env: daemon.environment });
+  assert.match(await sh(`${unshare} sh`, { input: asDocker }), /^1 inner lo \d$/);
+  assert.match(await sh(`${unshare} --user --map-root-user sh`, { input: asUser }), /^1 inner lo \d$/);
+}
+
+export async function runPodman(): Promise<void> {
+  const image = await madeImage("debian/12-podman");
+  await using daemon = await Daemon.start();
+  await daemon.furnish(image);
+  await daemon.ok("launch", "bb", "c1", "-c", "security.nesting=true");
+  const sh = (script: string, options: CommandOptions = {}) =>
+    succeed([executable, "exec", "c1", "--", "sh", "-c", script], { ...options, env: daemon.environment });
+  await sh(untilBooted.systemd);
+  await sh("mkdir -p /root/image/bin && cat >/root/image/bin/sh && chmod 755 /root/image/bin/sh", {
+    input: await readFile("/bin/busybox"),
+  });
+  await sh("tar -C /root/image -c . | podman import - inner");
+  // Where the host's v1 hierarchies are not those that podman knows, it gets no cgroup, on LXD neither.
+  const cgroups = await sh("stat -fc %T /sys/fs/cgroup") === "cgroup2fs" ? "" : "--cgroups=disabled";
+  const run = `podman run ${cgroups} --rm --network none localhost/inner`;
+  assert.equal(await sh(`${run} /bin/sh -c 'echo $$; exit 0'`), "1");
+  const { code } = await daemon.lido(["exec", "c1", "--", "sh", "-c", `${run} /bin/sh -c 'exit 7'`]);
+  assert.equal(code, 7);
+}
