@@ -115,7 +115,7 @@ export class Lifecycle {
     using _waiting = { [Symbol.dispose]: () => this.#waiting.delete(name) };
     const startedAt = performance.now();
     const running = await runtime.start(specification).catch((error) => {
-      throw error instanceof LidoError ? new LidoError(error.code, explainRefusal(error.message)) : error;
+      throw this.#notStarted(name, error);
     });
     revert.move();
     const up = initUp(running.pid, ended);
@@ -313,6 +313,16 @@ export class Lifecycle {
         explainExit(exit)
       }`,
     );
+  }
+
+  /** What the runtime refused, remembered as an end is. @returns The error to throw. */
+  #notStarted(name: string, error: unknown): unknown {
+    if (!(error instanceof LidoError)) return error;
+    const cause = explainRefusal(error.message);
+    const exit = { exit_code: null, signal: null, description: "before it was started", cause, console: [] };
+    this.#records.setLastExit(name, { at: new Date().toISOString(), ...exit });
+    this.#services.log.warn({ instance: name, cause }, "the init was not started");
+    return new LidoError(error.code, cause);
   }
 
   #examine(record: InstanceRecord, status: ExitStatus): Promise<InstanceExit> {

@@ -57,6 +57,7 @@ Deno.test("an init that ends at once, and one that ignores signals", async (t) =
     await daemon.fails(["start", "c1"], /not executable/);
     rmSync(init);
     await daemon.fails(["start", "c1"], /`\/sbin\/init` not found .*\(its image has no init\)/);
+    assert.match(await daemon.ok("info", "c1"), /^Last exit: .*, before it was started: .*its image has no init/m);
     mkdirSync(init);
     await daemon.fails(["start", "c1"], /^Error: Failed to start "c1": /);
     // It did not come to a life of its own.
