@@ -35,7 +35,8 @@ const volumes: Configurable = {
   path: ([pool = "", volume = ""]) => volumePath(pool, volume),
 };
 
-const titles: Readonly<Record<string, string>> = {
+/** What each letter of `--columns` shows. */
+export const titles: Readonly<Record<string, string>> = {
   c: "CONTENT-TYPE",
   d: "DESCRIPTION",
   e: "PROJECT",

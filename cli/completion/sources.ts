@@ -318,6 +318,19 @@ async function deviceTypes({ client }: Place): Promise<Candidate[]> {
   );
 }
 
+/** Another letter behind those that are there. */
+async function columns({ verb, text }: Place): Promise<Candidate[]> {
+  const titles = verb.words === "list"
+    ? (await import("../output/instance_columns.ts")).columnTitles()
+    : verb.words === "image list"
+    ? (await import("../output/image_columns.ts")).columnTitles()
+    : Object.entries((await import("../commands/storage_volume.ts")).titles);
+  return titles.filter(([letter]) => !text.includes(letter)).map(([letter, title]) => ({
+    word: text + letter,
+    summary: title,
+  }));
+}
+
 async function groups(): Promise<Candidate[]> {
   const { readFile } = await import("node:fs/promises");
   return plain((await readFile("/etc/group", "utf8")).split("\n").map((line) => line.split(":")[0]!).filter(Boolean));
@@ -339,6 +352,7 @@ const paths = [
 const byName: Readonly<Record<string, Source>> = {
   "alias": aliases,
   "certificate": () => files,
+  "columns": columns,
   "device": devices,
   "device,key=value": deviceOverride,
   "driver": drivers,

@@ -69,6 +69,10 @@ const letters: Readonly<Record<string, Column>> = {
   }),
 };
 
+/** What each letter of `--columns` shows. */
+export const columnTitles = (): [letter: string, title: string][] =>
+  Object.entries(letters).map(([letter, { title }]) => [letter, title]);
+
 /** A column of one's own: `[config:|devices:]key[:title[:width]]`. */
 function ownColumn(text: string): Column {
   const device = text.startsWith("devices:");

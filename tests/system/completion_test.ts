@@ -175,6 +175,7 @@ Deno.test("bash, zsh and fish complete verbs, options, values and what the daemo
     assert.match(options, /^--cwd\tDirectory to run/m);
     assert.match(options, /^--quiet\t/m);
     assert.doesNotMatch((await daemon.lido(["completion-values", "bash", "exec", "--cwd", "/", "--"])).out, /^--cwd/m);
+    assert.match((await daemon.lido(["completion-values", "bash", "list", "-c", "n"])).out, /^ns\tSTATE$/m);
     assert.doesNotMatch((await daemon.lido(["completion-values", "bash", ""])).out, /completion-values/);
     assert.doesNotMatch((await daemon.lido(["--help"])).out, /completion-values/);
   });
