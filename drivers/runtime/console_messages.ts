@@ -13,7 +13,9 @@ export type ConsoleRequest =
   | { readonly do: "follow"; readonly name: string }
   | { readonly do: "clear"; readonly name: string }
   /** Close it. */
-  | { readonly do: "drop"; readonly name: string };
+  | { readonly do: "drop"; readonly name: string }
+  /** End, if nothing is kept: the answer is the end of the connection. */
+  | { readonly do: "end" };
 
 export interface ConsoleAnswer {
   readonly names?: readonly string[];

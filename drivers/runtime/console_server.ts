@@ -60,6 +60,7 @@ class ConsoleServer {
   readonly #buffer = new Uint8Array(readBytes);
   readonly #request = new Uint8Array(requestBytesMax);
   #daemon: number | undefined;
+  #isOver = false;
   #periodStart = performance.now();
 
   constructor(listening: number) {
@@ -68,7 +69,7 @@ class ConsoleServer {
 
   run(): void {
     let hadDaemon = false;
-    while (!hadDaemon || this.#daemon !== undefined || this.#consoles.size > 0) {
+    while (!this.#isOver && (!hadDaemon || this.#daemon !== undefined || this.#consoles.size > 0)) {
       const ready = waitForAny(this.#sources(), this.#timeoutMs(hadDaemon));
       if (ready.length === 0 && !hadDaemon) return;
       for (const source of ready) this.#serve(source);
@@ -124,6 +125,10 @@ class ConsoleServer {
       fd = packet.fd;
       if (packet.bytes.length === 0) return this.#closeDaemon();
       const request: ConsoleRequest = JSON.parse(new TextDecoder().decode(packet.bytes));
+      if (request.do === "end" && this.#consoles.size === 0) {
+        this.#isOver = true;
+        return;
+      }
       const { shared, ...answer } = this.#obey(request, fd);
       if (request.do === "keep" || request.do === "follow") fd = undefined; // it has a use now
       sendPacket(daemon, new TextEncoder().encode(JSON.stringify(answer)), shared);
@@ -172,6 +177,8 @@ class ConsoleServer {
       case "drop":
         this.#drop(this.#console(request.name));
         return {};
+      case "end":
+        throw new Error(`${this.#consoles.size} consoles are kept`);
     }
   }
 

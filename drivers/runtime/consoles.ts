@@ -21,7 +21,7 @@ import type { ConsoleTerminal, IdMap } from "./runtime.ts";
 /** What a Linux console has, and LXC's. */
 const defaultSize = { width: 80, height: 24 };
 const O_RDWR = 2, O_CLOEXEC = 0x80000;
-const answerTimeoutMs = 10_000;
+const answerTimeoutMs = 10_000, endTimeoutMs = 2_000;
 /** As devpts has them: what the owner writes, the group "tty" may write to. */
 const ttyGid = 5, ttyMode = 0o620;
 const pipeBytes = 256 * 1024;
@@ -142,8 +142,10 @@ export class Consoles {
     await this.#queue;
     const isIdle = this.#masters.size === 0;
     for (const name of [...this.#masters.keys()]) this.#forget(name);
-    await this.#server?.close(isIdle);
+    const server = this.#server;
     this.#server = undefined;
+    if (isIdle) await server?.ask({ do: "end" }).catch(() => {}); // its answer is that it is gone
+    await server?.close(isIdle);
     if (isIdle) rmSync(this.#socket, { force: true });
   }
 
@@ -220,6 +222,7 @@ export class Consoles {
     const server: Connection = new Connection(this.#poller, connection, pid, () => {
       if (this.#server !== server) return;
       this.#server = undefined;
+      this.#log.warn({ containers: this.#masters.size }, "the console server is gone: another one takes over");
       // Somebody must read what the containers print.
       if (!this.#isClosed && this.#masters.size > 0) void this.#ask({ do: "list" }).catch(() => {});
     });
@@ -243,6 +246,7 @@ class Connection {
   readonly #onGone: () => void;
   /** Settles when the process is reaped; at once for one that an earlier daemon started. */
   readonly #ended: Promise<unknown>;
+  readonly #pid: number | undefined;
   #waiting: { resolve(answered: Answered): void; reject(error: unknown): void } | undefined;
   readonly #buffer = new Uint8Array(packetBytesMax);
   #content: Uint8Array[] = [];
@@ -251,6 +255,7 @@ class Connection {
   constructor(poller: Poller, fd: number, pid: number | undefined, onGone: () => void) {
     this.#fd = fd;
     this.#onGone = onGone;
+    this.#pid = pid;
     this.#ended = pid === undefined ? Promise.resolve() : childEnd(poller, pid);
     this.#watch = poller.watch(fd);
     this.#arm();
@@ -279,12 +284,18 @@ class Connection {
     });
   }
 
-  /** @param isLast Whether it has nothing to keep and ends now: waits for it. */
+  /** @param isLast Whether it has nothing to keep and ends now: waits for it, and kills one that was stopped. */
   async close(isLast: boolean): Promise<void> {
-    this.#isGone = true;
-    this.#watch.close();
-    closeFd(this.#fd);
-    if (isLast) await this.#ended;
+    if (!this.#isGone) {
+      this.#isGone = true;
+      this.#watch.close();
+      closeFd(this.#fd);
+    }
+    if (!isLast || this.#pid === undefined) return;
+    const pid = this.#pid; // ours, and not reaped yet
+    const late = setTimeout(() => process.kill(pid, "SIGKILL"), endTimeoutMs);
+    await this.#ended;
+    clearTimeout(late);
   }
 
   #arm(): void {
