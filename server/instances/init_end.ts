@@ -74,6 +74,8 @@ export function cleanLines(text: string): string[] {
     .map((line) => line.replace(/^.*\r(?=.)/s, ""))
     // deno-lint-ignore no-control-regex -- and what would turn the text around
     .map((line) => line.replace(/\t/g, " ").replace(/[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufffd]/g, "").trim())
+    // As crun writes to a terminal.
+    .map((line) => line.replace(/^[0-9-]+T[0-9:.]+Z: (?=exec container process)/, ""))
     .filter((line) => line !== "");
   return lines.slice(-linesMax).map((line) =>
     line.length > lineCharactersMax ? `${line.slice(0, lineCharactersMax - 1)}…` : line
@@ -143,8 +145,8 @@ function causeOf(status: ExitStatus, lines: readonly string[]): string | undefin
   return undefined;
 }
 
-/** How crun, in the place of the init, says that the kernel did not execute it: on a terminal with the time. */
-const crunSays = /^(?:[0-9-]+T[0-9:.]+Z: )?exec container process/;
+/** How crun, in the place of the init, says that the kernel did not execute it. */
+const crunSays = /^exec container process/;
 
 function notExecuted(
   lines: readonly string[],
