@@ -1,18 +1,19 @@
 import { mkdirSync, readFileSync } from "node:fs";
 import { joinNamespace } from "./join_namespace.ts";
-import { check, cString, libc } from "./libc.ts";
+import { check, cString, errno, libc, SystemCallError } from "./libc.ts";
 import { parseMountInfo } from "./mounts.ts";
 
 const CLONE_FS = 0x200, CLONE_NEWNS = 0x20000;
 const MS_RDONLY = 1, MS_REMOUNT = 0x20, MS_BIND = 0x1000, MS_REC = 0x4000, MS_SLAVE = 1 << 19, MNT_DETACH = 2;
 const O_CLOEXEC = 0x80000;
 const OPEN_TREE_CLONE = 1;
+const EINVAL = 22, ENOENT = 2;
 const MOVE_MOUNT_F_EMPTY_PATH = 4, AT_FDCWD = -100;
 
 export interface NamespaceView {
-  /** Paths whose mounts are not to be seen: those at them and below them. A mount that was copied into the namespace would keep its device
-   * busy after the host unmounted it. */
-  readonly hidden: readonly string[];
+  /** Paths that are to be there: with the mounts on the way to them, and no others but the system's own. A mount that was copied into the
+   * namespace would keep its device busy after the host unmounted it, be it ours, another daemon's or anybody's. */
+  readonly needed: readonly string[];
   /** A mount instead of which an empty tmpfs is to be seen; `graft` puts a part of it back. */
   readonly emptied?: string;
   /** A file that nobody may write to through the namespace. */
@@ -33,10 +34,10 @@ export class MountNamespace {
     check("unshare(CLONE_NEWNS)", libc.unshare(CLONE_NEWNS));
     try {
       check("make / a slave mount", libc.mount(cString("none"), cString("/"), null, MS_REC | MS_SLAVE, null));
-      for (const path of mountsAtOrBelow(view.hidden)) check(`hide ${path}`, libc.umount2(cString(path), MNT_DETACH));
+      for (const path of mountsBeside(view.needed)) hide(path);
       mountEmpty(stage);
       if (view.emptied !== undefined) {
-        check(`hide ${view.emptied}`, libc.umount2(cString(view.emptied), MNT_DETACH));
+        hide(view.emptied);
         mountEmpty(view.emptied);
       }
       if (view.readonly !== undefined) bindReadonly(view.readonly);
@@ -85,10 +86,23 @@ function bindReadonly(path: string): void {
   check(`make ${path} read-only`, libc.mount(cString("none"), file, null, MS_BIND | MS_REMOUNT | MS_RDONLY, null));
 }
 
-/** The innermost first. */
-function mountsAtOrBelow(paths: readonly string[]): string[] {
+/** What programs need of a system, wherever it is mounted from. */
+const systemTrees = ["/bin", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/proc", "/sbin", "/sys", "/usr"];
+
+/** @returns Where something is mounted that no path of `needed` is on, the innermost first. */
+function mountsBeside(needed: readonly string[]): string[] {
   const targets = parseMountInfo(readFileSync("/proc/thread-self/mountinfo", "utf8")).map(({ target }) => target);
-  return targets.filter((target) => paths.some((path) => target === path || target.startsWith(`${path}/`))).reverse();
+  const isWithin = (path: string, tree: string) => tree === "/" || path === tree || path.startsWith(`${tree}/`);
+  return targets.filter((target) =>
+    !needed.some((path) => isWithin(path, target)) && !systemTrees.some((tree) => isWithin(target, tree))
+  ).reverse();
+}
+
+/** What another mount covers cannot be unmounted, nor seen. */
+function hide(path: string): void {
+  if (libc.umount2(cString(path), MNT_DETACH) === 0) return;
+  const number = errno();
+  if (number !== EINVAL && number !== ENOENT) throw new SystemCallError(`hide ${path}`, number);
 }
 
 function openNamespace(): number {

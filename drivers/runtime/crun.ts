@@ -1,6 +1,15 @@
 import { createHash, randomUUID } from "node:crypto";
-import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { dirname, join } from "node:path";
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { join } from "node:path";
 import { LidoError } from "../../api/errors.ts";
 import { ExitTracer } from "../host/exit_tracer.ts";
 import { ExitWatch } from "../host/exit_watch.ts";
@@ -103,8 +112,8 @@ export class CrunRuntime implements Runtime {
     this.#consoles = new Consoles({ directory: this.#root, poller: options.poller, log: options.log });
     becomeSubreaper();
     this.#namespace = new MountNamespace(stage, {
-      // The pools, below our parent, may be unmounted while we run.
-      hidden: [dirname(options.root)],
+      // /run is where sockets of terminals are.
+      needed: [realpathSync(options.root), "/run"],
       // crun refuses a hybrid tree, which it knows by the v2 filesystem at this path. It does enter a v2 cgroup below.
       ...(this.#cgroups.layout === "hybrid" ? { emptied: besides } : {}),
       // A crun that can be written to, by a container through /proc/self/exe, starts itself anew from a mount of its own, each time
