@@ -47,7 +47,14 @@ function lidoCgroups(): string[] {
   const found = trees.flatMap((tree) =>
     entries(tree).filter((name) => /^lido-[0-9a-f]{8}$/.test(name)).map((name) => join(tree, name))
   );
-  return [...new Set(found.map((path) => realpathSync(path)))].sort();
+  const real = found.flatMap((path) => {
+    try {
+      return [realpathSync(path)];
+    } catch {
+      return []; // another daemon's, which was removed meanwhile
+    }
+  });
+  return [...new Set(real)].sort();
 }
 
 /** Name of the cgroup that the daemon of `directory` keeps its containers in. */
