@@ -1,20 +1,11 @@
-import { createHash, randomUUID } from "node:crypto";
-import {
-  chmodSync,
-  existsSync,
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  realpathSync,
-  rmSync,
-  writeFileSync,
-} from "node:fs";
+import { createHash } from "node:crypto";
+import { existsSync, mkdirSync, readdirSync, readFileSync, realpathSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { LidoError } from "../../api/errors.ts";
 import { ExitTracer } from "../host/exit_tracer.ts";
 import { ExitWatch } from "../host/exit_watch.ts";
-import { cloneMountIn, hostId, userNamespace } from "../host/idmap.ts";
-import { dropMount, MountNamespace, moveMount } from "../host/namespace.ts";
+import { hostId } from "../host/idmap.ts";
+import { dropMount, MountNamespace } from "../host/namespace.ts";
 import type { Poller } from "../host/poll.ts";
 import {
   becomeSubreaper,
@@ -26,7 +17,6 @@ import {
   startTicks,
   waitPid,
 } from "../host/process.ts";
-import { makeNullDevice } from "../host/special_file.ts";
 import { ociConfig } from "./bundle.ts";
 import { besides, type Cgroup, Cgroups } from "./cgroup.ts";
 import { readable } from "./child.ts";
@@ -37,9 +27,9 @@ import { checkHost } from "./host_check.ts";
 import { HotPlug } from "./hot_plug.ts";
 import { type Kept, readKept, writeKept } from "./kept.ts";
 import { killed } from "./killed.ts";
-import { withSource } from "./mount_source.ts";
 import { Orphans } from "./orphans.ts";
 import { replaceConsole } from "./replace_console.ts";
+import { cloneAll, type ClonedMount, closeAll, makeDirectory, makeStage, place, stage } from "./stage.ts";
 import type {
   CommandSpec,
   CommandStdio,
@@ -55,8 +45,6 @@ import type {
   Runtime,
 } from "./runtime.ts";
 
-/** Where containers' mounts are in our namespace; the host's own directory there is not touched. */
-const stage = "/mnt";
 /** crun itself; a container's init goes on without limit. */
 const crunTimeoutMs = 60_000;
 const SIGKILL = 9;
@@ -73,11 +61,6 @@ interface Container {
   readonly startedAt: Date;
   readonly idmap: IdMap | undefined;
   readonly ended: Promise<void>;
-}
-
-interface ClonedMount {
-  readonly tree: number;
-  readonly isDirectory: boolean;
 }
 
 /** Containers by crun: `run -d`, then nothing of crun remains. The daemon is the subreaper, so a container's init becomes its child and its
@@ -148,7 +131,7 @@ export class CrunRuntime implements Runtime {
     // crun 1.8 enter the container. @see https://github.com/containers/crun/issues/1264
     const held: { read: number; write: number } = makePipe();
     try {
-      cloned = await this.#cloneAll(spec);
+      cloned = await cloneAll(spec);
       cgroup.create(owner);
       if (spec.limits) cgroup.limit(spec.limits);
       this.#showBesides();
@@ -157,7 +140,7 @@ export class CrunRuntime implements Runtime {
       // The bundle is where the container's root may go: its hooks start there.
       const bundle = join(stage, spec.name);
       this.#namespace.enter(() => {
-        const config = ociConfig({ ...spec, mounts: this.#place(spec, cloned) }, {
+        const config = ociConfig({ ...spec, mounts: place(spec, cloned) }, {
           rootfs: join(bundle, "rootfs"),
           bootId: join(bundle, "boot_id"),
           cgroupsPath: cgroup.path,
@@ -362,48 +345,6 @@ export class CrunRuntime implements Runtime {
     return container;
   }
 
-  /** Detached copies of the root and of every mount, made where the pools are mounted: in the host's namespace, which ours need not follow. */
-  async #cloneAll(spec: ContainerSpec): Promise<ClonedMount[]> {
-    const namespace = spec.idmap && await userNamespace(spec.idmap);
-    const cloned: ClonedMount[] = [];
-    const clone = (mount: Partial<MountSpec>, source: string, isDirectory: boolean) => {
-      const tree = cloneMountIn(source, {
-        namespace: mount.shifted ? namespace : undefined,
-        recursive: mount.recursive ?? true,
-        ...(mount.options ? { options: mount.options } : {}),
-        // crun makes it what is asked for.
-        propagation: mount.propagation === undefined ? undefined : "as-source",
-      });
-      cloned.push({ tree, isDirectory });
-    };
-    try {
-      clone({ shifted: spec.rootfsShifted }, spec.rootfs, true);
-      for (const mount of spec.mounts) {
-        withSource(mount, (source, isDirectory) => clone(mount, source, isDirectory));
-      }
-      return cloned;
-    } catch (error) {
-      closeAll(cloned);
-      throw error;
-    }
-  }
-
-  /** Puts them in our namespace, where crun will find them, with what else of files it needs. @returns The mounts with their sources there. */
-  #place(spec: ContainerSpec, [root, ...rest]: readonly ClonedMount[]): MountSpec[] {
-    const directory = makeStage(spec.name);
-    writeFileSync(join(directory, "boot_id"), `${randomUUID()}\n`, { mode: 0o444 });
-    makeDirectory(join(directory, "rootfs"), 0o711);
-    moveMount(root!.tree, join(directory, "rootfs"));
-    return spec.mounts.map((mount, index) => {
-      const { tree, isDirectory } = rest[index]!;
-      const source = join(directory, `device-${index}`);
-      if (isDirectory) makeDirectory(source, 0o711);
-      else writeFileSync(source, "");
-      moveMount(tree, source);
-      return { ...mount, source };
-    });
-  }
-
   #watch(name: string, kept: Kept): RunningContainer {
     const pidfd = openPidfd(kept.pid);
     const watch = this.#poller.watch(pidfd);
@@ -460,24 +401,6 @@ export class CrunRuntime implements Runtime {
     rmSync(join(this.#root, ".crun", name), { recursive: true, force: true });
     rmSync(directory, { recursive: true, force: true });
   }
-}
-
-/** Called inside our namespace. @returns Where a container's files there are. */
-function makeStage(name: string): string {
-  const directory = join(stage, name);
-  makeDirectory(directory, 0o711);
-  makeNullDevice(join(directory, "null"));
-  return directory;
-}
-
-/** With exactly `mode`: mkdir's own is cut by the umask. */
-function makeDirectory(path: string, mode: number): void {
-  mkdirSync(path, { recursive: true });
-  chmodSync(path, mode);
-}
-
-function closeAll(mounts: readonly ClonedMount[]): void {
-  for (const { tree } of mounts) closeFd(tree);
 }
 
 function killEach(pids: readonly number[]): void {
