@@ -1,12 +1,10 @@
-import { type Logger, pino } from "pino";
+import { type DestinationStream, type Logger, pino } from "pino";
 import type { Events } from "../events/events.ts";
 
 /** The daemon's log: JSON lines on stderr from the level on that it was started with, and every level to whoever listens to `logging` events, as LXD
- * has it. While nobody does, what is below the level costs nothing: pino's methods for it are empty. */
-export function createLog(level: string, events: Events): Logger {
-  const output = pino.destination({ fd: 2, sync: true });
-  // A log that nobody takes, on a full disk or behind a closed pipe, is no reason to end.
-  output.on("error", () => {});
+ * has it. While nobody does, what is below the level costs nothing: pino's methods for it are empty.
+ * @param output Instead of stderr. */
+export function createLog(level: string, events: Events, output: DestinationStream = stderr()): Logger {
   const least = pino.levels.values[level] ?? pino.levels.values.info!;
   const log = pino({
     level,
@@ -20,6 +18,13 @@ export function createLog(level: string, events: Events): Logger {
   }, output);
   events.onInterest("logging", (isListenedTo) => log.level = isListenedTo && least > debugLevel ? "debug" : level);
   return log;
+}
+
+function stderr(): DestinationStream {
+  const output = pino.destination({ fd: 2, sync: true });
+  // A log that nobody takes, on a full disk or behind a closed pipe, is no reason to end.
+  output.on("error", () => {});
+  return output;
 }
 
 const debugLevel = pino.levels.values.debug!;

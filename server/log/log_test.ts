@@ -1,6 +1,4 @@
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
-import { fileURLToPath } from "node:url";
 import { LidoError } from "../../api/errors.ts";
 import type { Event } from "../../api/types.ts";
 import { Events } from "../events/events.ts";
@@ -10,33 +8,25 @@ import { describeFailure } from "./failure.ts";
 import { createLog } from "./log.ts";
 
 Deno.test("events have every level and LXD's form while somebody listens; the log has its own level", () => {
-  const log = fileURLToPath(import.meta.resolve("./log.ts")), events = import.meta.resolve("../events/events.ts");
-  // In a process of its own, whose stderr can be read.
-  const script = `
-    import { createLog } from ${JSON.stringify(`file://${log}`)};
-    import { Events } from ${JSON.stringify(events)};
-    const events = new Events(), log = createLog("info", events);
-    log.debug({ n: 1 }, "nobody");
-    const end = events.subscribe(["logging"], ({ metadata }) => console.log(JSON.stringify(metadata)));
-    log.debug({ n: 1, list: ["a", "b"], none: undefined, deep: { x: 1 }, big: 10n ** 20n }, "seen");
-    log.warn("text");
-    end();
-    log.debug({}, "nobody again");
-    log.error({}, "written");
-    console.log(log.isLevelEnabled("debug"));
-  `;
-  const shell = ["-c", '"$0" run -A --no-check - 2>&1'];
-  const lines = execFileSync("sh", [...shell, Deno.execPath()], { input: script, encoding: "utf8" }).trim().split("\n");
-  const [seen, warned, warning, written, isDebug] = lines.map((line) => JSON.parse(line));
-  assert.deepEqual(seen, {
-    context: { n: "1", list: "a b", deep: '{"x":1}', big: "100000000000000000000" },
-    level: "debug",
-    message: "seen",
-  });
-  assert.deepEqual(warned, { context: {}, level: "warning", message: "text" });
-  assert.deepEqual([warning.level, warning.msg, written.level, written.msg], [40, "text", 50, "written"]);
-  assert.equal(isDebug, false);
-  assert.equal(lines.length, 5);
+  const events = new Events(), written: { level: number; msg: string }[] = [], seen: unknown[] = [];
+  const log = createLog("info", events, { write: (line) => written.push(JSON.parse(line)) });
+  log.debug({ n: 1 }, "nobody");
+  const end = events.subscribe(["logging"], ({ metadata }) => seen.push(metadata));
+  log.debug({ n: 1, list: ["a", "b"], none: undefined, deep: { x: 1 }, big: 10n ** 20n }, "seen");
+  log.warn("text");
+  end();
+  log.debug({}, "nobody again");
+  log.error({}, "written");
+  assert.deepEqual(seen, [
+    {
+      context: { n: "1", list: "a b", deep: '{"x":1}', big: "100000000000000000000" },
+      level: "debug",
+      message: "seen",
+    },
+    { context: {}, level: "warning", message: "text" },
+  ]);
+  assert.deepEqual(written.map(({ level, msg }) => [level, msg]), [[40, "text"], [50, "written"]]);
+  assert.equal(log.isLevelEnabled("debug"), false);
 });
 
 Deno.test("no event is made when nobody listens to its kind", () => {
