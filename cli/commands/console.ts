@@ -6,7 +6,13 @@ export const verbs = [verb({
   words: "console",
   args: ["instance"],
   flags: {
-    type: { short: "t", value: "type", initial: "console", summary: "Type of the console: console" },
+    type: {
+      short: "t",
+      value: "type",
+      values: ["console"],
+      initial: "console",
+      summary: "Type of the console: console",
+    },
     showLog: { summary: "Show what the console printed last and end" },
   },
   summary: "Attach to instances' consoles",
