@@ -103,6 +103,8 @@ export const plans: readonly Plan[] = [
     environment: { LIDO_TEST_PLACES: "quota", LIDO_CRASH_EVERY: "7" },
     seconds: 400,
   },
+  // The guest has cgroup2 alone, and the kernel that Debian 12 has.
+  { name: "boot", kind: "qemu", driver: "dir", words: ["tests/boot/boot_test.ts"], environment: {}, seconds: 1000 },
   ...conformance("lvm"),
   story("lvm"),
   ...filesystems.flatMap((filesystem) => [
