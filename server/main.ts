@@ -1,5 +1,6 @@
 /** Builds the daemon: every service in the order of what needs what. */
-import { chmodSync, existsSync, mkdirSync, rmSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, readdirSync, rmSync, statSync } from "node:fs";
+import { join } from "node:path";
 import { LidoError, messageOf } from "../api/errors.ts";
 import { version } from "../api/version.ts";
 import { PidLock } from "../drivers/host/pid_lock.ts";
@@ -101,6 +102,8 @@ async function start(options: DaemonOptions, seams: DaemonSeams): Promise<Daemon
   // A container's root, who is nobody here, must be able to pass through to its own files.
   for (const path of [paths.root, paths.storagePools]) makeDirectory(path, 0o711);
   for (const path of [paths.disks, paths.images, paths.pools, paths.backups, paths.logs]) makeDirectory(path, 0o700);
+  // Earlier versions left some readable by all; what the directories above do not guard is the container's own.
+  for (const path of [paths.disks, paths.images, paths.pools, paths.backups]) makeFilesPrivate(path);
   const lock = PidLock.take(paths.lock);
   if ("heldBy" in lock) {
     throw new LidoError("conflict", `A daemon with pid ${lock.heldBy} is already running in "${paths.root}"`);
@@ -122,7 +125,7 @@ async function start(options: DaemonOptions, seams: DaemonSeams): Promise<Daemon
   const journal = new Journal(database, log, seams.observe);
   const operations = new Operations(events, { settled: () => records.settled(), log });
   const settings = new Settings(database);
-  const trust = new Trust({ database, events, settings });
+  const trust = new Trust({ database, events, settings, log });
   const pools = new Pools({ database, journal, events, host, log, paths, opened: (name) => records.opened(name) });
   // Instances need volumes, and volumes ask which instances use them: the one knot.
   const users = (pool: string, volume: string) => instances.usersOfVolume(pool, volume);
@@ -298,6 +301,15 @@ async function start(options: DaemonOptions, seams: DaemonSeams): Promise<Daemon
   await listen().catch((error) => log.error({ error: messageOf(error) }, "the network is not served"));
   log.info({ version, socket: paths.socket, pid: process.pid }, "ready");
   return { context, ended: ended.promise, close };
+}
+
+/** Of a tree that none but root can reach: nothing changes below while this looks. */
+function makeFilesPrivate(directory: string): void {
+  for (const entry of readdirSync(directory, { withFileTypes: true })) {
+    const path = join(directory, entry.name);
+    if (entry.isDirectory()) makeFilesPrivate(path);
+    else if (entry.isFile() && (statSync(path).mode & 0o077) !== 0) chmodSync(path, 0o600);
+  }
 }
 
 function makeDirectory(path: string, mode: number): void {

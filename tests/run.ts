@@ -33,6 +33,7 @@ const suites: readonly Suite[] = [
   { name: "conformance", argv: test("tests/conformance"), limitS: 240 },
   { name: "property", argv: test("tests/property"), limitS: 300 },
   { name: "system", argv: test("tests/system"), limitS: 1200 },
+  { name: "hostile", argv: test("tests/hostile"), limitS: 900 },
   // The images of real systems. Making Debian 12 takes a minute of it, the first time.
   { name: "boot", argv: test("tests/boot/boot_test.ts"), limitS: 600 },
   { name: "boot-all", argv: test("tests/boot/all_test.ts"), limitS: 3600, isSlow: true },

@@ -20,6 +20,7 @@ export async function serverCertificate(directory: string): Promise<KeyPair> {
     write(paths.key, made.key, 0o600);
     write(paths.certificate, made.certificate, 0o644);
   }
+  chmodSync(paths.key, 0o600); // however it came here
   return { certificate: readFileSync(paths.certificate, "utf8"), key: readFileSync(paths.key, "utf8") };
 }
 
@@ -71,4 +72,24 @@ export function parseCertificate(text: string): Uint8Array {
   } catch {
     throw new LidoError("bad_request", "Invalid certificate material: PEM, or DER in base64, is allowed");
   }
+}
+
+/** @param certificate DER. */
+function validityOf(certificate: Uint8Array): { readonly from: number; readonly to: number } {
+  const { validFrom, validTo } = new X509Certificate(certificate);
+  return { from: Date.parse(validFrom), to: Date.parse(validTo) };
+}
+
+/** @param certificate DER. @param now As `Date.now()`. */
+export function isValidNow(certificate: Uint8Array, now: number = Date.now()): boolean {
+  const { from, to } = validityOf(certificate);
+  return from <= now && now <= to;
+}
+
+/** @param certificate DER. @throws {LidoError} bad_request when it is not valid at this time, in LXD's words. */
+export function checkValidity(certificate: Uint8Array, now: number = Date.now()): void {
+  const { from, to } = validityOf(certificate);
+  if (now < from) throw new LidoError("bad_request", "The provided certificate isn't valid yet");
+  // So written that a time that cannot be read counts as past.
+  if (!(now <= to)) throw new LidoError("bad_request", "The provided certificate is expired");
 }

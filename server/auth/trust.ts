@@ -5,31 +5,32 @@ import type { Events } from "../events/events.ts";
 import type { Peer } from "../http/peers.ts";
 import type { Database, Row } from "../state/database.ts";
 import type { Settings } from "../state/settings.ts";
-import { fingerprintOf, parseCertificate } from "./certificate.ts";
+import type { Log } from "../log/failure.ts";
+import { checkValidity, fingerprintOf, isValidNow, parseCertificate } from "./certificate.ts";
+import { PasswordAttempts } from "./attempts.ts";
 import { isPassword } from "./password.ts";
-
-/** How many passwords are tried at a time: each costs 50 ms of a core. */
-const attemptsMax = 2;
 
 /** The certificates whose owners may do everything. A client is known by its certificate's SHA-256 alone, never by a name in it. */
 export class Trust {
   readonly #database: Database;
   readonly #events: Events;
   readonly #settings: Settings;
-  #attempts = 0;
+  readonly #attempts: PasswordAttempts;
 
-  constructor(options: { database: Database; events: Events; settings: Settings }) {
+  constructor(options: { database: Database; events: Events; settings: Settings; log: Log }) {
+    this.#attempts = new PasswordAttempts({ log: options.log });
     this.#database = options.database;
     this.#events = options.events;
     this.#settings = options.settings;
   }
 
-  /** Whether a client may do everything. */
+  /** Whether a client may do everything. A certificate that is not valid at this time is nobody's, as in LXD. */
   allows(peer: Peer): boolean {
     if (peer.kind === "local") return true;
     if (!peer.certificate) return false;
     const fingerprint = fingerprintOf(peer.certificate);
-    return this.#database.get("SELECT 1 FROM certificates WHERE fingerprint = ?", fingerprint) !== undefined;
+    const isKnown = this.#database.get("SELECT 1 FROM certificates WHERE fingerprint = ?", fingerprint) !== undefined;
+    return isKnown && isValidNow(peer.certificate);
   }
 
   list(): Certificate[] {
@@ -45,12 +46,13 @@ export class Trust {
     return view(found[0]);
   }
 
-  /** @param certificate DER. @throws {LidoError} conflict when it is trusted already. */
+  /** @param certificate DER. @throws {LidoError} conflict when it is trusted already; bad_request when it is not valid at this time. */
   add(certificate: Uint8Array, name: string): Certificate {
     const fingerprint = fingerprintOf(certificate);
     if (this.#database.get("SELECT 1 FROM certificates WHERE fingerprint = ?", fingerprint)) {
       throw new LidoError("conflict", "Certificate already in trust store");
     }
+    checkValidity(certificate);
     const pem = new X509Certificate(certificate).toString();
     this.#database.run(
       "INSERT INTO certificates (fingerprint, name, type, certificate, created_at) VALUES (?, ?, 'client', ?, ?)",
@@ -79,23 +81,18 @@ export class Trust {
    * @throws {LidoError} forbidden, without saying why; bad_request, conflict. */
   async request(peer: Peer, post: { name: string; certificate: string; password: string }): Promise<Certificate> {
     const isTrusted = this.allows(peer);
-    if (!isTrusted && !await this.#isPassword(post.password)) throw new LidoError("forbidden", "not authorized");
+    if (!isTrusted && !await this.#isPassword(peer, post.password)) throw new LidoError("forbidden", "not authorized");
     const own = peer.kind === "tls" ? peer.certificate : undefined;
     const certificate = post.certificate !== "" && isTrusted ? parseCertificate(post.certificate) : own;
     if (!certificate) throw new LidoError("bad_request", "No client certificate provided");
     return this.add(certificate, post.name || nameIn(certificate));
   }
 
-  async #isPassword(password: string): Promise<boolean> {
+  async #isPassword(peer: Peer, password: string): Promise<boolean> {
     const stored = this.#settings.get("core.trust_password");
     if (stored === undefined || password === "") return false;
-    if (this.#attempts >= attemptsMax) throw new LidoError("unavailable", "Too many attempts at a time, try again");
-    this.#attempts++;
-    try {
-      return await isPassword(password, stored);
-    } finally {
-      this.#attempts--;
-    }
+    const address = peer.kind === "tls" ? peer.address : undefined;
+    return await this.#attempts.attempt(address ?? "unknown", () => isPassword(password, stored));
   }
 }
 

@@ -9,8 +9,8 @@ import type { ClientIdentity } from "../log/client.ts";
 export type Peer =
   /** The unix socket, whose file mode says who may connect. */
   | { readonly kind: "local" }
-  /** TLS; with the certificate that the client showed and has the key of, in DER. */
-  | { readonly kind: "tls"; readonly certificate?: Uint8Array };
+  /** TLS; with the certificate that the client showed and has the key of, in DER, and its address. */
+  | { readonly kind: "tls"; readonly certificate?: Uint8Array; readonly address?: string };
 
 const peers = new WeakMap<object, Peer>();
 
@@ -34,7 +34,12 @@ export function clientOfRequest(c: Context): ClientIdentity {
   const incoming = (c.env as { incoming?: IncomingMessage } | undefined)?.incoming;
   if (!incoming) return { uid: process.getuid?.() ?? 0, pid: process.pid };
   const peer = peerOf(incoming.socket);
-  if (peer.kind === "tls") return peer.certificate ? { certificate: fingerprintOf(peer.certificate) } : {};
+  if (peer.kind === "tls") {
+    return {
+      ...(peer.address === undefined ? {} : { address: peer.address }),
+      ...(peer.certificate ? { certificate: fingerprintOf(peer.certificate) } : {}),
+    };
+  }
   // One that has gone meanwhile has no descriptor.
   if (incoming.socket.destroyed) return {};
   const { uid, pid } = peerCredentials(incoming.socket as Socket);

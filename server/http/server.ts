@@ -85,7 +85,8 @@ export class HttpServer {
       }, (socket) => {
         socket.setKeepAlive(true, keepAliveMs);
         const certificate = socket.getPeerCertificate()?.raw as Uint8Array | undefined;
-        this.#take(socket, { kind: "tls", ...(certificate ? { certificate } : {}) });
+        const address = socket.remoteAddress;
+        this.#take(socket, { kind: "tls", ...(certificate ? { certificate } : {}), ...(address ? { address } : {}) });
       });
       listener.on("tlsClientError", (error) => this.#options.log.debug({ error: messageOf(error) }, "no TLS"));
       try {

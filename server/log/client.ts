@@ -1,10 +1,10 @@
 import { AsyncLocalStorage } from "node:async_hooks";
 
-/** Who asked for what is being done, for the log: a process on the unix socket, or the certificate of a TLS client. */
+/** Who asked for what is being done, for the log: a process on the unix socket, or the address and certificate of a TLS client. */
 export type ClientIdentity =
   | { readonly uid: number; readonly pid: number }
   /** SHA-256 of the certificate, in hex; absent for one that showed none. */
-  | { readonly certificate?: string };
+  | { readonly certificate?: string; readonly address?: string };
 
 const storage = new AsyncLocalStorage<() => ClientIdentity>();
 

@@ -1,3 +1,4 @@
+import { chmodSync, closeSync, existsSync, openSync } from "node:fs";
 import { DatabaseSync, type SQLInputValue, type StatementSync } from "node:sqlite";
 import { LidoError } from "../../api/errors.ts";
 import { initial } from "./migrations/001_initial.ts";
@@ -160,7 +161,14 @@ export class Database {
   }
 }
 
+/** SQLite makes a database readable by all, and its log and shared memory with the database's mode. Earlier versions left them so. */
+function makePrivate(path: string): void {
+  closeSync(openSync(path, "a", 0o600));
+  for (const file of [path, `${path}-wal`, `${path}-shm`]) if (existsSync(file)) chmodSync(file, 0o600);
+}
+
 function open(path: string): DatabaseSync {
+  if (path !== ":memory:") makePrivate(path);
   const sqlite = new DatabaseSync(path);
   try {
     sqlite.exec(
