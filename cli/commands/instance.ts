@@ -41,6 +41,12 @@ export async function setState(
   await changeWithProgress(io, "PUT", url`/1.0/instances/${name}/state`, { action, force, timeout });
 }
 
+/** @returns The exit code of the client. */
+export async function attachConsole(io: Io, name: string): Promise<number> {
+  const { runConsole } = await import("../exec/console.ts");
+  return await runConsole(io.client, name, "console", io.err);
+}
+
 function secondsOf(text: string): number {
   if (!/^-?\d{1,7}$/.test(text)) throw new UsageError(`Invalid timeout "${text}": must be a number of seconds`);
   return Number(text);
@@ -48,6 +54,7 @@ function secondsOf(text: string): number {
 
 const all = { summary: "Run against all instances" };
 const force = { short: "f", summary: "Kill it: its processes get no chance to end" };
+export const console = { summary: "Attach to the console as soon as it runs; Ctrl-a q detaches" };
 const timeout = {
   value: "seconds",
   initial: "-1",
@@ -58,7 +65,7 @@ export const verbs: Verb[] = [
   verb({
     words: "start",
     args: ["instance..."],
-    flags: { all },
+    flags: { all, console },
     summary: "Start instances",
     details:
       `An instance is started when its init handles the signals that control it, which takes milliseconds; when there is no sign of that
@@ -66,11 +73,14 @@ export const verbs: Verb[] = [
 and the likely cause; one that ends with exit code 0 or switches itself off is only noted. "lido info" says it again.
 `,
     async run(io, names, flags) {
+      if (flags.console && flags.all) throw new UsageError("--console can't be used with --all");
+      if (flags.console && names.length !== 1) throw new UsageError("--console only works with a single instance");
       await each(await chosen(io, names, flags.all, "start"), "start", async (name) => {
         // A paused one goes on.
         const { status } = await io.client.get<Instance>(url`/1.0/instances/${name}`);
         await setState(io, name, status === "Frozen" ? "unfreeze" : "start");
       });
+      if (flags.console) return await attachConsole(io, names[0]!);
     },
   }),
   verb({

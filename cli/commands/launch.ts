@@ -4,7 +4,7 @@ import { changeWithProgress } from "../output/progress.ts";
 import { settingsOf } from "../settings.ts";
 import { isTerminal } from "../terminal/is_terminal.ts";
 import { type Flags, type Io, verb } from "../verb.ts";
-import { setState } from "./instance.ts";
+import { attachConsole, console, setState } from "./instance.ts";
 
 const flagTable = {
   config: { short: "c", value: "key=value", many: true, summary: "Setting of the new instance" },
@@ -123,13 +123,14 @@ export const verbs = [
   verb({
     words: "launch",
     args: ["image?", "name?"],
-    flags: flagTable,
+    flags: { ...flagTable, console },
     summary: "Create and start instances from images",
     details,
     async run(io, words, flags) {
       const name = await create(io, words, flags);
       if (!io.quiet) io.out(`Starting ${name}\n`);
       await setState(io, name, "start");
+      if (flags.console) return await attachConsole(io, name);
     },
   }),
 ];

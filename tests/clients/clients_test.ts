@@ -11,8 +11,16 @@ import { busyboxImage } from "../support/image.ts";
 const directory = dirname(fileURLToPath(import.meta.url));
 const peer = process.env.LXD_PEER_DIR;
 
-/** By which clients each script is driven; the API's own have none. */
-const scripts: readonly { readonly file: string; readonly clients: readonly string[] }[] = [
+interface Script {
+  readonly file: string;
+  /** By which clients it is driven; one that speaks the API itself names any. */
+  readonly clients: readonly string[];
+  /** It says what lido does not have; a real LXD has it. */
+  readonly isOursAlone?: boolean;
+}
+
+const scripts: readonly Script[] = [
+  { file: "lxc_verbs.sh", clients: ["lxc"], isOursAlone: true },
   { file: "shell_scripts.sh", clients: ["lxc", executable] },
   { file: "ansible_connection.sh", clients: ["lxc", executable] },
   { file: "packer_builder.sh", clients: ["lxc"] },
@@ -72,7 +80,14 @@ Deno.test("tools that people have drive lido", async (t) => {
     for (const client of clients) {
       const name = client === "lxc" ? client : "lido";
       const home = `${daemon.directory}.lxc`;
-      const environment = { ...daemon.environment, CLIENT: client, IMAGE: "bb", HOME: home, LXD_CONF: home };
+      const environment = {
+        ...daemon.environment,
+        CLIENT: client,
+        IMAGE: "bb",
+        POOL: "plain",
+        HOME: home,
+        LXD_CONF: home,
+      };
       await t.step(`${file}, ${name}`, async (t) => await runScript(t, file, environment, {}));
     }
   }

@@ -3,6 +3,7 @@
 #   CLIENT   the command that is driven: lxc, or lido's own client
 #   LXD_DIR  the daemon's directory, as both clients read it
 #   IMAGE    alias of an image with a shell and an init
+#   POOL     a storage pool
 #   PREFIX   begins the names of all that a script makes, so that two runs on one daemon do not meet
 set -u
 client() { "$CLIENT" "$@"; }

@@ -227,4 +227,13 @@ Deno.test("the console of a container", async (t) => {
     assert.equal(await inside("stat -c '%u %a' /dev/console", "c2"), "0 620");
     assert.match(await daemon.ok("console", "c2", "--show-log"), /privileged\r\n/);
   });
+
+  await t.step("start --console attaches as soon as it runs; it is for one instance", async () => {
+    const terminal = new Terminal([executable, "start", "c1", "--console"], env);
+    await terminal.sees(attached);
+    await leave(terminal);
+    assert.equal(await daemon.ok("list", "c1", "-f", "csv", "-c", "s"), "RUNNING");
+    await daemon.fails(["start", "c1", "c2", "--console"], /--console only works with a single instance/);
+    await daemon.fails(["start", "--all", "--console"], /--console can't be used with --all/);
+  });
 });
