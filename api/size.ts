@@ -32,13 +32,19 @@ export function parseSizeBytes(value: string): bigint | undefined {
 const binaryUnits = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
 
 /** Bytes for a person: in powers of 1024, as everywhere in lido. @param precision Digits after the point. @returns "1.50MiB". */
-export function showBytes(bytes: number, precision = 2): string {
-  let value = bytes, unit = 0;
+export function showBytes(bytes: number | bigint, precision = 2): string {
+  let value = Number(bytes), unit = 0;
   while (value >= 1024 && unit < binaryUnits.length - 1) {
     value /= 1024;
     unit++;
   }
   return unit === 0 ? `${Math.round(value)}B` : `${value.toFixed(precision)}${binaryUnits[unit]}`;
+}
+
+/** Two sizes of which the text says that one is more: exact where they would look the same. @returns As `showBytes`, or "31457281B". */
+export function showUnequalBytes(one: bigint, other: bigint): [string, string] {
+  const shown: [string, string] = [showBytes(one), showBytes(other)];
+  return shown[0] === shown[1] ? [`${one}B`, `${other}B`] : shown;
 }
 
 /** @returns The largest whole binary unit, as LXD writes sizes it chose itself: "5GiB". */

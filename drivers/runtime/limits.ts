@@ -7,6 +7,7 @@
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { LidoError } from "../../api/errors.ts";
+import { showUnequalBytes } from "../../api/size.ts";
 import type { Limits } from "./runtime.ts";
 
 /** A file that holds a limit. */
@@ -236,9 +237,10 @@ export class CgroupLimits {
 }
 
 function belowUse(bytes: bigint, used: bigint): LidoError {
+  const [limit, usage] = showUnequalBytes(bytes, used);
   return new LidoError(
     "bad_request",
-    `Cannot apply limits.memory: ${bytes} bytes are less than the ${used} bytes that are in use and cannot be freed`,
+    `Cannot apply limits.memory: ${limit} are less than the ${usage} that are in use and cannot be freed`,
   );
 }
 

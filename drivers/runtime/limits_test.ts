@@ -85,7 +85,7 @@ Deno.test("v2 would kill: a limit below what is in use and cannot be freed is re
   using tree = new Tree(true, { "lido/cpuset.cpus.effective": "0-3", ...unifiedFiles("c1") });
   assert.throws(
     () => tree.apply({ memory: { bytes: 102400n, enforce: "hard" }, processes: 3 }),
-    /limits\.memory: 102400 bytes are less than the 300000 bytes that are in use and cannot be freed/,
+    /limits\.memory: 100\.00KiB are less than the 292\.97KiB that are in use and cannot be freed/,
   );
   assert.deepEqual(tree.read("lido/c1/memory.max", "lido/c1/memory.high", "lido/c1/pids.max"), ["max", "max", "max"]);
 });

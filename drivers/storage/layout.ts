@@ -1,6 +1,7 @@
 import { chmod, mkdir, readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { LidoError } from "../../api/errors.ts";
+import { showUnequalBytes } from "../../api/size.ts";
 import type { Volume, VolumeType } from "./driver.ts";
 
 /** Where volumes are below a pool's root: LXD 5.0's layout, so that data can move between the two. */
@@ -116,9 +117,10 @@ async function names(directory: string): Promise<string[]> {
 /** The refusal of a limit that is passed already. */
 export function refuseBelowUse(volume: Volume, sizeBytes: bigint, usedBytes: bigint): void {
   if (usedBytes <= sizeBytes) return;
+  const [limit, used] = showUnequalBytes(sizeBytes, usedBytes);
   throw new LidoError(
     "bad_request",
-    `Cannot limit ${describe(volume)} to ${sizeBytes} bytes: it uses ${usedBytes} bytes already`,
+    `Cannot limit ${describe(volume)} to ${limit}: it uses ${used} already`,
   );
 }
 

@@ -1,7 +1,7 @@
 import { type FileHandle, open, rm, stat, statfs } from "node:fs/promises";
 import { dirname } from "node:path";
 import { LidoError } from "../../api/errors.ts";
-import { formatSize, parseSizeBytes } from "../../api/size.ts";
+import { formatSize, parseSizeBytes, showUnequalBytes } from "../../api/size.ts";
 import type { Host } from "../host/host.ts";
 
 const GiB = 1024n ** 3n;
@@ -71,9 +71,10 @@ export async function removeLoopFile(host: Host, file: string): Promise<void> {
 export async function refuseShrink(file: string, sizeBytes: bigint): Promise<void> {
   const { size } = await stat(file, { bigint: true });
   if (sizeBytes >= size) return;
+  const [has, asked] = showUnequalBytes(size, sizeBytes);
   throw new LidoError(
     "bad_request",
-    `Cannot shrink the pool: "${file}" has ${size} bytes, ${sizeBytes} were asked for`,
+    `Cannot shrink the pool: "${file}" has ${has}, ${asked} were asked for`,
   );
 }
 

@@ -1,4 +1,5 @@
 import { type BigIntStats, statSync } from "node:fs";
+import { showBytes } from "../../api/size.ts";
 import type { Pool } from "../../drivers/storage/driver.ts";
 
 /** What a pool is made of, as it was when it was opened. Somebody may unmount it, mount something over it, delete or cut its file: then nothing
@@ -25,7 +26,9 @@ export class Presence {
       if (!file) return `Its file "${this.#file}" was taken away; ${rest}`;
       if (!isSame(file, this.#fileWas)) return `Its file "${this.#file}" was replaced by another; ${rest}`;
       const before = this.#fileWas!.size;
-      if (file.size < before) return `Its file "${this.#file}" was cut from ${before} to ${file.size} bytes`;
+      if (file.size < before) {
+        return `Its file "${this.#file}" was cut from ${showBytes(before)} to ${showBytes(file.size)}`;
+      }
     }
     const root = look(this.#root);
     if (!root) return `Its directory "${this.#root}" was taken away`;

@@ -56,7 +56,7 @@ Deno.test("limits of a running container change at once, and what cannot be had 
     await daemon.ok("exec", "c1", "--", "sh", "-c", "until [ -s /tmp/full ]; do sleep 0.05; done");
     await daemon.fails(
       ["config", "set", "c1", "limits.memory=8MiB", "limits.processes=50"],
-      /^Error: Cannot apply limits\.memory: 8388608 bytes are less than the \d{8} bytes that are in use and cannot be freed\n$/,
+      /^Error: Cannot apply limits\.memory: 8\.00MiB are less than the [\d.]+MiB that are in use and cannot be freed\n$/,
     );
     assert.deepEqual([await memory(), await processes()], ["67108864", "100"]);
     assert.equal(await daemon.ok("config", "get", "c1", "limits.memory"), "64MiB");

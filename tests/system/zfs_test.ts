@@ -115,7 +115,7 @@ async function story(t: Deno.TestContext): Promise<void> {
       [{ "zfs.pool_name": one }, /Cannot create ZFS pool "[^"]+": pool already exists; source=/],
       [{ "zfs.pool_name": `${one}/x` }, /zfs\.pool_name can't point to a dataset when source isn't set/],
       [{ "zfs.pool_name": "mirror1" }, /Invalid ZFS pool name "mirror1"/],
-      [{ size: "32MiB" }, /Invalid size "32MiB": at least 67108864 bytes are needed/],
+      [{ size: "32MiB" }, /Invalid size "32MiB": at least 64\.00MiB are needed/],
       [{ source: one }, /ZFS dataset "[^"]+" is in use by the storage pool at "/],
       [{ source: `${one}/custom` }, /is in use by the storage pool at "/],
       [{ source: other }, /Provided ZFS pool \(or dataset\) isn't empty, run "sudo zfs list -r /],

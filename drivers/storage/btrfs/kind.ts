@@ -1,7 +1,7 @@
 import { lstat, mkdir, readdir, rmdir, stat } from "node:fs/promises";
 import { isAbsolute, join } from "node:path";
 import { LidoError } from "../../../api/errors.ts";
-import { parseSizeBytes } from "../../../api/size.ts";
+import { parseSizeBytes, showBytes, showUnequalBytes } from "../../../api/size.ts";
 import type { Host, MountEntry } from "../../host/host.ts";
 import { refuseFilled } from "../block_device.ts";
 import type { Driver, DriverKind, Pool } from "../driver.ts";
@@ -54,7 +54,7 @@ export const btrfsKind: DriverKind = {
     if (!source || source === pool.diskFile) {
       const bytes = parseSizeBytes(size ?? await defaultSize(pool.diskFile));
       if (bytes! < smallestBytes) {
-        throw new LidoError("bad_request", `Invalid size "${size}": at least ${smallestBytes} bytes are needed`);
+        throw new LidoError("bad_request", `Invalid size "${size}": at least ${showBytes(smallestBytes)} are needed`);
       }
       return { ...pool.config, source: pool.diskFile, size: size ?? await defaultSize(pool.diskFile) };
     }
@@ -117,9 +117,10 @@ export const btrfsKind: DriverKind = {
             check: async (sizeBytes) => {
               await refuseShrink(pool.diskFile, sizeBytes);
               if (sizeBytes >= smallestResizedBytes) return;
+              const [to, least] = showUnequalBytes(sizeBytes, smallestResizedBytes);
               throw new LidoError(
                 "bad_request",
-                `Cannot grow the pool to ${sizeBytes} bytes: btrfs can be resized to ${smallestResizedBytes} and more`,
+                `Cannot grow the pool to ${to}: btrfs can be resized to ${least} and more`,
               );
             },
             grow: async (sizeBytes) => {

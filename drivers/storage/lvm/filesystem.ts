@@ -1,5 +1,6 @@
 import { open } from "node:fs/promises";
 import { LidoError } from "../../../api/errors.ts";
+import { showUnequalBytes } from "../../../api/size.ts";
 import type { Host } from "../../host/host.ts";
 
 export type FilesystemType = "ext4" | "xfs" | "btrfs";
@@ -48,9 +49,10 @@ const btrfsResizedBytesMin = 256n * 1024n * 1024n;
 /** @param what Names the volume. @throws {LidoError} bad_request when its filesystem cannot be made so small, or grown to what is so small still. */
 export function refuseTooSmall(what: string, type: FilesystemType, sizeBytes: bigint): void {
   if (type !== "btrfs" || sizeBytes >= btrfsResizedBytesMin) return;
+  const [to, least] = showUnequalBytes(sizeBytes, btrfsResizedBytesMin);
   throw new LidoError(
     "bad_request",
-    `Cannot resize ${what} to ${sizeBytes} bytes: btrfs can be resized to ${btrfsResizedBytesMin} bytes at least`,
+    `Cannot resize ${what} to ${to}: btrfs can be resized to ${least} at least`,
   );
 }
 

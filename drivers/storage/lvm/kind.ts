@@ -2,7 +2,7 @@ import { lstat, mkdir, rm } from "node:fs/promises";
 import { release } from "node:os";
 import { isAbsolute } from "node:path";
 import { LidoError, messageOf } from "../../../api/errors.ts";
-import { parseSizeBytes } from "../../../api/size.ts";
+import { parseSizeBytes, showUnequalBytes } from "../../../api/size.ts";
 import { deviceBytes, refuseFilled, wipeDevice } from "../block_device.ts";
 import type { Driver, DriverKind, Pool, Volume } from "../driver.ts";
 import { anyText, boolean, integer, isTrue, size, words } from "../keys.ts";
@@ -339,9 +339,10 @@ async function sweep(driver: LvmDriver): Promise<void> {
 
 function refuseSmall(what: string, bytes: bigint): void {
   if (bytes >= smallestBytes) return;
+  const [has, needed] = showUnequalBytes(bytes, smallestBytes);
   throw new LidoError(
     "bad_request",
-    `Cannot use ${what}: it has ${bytes} bytes, at least ${smallestBytes} are needed (a volume has ${sizeDefault} by default)`,
+    `Cannot use ${what}: it has ${has}, at least ${needed} are needed (a volume has ${sizeDefault} by default)`,
   );
 }
 

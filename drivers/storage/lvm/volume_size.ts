@@ -1,5 +1,6 @@
 import { statfs } from "node:fs/promises";
 import { LidoError } from "../../../api/errors.ts";
+import { showBytes } from "../../../api/size.ts";
 import { CommandError } from "../../host/host.ts";
 import { CannotShrink, type Quota, type Volume } from "../driver.ts";
 import { describe } from "../layout.ts";
@@ -90,7 +91,8 @@ export class LvmQuota implements Quota {
       }
     } catch (error) {
       if (!(error instanceof CommandError)) throw error;
-      throw new LidoError("bad_request", `Cannot shrink ${describe(volume)} to ${sizeBytes} bytes: ${error.message}`);
+      const to = showBytes(sizeBytes);
+      throw new LidoError("bad_request", `Cannot shrink ${describe(volume)} to ${to}: ${error.message}`);
     }
     await driver.tool.resize(driver.group, name, sizeBytes);
   }

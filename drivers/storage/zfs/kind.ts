@@ -1,6 +1,6 @@
 import { stat } from "node:fs/promises";
 import { LidoError } from "../../../api/errors.ts";
-import { formatSize, parseSizeBytes } from "../../../api/size.ts";
+import { formatSize, parseSizeBytes, showBytes } from "../../../api/size.ts";
 import type { Host } from "../../host/host.ts";
 import { deviceBytes, refuseFilled } from "../block_device.ts";
 import type { DriverKind, Pool } from "../driver.ts";
@@ -71,7 +71,7 @@ export const zfsKind: DriverKind = {
     if (source.is === "file") {
       const bytes = size ?? await defaultSize(pool.diskFile);
       if (parseSizeBytes(bytes)! < smallestBytes) {
-        throw new LidoError("bad_request", `Invalid size "${bytes}": at least ${smallestBytes} bytes are needed`);
+        throw new LidoError("bad_request", `Invalid size "${bytes}": at least ${showBytes(smallestBytes)} are needed`);
       }
       return { ...pool.config, source: pool.diskFile, size: bytes, "zfs.pool_name": name };
     }
