@@ -67,8 +67,8 @@ export interface CreateOptions {
   readonly mode?: number;
 }
 
-/** Progress of anything that copies: bytes so far. */
-export type Progress = (bytes: bigint) => void;
+/** Progress of anything that copies: bytes so far. @param total What they will be, where whoever copies knows. */
+export type Progress = (bytes: bigint, total?: bigint) => void;
 
 /** For what takes as long as the data is large. */
 export interface WatchOptions {

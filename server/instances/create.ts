@@ -162,8 +162,8 @@ export class Creation {
       config: {},
       ...watch(operation, plan.name, async () => {
         const { from, fromPool = pool } = content;
-        if (!from || from.snapshot !== undefined || snapshots.length > 0) return undefined;
-        return await this.#services.volumes.usedBytes(fromPool, from.type, from.name);
+        if (!from) return undefined;
+        return await this.#services.volumes.copiedBytes(fromPool, from, snapshots.map((snapshot) => snapshot.name));
       }),
       ...content,
       snapshots: snapshots.map((snapshot) => snapshot.name),

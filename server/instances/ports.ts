@@ -29,7 +29,9 @@ export interface VolumesPort {
   /** Takes a volume, its snapshots and its row away, however much of it there is. */
   deleteFor(pool: string, volume: Volume): Promise<void>;
   /** What a volume takes up, in bytes, its tree walked where nothing counts it. */
-  usedBytes(pool: string, type: Volume["type"], name: string): Promise<bigint>;
+  usedBytes(pool: string, type: Volume["type"], name: string, snapshot?: string): Promise<bigint>;
+  /** What a copy moves; undefined when that is not known before. @param snapshots Those that come along. */
+  copiedBytes(pool: string, source: Volume, snapshots: readonly string[]): Promise<bigint | undefined>;
 }
 
 export interface ImageInfo {

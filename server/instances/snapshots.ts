@@ -174,7 +174,11 @@ export class InstanceSnapshots {
     await using intent = this.#openRestore({ ...payload, before: { config, devices, profiles }, lost });
     // The settings first: they can be put back when the content cannot be had.
     this.#records.update(record.name, settingsOf(snapshot, record));
-    await this.#restore(payload, lost, watch(operation, record.name));
+    const total = async () =>
+      this.#services.pools.driver(pool).mountsVolumes
+        ? undefined
+        : await this.#services.volumes.usedBytes(pool, "container", record.name, name);
+    await this.#restore(payload, lost, watch(operation, record.name, total));
     operation.seal();
     await using cleaning = intent.commit(() => {
       this.#deleteRecords(record, lost);

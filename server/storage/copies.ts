@@ -111,14 +111,10 @@ export class VolumeCopies {
             const sizeBytes = sizeOf(config);
             await copyVolume(this.#options, from, place, plan, {
               snapshots: snapshots.map((row) => String(row.name)),
-              // What snapshots share is sent once: the sum of all is not what there is to send.
               ...watch(
                 operation,
                 name,
-                async () =>
-                  snapshots.length > 0 || source.snapshot
-                    ? undefined
-                    : await this.#volumes.usedBytes(source.pool, "custom", sourceName),
+                () => this.#volumes.copiedBytes(source.pool, from.volume, snapshots.map((row) => String(row.name))),
               ),
               ...(sizeBytes === undefined ? {} : { sizeBytes }),
             });

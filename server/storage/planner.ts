@@ -3,6 +3,7 @@ import { LidoError } from "../../api/errors.ts";
 import type { Host } from "../../drivers/host/host.ts";
 import { CannotShrink, type CopyOptions, type Driver, type Volume } from "../../drivers/storage/driver.ts";
 import { flush } from "../../drivers/storage/tree.ts";
+import { partsOf } from "../operations/progress.ts";
 import type { MountedVolumes } from "./mounted.ts";
 
 export interface Place {
@@ -60,10 +61,13 @@ export async function copyVolume(
   const states = [...snapshots.map((snapshot) => at(source, snapshot)), source];
   if (plan.method === "files") return await copyFiles(host, mounts, states, target, copy);
   const { sizeBytes: _, ...unlimited } = copy;
+  const part = partsOf(copy.progress);
   if (plan.method === "send") return await sendAll(source, target, snapshots, copy, unlimited);
   try {
-    for (const snapshot of snapshots) await cloneOne(at(source, snapshot), at(target, snapshot), unlimited);
-    await cloneOne(source, target, copy);
+    for (const snapshot of snapshots) {
+      await cloneOne(at(source, snapshot), at(target, snapshot), { ...unlimited, ...part() });
+    }
+    await cloneOne(source, target, { ...copy, ...part() });
   } catch (error) {
     if (!(error instanceof CannotShrink)) throw error;
     await target.driver.delete(target.volume);
@@ -115,11 +119,12 @@ async function copyFiles(
 ): Promise<void> {
   await target.driver.create(target.volume, options);
   await using filled = await mounts.use(target.pool, target.volume);
+  const part = partsOf(options.progress);
   for (const [index, state] of states.entries()) {
     if (index > 0) await emptyTree(host, filled.path);
     {
       await using read = await mounts.use(state.pool, state.volume);
-      await fillFrom(host, read.path, filled.path, options);
+      await fillFrom(host, read.path, filled.path, { ...options, ...part() });
     }
     await target.driver.flush?.(target.volume);
     const { snapshot } = state.volume;
@@ -166,9 +171,10 @@ async function sendAll(
 ): Promise<void> {
   const { isChained } = source.driver.facets.send!;
   if (source.volume.snapshot !== undefined) return await transfer(source, target, options, undefined);
+  const part = partsOf(options.progress);
   let parent: string | undefined;
   for (const snapshot of snapshots) {
-    await transfer(at(source, snapshot), at(target, snapshot), forSnapshots, parent);
+    await transfer(at(source, snapshot), at(target, snapshot), { ...forSnapshots, ...part() }, parent);
     if (isChained) parent = snapshot;
   }
   // A volume that is in use is sent from a snapshot that is only there for it.
@@ -177,7 +183,7 @@ async function sendAll(
   await facet.delete(moment.volume); // what a killed transfer left
   try {
     await facet.create(moment.volume);
-    await transfer(moment, target, options, parent);
+    await transfer(moment, target, { ...options, ...part() }, parent);
   } finally {
     await facet.delete(moment.volume);
   }

@@ -110,10 +110,7 @@ export class VolumeRefresh {
       ...watch(
         operation,
         name,
-        async () =>
-          snapshots.length > 0
-            ? undefined
-            : await this.#volumes.usedBytes(sourcePool, "custom", String(sourceRow.name)),
+        () => this.#volumes.copiedBytes(sourcePool, from.volume, snapshots.map((one) => String(one.name))),
       ),
       ...(sizeBytes === undefined ? {} : { sizeBytes }),
     });

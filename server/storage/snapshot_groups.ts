@@ -3,7 +3,7 @@ import type { SnapshotGroupPost } from "../../api/types.ts";
 import type { Driver, Volume } from "../../drivers/storage/driver.ts";
 import type { Journal } from "../journal/journal.ts";
 import type { Operation } from "../operations/operations.ts";
-import { watch } from "../operations/progress.ts";
+import { partsOf, watch } from "../operations/progress.ts";
 import type { VolumeSnapshots } from "./snapshots.ts";
 import { onDisk } from "./rows.ts";
 import { lockName, url, type Volumes, type VolumesOptions } from "./volumes.ts";
@@ -113,9 +113,15 @@ export class SnapshotGroups {
   async #whileFrozen(frozen: readonly string[], members: readonly Member[], operation: Operation): Promise<void> {
     try {
       for (const instance of frozen) await this.#standstill.freeze(instance);
-      for (const { name, driver, target } of members) {
-        operation.signal.throwIfAborted();
-        await driver.facets.snapshot!.create(target, watch(operation, name));
+      const { signal, progress } = watch(operation, members[0]!.target.snapshot!, async () => {
+        let sum = 0n;
+        for (const { pool, name } of members) sum += await this.#volumes.usedBytes(pool, "custom", name);
+        return sum;
+      });
+      const part = partsOf(progress);
+      for (const { driver, target } of members) {
+        signal.throwIfAborted();
+        await driver.facets.snapshot!.create(target, { signal, ...part() });
       }
     } finally {
       for (const instance of frozen) await this.#standstill.thaw(instance);

@@ -236,7 +236,12 @@ export class VolumeSnapshots {
       const intent: RestoreIntent = { pool, name: target.name, snapshot, lost };
       await using open = this.#restoring(intent);
       await this.#options.mounts.alone(pool, onDisk("custom", volume), async () => {
-        await facet.restore(target, lost, watch(operation, volume));
+        // What would have to be mounted for that must not be now; such drivers know it themselves.
+        const total = async () =>
+          this.#options.pools.driver(pool).mountsVolumes
+            ? undefined
+            : await this.#volumes.usedBytes(pool, "custom", volume, snapshot);
+        await facet.restore(target, lost, watch(operation, volume, total));
         operation.seal();
         await facet.afterRestore(onDisk("custom", volume));
       });

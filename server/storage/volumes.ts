@@ -29,6 +29,7 @@ import {
 } from "./rows.ts";
 import { followVolume, readUsage } from "./usage.ts";
 import { checkType, createOptions, needQuota, onlyFor, refuseOverPool } from "./volume_options.ts";
+import { type UsedSpace, usedSpace } from "./used_space.ts";
 
 export interface VolumesOptions {
   readonly database: Database;
@@ -252,37 +253,31 @@ export class Volumes {
     this.#options.events.lifecycle("storage-volume-deleted", url(pool, type, name), { type });
   }
 
-  /** What a volume takes up, in bytes. */
-  async usedBytes(pool: string, type: VolumeType, name: string): Promise<bigint> {
-    return BigInt((await this.state(pool, type, name)).usage.used);
+  /** What a volume or a snapshot takes up, in bytes. */
+  async usedBytes(pool: string, type: VolumeType, name: string, snapshot?: string): Promise<bigint> {
+    const volume = this.volume(this.row(pool, type, name));
+    const of = snapshot === undefined ? volume : { ...volume, snapshot };
+    return BigInt((await usedSpace(this.#options, pool, of)).used);
   }
 
-  /** What a volume takes up. `estimated` when no quota counts it and its tree had to be walked. */
+  /** What a copy of a volume moves, in bytes; undefined when that is not known before. @param snapshots Those that come along. */
+  async copiedBytes(pool: string, source: Volume, snapshots: readonly string[]): Promise<bigint | undefined> {
+    // Of what such snapshots share, nobody knows how much is sent once.
+    if (snapshots.length > 0 && this.#options.pools.driver(pool).facets.send?.isChained) return undefined;
+    let sum = 0n;
+    for (const snapshot of [...snapshots, source.snapshot]) {
+      sum += await this.usedBytes(pool, source.type, fromDisk(source), snapshot);
+    }
+    return sum;
+  }
+
+  /** What a volume takes up. */
   async state(
     pool: string,
     type: string,
     name: string,
-  ): Promise<{ usage: { used: number; total: number; estimated?: boolean } }> {
-    const volume = this.volume(this.row(pool, type, name));
-    const driver = this.#options.pools.driver(pool);
-    const { quota } = driver.facets;
-    const count = async () => {
-      const [used, limit] = await Promise.all([quota!.usedBytes(volume), quota!.get(volume)]);
-      return { usage: { used: Number(used), total: Number(limit ?? 0n) } };
-    };
-    const uncounted = (error: unknown) => {
-      if (!(error instanceof LidoError && error.code === "not_implemented")) throw error;
-    };
-    const counted = quota && await count().catch(uncounted);
-    if (counted) return counted;
-    await using use = await this.#options.mounts.use(pool, volume);
-    // Some can only tell while it is mounted.
-    const mounted = quota && driver.mountsVolumes ? await count().catch(uncounted) : undefined;
-    if (mounted) return mounted;
-    const { stdout } = await this.#options.host.run(["du", "-sx", "--block-size=1", "--", use.path], {
-      okCodes: [0, 1],
-    });
-    return { usage: { used: Number(stdout.split("\t")[0]), total: 0, estimated: true } };
+  ): Promise<{ usage: UsedSpace }> {
+    return { usage: await usedSpace(this.#options, pool, this.volume(this.row(pool, type, name))) };
   }
 
   /** The files of a custom volume, whether or not a container has it, with the owners that the container sees; until it is disposed of. */

@@ -93,6 +93,7 @@ export async function makeWorld(options: { root?: string; runtime?: FakeRuntime 
         if (pool.failCreate) throw pool.failCreate;
       },
       usedBytes: async () => 0n,
+      copiedBytes: async () => 0n,
       deleteFor: (_pool, volume) => rm(pathOf(volume), { recursive: true, force: true }),
     },
     images: {

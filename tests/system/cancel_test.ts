@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import type { Operation } from "../../api/types.ts";
 import { succeed } from "../support/command.ts";
 import { Daemon, executable } from "../support/daemon.ts";
 import { Filesystem } from "../support/filesystem.ts";
@@ -38,6 +39,16 @@ Deno.test({
       await succeed(["bash", "-c", `head -c ${files * 4096} /dev/zero | split -b 4096 -a 5 - ${directory}/`]);
     };
     /** Nothing goes on: a client that does not wait for the end of what it has cancelled may be ahead of the daemon. */
+    const isPercent = ({ metadata }: Operation) => /\d% of [\d.]+[MG]iB/.test(String(metadata?.fs_progress));
+    /** Cancelled when it tells how far it is. */
+    const cancelAtPercent = async (...asked: [method: string, path: string, body?: unknown]) => {
+      const { body } = await raw.ask(...asked);
+      const { id } = body.metadata;
+      const { metadata } = await events.first(id, isPercent);
+      await raw.ask("DELETE", `/1.0/operations/${id}`);
+      assert.equal((await raw.wait(id)).status, "Cancelled");
+      return metadata;
+    };
     const isQuiet = async () => {
       const { running = [], cancelling = [] } = await daemon.query("/1.0/operations") as Record<string, string[]>;
       for (const path of [...running, ...cancelling]) await raw.wait(path.split("/").at(-1)!);
@@ -61,7 +72,7 @@ Deno.test({
     await t.step("snapshots of a group", async () => {
       await daemon.ok("storage", "volume", "create", "other", "small");
       const volumes = [{ pool: "other", name: "small" }, { pool: "plain", name: "data" }];
-      await cancel("POST", "/1.0/storage-snapshot-groups", { name: "group", volumes });
+      await cancelAtPercent("POST", "/1.0/storage-snapshot-groups", { name: "group", volumes });
       assert.deepEqual(await snapshotsOf("/1.0/storage-pools/other/volumes/custom/small"), []);
       assert.equal((await snapshotsOf(volumePath) as string[]).length, 1);
     });
@@ -72,13 +83,29 @@ Deno.test({
       await cancel("POST", `${volumePath}/snapshots/s0/restore`);
       assert.equal(readFileSync(first, "utf8"), "changed");
       using terminal = inTerminal("storage", "volume", "restore", "plain", "data", "s0");
-      await terminal.sees(/data: (\d+% of )?[\d.]+[MG]iB/);
+      await terminal.sees(/data: \d+% of [\d.]+[MG]iB \([\d.]+[MG]iB\/s, \d+s left\)/);
       terminal.type("\x03");
       await terminal.sees(/Error: Operation cancelled/);
       assert.equal(await terminal.ended, 1);
       assert.equal(readFileSync(first, "utf8"), "changed");
       await daemon.lxc("storage", "volume", "restore", "plain", "data", "s0");
       await succeed(["diff", "-r", volume, join(pool, "custom-snapshots/default_data/s0")]);
+    });
+
+    await t.step("a copy of a snapshot, and one with snapshots: of what both have", async () => {
+      const copy = (source: object) =>
+        cancelAtPercent("POST", "/1.0/storage-pools/other/volumes/custom", {
+          name: "copy",
+          type: "custom",
+          source: { type: "copy", pool: "plain", ...source },
+        });
+      const bytesOf = (text: unknown) => Number(/ of ([\d.]+)MiB/.exec(String(text))?.[1]);
+      const one = bytesOf((await copy({ name: "data/s0" }))?.fs_progress);
+      const both = bytesOf((await copy({ name: "data" }))?.fs_progress);
+      assert.ok(one >= 200 && Math.abs(both - 2 * one) < one / 10, `${one} MiB, then ${both} MiB`);
+      assert.deepEqual(await daemon.query("/1.0/storage-pools/other/volumes/custom"), [
+        "/1.0/storage-pools/other/volumes/custom/small",
+      ]);
     });
 
     await t.step("a copy that waits for another change of its source", async () => {

@@ -13,7 +13,7 @@ export function watchMerge(group: string, origin: string, progress: Progress): D
     const left = status?.type === "snapshot-merge" ? parseMergeLeft(status.parameters) : undefined;
     if (left === undefined) return; // not begun yet, or over
     atFirst ??= left;
-    progress(atFirst - left);
+    progress(atFirst - left, atFirst);
   }, everyMs);
   return { [Symbol.dispose]: () => clearInterval(timer) };
 }

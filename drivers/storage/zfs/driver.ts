@@ -222,7 +222,9 @@ export class ZfsDriver implements Driver {
         return limits.find((limit) => limit !== undefined && limit > 0n);
       },
       usedBytes: async (volume) => {
-        const property = usesReferenced(this.#pool, volume) ? "referenced" : "used";
+        // A snapshot "uses" only what nothing else has.
+        const isReferenced = volume.snapshot !== undefined || usesReferenced(this.#pool, volume);
+        const property = isReferenced ? "referenced" : "used";
         return parseBytes((await this.#get(names.dataset(this.#top, volume), property))[0]!) ?? 0n;
       },
     };
