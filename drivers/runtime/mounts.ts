@@ -85,9 +85,12 @@ export function ociMounts(spec: ContainerSpec, { layout, bootId, console }: Moun
  * it sees one. By a hook, since crun mounts them at their usual places alone; it runs in the container's namespaces, in the bundle.
  * @see https://github.com/opencontainers/runtime-spec/blob/main/config.md#createcontainer-hooks */
 export function ociNestingHooks(rootfs: string): object[] {
-  return [["proc", "dev/.lxc/proc"], ["sysfs", "dev/.lxc/sys"]].map(([type, target]) => ({
-    path: "/usr/bin/mount",
-    args: ["mount", "-o", "X-mount.mkdir", "-t", type, type, `${rootfs}/${target}`],
+  // crun writes the container's state to a hook and fails the start when the hook has ended without reading it, as mount(8) may.
+  const script = `while read -r _; do :; done
+mount -o X-mount.mkdir -t proc proc "$1/dev/.lxc/proc" && mount -o X-mount.mkdir -t sysfs sysfs "$1/dev/.lxc/sys"`;
+  return [{
+    path: "/bin/sh",
+    args: ["sh", "-c", script, "sh", rootfs],
     env: ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"],
-  }));
+  }];
 }

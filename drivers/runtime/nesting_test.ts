@@ -18,3 +18,12 @@ Deno.test("commands know that they are in a container, as its init does", () =>
   withContainer(async ({ run }) => {
     assert.match((await run(["env"])).output, /^container=lxc$/m);
   }));
+
+Deno.test("a container with nesting starts each time", () =>
+  withContainer(async ({ runtime, spec }) => {
+    // crun failed one of twenty of them, with nobody else at work.
+    for (let round = 0; round < 60; round++) {
+      await runtime.destroy(spec.name);
+      await runtime.start(spec);
+    }
+  }, { nesting: true }));
