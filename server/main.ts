@@ -271,6 +271,7 @@ async function start(options: DaemonOptions, seams: DaemonSeams): Promise<Daemon
   const server = new HttpServer({
     fetch: (request, env) => app.fetch(request, env),
     upgrade: makeUpgrade(context),
+    isTrusted: (peer) => trust.allows(peer),
     log,
   });
   const listen = async () => {

@@ -1,5 +1,5 @@
 import { chmodSync, chownSync, rmSync } from "node:fs";
-import http, { type IncomingMessage } from "node:http";
+import http, { type IncomingMessage, type ServerResponse } from "node:http";
 import net from "node:net";
 import type { Duplex } from "node:stream";
 import tls from "node:tls";
@@ -12,6 +12,7 @@ import { type Address, showAddress } from "./address.ts";
 import { describeFailure } from "../log/failure.ts";
 import { describeError } from "./errors.ts";
 import { type Peer, peerOf, setPeer } from "./peers.ts";
+import { Strangers } from "./strangers.ts";
 
 /** Answers an upgrade: gives back what to do with the socket, or throws the error that the client is to get instead of it. */
 export type UpgradeHandler = (url: URL, peer: Peer) => (socket: WebSocket) => void;
@@ -20,11 +21,12 @@ export interface ServerOptions {
   /** @param env Has the request as it came, for `peerOfRequest`. */
   readonly fetch: (request: Request, env: object) => Response | Promise<Response>;
   readonly upgrade: UpgradeHandler;
+  /** Whether a client may do everything. Others have deadlines, and only so many connections; the body of a trusted client's upload has no
+   * limit in time but must keep moving. */
+  readonly isTrusted: (peer: Peer) => boolean;
   readonly log: Logger;
 }
 
-/** A header or a request that takes longer is dropped; the body of an upload has no limit in time but must keep moving. */
-const headersTimeoutMs = 10_000;
 /** How long a client may take to read its last bytes when the daemon ends. */
 const lastBytesMs = 1_000;
 const websocketMessageMaxBytes = 1 << 20;
@@ -43,14 +45,24 @@ export class HttpServer {
   readonly #listeners = new Set<net.Server>();
   #https: { readonly listener: net.Server; readonly address: string; readonly certificate: string } | undefined;
   readonly #connections = new Set<net.Socket>();
+  readonly #strangers: Strangers;
 
   constructor(options: ServerOptions) {
     this.#options = options;
-    this.#http = http.createServer(
-      getRequestListener((request, env) => options.fetch(request, env), { overrideGlobalObjects: false }),
-    );
-    this.#http.headersTimeout = headersTimeoutMs;
-    this.#http.requestTimeout = 0;
+    this.#strangers = new Strangers({
+      onLimit: (address, limit) => options.log.warn({ address, limit }, "too many connections without trust"),
+    });
+    const answer = getRequestListener((request, env) => options.fetch(request, env), { overrideGlobalObjects: false });
+    this.#http = http.createServer((request, response) => {
+      if (this.#limitRequest(request, response)) return answer(request, response);
+      request.socket.destroy();
+    });
+    // Not node's own limits in time: Bun ignores them, and an upload may take hours.
+    this.#http.headersTimeout = this.#http.requestTimeout = 0;
+    this.#http.on("clientError", (_error, socket) => {
+      if (socket.writable) socket.write("HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n");
+      this.#end(socket as net.Socket);
+    });
     this.#http.on("upgrade", (request, socket, head) => this.#upgrade(request, socket, head));
   }
 
@@ -81,12 +93,16 @@ export class HttpServer {
         minVersion: "TLSv1.2",
         requestCert: true,
         rejectUnauthorized: false, // a certificate is trusted by its fingerprint, not by who signed it
-        handshakeTimeout: headersTimeoutMs,
       }, (socket) => {
         socket.setKeepAlive(true, keepAliveMs);
         const certificate = socket.getPeerCertificate()?.raw as Uint8Array | undefined;
         const address = socket.remoteAddress;
         this.#take(socket, { kind: "tls", ...(certificate ? { certificate } : {}), ...(address ? { address } : {}) });
+      });
+      // Before its handshake. Bun has one socket for this event and the above.
+      listener.on("connection", (socket) => {
+        socket.on("error", () => {});
+        this.#strangers.admit(socket, "handshake");
       });
       listener.on("tlsClientError", (error) => this.#options.log.debug({ error: messageOf(error) }, "no TLS"));
       try {
@@ -106,16 +122,41 @@ export class HttpServer {
 
   #take(socket: net.Socket, peer: Peer): void {
     setPeer(socket, peer);
+    if (peer.kind === "local" || this.#options.isTrusted(peer)) this.#strangers.release(socket);
+    else this.#strangers.expect(socket, "header");
     this.#connections.add(socket);
     socket.on("close", () => this.#connections.delete(socket));
     socket.on("error", () => {}); // a client that goes away is no news
     this.#http.emit("connection", socket);
   }
 
+  /** One request a connection for who is not trusted: then there is nothing to be idle for, and no body that nobody reads.
+   * @returns Whether it may be answered. */
+  #limitRequest(request: IncomingMessage, response: ServerResponse): boolean {
+    const { socket } = request;
+    // The parser has a whole packet of them: all would be answered.
+    if (this.#strangers.isPast(socket, "header")) return false;
+    const peer = peerOf(socket);
+    if (peer.kind === "local" || this.#options.isTrusted(peer)) return true;
+    if (this.#strangers.has(socket)) this.#strangers.expect(socket, "body");
+    else this.#strangers.admit(socket, "body"); // its certificate is trusted no more
+    response.setHeader("Connection", "close");
+    request.once("end", () => this.#strangers.expect(socket, "answer"));
+    response.once("close", () => this.#end(socket));
+    return true;
+  }
+
+  /** Sends what there is to send, and waits for a moment only until the client has it. */
+  #end(socket: net.Socket): void {
+    this.#strangers.expect(socket, "end");
+    socket.destroySoon();
+  }
+
   /** Takes no more connections and ends those there are. */
   async close(): Promise<void> {
     // A listener is closed when its last connection is: so these go before that is waited for.
     const closed = [...this.#listeners].map((listener) => new Promise((resolve) => listener.close(resolve)));
+    this.#strangers.close();
     for (const socket of this.#websockets.clients) socket.close(1001);
     for (const socket of this.#connections) socket.destroySoon();
     this.#http.close();
@@ -132,9 +173,11 @@ export class HttpServer {
     } catch (error) {
       // Its query has a secret.
       this.#options.log.info({ path: url.pathname, ...describeFailure(error) }, "websocket refused");
-      return refuse(socket, error);
+      refuse(socket, error);
+      return this.#end(socket as net.Socket);
     }
     this.#websockets.handleUpgrade(request, socket, head, (websocket) => {
+      this.#strangers.release(socket as net.Socket); // it has an operation's secret
       websocket.on("error", (error) => this.#options.log.debug({ error: messageOf(error) }, "a websocket failed"));
       accept(websocket);
     });
@@ -152,7 +195,7 @@ function listening(listener: net.Server, where: net.ListenOptions): Promise<void
 function refuse(socket: Duplex, error: unknown): void {
   const { status, text } = describeError(error);
   const body = JSON.stringify({ type: "error", error: text, error_code: status }) + "\n";
-  socket.end(
+  socket.write(
     `HTTP/1.1 ${status} ${http.STATUS_CODES[status]}\r\nContent-Type: application/json\r\n` +
       `Content-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
   );

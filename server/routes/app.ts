@@ -23,14 +23,17 @@ import { warningRoutes } from "./warnings.ts";
 
 /** What a client may ask whose certificate nobody trusts. */
 const forStrangers = new Set(["GET /", "GET /1.0", "POST /1.0/certificates"]);
+/** A certificate and a password. */
+const strangersBodyMaxBytes = 16 << 10;
 
 /** The whole API as one Hono app. */
 export function makeApp(context: Context): OpenAPIHono {
   const app = newApp();
   app.use((c, next) => logged(context.log, c, next));
   app.use(async (c, next) => {
-    if (!forStrangers.has(`${c.req.method} ${c.req.path}`) && !context.trust.allows(peerOfRequest(c))) {
-      throw new LidoError("forbidden", "not authorized");
+    if (!context.trust.allows(peerOfRequest(c))) {
+      if (!forStrangers.has(`${c.req.method} ${c.req.path}`)) throw new LidoError("forbidden", "not authorized");
+      c.set("bodyMaxBytes", strangersBodyMaxBytes);
     }
     await next();
     // Who is told that something was changed may lose the database right then.

@@ -11,6 +11,13 @@ import type { Operation } from "../operations/operations.ts";
 
 /** A JSON body is a handful of names and keys; image and backup uploads are streams and do not come this way. */
 const bodyMaxBytes = 1 << 20;
+
+declare module "hono" {
+  interface ContextVariableMap {
+    /** Of a request whose body may have less than others'. */
+    bodyMaxBytes: number;
+  }
+}
 /** Native clients ask for it and get dates, 64-bit numbers and maps as such. */
 const superjsonType = "application/superjson+json";
 
@@ -113,15 +120,16 @@ export function checkValue<Schema extends z.ZodType>(schema: Schema, value: unkn
 }
 
 async function readText(c: HonoContext): Promise<string> {
-  const tooLarge = () => new LidoError("too_large", `The request's body is larger than ${bodyMaxBytes} bytes`);
-  if (Number(c.req.header("content-length") ?? 0) > bodyMaxBytes) throw tooLarge();
+  const maxBytes = c.get("bodyMaxBytes") ?? bodyMaxBytes;
+  const tooLarge = () => new LidoError("too_large", `The request's body is larger than ${maxBytes} bytes`);
+  if (Number(c.req.header("content-length") ?? 0) > maxBytes) throw tooLarge();
   const stream = c.req.raw.body;
   if (!stream) return "";
   const chunks: Uint8Array[] = [];
   let size = 0;
   for await (const chunk of stream as unknown as AsyncIterable<Uint8Array>) {
     size += chunk.length;
-    if (size > bodyMaxBytes) throw tooLarge();
+    if (size > maxBytes) throw tooLarge();
     chunks.push(chunk);
   }
   return Buffer.concat(chunks).toString();

@@ -1,14 +1,17 @@
 /** Who has no right to anything: local users, and clients on the network whose certificate nobody trusts. */
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { chmodSync, readdirSync, statSync } from "node:fs";
+import { chmodSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { request } from "node:https";
-import { createServer } from "node:net";
+import { connect, createServer, type Socket } from "node:net";
 import { join } from "node:path";
+import * as tls from "node:tls";
+import { succeed } from "../support/command.ts";
 import { Daemon } from "../support/daemon.ts";
 import { type Identity, identity } from "../support/identity.ts";
 import { busyboxImage } from "../support/image.ts";
 import type { Answer } from "../support/raw.ts";
+import { slowness } from "../support/slowness.ts";
 
 async function freePort(): Promise<number> {
   const server = createServer().listen(0, "127.0.0.1");
@@ -18,6 +21,54 @@ async function freePort(): Promise<number> {
   await once(server, "close");
   return port;
 }
+
+const drip = (socket: Socket, text: string) => {
+  const timer = setInterval(() => socket.write(text), 1_000);
+  socket.once("close", () => clearInterval(timer));
+};
+const post = "POST /1.0/certificates HTTP/1.1\r\nHost: x\r\n";
+
+/** Ways to hold a connection, once it is there. */
+const stuck: Readonly<Record<string, { readonly isPlain?: boolean; readonly hold: (socket: Socket) => void }>> = {
+  "no handshake": { isPlain: true, hold: () => {} },
+  "a handshake by drips": {
+    isPlain: true,
+    // A record of 512 bytes that never comes to its end.
+    hold: (socket) => {
+      socket.write(new Uint8Array([22, 3, 1, 2, 0, 1]));
+      drip(socket, "\0");
+    },
+  },
+  "nothing asked": { hold: () => {} },
+  "an endless header": {
+    hold: (socket) => {
+      socket.write("GET /1.0 HTTP/1.1\r\nHost: x\r\nX: ");
+      drip(socket, "x");
+    },
+  },
+  "an endless body": {
+    hold: (socket) => {
+      socket.write(`${post}Content-Length: 16000\r\n\r\n{`);
+      drip(socket, " ");
+    },
+  },
+  "a large body": {
+    hold: (socket) => {
+      socket.write(`${post}Content-Length: 1000000\r\n\r\n{${" ".repeat(900_000)}`);
+    },
+  },
+  "a large body in chunks": {
+    hold: (socket) => {
+      socket.write(`${post}Transfer-Encoding: chunked\r\n\r\ndbba0\r\n${" ".repeat(900_000)}\r\n`);
+    },
+  },
+  "answers that are not read": {
+    hold: (socket) => {
+      socket.pause();
+      socket.write("GET /1.0 HTTP/1.1\r\nHost: x\r\n\r\n".repeat(500));
+    },
+  },
+};
 
 /** Files that a local user could read if it were for their own mode. */
 function readable(directory: string): string[] {
@@ -101,13 +152,13 @@ Deno.test({
       }
       // One that was trusted while it was valid.
       const seconds = 1 / (24 * 3600);
-      const short = await identity("short", { to: 4 * seconds });
+      const short = await identity("short", { to: 6 * seconds });
       const added = await ask(short, "POST", "/1.0/certificates", { type: "client", password: "s3cret" });
       assert.equal(added.status, 201, JSON.stringify(added.body));
       assert.equal((await ask(short, "GET", "/1.0/instances")).status, 200);
       const before = performance.now();
       let status = 200;
-      while (status === 200 && performance.now() - before < 10_000) {
+      while (status === 200 && performance.now() - before < 20_000) {
         await new Promise((resolve) => setTimeout(resolve, 250));
         ({ status } = await ask(short, "GET", "/1.0/instances"));
       }
@@ -131,6 +182,94 @@ Deno.test({
       );
       assert.doesNotMatch(daemon.log, /guess\d/);
       assert.equal((await guess("s3cret")).status, 201);
+    });
+
+    await t.step("500 connections that stand still cost little, make nobody wait, and end", async () => {
+      const friend = await identity("friend");
+      writeFileSync(`${work}/friend.crt`, friend.cert);
+      writeFileSync(`${work}/friend.key`, friend.key);
+      assert.equal(
+        (await ask(friend, "POST", "/1.0/certificates", { type: "client", password: "s3cret" })).status,
+        201,
+      );
+      const rssMiB = () =>
+        Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${daemon.pid}/status`, "utf8"))![1]) / 1024;
+      const descriptors = () => readdirSync(`/proc/${daemon.pid}/fd`).length;
+      const open = new Set<Socket>();
+      const hold = (kind: string, localAddress: string) => {
+        const { isPlain, hold } = stuck[kind]!;
+        const where = { host: "127.0.0.1", port, localAddress };
+        const plain = connect(where);
+        const socket = isPlain ? plain : tls.connect({ socket: plain, rejectUnauthorized: false });
+        plain.on("error", () => {});
+        socket.once(isPlain ? "connect" : "secureConnect", () => hold(socket));
+        open.add(socket);
+        socket.on("error", () => {});
+        socket.once("close", () => open.delete(socket));
+        if (kind !== "answers that are not read") socket.resume();
+        return socket;
+      };
+      /** The longest of so many waits, each of a new connection, in ms. A process of its own: this one is busy with the attack. */
+      const longest = async (count: number) => {
+        const curl = ["curl", "-sSk", "--cert", `${work}/friend.crt`, "--key", `${work}/friend.key`];
+        const format = ["-o", "/dev/null", "-w", "%{http_code} %{time_total}\n"];
+        let most = 0;
+        for (let round = 0; round < count; round++) {
+          const line = await succeed([...curl, ...format, `https://127.0.0.1:${port}/1.0/instances`]);
+          const [status, seconds] = line.split(" ").map(Number);
+          assert.equal(status, 200);
+          most = Math.max(most, seconds! * 1000);
+        }
+        return most;
+      };
+      const before = { rssMiB: rssMiB(), descriptors: descriptors() };
+      console.log(`nothing: ${before.rssMiB.toFixed(0)} MiB, the other client ${(await longest(5)).toFixed(0)} ms`);
+      try {
+        for (const kind of Object.keys(stuck)) {
+          const socketsOf500 = Array.from({ length: 500 }, (_, index) => hold(kind, `127.0.0.${2 + index % 5}`));
+          const ready = (socket: Socket) => once(socket, stuck[kind]!.isPlain ? "connect" : "secureConnect");
+          const opening = Promise.allSettled(
+            socketsOf500.map((socket) => Promise.race([ready(socket), once(socket, "close")])),
+          );
+          const meanwhile = await longest(3);
+          await opening;
+          const wait = await longest(10);
+          const grownMiB = rssMiB() - before.rssMiB;
+          console.log(
+            `${kind}: ${open.size} open, ${descriptors() - before.descriptors} descriptors, ${
+              grownMiB.toFixed(0)
+            } MiB more, ` +
+              `the other client ${meanwhile.toFixed(0)} ms while they come, then ${wait.toFixed(0)} ms`,
+          );
+          assert.ok(grownMiB < 200, `${kind}: ${grownMiB.toFixed(0)} MiB more`);
+          assert.ok(descriptors() - before.descriptors < 700, `${kind}: ${descriptors()} descriptors`);
+          assert.ok(wait < 2_000 * slowness, `${kind}: the other client waited ${wait.toFixed(0)} ms`);
+        }
+        for (const socket of open) socket.destroy();
+        // Each by its own deadline, and not because others push it out. The daemon's side of it: who does not read sees no end.
+        const count = async (isEnough: (more: number) => boolean) => {
+          const started = performance.now();
+          while (!isEnough(descriptors() - before.descriptors)) {
+            assert.ok(performance.now() - started < 40_000 * slowness, `${descriptors()} descriptors`);
+            await new Promise((resolve) => setTimeout(resolve, 100));
+          }
+          return (performance.now() - started) / 1000;
+        };
+        await count((more) => more <= 2);
+        for (const kind of Object.keys(stuck)) for (let each = 0; each < 8; each++) hold(kind, "127.0.0.9");
+        await count((more) => more >= 40);
+        console.log(`all ended after ${(await count((more) => more <= 2)).toFixed(1)} s`);
+      } finally {
+        for (const socket of open) socket.destroy();
+      }
+    });
+
+    await t.step("a stranger's body has 16 KiB, however it comes", async () => {
+      const body = JSON.stringify({ type: "client", password: "x".repeat(17_000) });
+      for (const headers of [{}, { "transfer-encoding": "chunked" }] as Record<string, string>[]) {
+        const { status, body: answer } = await ask(undefined, "POST", "/1.0/certificates", body, headers);
+        assert.deepEqual([status, answer.error], [413, "The request's body is larger than 16384 bytes"]);
+      }
     });
   },
 });
