@@ -40,7 +40,7 @@ if [ "$goal" != build ]; then
   need newuidmap uidmap
   need xz xz-utils
   need zstd zstd
-  need unsquashfs squashfs-tools
+  need sqfs2tar squashfs-tools-ng
   need mkfs.ext4 e2fsprogs
   need getfacl acl
   need getfattr attr
@@ -48,6 +48,7 @@ if [ "$goal" != build ]; then
 fi
 if [ "$goal" = test ]; then
   need mkfs.xfs xfsprogs
+  need mksquashfs squashfs-tools
   need lxc lxd-client
   need openssl openssl
   need setcap libcap2-bin

@@ -120,6 +120,17 @@ export function existsBeneath(root: string, path: string): boolean {
   }
 }
 
+/** Whether there is a directory at `path`; a symlink, there or on the way, is none. */
+export function isDirectoryBeneath(root: string, path: string): boolean {
+  try {
+    libc.close(openBeneath(root, path, { flags: O_PATH | O_DIRECTORY | O_NOFOLLOW }));
+    return true;
+  } catch (error) {
+    if (error instanceof SystemCallError && /^(ENOENT|ENOTDIR|ELOOP)$/.test(error.code)) return false;
+    throw error;
+  }
+}
+
 /** Node's own functions take no fd that they did not open, but its name below /proc they do: the very same inode, whatever the container
  * does to the path meanwhile. O_PATH opens nothing, so a FIFO or a device cannot hurt. */
 function regularBeneath(

@@ -41,7 +41,7 @@ const packages: Record<string, string> = {
   btrfs: "btrfs-progs",
   "mkfs.btrfs": "btrfs-progs",
   crun: "crun",
-  unsquashfs: "squashfs-tools",
+  sqfs2tar: "squashfs-tools-ng",
   xz: "xz-utils",
   zstd: "zstd",
   bzip2: "bzip2",

@@ -1,24 +1,50 @@
-/** Reads the headers of a tar archive as it streams by: ustar, pax and GNU long names. Nothing is unpacked here; this is how an archive is looked at
- * before anything of it touches the disk. @see tar(5) of libarchive, pax(1p) */
+/** Reads a tar archive as it streams by: v7, ustar, pax and GNU's formats, sparse files included. What comes out is all that is ever used of it:
+ * archives are written anew from these entries (tar_writer.ts), so there is no second reader that could see something else.
+ * @see tar(5) of libarchive, pax(1p), "Extensions to the archive format" in GNU tar's manual */
+import { ByteInput } from "./byte_input.ts";
+import { checkedMap, commaMap, readNewMap, readOldMap, type SparseMap } from "./sparse_map.ts";
+import {
+  blockBytes,
+  bytesText,
+  checkSum,
+  damaged,
+  numberField,
+  paddingOf,
+  paxRecords,
+  textField,
+} from "./tar_fields.ts";
 
-const blockBytes = 512;
+/** Of the extended headers of one entry: names, and all attributes of a file. */
+const extendedMaxBytes = 8 << 20;
 const nameMaxBytes = 64 * 1024;
+/** What may follow the end mark: it fills up a record, whose size the writer chose. */
+const afterEndMaxBytes = 16 << 20;
+const idMax = 0xffff_fffe;
 
 export type TarEntryType = "file" | "link" | "symlink" | "character" | "block" | "directory" | "fifo";
 
 export interface TarEntry {
+  /** Byte for byte, see `bytesText`; not checked. */
   readonly name: string;
   readonly type: TarEntryType;
+  /** Of a link; byte for byte, not checked. */
   readonly linkName: string;
+  /** Of a file, holes included; 0 for all else. */
   readonly sizeBytes: number;
+  /** Permissions. */
   readonly mode: number;
   readonly uid: number;
   readonly gid: number;
-  /** The header blocks as they came, extended ones included. */
-  readonly header: Uint8Array;
-  /** The content blocks as they came, padding included; instead of `read`, and before the next entry is asked for. */
-  blocks(): AsyncGenerator<Uint8Array>;
-  /** @returns The content of a file. @throws {Error} If it is larger than `maxBytes`. */
+  /** Seconds, as decimal digits with a fraction or without. */
+  readonly mtime: string;
+  readonly device: { readonly major: number; readonly minor: number };
+  /** Extended attributes by their names, not checked. */
+  readonly xattrs: ReadonlyMap<string, Uint8Array>;
+  /** Of a file with holes. */
+  readonly sparse?: SparseMap;
+  /** The data, without holes; once, instead of `read`, and before the next entry is asked for. */
+  content(): AsyncGenerator<Uint8Array>;
+  /** @returns The content of a file without holes. @throws {Error} If it is larger than `maxBytes`. */
   read(maxBytes: number): Promise<Uint8Array>;
 }
 
@@ -26,6 +52,7 @@ const types: Readonly<Record<string, TarEntryType>> = {
   "\0": "file",
   "0": "file",
   "7": "file",
+  S: "file",
   "1": "link",
   "2": "symlink",
   "3": "character",
@@ -34,193 +61,199 @@ const types: Readonly<Record<string, TarEntryType>> = {
   "6": "fifo",
 };
 
-interface PaxRecords {
-  readonly path?: string;
-  readonly linkpath?: string;
-  readonly size?: string;
-  readonly uid?: string;
-  readonly gid?: string;
+/** What the extended headers before an entry say of it. */
+interface Extended {
+  readonly pax: Map<string, Uint8Array>;
+  readonly xattrs: Map<string, Uint8Array>;
+  /** Of GNU's format 0.0, whose records come several times. */
+  readonly parts: number[];
+  longName?: string;
+  longLink?: string;
+  bytes: number;
 }
 
-/** @throws {Error} If the archive is cut off or damaged. */
+/** @throws {Error} If the archive is truncated, damaged, or says something that two readers could understand differently. */
 export async function* readTar(stream: AsyncIterable<Uint8Array>): AsyncGenerator<TarEntry> {
-  const input = new Input(stream);
-  let next: PaxRecords = {};
-  let headers: Uint8Array[] = [];
+  const input = new ByteInput(stream);
+  let extended = noExtended();
   for (;;) {
-    const header = await input.take(blockBytes);
-    if (!header) throw new Error("the archive is truncated: its end mark is missing");
-    if (header.every((byte) => byte === 0)) break;
+    const taken = await input.take(blockBytes);
+    if (!taken) throw new Error("the archive is truncated: its end mark is missing");
+    if (isZero(taken)) break;
+    const header = taken.slice();
     checkSum(header);
-    headers.push(header.slice());
     const flag = String.fromCharCode(header[156]!);
-    const size = next.size === undefined ? number(header, 124, 12) : Number(next.size);
-    if (!Number.isSafeInteger(size) || size < 0) {
-      throw new Error("the archive is damaged: an entry has an impossible size");
-    }
+    // Of this very header: what a pax header says of size is of the entry that follows, never of another extended header before it.
+    const size = numberField(header, 124, 12);
+    if (size < 0) throw damaged("an entry has an impossible size");
     if ("LKxg".includes(flag)) {
-      if (size > nameMaxBytes) throw new Error("the archive is damaged: an extended header is too large");
-      const content = (await need(input, size)).slice();
-      headers.push(content, (await need(input, padding(size))).slice());
-      if (flag === "L") next = { ...next, path: text(content, 0, content.length) };
-      else if (flag === "K") next = { ...next, linkpath: text(content, 0, content.length) };
-      else if (flag === "x") next = { ...next, ...paxRecords(content) };
+      await readExtended(flag, size, input, extended);
       continue;
     }
-    const type = types[flag];
-    if (!type) throw new Error(`the archive has an entry of unknown type ${JSON.stringify(flag)}`);
-    const sizeBytes = type === "file" ? size : 0;
-    let left = sizeBytes;
-    let rest = padding(sizeBytes);
-    yield {
-      name: next.path ?? name(header),
-      linkName: next.linkpath ?? text(header, 157, 100),
-      type,
-      sizeBytes,
-      mode: number(header, 100, 8) & 0o7777,
-      uid: Number(next.uid ?? number(header, 108, 8)),
-      gid: Number(next.gid ?? number(header, 116, 8)),
-      header: Buffer.concat(headers),
-      async *blocks() {
-        while (left > 0) {
-          const part = await input.some(left);
-          left -= part.length;
-          yield part;
-        }
-        if (rest === 0) return;
-        const zeros = await need(input, rest);
-        rest = 0;
-        yield zeros;
-      },
-      read: async (maxBytes) => {
-        if (sizeBytes > maxBytes) throw new Error(`it has ${sizeBytes} bytes, ${maxBytes} are allowed`);
-        left = 0;
-        return await need(input, sizeBytes);
-      },
-    };
-    await skip(input, left + rest);
-    next = {};
-    headers = [];
+    const open = await openEntry(flag, size, header, input, extended);
+    yield open.entry;
+    await input.skip(open.left());
+    extended = noExtended();
   }
-  // The rest (padding to the record's size) is read so that a tool behind us does not die of a broken pipe.
-  while (await input.drop(1 << 20));
+  if (extended.bytes > 0) throw damaged("it ends with an extended header");
+  // Read, so that a tool behind us does not die of a broken pipe.
+  for (let after = 0;;) {
+    const dropped = await input.drop(1 << 16);
+    if (dropped === 0) return;
+    if ((after += dropped) > afterEndMaxBytes) throw damaged("something follows its end mark");
+  }
 }
 
-/** Bytes from a stream of chunks. */
-class Input {
-  readonly #chunks: AsyncIterator<Uint8Array>;
-  #chunk: Uint8Array = new Uint8Array();
+const noExtended = (): Extended => ({ pax: new Map(), xattrs: new Map(), parts: [], bytes: 0 });
 
-  constructor(stream: AsyncIterable<Uint8Array>) {
-    this.#chunks = stream[Symbol.asyncIterator]();
+async function readExtended(flag: string, size: number, input: ByteInput, extended: Extended): Promise<void> {
+  extended.bytes += size + blockBytes;
+  if (extended.bytes > extendedMaxBytes || (size > nameMaxBytes && "LK".includes(flag))) {
+    throw damaged("an extended header is too large");
   }
+  const content = (await input.need(size)).slice();
+  await input.skip(paddingOf(size));
+  if (flag === "L") extended.longName = textField(content, 0, size);
+  else if (flag === "K") extended.longLink = textField(content, 0, size);
+  else if (flag === "g") checkGlobal(content);
+  else for (const [key, value] of paxRecords(content)) addRecord(extended, key, value);
+}
 
-  /** @returns Exactly `count` bytes, or undefined when the stream has ended. */
-  async take(count: number): Promise<Uint8Array | undefined> {
-    if (this.#chunk.length >= count) {
-      const taken = this.#chunk.subarray(0, count);
-      this.#chunk = this.#chunk.subarray(count);
-      return taken;
+/** Global headers hold for all entries that follow, which readers do not agree upon. What writers use them for is a comment.
+ * @throws {Error} If one says anything else that would be used here. */
+function checkGlobal(content: Uint8Array): void {
+  for (const [key] of paxRecords(content)) {
+    if (/^(path|linkpath|size|uid|gid|mtime|hdrcharset)$|^(GNU\.sparse|SCHILY\.xattr)\./.test(key)) {
+      throw new Error(`the archive has a global pax header with "${key}", which is not supported`);
     }
-    const result = new Uint8Array(count);
-    for (let filled = 0; filled < count;) {
-      if (this.#chunk.length === 0 && !await this.#more()) return undefined;
-      const part = this.#chunk.subarray(0, count - filled);
-      result.set(part, filled);
-      filled += part.length;
-      this.#chunk = this.#chunk.subarray(part.length);
+  }
+}
+
+function addRecord(extended: Extended, key: string, value: Uint8Array): void {
+  const attribute = /^SCHILY\.xattr\.(.+)$/s.exec(key)?.[1];
+  if (attribute !== undefined) extended.xattrs.set(attribute, value);
+  else if (key === "GNU.sparse.offset" || key === "GNU.sparse.numbytes") {
+    if (extended.parts.length % 2 !== Number(key === "GNU.sparse.numbytes")) {
+      throw damaged("a map of a sparse file cannot be read");
     }
-    return result;
-  }
-
-  /** @returns What there is, at most `max` bytes and at least one. @throws {Error} At the end of the stream. */
-  async some(max: number): Promise<Uint8Array> {
-    if (this.#chunk.length === 0 && !await this.#more()) throw new Error("the archive is truncated");
-    const part = this.#chunk.subarray(0, max);
-    this.#chunk = this.#chunk.subarray(part.length);
-    return part;
-  }
-
-  /** Passes over up to `count` bytes. @returns How many there were. */
-  async drop(count: number): Promise<number> {
-    let dropped = 0;
-    while (dropped < count) {
-      if (this.#chunk.length === 0 && !await this.#more()) break;
-      const part = Math.min(this.#chunk.length, count - dropped);
-      this.#chunk = this.#chunk.subarray(part);
-      dropped += part;
-    }
-    return dropped;
-  }
-
-  async #more(): Promise<boolean> {
-    const { done, value } = await this.#chunks.next();
-    if (done) return false;
-    this.#chunk = value;
-    return value.length > 0 || await this.#more();
+    extended.parts.push(decimal(value));
+  } else if (/^(path|linkpath|size|uid|gid|mtime)$|^GNU\.sparse\./.test(key)) {
+    // An empty value is none.
+    if (value.length === 0 && key !== "GNU.sparse.map") extended.pax.delete(key);
+    else extended.pax.set(key, value);
   }
 }
 
-async function need(input: Input, count: number): Promise<Uint8Array> {
-  const bytes = await input.take(count);
-  if (!bytes) throw new Error("the archive is truncated");
-  return bytes;
-}
-
-async function skip(input: Input, count: number): Promise<void> {
-  if (await input.drop(count) !== count) throw new Error("the archive is truncated");
-}
-
-function padding(size: number): number {
-  return (blockBytes - size % blockBytes) % blockBytes;
-}
-
-function text(bytes: Uint8Array, start: number, length: number): string {
-  const field = bytes.subarray(start, start + length);
-  const end = field.indexOf(0);
-  return new TextDecoder().decode(end < 0 ? field : field.subarray(0, end));
-}
-
-function name(header: Uint8Array): string {
-  const prefix = text(header, 257, 6).startsWith("ustar") && header[262] === 0 ? text(header, 345, 155) : "";
-  return prefix ? `${prefix}/${text(header, 0, 100)}` : text(header, 0, 100);
-}
-
-/** Octal digits, or GNU's binary form for what they cannot hold. */
-function number(header: Uint8Array, start: number, length: number): number {
-  if (header[start]! & 0x80) {
-    return header.subarray(start + 1, start + length).reduce((value, byte) => value * 256 + byte, 0);
+async function openEntry(flag: string, size: number, header: Uint8Array, input: ByteInput, extended: Extended) {
+  const { pax, xattrs } = extended;
+  const name = wholeText(pax.get("GNU.sparse.name") ?? pax.get("path")) ?? extended.longName ?? nameField(header);
+  let type = types[flag];
+  if (!type) throw new Error(`the archive has an entry of unknown type ${JSON.stringify(flag)}`);
+  // Before ustar a directory was a file whose name ends so.
+  if (type === "file" && name.endsWith("/")) type = "directory";
+  const storedBytes = pax.has("size") ? decimal(pax.get("size")!) : size;
+  if (type !== "file" && storedBytes !== 0) {
+    throw damaged(`an entry of type ${JSON.stringify(flag)} has a size, which only files have`);
   }
-  return parseInt(text(header, start, length).trim() || "0", 8);
+  const number = (key: string, start: number) => {
+    const value = pax.has(key) ? decimal(pax.get(key)!) : numberField(header, start, 8);
+    if (value < 0 || value > idMax) throw damaged(`an entry has ${key} ${value}`);
+    return value;
+  };
+  const isDevice = type === "character" || type === "block";
+  const shape = type === "file"
+    ? await sparseShape(flag, header, storedBytes, input, extended)
+    : { sizeBytes: 0, dataBytes: 0, mapBytes: 0 };
+  let left = shape.dataBytes;
+  const entry: TarEntry = {
+    name,
+    linkName: wholeText(pax.get("linkpath")) ?? extended.longLink ?? textField(header, 157, 100),
+    type,
+    sizeBytes: shape.sizeBytes,
+    mode: numberField(header, 100, 8) & 0o7777,
+    uid: number("uid", 108),
+    gid: number("gid", 116),
+    mtime: pax.has("mtime") ? time(pax.get("mtime")!) : String(numberField(header, 136, 12)),
+    device: isDevice
+      ? { major: numberField(header, 329, 8), minor: numberField(header, 337, 8) }
+      : { major: 0, minor: 0 },
+    xattrs,
+    ...(shape.sparse ? { sparse: shape.sparse } : {}),
+    async *content() {
+      while (left > 0) {
+        const part = await input.some(left);
+        left -= part.length;
+        yield part;
+      }
+    },
+    read: async (maxBytes) => {
+      if (shape.sparse || type !== "file") throw new Error("it is no plain file");
+      if (shape.sizeBytes > maxBytes) throw new Error(`it has ${shape.sizeBytes} bytes, ${maxBytes} are allowed`);
+      left = 0;
+      return (await input.need(shape.sizeBytes)).slice();
+    },
+  };
+  return { entry, left: () => left + paddingOf(shape.mapBytes + shape.dataBytes) };
 }
 
-function checkSum(header: Uint8Array): void {
-  const sum = header.reduce((total, byte, index) => total + (index >= 148 && index < 156 ? 32 : byte), 0);
-  if (sum !== number(header, 148, 8)) throw new Error("the archive is damaged: a header's checksum is wrong");
-}
-
-/** "<length> <key>=<value>\n", the length counting itself. */
-function paxRecords(bytes: Uint8Array): PaxRecords {
-  const records: Record<string, string> = {};
-  for (let offset = 0; offset < bytes.length;) {
-    const match = /^(\d{1,6}) /.exec(text(bytes, offset, 8));
-    const length = Number(match?.[1]);
-    if (!match || length < 5 || offset + length > bytes.length) {
-      throw new Error("the archive is damaged: a pax header cannot be read");
-    }
-    const record = new TextDecoder().decode(bytes.subarray(offset + match[0].length, offset + length - 1));
-    const equals = record.indexOf("=");
-    const key = record.slice(0, equals);
-    if (key.startsWith("GNU.sparse.")) throw new Error("the archive has a sparse file, which cannot be checked");
-    if (/^(path|linkpath|size|uid|gid)$/.test(key)) records[key] = record.slice(equals + 1);
-    offset += length;
+/** How much of a file is stored and how large it is, in whichever way an archive says that it has holes. */
+async function sparseShape(
+  flag: string,
+  header: Uint8Array,
+  storedBytes: number,
+  input: ByteInput,
+  { pax, parts }: Extended,
+): Promise<
+  { sizeBytes: number; dataBytes: number; mapBytes: number; sparse?: SparseMap }
+> {
+  const isPax = [...pax.keys()].some((key) => key.startsWith("GNU.sparse.")) || parts.length > 0;
+  if (flag === "S") {
+    if (isPax) throw damaged("a sparse file has two maps");
+    const numbers = await readOldMap(header, input);
+    const sizeBytes = numberField(header, 483, 12);
+    return { sizeBytes, dataBytes: storedBytes, mapBytes: 0, sparse: checkedMap(numbers, sizeBytes, storedBytes) };
   }
-  return records;
+  if (!isPax) return { sizeBytes: storedBytes, dataBytes: storedBytes, mapBytes: 0 };
+  const number = (key: string) => pax.has(key) ? decimal(pax.get(key)!) : undefined;
+  const sizeBytes = number("GNU.sparse.realsize") ?? number("GNU.sparse.size");
+  if (sizeBytes === undefined) throw damaged("a sparse file has no size");
+  const major = number("GNU.sparse.major"), minor = number("GNU.sparse.minor");
+  if (major === 1 && minor === 0) {
+    if (parts.length > 0 || pax.has("GNU.sparse.map")) throw damaged("a sparse file has two maps");
+    const { numbers, bytes } = await readNewMap(input, storedBytes);
+    const dataBytes = storedBytes - bytes;
+    return { sizeBytes, dataBytes, mapBytes: bytes, sparse: checkedMap(numbers, sizeBytes, dataBytes) };
+  }
+  if ((major ?? 0) !== 0) throw new Error("the archive has a sparse file in an unknown format");
+  if (parts.length > 0 && pax.has("GNU.sparse.map")) throw damaged("a sparse file has two maps");
+  const numbers = pax.has("GNU.sparse.map") ? commaMap(pax.get("GNU.sparse.map")!) : parts;
+  return { sizeBytes, dataBytes: storedBytes, mapBytes: 0, sparse: checkedMap(numbers, sizeBytes, storedBytes) };
 }
 
-/** @returns Without "./" and the like; undefined for what is absolute or goes up. */
-export function normal(path: string): string | undefined {
-  if (path.startsWith("/") || path.includes("\0")) return undefined;
-  const parts = path.split("/").filter((part) => part !== "" && part !== ".");
-  return parts.includes("..") ? undefined : parts.join("/");
+function nameField(header: Uint8Array): string {
+  const prefix = textField(header, 257, 6) === "ustar" ? textField(header, 345, 155) : "";
+  return prefix ? `${prefix}/${textField(header, 0, 100)}` : textField(header, 0, 100);
+}
+
+/** @throws {Error} For a NUL, where the kernel would see the end. */
+function wholeText(bytes: Uint8Array | undefined): string | undefined {
+  if (bytes?.includes(0)) throw damaged("a name has a NUL in it");
+  return bytes && bytesText(bytes);
+}
+
+function decimal(bytes: Uint8Array): number {
+  const text = bytesText(bytes);
+  const value = /^\d{1,16}$/.test(text) ? Number(text) : NaN;
+  if (!Number.isSafeInteger(value)) throw damaged("a number in a pax header cannot be read");
+  return value;
+}
+
+function time(bytes: Uint8Array): string {
+  const text = bytesText(bytes);
+  if (!/^-?\d{1,15}(\.\d{0,30})?$/.test(text)) throw damaged("a time in a pax header cannot be read");
+  return text.replace(/(\.\d{9})\d+$/, "$1").replace(/\.$/, "");
+}
+
+function isZero(block: Uint8Array): boolean {
+  return block[0] === 0 && block.every((byte) => byte === 0);
 }

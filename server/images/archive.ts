@@ -1,13 +1,17 @@
-import { createReadStream } from "node:fs";
-import type { Readable } from "node:stream";
 import { parse } from "yaml";
 import { z } from "zod";
 import { LidoError, messageOf } from "../../api/errors.ts";
 import { CommandError, type Host } from "../../drivers/host/host.ts";
-import { type Compression, decompressors } from "../archives/compression.ts";
-import { normal, readTar, type TarEntry } from "../archives/tar_reader.ts";
+import type { WatchOptions } from "../../drivers/storage/driver.ts";
+import { openArchive } from "../archives/archive_file.ts";
+import type { Compression } from "../archives/compression.ts";
+import { cleanPath, type Member, memberOf } from "../archives/member.ts";
+import { shown } from "../archives/tar_fields.ts";
+import type { TarEntry } from "../archives/tar_reader.ts";
+import { TreeCheck } from "../archives/tree_stream.ts";
+import { unpackTree } from "../archives/unpack.ts";
 
-/** Looks an image's files over before anything of them touches a pool. */
+/** The files of an image: looked at before anything of them touches a pool, and unpacked there. */
 
 const metadataMaxBytes = 1 << 20;
 const entriesMax = 5_000_000;
@@ -27,70 +31,121 @@ export interface CheckedArchive {
   readonly hasRootfs: boolean;
 }
 
-/** Walks a tar archive from end to end. @param below Where a root filesystem is in it: "rootfs" in a unified image, "" when it is one.
+/** What an archive is in an image: all of it, or one of the two files of a split one. */
+export type ImagePart = "unified" | "metadata" | "rootfs";
+
+/** Walks an archive from end to end.
  * @throws {LidoError} bad_request for what is damaged, or would reach outside. */
 export async function checkArchive(
   host: Host,
   file: string,
   compression: Compression,
-  below: string,
+  part: ImagePart,
   signal?: AbortSignal,
 ): Promise<CheckedArchive> {
-  const source = createReadStream(file, { highWaterMark: 1 << 18 });
-  const argv = decompressors[compression];
-  const tool = argv && host.pipe(argv, { stdin: source, ...(signal ? { signal } : {}) });
-  const stream: Readable = tool?.stdout ?? source;
-  try {
-    const checked = await walk(readTar(stream as AsyncIterable<Uint8Array>), below);
-    await tool?.done;
-    return checked;
-  } catch (error) {
-    source.destroy();
-    stream.destroy(); // a tool that still has something to write would wait for ever
-    if (error instanceof LidoError) throw error;
-    // The tool's own words say more than the truncation that follows from its failure.
-    const cause = await tool?.done.then(() => undefined, (failure) => failure);
-    const reason = cause instanceof CommandError ? cause.stderr.trim().split("\n").at(-1) : messageOf(error);
-    throw new LidoError("bad_request", `Invalid image: ${reason || messageOf(error)}`);
-  } finally {
-    stream.destroy();
-  }
-}
-
-async function walk(entries: AsyncIterable<TarEntry>, below: string): Promise<CheckedArchive> {
-  let metadata: ImageMetadata | undefined, hasRootfs = below === "", count = 0;
-  const symlinks = new Set<string>();
-  for await (const entry of entries) {
-    if (++count > entriesMax) throw new LidoError("bad_request", `Invalid image: it has more than ${entriesMax} files`);
-    const path = checkEntry(entry, below, symlinks);
-    if (path === "rootfs" || path.startsWith("rootfs/")) hasRootfs = true;
-    if (path === "metadata.yaml" && below !== "" && entry.type === "file") {
-      metadata = readMetadata(await entry.read(metadataMaxBytes));
+  return await readImage(host, file, compression, signal, async (entries) => {
+    let metadata: ImageMetadata | undefined, hasRootfs = part === "rootfs";
+    const check = new TreeCheck();
+    for await (const { entry, member } of imageMembers(entries, part)) {
+      check.admit(member);
+      if (member.path.startsWith("rootfs")) hasRootfs = true;
+      if (member.path === "metadata.yaml") metadata = readMetadata(await entry.read(metadataMaxBytes));
     }
-  }
-  return { metadata, hasRootfs };
+    return { metadata, hasRootfs };
+  });
 }
 
-/** @returns The entry's path, normal. */
-function checkEntry(entry: TarEntry, below: string, symlinks: Set<string>): string {
-  const refuse = (why: string): never => {
-    throw new LidoError("bad_request", `Invalid image: ${JSON.stringify(entry.name)} ${why}`);
-  };
-  const path = normal(entry.name) ?? refuse("leads out of the image");
-  const parts = path.split("/");
-  for (let depth = 1; depth < parts.length; depth++) {
-    if (symlinks.has(parts.slice(0, depth).join("/"))) refuse("goes through a symbolic link of the image");
+/** Unpacks an archive below `target`, the directory of the image: `metadata.yaml`, `templates/`, `rootfs/`. What is written is what is checked
+ * on the way, for the file may have changed since it was imported. */
+export async function unpackArchive(
+  host: Host,
+  file: string,
+  compression: Compression,
+  part: ImagePart,
+  target: string,
+  watch: WatchOptions,
+): Promise<void> {
+  await readImage(host, file, compression, watch.signal, async (entries) => {
+    const members = async function* () {
+      for await (const { member } of imageMembers(entries, part)) yield member;
+    };
+    await unpackTree(host, members(), target, watch);
+  });
+}
+
+/** @throws {LidoError} bad_request, with the words of whoever has seen the cause. */
+async function readImage<T>(
+  host: Host,
+  file: string,
+  compression: Compression,
+  signal: AbortSignal | undefined,
+  use: (entries: AsyncGenerator<TarEntry>) => Promise<T>,
+): Promise<T> {
+  const archive = openArchive(host, file, compression, signal);
+  try {
+    const result = await use(archive.entries);
+    await archive.end();
+    return result;
+  } catch (error) {
+    const cause = await archive.cause();
+    if (error instanceof LidoError || signal?.aborted) throw error;
+    if (error instanceof CommandError && error.argv[0] === "tar") throw error;
+    throw invalid(cause ?? messageOf(error));
+  } finally {
+    archive.close();
   }
-  if (entry.type === "symlink") symlinks.add(path);
-  else symlinks.delete(path);
-  if (entry.type === "link" && normal(entry.linkName) === undefined) {
-    refuse(`is a hard link out of the image, to ${JSON.stringify(entry.linkName)}`);
+}
+
+/** The entries that belong to an image, each when it was found harmless. Others are left out. */
+async function* imageMembers(
+  entries: AsyncIterable<TarEntry>,
+  part: ImagePart,
+): AsyncGenerator<{ entry: TarEntry; member: Member }> {
+  let count = 0;
+  for await (const entry of entries) {
+    if (++count > entriesMax) throw invalid(`it has more than ${entriesMax} files`);
+    const refuse = (why: string): never => {
+      throw invalid(`${shown(entry.name)} ${why}`);
+    };
+    const place = (name: string) => cleanPath(part === "rootfs" ? `rootfs/${name}` : name, { allowAbsolute: true });
+    const path = place(entry.name) ?? refuse(outside);
+    // The directory of the image itself, and device nodes, which are the container's own.
+    if (path === "" || path.startsWith("rootfs/dev/")) continue;
+    const [top] = path.split("/", 1);
+    if (top !== "rootfs" && top !== "templates" && path !== "metadata.yaml") {
+      if (entry.name.startsWith("/")) refuse("leads out of the image");
+      continue;
+    }
+    if (part === "metadata" && top === "rootfs") {
+      if (path !== top || entry.type !== "directory") {
+        refuse("is in the metadata, but the image has its rootfs in a file of its own");
+      }
+      continue;
+    }
+    checkType(entry, path, top!, refuse);
+    const target = entry.type === "link" ? place(entry.linkName) : "";
+    if (target === undefined || (entry.type === "link" && !target.startsWith(`${top}/`))) {
+      return refuse(`is a hard link out of the image, to ${shown(entry.linkName)}`);
+    }
+    yield { entry, member: memberOf(entry, path, target, refuse) };
   }
-  if (entry.type === "character" || entry.type === "block") {
-    const devices = below === "" ? "dev/" : `${below}/dev/`;
-    if (!path.startsWith(devices)) refuse("is a device node outside of /dev");
+}
+
+const outside = "leads out of the image, or is longer than a path may be";
+
+/** What the daemon itself reads must be plain; the root filesystem is the container's own, but for its top. */
+function checkType({ type }: TarEntry, path: string, top: string, refuse: (why: string) => never): void {
+  if (path === "metadata.yaml") {
+    if (type !== "file") refuse("is no file");
+  } else if (path === top) {
+    if (type !== "directory") refuse("is no directory");
+  } else if (top === "templates" && type !== "file" && type !== "directory" && type !== "link") {
+    refuse("is neither a file nor a directory");
   }
-  return path;
+}
+
+function invalid(why: string): LidoError {
+  return new LidoError("bad_request", `Invalid image: ${why}`);
 }
 
 function readMetadata(bytes: Uint8Array): ImageMetadata {

@@ -2,12 +2,8 @@ import { mkdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import type { Host } from "../../drivers/host/host.ts";
 import type { WatchOptions } from "../../drivers/storage/driver.ts";
-import { unpackCommand } from "../archives/unpack.ts";
 import { detectCompression } from "../archives/compression.ts";
-
-/** Device nodes are the container's own; what an image brings is left out. */
-const withoutDevices = (below: string) => [`--exclude=${below}dev/*`, `--exclude=./${below}dev/*`];
-const unpackTimeoutMs = 3_600_000;
+import { unpackArchive } from "./archive.ts";
 
 /** How much an image's files are unpacked, in bytes, where its archive says so without being read.
  * @returns undefined where it does not. @see xz(1), "ROBOT MODE" */
@@ -20,7 +16,7 @@ export async function unpackedBytes(host: Host, file: string): Promise<bigint | 
   return total === undefined ? undefined : BigInt(total);
 }
 
-/** Unpacks an image into a volume: `rootfs/`, `metadata.yaml`, `templates/`. The archives were checked when they were imported.
+/** Unpacks an image into a volume: `rootfs/`, `metadata.yaml`, `templates/`.
  * @param files.rootfs The second file of a split image. */
 export async function unpackImage(
   host: Host,
@@ -28,16 +24,9 @@ export async function unpackImage(
   target: string,
   watch: WatchOptions,
 ): Promise<void> {
-  const options = { ...watch, timeoutMs: unpackTimeoutMs };
-  const untar = (file: string, to: string, without: readonly string[]) =>
-    host.run(unpackCommand(to, file, ["--anchored", "--wildcards", ...without]), options);
-  if (rootfs === undefined) return void await untar(main, target, withoutDevices("rootfs/"));
-  await untar(main, target, []);
-  const directory = join(target, "rootfs");
-  await mkdir(directory, { recursive: true });
-  if (await detectCompression(rootfs) === "squashfs") {
-    await host.run(["unsquashfs", "-force", "-no-progress", "-quiet", "-dest", directory, rootfs], options);
-  } else {
-    await untar(rootfs, directory, withoutDevices(""));
-  }
+  const isUnified = rootfs === undefined;
+  await unpackArchive(host, main, await detectCompression(main), isUnified ? "unified" : "metadata", target, watch);
+  if (isUnified) return;
+  await mkdir(join(target, "rootfs"));
+  await unpackArchive(host, rootfs, await detectCompression(rootfs), "rootfs", target, watch);
 }

@@ -1,5 +1,5 @@
 import { posix } from "node:path";
-import { existsBeneath, readBeneath, writeBeneath } from "../../drivers/host/beneath.ts";
+import { existsBeneath, isDirectoryBeneath, readBeneath, writeBeneath } from "../../drivers/host/beneath.ts";
 import { makeDirectoriesBeneath } from "../../drivers/host/beneath_mkdir.ts";
 import { readSubIds } from "../../drivers/host/idmap.ts";
 import { shiftTree } from "../../drivers/host/shift_tree.ts";
@@ -17,6 +17,7 @@ export const hostServices: Pick<InstanceServices, "files" | "ids"> = {
       writeBeneath(root, path, content, owner);
     },
     exists: async (root, path) => existsBeneath(root, path),
+    isDirectory: async (root, path) => isDirectoryBeneath(root, path),
   },
   ids: {
     ranges: readSubIds,

@@ -58,6 +58,8 @@ export interface TreeFiles {
   /** Replaces or makes a regular file; keeps owner and mode of one that is there. */
   write(root: string, path: string, content: string, owner: { uid: number; gid: number }): Promise<void>;
   exists(root: string, path: string): Promise<boolean>;
+  /** Whether a directory is at `path`; a symbolic link to one is none. */
+  isDirectory(root: string, path: string): Promise<boolean>;
 }
 
 export interface IdsPort {

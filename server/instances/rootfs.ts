@@ -1,3 +1,4 @@
+import { posix } from "node:path";
 import { LidoError } from "../../api/errors.ts";
 import type { InstanceState } from "../../api/types.ts";
 import type { IdMap } from "../../drivers/runtime/runtime.ts";
@@ -76,18 +77,22 @@ export class Rootfs {
     const driver = this.#services.pools.driver(pool);
     const path = await this.#services.mounts.hold(pool, volumeOf(record.name), record.name);
     const rootfs = `${path}/rootfs`;
-    if (!(await this.#services.files.exists(path, "rootfs"))) {
-      throw new LidoError(
-        "bad_request",
-        `Failed to handle idmapped storage: No such file or directory: "${rootfs}"`,
-      );
-    }
+    await this.#checkTop(path);
     const onDisk = record.config["volatile.last_state.idmap"] ?? "[]";
     const wanted = driver.idmappedMounts ? undefined : map;
     if (!sameIdmap(parseIdmap(onDisk), wanted)) {
       await this.#shift({ name: record.name, pool, from: onDisk, to: formatIdmap(wanted) }, rootfs, progress);
     }
     return { rootfs, shifted: driver.idmappedMounts && map !== undefined };
+  }
+
+  /** The top is the daemon's own, but images, backups and other hosts bring volumes: a symbolic link there would lead all that follows out of it.
+   * @param volume Path of the volume. */
+  async #checkTop(volume: string): Promise<void> {
+    const { files } = this.#services;
+    if (await files.isDirectory(volume, "rootfs")) return;
+    const why = await files.exists(volume, "rootfs") ? "Not a directory" : "No such file or directory";
+    throw new LidoError("bad_request", `Failed to handle idmapped storage: ${why}: "${volume}/rootfs"`);
   }
 
   /** Where it is on the host while it is mounted. */
@@ -126,9 +131,10 @@ export class Rootfs {
         if (source === undefined) {
           throw new LidoError("bad_request", `Failed to read template file: no such file "${file.template}"`);
         }
-        const rootfs = `${root}/rootfs`;
-        if (file.createOnly && await this.#services.files.exists(rootfs, file.target)) continue;
-        await this.#services.files.write(rootfs, file.target, render(source, file, values, trigger), owner);
+        // From the volume's top on, so that "rootfs" itself is not followed if it is a link.
+        const target = posix.join("rootfs", posix.normalize(`/${file.target}`));
+        if (file.createOnly && await this.#services.files.exists(root, target)) continue;
+        await this.#services.files.write(root, target, render(source, file, values, trigger), owner);
       } catch (error) {
         throw prefixed(`Failed to apply template "${file.target}": `, error);
       }

@@ -1,28 +1,34 @@
-import { chmod, chown } from "node:fs/promises";
-import { Readable } from "node:stream";
 import { LidoError } from "../../api/errors.ts";
-import { CommandError, type PipedCommand } from "../../drivers/host/host.ts";
-import { normal, type TarEntry } from "../archives/tar_reader.ts";
-import { endOfArchive } from "../archives/tar_writer.ts";
-import { unpackCommand } from "../archives/unpack.ts";
+import { clearXattrs } from "../../drivers/host/clear_xattrs.ts";
+import type { Host } from "../../drivers/host/host.ts";
+import type { WatchOptions } from "../../drivers/storage/driver.ts";
+import { cleanPath, isXattrAllowed, type Member, memberOf } from "../archives/member.ts";
+import { shown } from "../archives/tar_fields.ts";
+import type { TarEntry } from "../archives/tar_reader.ts";
+import { MemberError, TreeCheck } from "../archives/tree_stream.ts";
+import { unpackTree } from "../archives/unpack.ts";
 
 /** The trees in a backup, which may come from anybody: each entry is looked at before it is unpacked. */
 
 const entriesMax = 20_000_000;
 
+interface Placed {
+  readonly entry: TarEntry;
+  /** The tree that it is of. */
+  readonly root: string;
+  readonly path: string;
+}
+
 /** Splits a backup into its trees: those of the snapshots, then the volume's own. */
 export class Sections {
   readonly #entries: AsyncGenerator<TarEntry>;
   readonly #snapshots: readonly string[];
-  readonly #progress: (bytes: bigint) => void;
-  #bytes = 0n;
   #count = 0;
-  #next: { entry: TarEntry; root: string; path: string } | undefined;
+  #next: Placed | undefined;
 
-  constructor(entries: AsyncGenerator<TarEntry>, snapshots: readonly string[], progress: (bytes: bigint) => void) {
+  constructor(entries: AsyncGenerator<TarEntry>, snapshots: readonly string[]) {
     this.#entries = entries;
     this.#snapshots = snapshots;
-    this.#progress = progress;
   }
 
   async *all(): AsyncGenerator<Section> {
@@ -30,19 +36,19 @@ export class Sections {
     await this.#advance();
     for (const [index, root] of expected.entries()) {
       if (this.#next?.root !== root) {
-        throw invalid(`"${root}" is missing, or not in its place (there is "${this.#next?.path ?? "the end"}")`);
+        throw invalid(`"${root}" is missing, or not in its place (there is ${this.#there()})`);
       }
-      const section = new Section(root, this.#snapshots[index], this.#within(root));
-      yield section;
+      yield new Section(root, this.#snapshots[index], this.#within(root));
     }
-    if (this.#next) throw invalid(`"${this.#next.path}" is not in the index`);
+    if (this.#next) throw invalid(`${this.#there()} is not in the index`);
   }
 
-  async *#within(root: string): AsyncGenerator<{ entry: TarEntry; path: string }> {
-    for (; this.#next?.root === root; await this.#advance()) {
-      yield this.#next;
-      this.#progress(this.#bytes += BigInt(this.#next.entry.sizeBytes));
-    }
+  #there(): string {
+    return this.#next ? shown(this.#next.path) : '"the end"';
+  }
+
+  async *#within(root: string): AsyncGenerator<Placed> {
+    for (; this.#next?.root === root; await this.#advance()) yield this.#next;
   }
 
   async #advance(): Promise<void> {
@@ -51,12 +57,14 @@ export class Sections {
       const { done, value: entry } = await this.#entries.next();
       if (done) return;
       if (++this.#count > entriesMax) throw invalid(`it has more than ${entriesMax} files`);
-      const path = normal(entry.name);
-      if (path === undefined) throw invalid(`${JSON.stringify(entry.name)} leads out of the backup`);
+      const path = cleanPath(entry.name);
+      if (path === undefined) {
+        throw invalid(`${shown(entry.name)} leads out of the backup, or is longer than a path may be`);
+      }
       // The directories above the trees, which some writers name.
       if (/^backup(\/volume-snapshots)?$/.test(path) && entry.type === "directory") continue;
       const root = /^backup\/(volume|volume-snapshots\/[^/]+)(?=\/|$)/.exec(path)?.[0];
-      if (root === undefined) throw invalid(`${JSON.stringify(entry.name)} belongs to no volume`);
+      if (root === undefined) throw invalid(`${shown(entry.name)} belongs to no volume`);
       this.#next = { entry, root, path };
       return;
     }
@@ -67,74 +75,54 @@ export class Sections {
 export class Section {
   readonly snapshot: string | undefined;
   readonly #root: string;
-  readonly #entries: AsyncGenerator<{ entry: TarEntry; path: string }>;
+  readonly #entries: AsyncGenerator<Placed>;
 
-  constructor(root: string, snapshot: string | undefined, entries: AsyncGenerator<{ entry: TarEntry; path: string }>) {
+  constructor(root: string, snapshot: string | undefined, entries: AsyncGenerator<Placed>) {
     this.#root = root;
     this.snapshot = snapshot;
     this.#entries = entries;
   }
 
-  /** Unpacks it, each entry once it was found harmless. */
-  async extract(pipe: (argv: readonly string[], stdin: Readable) => PipedCommand, target: string): Promise<void> {
-    let top: TarEntry | undefined, failure: unknown;
-    const symlinks = new Set<string>();
-    const checked = async function* (this: Section) {
-      try {
-        for await (const { entry, path } of this.#entries) {
-          check(entry, path, this.#root, symlinks);
-          if (path === this.#root) top = entry;
-          yield entry.header;
-          yield* entry.blocks();
-        }
-        yield endOfArchive;
-      } catch (error) {
-        failure = error; // tar, which is ended by it, knows nothing of it
-        throw error;
-      }
-    };
-    const more = ["--delay-directory-restore", `--strip-components=${this.#root.split("/").length}`];
-    const { stdout, done } = pipe(
-      unpackCommand(target, "-", more),
-      Readable.from(checked.call(this), { objectMode: false }),
-    );
-    stdout.resume();
-    await done.catch((error) => {
-      throw failure ?? withoutRoom(error) ?? error;
+  /** Unpacks it into an empty directory, which gets owner, mode and attributes of the tree's top. */
+  async extract(host: Host, target: string, watch: WatchOptions): Promise<void> {
+    clearXattrs(target, (name) => !isXattrAllowed(name)); // those of the tree before
+    await unpackTree(host, this.#members(), target, watch).catch((error) => {
+      throw explained(error);
     });
-    if (!top) return;
-    if (top.type !== "directory") throw invalid(`"${this.#root}" is no directory`);
-    await chown(target, top.uid, top.gid);
-    await chmod(target, top.mode);
   }
-}
 
-/** tar says of a full disk, or a limit that is reached, only how far it came. */
-function withoutRoom(error: unknown): LidoError | undefined {
-  if (!(error instanceof CommandError) || !/Wrote only|No space left|quota exceeded/i.test(error.stderr)) {
-    return undefined;
-  }
-  const [line] = error.stderr.trim().split("\n");
-  return new LidoError("unavailable", `No space left on device, or the volume's limit is reached: ${line}`);
-}
-
-function check(entry: TarEntry, path: string, root: string, symlinks: Set<string>): void {
-  const parts = path.split("/");
-  for (let depth = 1; depth < parts.length; depth++) {
-    if (symlinks.has(parts.slice(0, depth).join("/"))) {
-      throw invalid(`${JSON.stringify(entry.name)} goes through a symbolic link of the backup`);
+  /** The same look without writing anything: what `extract` would refuse, it refuses. Yields for each piece of the archive that it has passed. */
+  async *check(): AsyncGenerator<void> {
+    const check = new TreeCheck();
+    for await (const member of this.#members()) {
+      check.admit(member);
+      for await (const _ of member.content()) yield;
+      yield;
     }
   }
-  if (entry.type === "symlink") symlinks.add(path);
-  else symlinks.delete(path);
-  if (entry.type === "character" || entry.type === "block") {
-    throw invalid(`${JSON.stringify(entry.name)} is a device node`);
+
+  async *#members(): AsyncGenerator<Member> {
+    for await (const { entry, path } of this.#entries) {
+      const refuse = (why: string): never => {
+        throw invalid(`${shown(entry.name)} ${why}`);
+      };
+      if (path === this.#root && entry.type !== "directory") throw invalid(`"${this.#root}" is no directory`);
+      const within = (whole: string) => whole.slice(this.#root.length + 1);
+      let target = "";
+      if (entry.type === "link") {
+        const linked = cleanPath(entry.linkName);
+        if (!linked?.startsWith(`${this.#root}/`)) {
+          refuse(`is a hard link out of its volume, to ${shown(entry.linkName)}`);
+        }
+        target = within(linked!);
+      }
+      yield memberOf(entry, within(path), target, refuse);
+    }
   }
-  if (entry.type === "link" && !normal(entry.linkName)?.startsWith(`${root}/`)) {
-    throw invalid(
-      `${JSON.stringify(entry.name)} is a hard link out of its volume, to ${JSON.stringify(entry.linkName)}`,
-    );
-  }
+}
+
+function explained(error: unknown): unknown {
+  return error instanceof MemberError ? invalid(error.message) : error;
 }
 
 function invalid(why: string): LidoError {

@@ -10,11 +10,13 @@ import type { Driver, Volume } from "../../drivers/storage/driver.ts";
 import { driverKinds } from "../../drivers/storage/registry.ts";
 import { flush } from "../../drivers/storage/tree.ts";
 import { compressionOf, compressors, decompressors, headBytes } from "../archives/compression.ts";
-import { normal, readTar, type TarEntry } from "../archives/tar_reader.ts";
+import { cleanPath } from "../archives/member.ts";
+import { readTar, type TarEntry } from "../archives/tar_reader.ts";
 import type { Operation } from "../operations/operations.ts";
 import { watch } from "../operations/progress.ts";
 import type { Row } from "../state/database.ts";
 import { type BackupIndex, parseIndex, writeIndex } from "./backup_index.ts";
+import { checkedBackup } from "./backup_check.ts";
 import { Sections } from "./backup_sections.ts";
 import { carriedOver, sizeOf } from "./config.ts";
 import { checkName } from "./names.ts";
@@ -140,7 +142,9 @@ export class VolumeBackups {
           places.push([await use({ ...stored, snapshot }), `backup/volume-snapshots/${snapshot}`]);
         }
         places.push([await use(content), "backup/volume"]);
-        tar = host.pipe(archiver(places), { signal: abort.signal, okCodes: [0, changedWhileRead] });
+        const made = host.pipe(archiver(places), { signal: abort.signal, okCodes: [0, changedWhileRead] });
+        const checked = checkedBackup(made.stdout as AsyncIterable<Uint8Array>, names);
+        tar = { stdout: Readable.from(checked, { objectMode: false }), done: made.done };
       }
       const argv = compressors[compression]!;
       const last = argv.length === 0 ? tar : host.pipe(argv, { stdin: tar.stdout, signal: abort.signal });
@@ -168,7 +172,7 @@ export class VolumeBackups {
     const entries = readTar(upload.stream as AsyncIterable<Uint8Array>);
     try {
       const first = await entries.next();
-      if (first.done || normal(first.value.name) !== "backup/index.yaml") {
+      if (first.done || cleanPath(first.value.name) !== "backup/index.yaml") {
         throw new LidoError("bad_request", "Invalid backup: it does not begin with backup/index.yaml");
       }
       const index = parseIndex(new TextDecoder().decode(await first.value.read(indexMaxBytes)));
@@ -235,12 +239,15 @@ export class VolumeBackups {
           await driver.create(volume, sizeBytes === undefined ? {} : { sizeBytes });
           await using use = await mounts.use(pool, volume);
           const { signal, progress } = watch(operation, name);
-          const sections = new Sections(entries, index.snapshots.map((one) => one.name), progress);
+          const sections = new Sections(entries, index.snapshots.map((one) => one.name));
+          let before = 0n, bytes = 0n;
+          const told = (of: bigint) => progress(bytes = before + of);
           try {
             for await (const section of sections.all()) {
               signal.throwIfAborted();
               await emptyTree(host, use.path);
-              await section.extract((argv, stdin) => host.pipe(argv, { stdin, signal }), use.path);
+              before = bytes;
+              await section.extract(host, use.path, { signal, progress: told });
               await driver.flush?.(volume);
               if (section.snapshot !== undefined) await facet!.create({ ...volume, snapshot: section.snapshot });
             }
@@ -323,7 +330,10 @@ function archiver(places: readonly (readonly [string, string])[]): string[] {
     "--numeric-owner",
     "--xattrs",
     "--xattrs-include=*",
+    // What this daemon remembers in attributes is of this volume, not of its content.
+    "--xattrs-exclude=trusted.lido.*",
     "--acls",
+    "--sparse",
     "--warning=no-file-changed",
     ...rename,
     "--file=-",

@@ -3,7 +3,8 @@ import { parse, stringify } from "yaml";
 import { z } from "zod";
 import { LidoError, messageOf } from "../../api/errors.ts";
 import type { CopyOptions, Driver, Send, StreamBackup, Volume } from "../../drivers/storage/driver.ts";
-import { normal, type TarEntry } from "../archives/tar_reader.ts";
+import { cleanPath } from "../archives/member.ts";
+import type { TarEntry } from "../archives/tar_reader.ts";
 import { endOfArchive, tarFile, tarPadding } from "../archives/tar_writer.ts";
 
 /** Backups in a driver's own format, laid out as LXD 5.0's: behind the index a header that names the subvolumes, then a stream for each snapshot, each
@@ -116,13 +117,13 @@ export async function readOptimized(
   const { sizeBytes, ...unlimited } = options;
   let bytes = 0n;
   let next = await entries.next();
-  if (!next.done && normal(next.value.name) === "backup/optimized_header.yaml") {
+  if (!next.done && cleanPath(next.value.name) === "backup/optimized_header.yaml") {
     checkHeader(new TextDecoder().decode(await next.value.read(headerMaxBytes)));
     next = await entries.next();
   }
   const expected = [...snapshots.map((name) => `backup/volume-snapshots/${name}.bin`), "backup/volume.bin"];
   for (const [at, name] of expected.entries()) {
-    if (next.done || normal(next.value.name) !== name || next.value.type !== "file") {
+    if (next.done || cleanPath(next.value.name) !== name || next.value.type !== "file" || next.value.sparse) {
       throw invalid(
         `"${name}" is missing, or not in its place (there is "${next.done ? "the end" : next.value.name}")`,
       );
@@ -133,7 +134,7 @@ export async function readOptimized(
     let failure: unknown;
     const checked = async function* () {
       try {
-        for await (const chunk of inspect(content(entry))) {
+        for await (const chunk of inspect(entry.content())) {
           options.progress?.(bytes += BigInt(chunk.length));
           yield chunk;
         }
@@ -153,15 +154,6 @@ export async function readOptimized(
     next = await entries.next();
   }
   if (!next.done) throw invalid(`"${next.value.name}" is not in the index`);
-}
-
-/** The bytes of an entry without what fills up its last block. */
-async function* content(entry: TarEntry): AsyncGenerator<Uint8Array> {
-  let left = entry.sizeBytes;
-  for await (const block of entry.blocks()) {
-    if (left > 0) yield block.subarray(0, Math.min(left, block.length));
-    left -= block.length;
-  }
 }
 
 function checkHeader(text: string): void {

@@ -1,4 +1,4 @@
-import { access, mkdir, mkdtemp, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { access, lstat, mkdir, mkdtemp, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { LidoError } from "../../api/errors.ts";
@@ -114,6 +114,7 @@ export async function makeWorld(options: { root?: string; runtime?: FakeRuntime 
       read: (base, path) => readFile(join(base, path), "utf8").catch(() => undefined),
       write: (base, path, content) => writeFile(join(base, path), content),
       exists: (base, path) => access(join(base, path)).then(() => true, () => false),
+      isDirectory: (base, path) => lstat(join(base, path)).then((info) => info.isDirectory(), () => false),
     },
     ids: {
       ranges: async () => ({

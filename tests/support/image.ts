@@ -28,6 +28,20 @@ export interface Entry {
   readonly content?: string;
   readonly target?: string;
   readonly mode?: number;
+  /** What the header says; the content's own when absent. */
+  readonly sizeBytes?: number;
+  /** Of a device node; 1, 1 when absent, which is /dev/mem. */
+  readonly device?: readonly [major: number, minor: number];
+}
+
+/** The records of a pax header, as an entry's content. */
+export function pax(records: Readonly<Record<string, string>>): string {
+  return Object.entries(records).map(([key, value]) => {
+    const rest = ` ${key}=${value}\n`;
+    let length = rest.length + 1;
+    while (String(length).length + rest.length !== length) length++;
+    return `${length}${rest}`;
+  }).join("");
 }
 
 const metadata = "architecture: x86_64\ncreation_date: 1700000000\nproperties:\n  os: hostile\n";
@@ -45,8 +59,9 @@ function header(entry: Entry, sizeBytes: number): Uint8Array {
   block.write(entry.type ?? "0", 156);
   block.write(entry.target ?? "", 157, 100);
   block.write("ustar\x0000", 257);
-  block.write(octal(1, 8), 329); // a device of this major and minor is /dev/mem
-  block.write(octal(1, 8), 337);
+  const [major, minor] = entry.device ?? [1, 1];
+  block.write(octal(major, 8), 329);
+  block.write(octal(minor, 8), 337);
   block.write(octal(block.reduce((sum, byte) => sum + byte, 0), 7) + " ", 148);
   return block;
 }
@@ -66,7 +81,7 @@ export function craftedArchive(entries: readonly Entry[], end = Buffer.alloc(102
   const blocks = entries.flatMap((entry) => {
     const content = Buffer.from(entry.content ?? "");
     const padding = Buffer.alloc((512 - content.length % 512) % 512);
-    return [header(entry, content.length), content, padding];
+    return [header(entry, entry.sizeBytes ?? content.length), content, padding];
   });
   const directory = mkdtempSync(join(tmpdir(), "lido-image-"));
   const path = join(directory, "image.tar");

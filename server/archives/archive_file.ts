@@ -1,0 +1,39 @@
+import { createReadStream } from "node:fs";
+import type { Readable } from "node:stream";
+import { CommandError, type Host } from "../../drivers/host/host.ts";
+import { type Compression, decompressors } from "./compression.ts";
+import { readTar, type TarEntry } from "./tar_reader.ts";
+
+/** An archive on disk, read from its beginning. */
+export interface OpenArchive {
+  readonly entries: AsyncGenerator<TarEntry>;
+  /** To be called when all entries were read. @throws {CommandError} When the decompressor failed. */
+  end(): Promise<void>;
+  /** @returns What the decompressor says of its failure, which says more than the truncation that follows from it. */
+  cause(): Promise<string | undefined>;
+  close(): void;
+}
+
+/** @param file A tar archive, or a squashfs, which is read as a tar archive. */
+export function openArchive(host: Host, file: string, compression: Compression, signal?: AbortSignal): OpenArchive {
+  const isSquashfs = compression === "squashfs";
+  const source = isSquashfs ? undefined : createReadStream(file, { highWaterMark: 1 << 18 });
+  const argv = isSquashfs ? ["sqfs2tar", "--root-becomes", ".", "--no-skip", file] : decompressors[compression];
+  const tool = argv && host.pipe(argv, { ...(source ? { stdin: source } : {}), ...(signal ? { signal } : {}) });
+  const stream: Readable = tool?.stdout ?? source!;
+  return {
+    entries: readTar(stream as AsyncIterable<Uint8Array>),
+    end: async () => await tool?.done,
+    cause: async () => {
+      source?.destroy();
+      stream.destroy(); // a tool that still has something to write would wait for ever
+      const error = await tool?.done.then(() => undefined, (failure) => failure);
+      if (!(error instanceof CommandError)) return undefined;
+      return error.stderr.trim().split("\n").at(-1) || (error.code === 127 ? error.message : undefined);
+    },
+    close: () => {
+      stream.destroy();
+      source?.destroy();
+    },
+  };
+}
