@@ -11,11 +11,12 @@ import type { KeyPair } from "../auth/certificate.ts";
 import { type Address, showAddress } from "./address.ts";
 import { describeFailure } from "../log/failure.ts";
 import { describeError } from "./errors.ts";
+import type { HeaderOf } from "./origin.ts";
 import { type Peer, peerOf, setPeer } from "./peers.ts";
 import { Strangers } from "./strangers.ts";
 
 /** Answers an upgrade: gives back what to do with the socket, or throws the error that the client is to get instead of it. */
-export type UpgradeHandler = (url: URL, peer: Peer) => (socket: WebSocket) => void;
+export type UpgradeHandler = (url: URL, peer: Peer, header: HeaderOf) => (socket: WebSocket) => void;
 
 export interface ServerOptions {
   /** @param env Has the request as it came, for `peerOfRequest`. */
@@ -169,7 +170,7 @@ export class HttpServer {
     let accept: (socket: WebSocket) => void;
     const url = new URL(request.url ?? "/", "http://lido");
     try {
-      accept = this.#options.upgrade(url, peerOf(socket));
+      accept = this.#options.upgrade(url, peerOf(socket), (name) => request.headers[name]?.toString());
     } catch (error) {
       // Its query has a secret.
       this.#options.log.info({ path: url.pathname, ...describeFailure(error) }, "websocket refused");

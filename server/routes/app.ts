@@ -2,6 +2,7 @@ import type { OpenAPIHono } from "@hono/zod-openapi";
 import { LidoError } from "../../api/errors.ts";
 import type { Context } from "../context.ts";
 import type { UpgradeHandler } from "../http/server.ts";
+import { checkOrigin, checkWebsocketOrigin, originHeaders } from "../http/origin.ts";
 import { peerOfRequest } from "../http/peers.ts";
 import { logged } from "../log/requests.ts";
 import { checkRoutes } from "./check.ts";
@@ -30,6 +31,18 @@ const strangersBodyMaxBytes = 16 << 10;
 export function makeApp(context: Context): OpenAPIHono {
   const app = newApp();
   app.use((c, next) => logged(context.log, c, next));
+  app.use(async (c, next) => {
+    // No browser reaches the unix socket.
+    if (peerOfRequest(c).kind === "local") return await next();
+    const header = (name: string) => c.req.header(name);
+    const told = originHeaders(header, context.settings);
+    // The browser's question before a request, without a certificate.
+    if (c.req.method === "OPTIONS" && told["access-control-allow-origin"] !== undefined) return c.body(null, 200, told);
+    checkOrigin(c.req.method, header, context.settings);
+    await next();
+    // A file of a container is never a page of this server.
+    for (const [name, value] of Object.entries({ ...told, "x-content-type-options": "nosniff" })) c.header(name, value);
+  });
   app.use(async (c, next) => {
     if (!context.trust.allows(peerOfRequest(c))) {
       if (!forStrangers.has(`${c.req.method} ${c.req.path}`)) throw new LidoError("forbidden", "not authorized");
@@ -63,9 +76,10 @@ const operationSocket = /^\/1\.0\/operations\/([0-9a-f-]{36})\/websocket$/;
 
 /** The API's websockets. */
 export function makeUpgrade(
-  { events, operations, trust }: Pick<Context, "events" | "operations" | "trust">,
+  { events, operations, trust, settings }: Pick<Context, "events" | "operations" | "trust" | "settings">,
 ): UpgradeHandler {
-  return (url, peer) => {
+  return (url, peer, header) => {
+    if (peer.kind === "tls") checkWebsocketOrigin(header, settings);
     // An operation's secret was told to its client alone: it is enough, as in LXD, whose clients hand it on for migration.
     const isTrusted = trust.allows(peer);
     if (url.pathname === "/1.0/events" && !isTrusted) throw new LidoError("forbidden", "not authorized");

@@ -3,6 +3,7 @@ import { LidoError } from "../../api/errors.ts";
 import type { Config } from "../../api/types.ts";
 import { hashPassword } from "../auth/password.ts";
 import { parseAddress } from "../http/address.ts";
+import { isOrigin } from "../http/origin.ts";
 import type { Database } from "./database.ts";
 
 const passwordKey = "core.trust_password";
@@ -14,6 +15,11 @@ function isAddress(value: string): boolean {
   } catch {
     return false;
   }
+}
+
+/** Of names with commas between, so that it can only be the value of one header. */
+function isHeaderValue(value: string): boolean {
+  return /^[\w*, -]+$/.test(value);
 }
 
 interface SettingKey {
@@ -28,6 +34,13 @@ const known: Readonly<Record<string, SettingKey>> = {
     check: isAddress,
     allowed: "HOST, HOST:PORT, [IPV6]:PORT or :PORT",
   },
+  "core.https_allowed_credentials": {
+    check: (value) => /^(true|false|1|0|yes|no|on|off)$/i.test(value),
+    allowed: "true or false",
+  },
+  "core.https_allowed_headers": { check: isHeaderValue, allowed: "a list of header names" },
+  "core.https_allowed_methods": { check: isHeaderValue, allowed: "a list of methods" },
+  "core.https_allowed_origin": { check: isOrigin, allowed: '"*", or an origin such as https://ui.example:8443,' },
   [passwordKey]: { check: () => true, allowed: "any text" },
   "images.auto_update_interval": { check: (value) => /^\d+$/.test(value), allowed: "a number of hours" },
 };

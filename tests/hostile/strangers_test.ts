@@ -6,6 +6,7 @@ import { request } from "node:https";
 import { connect, createServer, type Socket } from "node:net";
 import { join } from "node:path";
 import * as tls from "node:tls";
+import { WebSocket } from "ws";
 import { succeed } from "../support/command.ts";
 import { Daemon } from "../support/daemon.ts";
 import { type Identity, identity } from "../support/identity.ts";
@@ -263,6 +264,55 @@ Deno.test({
         for (const socket of open) socket.destroy();
       }
     });
+
+    await t.step(
+      "a page in the browser of who is trusted does nothing here, unless its origin is allowed",
+      async () => {
+        const user = await identity("user");
+        assert.equal(
+          (await ask(user, "POST", "/1.0/certificates", { type: "client", password: "s3cret" })).status,
+          201,
+        );
+        const evil = { origin: "https://evil.example", "sec-fetch-site": "cross-site", "user-agent": "Mozilla/5.0" };
+        const json = { "content-type": "application/json" };
+        const volume = { name: "made-by-a-page" };
+        const path = "/1.0/storage-pools/plain/volumes/custom";
+        const make = async (headers: Record<string, string>) =>
+          (await ask(user, "POST", path, JSON.stringify(volume), headers)).status;
+        const websocket = async (headers: Record<string, string>) => {
+          const socket = new WebSocket(`wss://127.0.0.1:${port}/1.0/events`, {
+            rejectUnauthorized: false,
+            ...user,
+            headers,
+          });
+          const [error] = await Promise.race([once(socket, "error"), once(socket, "open").then(() => [undefined])]);
+          socket.terminate();
+          return error === undefined ? 101 : Number(/\d+$/.exec(String(error.message))?.[0]);
+        };
+        // A form, a script without the browser's question, one with it, a link.
+        assert.equal(await make({ ...evil, "content-type": "text/plain" }), 403);
+        assert.equal(await make(evil), 403);
+        assert.equal(await make({ ...evil, ...json }), 403);
+        assert.equal((await ask(user, "GET", "/1.0", undefined, { referer: "https://evil.example/" })).status, 403);
+        assert.equal((await ask(user, "OPTIONS", path, undefined, evil)).status, 403);
+        assert.equal(await websocket(evil), 403);
+        await daemon.fails(
+          ["config", "set", "core.https_allowed_origin", "evil"],
+          /Cannot set "core.https_allowed_origin" to "evil": invalid value: "\*", or an origin/,
+        );
+        await daemon.ok("config", "set", "core.https_allowed_origin", "*");
+        assert.equal(await make({ ...evil, "content-type": "text/plain" }), 400);
+        assert.equal(await websocket(evil), 403);
+        assert.doesNotMatch(JSON.stringify(await daemon.query(path)), /made-by-a-page/);
+        assert.equal((await ask(undefined, "OPTIONS", path, undefined, evil)).status, 200, "without a certificate");
+        await daemon.ok("config", "set", "core.https_allowed_origin", evil.origin);
+        assert.equal(await make({ ...evil, ...json }), 201);
+        assert.equal(await websocket(evil), 101);
+        // No browser: what LXD's users do with curl.
+        volume.name = "made-by-curl";
+        assert.equal(await make({ "content-type": "application/x-www-form-urlencoded" }), 201);
+      },
+    );
 
     await t.step("a stranger's body has 16 KiB, however it comes", async () => {
       const body = JSON.stringify({ type: "client", password: "x".repeat(17_000) });

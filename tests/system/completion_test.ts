@@ -41,7 +41,7 @@ const cases: readonly (readonly [string, string])[] = [
   ["lido launch bb x -c boot.autostart=t", "lido launch bb x -c boot.autostart=true"],
   ["lido config set web-run security.priv", "lido config set web-run security.privileged="],
   ["lido config set web-run security.privileged=f", "lido config set web-run security.privileged=false"],
-  ["lido config set core.https", "lido config set core.https_address="],
+  ["lido config set core.https_ad", "lido config set core.https_address="],
   ["lido config unset web-run user.n", "lido config unset web-run user.note"],
   ["lido config device get web-run sto", "lido config device get web-run store"],
   ["lido config device get web-run store so", "lido config device get web-run store source"],
