@@ -42,6 +42,7 @@ const table = {
   mknod: "puL:i",
   mount: "pppLp:i",
   open: "pii:i",
+  open_by_handle_at: "ipi:i",
   openat: "ipii:i",
   pipe2: "pi:i",
   poll: "pLi:i",

@@ -2,6 +2,7 @@ import { chmod, chown, mkdir, open, readdir, rename, statfs } from "node:fs/prom
 import { basename, dirname, join } from "node:path";
 import { LidoError } from "../../../api/errors.ts";
 import { subvolumeHasChildren } from "../../host/btrfs_ioctl.ts";
+import { copyNested } from "../../host/btrfs_nested.ts";
 import { hasQuota, limitQuotaGroup, needsRescan, quotaGroup } from "../../host/btrfs_quota.ts";
 import { exchange } from "../../host/exchange.ts";
 import type { Host } from "../../host/host.ts";
@@ -155,16 +156,12 @@ export class BtrfsDriver implements Driver {
     await this.#tool.delete(...subvolumes);
   }
 
-  /** A snapshot of a subvolume leaves those nested in it out (empty directories stand for them): they are added one by one. */
+  /** A snapshot of a subvolume leaves those nested in it out: they are added one by one. They keep whether they are read-only: a snapshot's
+   * directory is root's alone, and what is restored of it is to be as it was. */
   async #copy(source: string, target: string, options: { readonly: boolean }): Promise<void> {
-    const nested = subvolumeHasChildren(source) ? await this.#tool.nested(source) : [];
-    await this.#tool.snapshot(source, target, { readonly: options.readonly && nested.length === 0 });
-    for (const one of nested.sort((a, b) => a.length - b.length)) {
-      await removeTree(this.#host, join(target, one));
-      await this.#tool.snapshot(join(source, one), join(target, one), { readonly: false });
-    }
-    if (!options.readonly || nested.length === 0) return;
-    for (const one of [...nested, ""]) await this.#tool.setReadonly(join(target, one), true);
+    const hasNested = subvolumeHasChildren(source);
+    await this.#tool.snapshot(source, target, { readonly: options.readonly && !hasNested });
+    if (hasNested) await copyNested(source, target, options);
   }
 
   /** What is neither a snapshot nor a deletion is on the disk only with the next transaction, half a minute later. */

@@ -140,9 +140,10 @@ export class StreamGuard {
 
   #begin(attributes: ReadonlyMap<number, Uint8Array>, isIncremental: boolean): void {
     const name = latin1(attributes.get(attribute.path));
-    // Control characters would reach logs, and `btrfs receive` makes a directory of this name.
+    const text = Buffer.from(name ?? "", "latin1").toString();
+    // It becomes a directory's name, and may reach logs: it is text without control characters.
     // deno-lint-ignore no-control-regex -- these are what is refused
-    if (name === undefined || !/^[^/\x00-\x1f]{1,255}$/.test(name) || name === "." || name === "..") {
+    if (!/^[^/\x00-\x1f\ufffd]{1,255}$/.test(text) || text === "." || text === "..") {
       throw new Error(`the subvolume is called ${shown(name ?? "")}`);
     }
     const uuid = hex(attributes.get(attribute.uuid));

@@ -1,6 +1,7 @@
 import { lstat } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { dirname } from "node:path";
 import type { Readable } from "node:stream";
+import { deleteNested } from "../../host/btrfs_nested.ts";
 import { hasQuota, staleQuotaGroups, subvolumeId } from "../../host/btrfs_quota.ts";
 import { CommandError, type Host, type PipedCommand } from "../../host/host.ts";
 import { DroppedGroups } from "./dropped_groups.ts";
@@ -50,16 +51,14 @@ export class BtrfsTool {
       await this.#host.run(["btrfs", "subvolume", "delete", "--commit-after", ...paths]);
     } catch (error) {
       if (!(error instanceof CommandError && /not empty/i.test(error.stderr))) throw error;
+      const left: string[] = [];
       for (const path of paths) {
         if (!await isSubvolume(path)) continue;
-        // The deepest first; a read-only one must be writable for its child's name to go.
-        for (const nested of (await this.nested(path)).sort((a, b) => b.length - a.length)) {
-          groups?.push(subvolumeId(join(path, nested)));
-          await this.setReadonly(join(path, nested, ".."), false).catch(() => {});
-          await this.#host.run(["btrfs", "subvolume", "delete", join(path, nested)]);
-        }
-        await this.#host.run(["btrfs", "subvolume", "delete", "--commit-after", path]);
+        left.push(path);
+        const ids = await deleteNested(path);
+        groups?.push(...ids);
       }
+      if (left.length > 0) await this.#host.run(["btrfs", "subvolume", "delete", "--commit-after", ...left]);
     }
     if (groups) this.#dropped.drop(parent, groups);
   }
@@ -67,25 +66,6 @@ export class BtrfsTool {
   /** Takes away what was left of subvolumes that are gone. */
   dropStaleGroups(path: string): void {
     this.#dropped.drop(path, staleQuotaGroups(path));
-  }
-
-  /** @returns Paths of the subvolumes within `path`, relative to it. */
-  async nested(path: string): Promise<string[]> {
-    const { stdout } = await this.#host.run(["btrfs", "subvolume", "list", "-o", path]);
-    const direct = parseSubvolumes(stdout);
-    if (direct.length === 0) return [];
-    // The listing counts from the filesystem's top: what `path` is called there is the common beginning, up to its own last part.
-    const { stdout: shown } = await this.#host.run(["btrfs", "subvolume", "show", path]);
-    const top = shown.split("\n", 1)[0]!.trim();
-    const relative = direct.map((one) => one.startsWith(`${top}/`) ? one.slice(top.length + 1) : one);
-    const deeper = await Promise.all(
-      relative.map(async (one) => (await this.nested(join(path, one))).map((more) => join(one, more))),
-    );
-    return [...relative, ...deeper.flat()];
-  }
-
-  async setReadonly(path: string, readonly: boolean): Promise<void> {
-    await this.#host.run(["btrfs", "property", "set", "-ts", path, "ro", String(readonly)]);
   }
 
   /** Switches quotas on, and waits until what is there was counted. */
@@ -132,15 +112,6 @@ export function parseVersion(output: string): string {
   const version = /^btrfs-progs v(\S+)/m.exec(output)?.[1];
   if (!version) throw new Error(`Cannot read the version of btrfs: ${JSON.stringify(output.slice(0, 200))}`);
   return version;
-}
-
-/** @param output Of `btrfs subvolume list`. @returns Paths from the filesystem's top. */
-export function parseSubvolumes(output: string): string[] {
-  return output.split("\n").filter(Boolean).map((line) => {
-    const path = /^ID \d+ gen \d+ (?:parent \d+ )?top level \d+ path (.+)$/.exec(line)?.[1];
-    if (path === undefined) throw new Error(`Cannot read the output of btrfs: ${JSON.stringify(line.slice(0, 200))}`);
-    return path.replace(/^<FS_TREE>\//, "");
-  });
 }
 
 /** @param output Of `btrfs device stats`: "[/dev/loop0].write_io_errs    0". */

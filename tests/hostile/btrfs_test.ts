@@ -1,0 +1,176 @@
+/** Containers that shape the subvolumes in their own tree, against snapshots, copies and deletions of it: nothing outside of it changes, and what they
+ * have nested comes along. Around them stand another volume of the pool and a directory of the host. */
+import assert from "node:assert/strict";
+import { execFileSync, spawnSync } from "node:child_process";
+import {
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Daemon } from "../support/daemon.ts";
+import { busyboxImage } from "../support/image.ts";
+
+const tool = (...argv: [string, ...string[]]): string => execFileSync(argv[0], argv.slice(1)).toString();
+const subvolume = (path: string) => void tool("btrfs", "-q", "subvolume", "create", path);
+const isReadonly = (path: string) => tool("btrfs", "property", "get", "-ts", path, "ro").trim() === "ro=true";
+const isSubvolume = (path: string) => existsSync(path) && lstatSync(path).ino === 256;
+/** Type, mode, owner, size and name of each file, and the content of all. */
+const fingerprint = (path: string) =>
+  tool("find", path, "-printf", "%y %m %U:%G %s %i %P %l\n") +
+  tool("find", path, "-type", "f", "-exec", "sha256sum", "{}", "+");
+
+Deno.test("subvolumes nested in a container", async (t) => {
+  const available = spawnSync("btrfs", ["--version"]).status === 0;
+  assert.ok(available, "the host has btrfs-progs");
+  await using daemon = await Daemon.start();
+  await daemon.furnish(await busyboxImage());
+  await using undo = new AsyncDisposableStack();
+  const canary = mkdtempSync(join(tmpdir(), "lido-canary-"));
+  undo.defer(() => rmSync(canary, { recursive: true, force: true }));
+  await daemon.ok("storage", "create", "shared", "btrfs", "size=512MiB");
+  const pool = join(daemon.directory, "storage-pools/shared");
+  const rootOf = (name: string) => join(pool, "containers", name, "rootfs");
+  const snapshotOf = (name: string, snapshot: string) => join(pool, "containers-snapshots", name, snapshot, "rootfs");
+
+  await daemon.ok("storage", "volume", "create", "shared", "victim");
+  const victim = join(pool, "custom/default_victim");
+  for (const place of [victim, canary]) {
+    mkdirSync(join(place, "l"));
+    if (place === victim) subvolume(join(place, "l/sub"));
+    else mkdirSync(join(place, "l/sub"));
+    writeFileSync(join(place, "l/sub/precious"), "of another\n");
+    writeFileSync(join(place, "l/kept"), "of another\n");
+  }
+  const before = [victim, canary].map(fingerprint);
+  const unharmed = () => assert.deepEqual([victim, canary].map(fingerprint), before);
+
+  for (const [what, place] of [["another volume", victim], ["a directory of the host", canary]] as const) {
+    await t.step(`a newline in a path does not make it one of ${what}`, async () => {
+      await daemon.ok("init", "bb", "c1", "-s", "shared");
+      // In a listing its first line reads as subvolume "x", which there is, and its second as "y/l/sub", which the symbolic
+      // link leads outside.
+      const name = "x\nID 256 gen 7 top level 5 path y";
+      subvolume(join(pool, "containers/c1/x"));
+      mkdirSync(join(pool, "containers/c1", name, "l"), { recursive: true });
+      subvolume(join(pool, "containers/c1", name, "l/sub"));
+      writeFileSync(join(pool, "containers/c1", name, "l/sub/own"), "own\n");
+      symlinkSync(place, join(pool, "containers/c1/y"));
+      await daemon.ok("snapshot", "c1", "s0");
+      unharmed();
+      assert.equal(readFileSync(join(pool, "containers-snapshots/c1/s0", name, "l/sub/own"), "utf8"), "own\n");
+      await daemon.ok("copy", "c1", "c2");
+      await daemon.ok("restore", "c1", "s0");
+      unharmed();
+      for (const one of ["c1", "c2"]) await daemon.ok("delete", one);
+      unharmed();
+      assert.equal(existsSync(join(pool, "containers/c1")), false);
+    });
+
+    await t.step(`a directory exchanged with a symbolic link meanwhile leads to nothing of ${what}`, async () => {
+      await daemon.ok("init", "bb", "c1", "-s", "shared");
+      const root = rootOf("c1");
+      mkdirSync(join(root, "d"));
+      for (const name of ["sub", "sub2", "sub3"]) subvolume(join(root, "d", name));
+      tool("chown", "-R", `--reference=${root}`, join(root, "d"));
+      symlinkSync(place, join(root, "e"));
+      await daemon.ok("start", "c1");
+      const looping = daemon.lido([
+        "exec",
+        "c1",
+        "--",
+        "sh",
+        "-c",
+        "touch /going; while [ -e /going ]; do mv d l; mv e d; mv d e; mv l d; done; true",
+      ]);
+      for (const deadline = Date.now() + 10_000; !existsSync(join(root, "going"));) {
+        assert.ok(Date.now() < deadline, "the loop runs");
+        await new Promise((resolve) => setTimeout(resolve, 10));
+      }
+      for (let round = 0; round < 6; round++) {
+        await daemon.ok("snapshot", "c1", `s${round}`);
+        unharmed();
+      }
+      await daemon.ok("copy", "c1/s0", "c2");
+      rmSync(join(root, "going"));
+      const { code, err } = await looping;
+      assert.equal(code, 0, err);
+      for (const one of ["c1", "c2"]) await daemon.ok("delete", "--force", one);
+      unharmed();
+    });
+  }
+
+  await t.step(
+    "names that are no text, nested ones in read-only ones, and paths longer than the kernel's limit",
+    async () => {
+      await daemon.ok("init", "bb", "c1", "-s", "shared");
+      const root = rootOf("c1");
+      subvolume(join(root, "docker"));
+      subvolume(join(root, "docker/layer"));
+      writeFileSync(join(root, "docker/layer/file"), "layer\n");
+      tool("btrfs", "property", "set", "-ts", join(root, "docker/layer"), "ro", "true");
+      subvolume(join(root, "docker/base"));
+      subvolume(join(root, "docker/base/within"));
+      tool("btrfs", "property", "set", "-ts", join(root, "docker/base"), "ro", "true");
+      tool(
+        "sh",
+        "-c",
+        `cd "$1" && for name in "$(printf 'a\\200')" "$(printf 'a\\201')"; do btrfs -q subvolume create "$name"; echo own > "$name/f"; done`,
+        "sh",
+        root,
+      );
+      const deep = "d".repeat(250);
+      tool(
+        "sh",
+        "-c",
+        `cd "$1"; for i in $(seq 20); do mkdir "$2" && cd -P ./"$2" || exit 1; done; btrfs -q subvolume create ./deep`,
+        "sh",
+        root,
+        deep,
+      );
+
+      await daemon.ok("snapshot", "c1", "s0");
+      const check = (at: string) => {
+        assert.equal(readFileSync(join(at, "docker/layer/file"), "utf8"), "layer\n");
+        for (const name of ["docker", "docker/layer", "docker/base", "docker/base/within"]) {
+          assert.ok(isSubvolume(join(at, name)), `${name} is a subvolume`);
+          assert.equal(isReadonly(join(at, name)), ["docker/layer", "docker/base"].includes(name), name);
+        }
+        assert.equal(tool("sh", "-c", `cat "$1"/a*/f`, "sh", at), "own\nown\n");
+        const found = tool(
+          "sh",
+          "-c",
+          `cd "$1"; for i in $(seq 20); do cd -P ./"$2" || exit 1; done; stat -c %i deep`,
+          "sh",
+          at,
+          deep,
+        );
+        assert.equal(found, "256\n");
+      };
+      check(snapshotOf("c1", "s0"));
+      assert.ok(isReadonly(join(pool, "containers-snapshots/c1/s0")));
+      writeFileSync(join(root, "docker/new"), "after the snapshot\n");
+      await daemon.ok("copy", "c1", "c2");
+      check(rootOf("c2"));
+      check(snapshotOf("c2", "s0"));
+      await daemon.ok("restore", "c1", "s0");
+      check(root);
+      assert.equal(existsSync(join(root, "docker/new")), false);
+      await daemon.ok("start", "c1");
+      await daemon.ok("exec", "c1", "--", "sh", "-c", "echo more > /docker/more");
+      await daemon.ok("delete", "c1/s0");
+      for (const one of ["c1", "c2"]) await daemon.ok("delete", "--force", one);
+      assert.deepEqual(
+        tool("btrfs", "subvolume", "list", pool).split("\n").filter((line) => /containers/.test(line)),
+        [],
+      );
+      unharmed();
+    },
+  );
+});
