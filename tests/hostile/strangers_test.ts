@@ -2,29 +2,21 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { chmodSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
-import { request } from "node:https";
-import { connect, createServer, type Socket } from "node:net";
+import { Agent, request } from "node:https";
+import { connect, type Socket } from "node:net";
 import { join } from "node:path";
 import * as tls from "node:tls";
 import { WebSocket } from "ws";
 import { succeed } from "../support/command.ts";
 import { Daemon } from "../support/daemon.ts";
+import { freePort } from "../support/free_port.ts";
 import { type Identity, identity } from "../support/identity.ts";
 import { busyboxImage } from "../support/image.ts";
 import type { Answer } from "../support/raw.ts";
 import { slowness } from "../support/slowness.ts";
 
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address() as { port: number };
-  server.close();
-  await once(server, "close");
-  return port;
-}
-
-const drip = (socket: Socket, text: string) => {
-  const timer = setInterval(() => socket.write(text), 1_000);
+const drip = (socket: Socket, write: () => void) => {
+  const timer = setInterval(write, 1_000);
   socket.once("close", () => clearInterval(timer));
 };
 const post = "POST /1.0/certificates HTTP/1.1\r\nHost: x\r\n";
@@ -37,20 +29,20 @@ const stuck: Readonly<Record<string, { readonly isPlain?: boolean; readonly hold
     // A record of 512 bytes that never comes to its end.
     hold: (socket) => {
       socket.write(new Uint8Array([22, 3, 1, 2, 0, 1]));
-      drip(socket, "\0");
+      drip(socket, () => socket.write("\0"));
     },
   },
   "nothing asked": { hold: () => {} },
   "an endless header": {
     hold: (socket) => {
       socket.write("GET /1.0 HTTP/1.1\r\nHost: x\r\nX: ");
-      drip(socket, "x");
+      drip(socket, () => socket.write("x"));
     },
   },
   "an endless body": {
     hold: (socket) => {
       socket.write(`${post}Content-Length: 16000\r\n\r\n{`);
-      drip(socket, " ");
+      drip(socket, () => socket.write(" "));
     },
   },
   "a large body": {
@@ -223,6 +215,23 @@ Deno.test({
         }
         return most;
       };
+      // What a trusted client has open all the while has no deadline: an upload, an idle connection, a websocket.
+      const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+      const friends = { host: "127.0.0.1", port, rejectUnauthorized: false, ...friend };
+      const idle = async () => {
+        const [incoming] = await once(request({ ...friends, agent, path: "/1.0/instances" }).end(), "response");
+        const { localPort } = incoming.socket;
+        for await (const _ of incoming);
+        return localPort;
+      };
+      const idlePort = await idle();
+      const octets = { "content-type": "application/octet-stream" };
+      const upload = request({ ...friends, agent: false, method: "POST", path: "/1.0/images", headers: octets });
+      const uploaded = once(upload, "response");
+      upload.write("no image");
+      drip(upload.socket ?? (await once(upload, "socket"))[0], () => upload.write("."));
+      const events = new WebSocket(`wss://127.0.0.1:${port}/1.0/events`, { rejectUnauthorized: false, ...friend });
+      await once(events, "open");
       const before = { rssMiB: rssMiB(), descriptors: descriptors() };
       console.log(`nothing: ${before.rssMiB.toFixed(0)} MiB, the other client ${(await longest(5)).toFixed(0)} ms`);
       try {
@@ -260,7 +269,16 @@ Deno.test({
         for (const kind of Object.keys(stuck)) for (let each = 0; each < 8; each++) hold(kind, "127.0.0.9");
         await count((more) => more >= 40);
         console.log(`all ended after ${(await count((more) => more <= 2)).toFixed(1)} s`);
+        assert.equal(await idle(), idlePort, "the idle connection was ended");
+        assert.equal(events.readyState, WebSocket.OPEN);
+        upload.end();
+        const [answer] = await uploaded;
+        assert.equal(answer.statusCode, 202);
+        for await (const _ of answer);
       } finally {
+        agent.destroy();
+        upload.destroy();
+        events.terminate();
         for (const socket of open) socket.destroy();
       }
     });

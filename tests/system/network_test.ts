@@ -2,52 +2,16 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { readFileSync, statSync } from "node:fs";
+import { readFileSync, statSync, writeFileSync } from "node:fs";
 import { request } from "node:https";
-import { createServer } from "node:net";
 import { WebSocket } from "ws";
 import { connect } from "../../mod.ts";
 import { command, succeed } from "../support/command.ts";
 import { Daemon } from "../support/daemon.ts";
+import { freePort } from "../support/free_port.ts";
+import { type Identity, identity } from "../support/identity.ts";
 import { busyboxImage } from "../support/image.ts";
 import type { Answer } from "../support/raw.ts";
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address() as { port: number };
-  server.close();
-  await once(server, "close");
-  return port;
-}
-
-interface Identity {
-  readonly cert: string;
-  readonly key: string;
-}
-
-async function identity(name: string, directory: string): Promise<Identity> {
-  const path = `${directory}/${name}`;
-  await succeed([
-    "openssl",
-    "req",
-    "-x509",
-    "-newkey",
-    "ec",
-    "-pkeyopt",
-    "ec_paramgen_curve:P-256",
-    "-nodes",
-    "-days",
-    "2",
-    "-subj",
-    `/CN=${name}`,
-    "-keyout",
-    `${path}.key`,
-    "-out",
-    `${path}.crt`,
-  ]);
-  return { cert: readFileSync(`${path}.crt`, "utf8"), key: readFileSync(`${path}.key`, "utf8") };
-}
 
 Deno.test({
   name: "the API over the network",
@@ -59,7 +23,8 @@ Deno.test({
     await daemon.ok("launch", "bb", "c1");
     const port = await freePort();
     const work = daemon.directory;
-    const ours = await identity("ours", work), other = await identity("other", work);
+    const ours = await identity("ours"), other = await identity("other");
+    writeFileSync(`${work}/other.crt`, other.cert);
 
     const ask = (
       who: Identity | undefined,
