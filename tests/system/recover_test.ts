@@ -205,7 +205,7 @@ Deno.test("what is damaged, made up or cut off is told, and keeps nothing else f
     "fine",
     container(
       "fine",
-      "  config: {security.nesting: true, user.x: 1}\n  devices:\n    eth0: {type: nic, name: eth0}\n",
+      "  config: {security.secureboot: true, user.x: 1}\n  devices:\n    eth0: {type: nic, name: eth0}\n",
     ) +
       "snapshots:\n- name: ../../s\n- name: fine/ghost\n",
   );
@@ -232,7 +232,7 @@ Deno.test("what is damaged, made up or cut off is told, and keeps nothing else f
   ) assert.match(err, pattern);
   for (
     const pattern of [
-      /"security\.nesting" is left out/,
+      /"security\.secureboot" is left out/,
       /device "eth0" is left out/,
       /snapshot "\.\.\/\.\.\/s": its name is not allowed/,
       /snapshot "ghost" is not on disk/,
