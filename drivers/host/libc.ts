@@ -18,6 +18,8 @@ const table = {
   epoll_wait: "ipii:i",
   eventfd: "ui:i",
   fallocate: "iill:i",
+  fanotify_init: "uu:i",
+  fanotify_mark: "iuLip:i",
   fchdir: "i:i",
   fchmod: "iu:i",
   fchown: "iuu:i",
@@ -107,7 +109,13 @@ const syscalls = {
   file_setattr: { number: 469, args: "ippLu" },
 } as const;
 
-export type Libc = Record<keyof typeof table | keyof typeof syscalls, ForeignFunction>;
+/** Functions of a second signature: the library's name for each comes first. */
+const variants = {
+  /** int ioctl(int fd, unsigned long op, unsigned long argument), where the argument is a number. */
+  ioctlNumber: { of: "ioctl", code: "iLL:i" },
+} as const;
+
+export type Libc = Record<keyof typeof table | keyof typeof syscalls | keyof typeof variants, ForeignFunction>;
 
 interface Library {
   symbols: Libc;
@@ -121,7 +129,7 @@ export const isBun = "Bun" in globalThis;
 async function load(): Promise<Library> {
   const symbols: Record<string, ForeignFunction> = {};
   const wrap = (raw: Record<string, ForeignFunction>) => {
-    for (const name of Object.keys(table)) symbols[name] = raw[name]!;
+    for (const name of [...Object.keys(table), ...Object.keys(variants)]) symbols[name] = raw[name]!;
     for (const [name, { number }] of Object.entries(syscalls)) {
       const call = raw[name]!;
       symbols[name] = (...args) => Number(call(isBun ? number : BigInt(number), ...args));
@@ -142,6 +150,9 @@ async function load(): Promise<Library> {
     for (const [name, { args }] of Object.entries(syscalls)) {
       raw[name] = dlopen("libc.so.6", { syscall: declare(`l${args}:l`) }).symbols.syscall;
     }
+    for (const [name, { of, code }] of Object.entries(variants)) {
+      raw[name] = dlopen("libc.so.6", { [of]: declare(code) }).symbols[of];
+    }
     wrap(raw);
     return {
       symbols: symbols as Libc,
@@ -161,11 +172,13 @@ async function load(): Promise<Library> {
     ...Object.fromEntries(
       Object.entries(syscalls).map(([name, { args }]) => [name, declare(`l${args}:l`, "syscall")]),
     ),
+    ...Object.fromEntries(Object.entries(variants).map(([name, { of, code }]) => [name, declare(code, of)])),
     __errno_location: declare(":P", "__errno_location"),
   });
   // Deno wants bigint for 64-bit arguments; callers may pass either.
   const codes: Record<string, string> = { ...table };
   for (const [name, { args }] of Object.entries(syscalls)) codes[name] = `l${args}:l`;
+  for (const [name, { code }] of Object.entries(variants)) codes[name] = code;
   const raw: Record<string, ForeignFunction> = {};
   for (const [name, code] of Object.entries(codes)) {
     const call = library.symbols[name];

@@ -6,8 +6,10 @@ import { check, cString, cStringArray, errno, libc, SystemCallError } from "./li
 const O_RDWR = 2, O_NOCTTY = 0x100, O_CLOEXEC = 0x80000, O_NONBLOCK = 0x800;
 const F_SETFL = 4, F_GETFL = 3, F_SETPIPE_SZ = 1031, F_GETPIPE_SZ = 1032;
 const POSIX_SPAWN_SETSIGDEF = 0x04, POSIX_SPAWN_SETSIGMASK = 0x08, POSIX_SPAWN_SETSID = 0x80;
-const TIOCSWINSZ = 0x5414, TIOCGPTN = 0x80045430, TCGETS = 0x5401;
+const TIOCSWINSZ = 0x5414, TIOCGPTN = 0x80045430, TIOCGPTPEER = 0x5441, TCGETS = 0x5401;
 const ICANON = 2, VEOF = 4;
+/** (gid_t) -1. @see chown(2) */
+const keepGroup = 0xffffffff;
 const WNOHANG = 1;
 const POLLIN = 1, POLLHUP = 16;
 const EAGAIN = 11, EINTR = 4, ECHILD = 10, EIO = 5, ESRCH = 3;
@@ -181,6 +183,17 @@ export function openPtyPeer(master: number): number {
   check("find a pty", libc.ioctl(master, TIOCGPTN, new Uint8Array(number.buffer)));
   const path = `/dev/pts/${number[0]!}`;
   return check(`open ${path}`, libc.open(cString(path), O_RDWR | O_NOCTTY | O_CLOEXEC, 0));
+}
+
+/** Gives the other end of a pseudo-terminal, of whichever devpts, to a user of the host. @see TIOCGPTPEER(2const) */
+export function ownPtyPeer(master: number, uid: number): void {
+  const flags = O_RDWR | O_NOCTTY | O_CLOEXEC;
+  const peer = check("open the other end of a pty", libc.ioctlNumber(master, TIOCGPTPEER, flags));
+  try {
+    check("change the owner of a pty", libc.fchown(peer, uid, keepGroup));
+  } finally {
+    libc.close(peer);
+  }
 }
 
 /** @param size In characters, 1 to 65535. @see TIOCSWINSZ(2const) */

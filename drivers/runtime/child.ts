@@ -18,17 +18,32 @@ export function childEnd(poller: Poller, pid: number): Promise<ExitStatus> {
   });
 }
 
-/** Resolves when `fd` is readable. @throws {Error} After `timeoutMs`. */
-export function readable(poller: Poller, fd: number, timeoutMs: number, what: string): Promise<void> {
+/** Resolves when `fd` is readable. @param signal Ends the waiting. @throws {Error} After `timeoutMs`, or the signal's reason. */
+export function readable(
+  poller: Poller,
+  fd: number,
+  timeoutMs: number,
+  what: string,
+  signal?: AbortSignal,
+): Promise<void> {
   const watch = poller.watch(fd);
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => {
+    const ended = () => {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", abort);
       watch.close();
+    };
+    const abort = () => {
+      ended();
+      reject(signal!.reason);
+    };
+    const timer = setTimeout(() => {
+      ended();
       reject(new Error(`${what} took longer than ${timeoutMs} ms`));
     }, timeoutMs);
+    signal?.addEventListener("abort", abort);
     watch.arm("in", () => {
-      clearTimeout(timer);
-      watch.close();
+      ended();
       resolve();
     });
   });

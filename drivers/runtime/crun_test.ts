@@ -15,7 +15,7 @@ import { join } from "node:path";
 import { environment, log, runIn, withContainer } from "../../tests/support/running_container.ts";
 import { program32, program64 } from "../../tests/support/tiny_elf.ts";
 import { closeFd, readFd } from "../host/process.ts";
-import { childEnd } from "./child.ts";
+import { childEnd, childEndWithin } from "./child.ts";
 import { CrunRuntime } from "./crun.ts";
 import type { ContainerSpec } from "./runtime.ts";
 
@@ -53,6 +53,15 @@ Deno.test("exec tells exit codes, signals, and commands that cannot be started",
     assert.equal((await run(["id"], { uid: 1000, cwd: "/tmp" })).output, "uid=1000(user) gid=1000(user)\n");
   }));
 
+function readAll(fd: number): string {
+  const buffer = new Uint8Array(1000);
+  let text = "";
+  for (let count: ReturnType<typeof readFd>; typeof (count = readFd(fd, buffer)) === "number" && count > 0;) {
+    text += new TextDecoder().decode(buffer.subarray(0, count));
+  }
+  return text;
+}
+
 Deno.test("exec gives a terminal of the container's own, with the size that was asked for", () =>
   withContainer(async ({ runtime, poller }) => {
     // crun sets the size when the command may run already: it is told by SIGWINCH, as of any other change.
@@ -63,17 +72,29 @@ Deno.test("exec gives a terminal of the container's own, with the size that was 
       height: 33,
     });
     await childEnd(poller, command.pid);
-    const buffer = new Uint8Array(1000);
-    let text = "";
-    for (
-      let count: ReturnType<typeof readFd>;
-      typeof (count = readFd(command.pty!, buffer)) === "number" && count > 0;
-    ) {
-      text += new TextDecoder().decode(buffer.subarray(0, count));
-    }
-    assert.match(text, /^\/dev\/pts\/\d+\r\n33 91\r\n$/);
+    assert.match(readAll(command.pty!), /^\/dev\/pts\/\d+\r\n33 91\r\n$/);
     closeFd(command.pty!);
     closeFd(command.pidfd);
+  }));
+
+Deno.test("a terminal belongs to the command's user, who may open it by name", () =>
+  withContainer(async ({ runtime, poller }) => {
+    for (const uid of [0, 1000, 1000, 1000]) {
+      const argv = ["sh", "-c", 'echo out >/dev/stdout; echo x >/dev/stderr; stat -c "%u %g %a" $(tty)'];
+      const command = await runtime.exec("c1", { argv, environment, cwd: "/", uid, gid: uid }, {
+        kind: "pty",
+        width: 0,
+        height: 0,
+      });
+      try {
+        await childEndWithin(poller, command.pid, 10_000);
+        assert.equal(readAll(command.pty!), `out\r\nx\r\n${uid} 5 620\r\n`);
+      } finally {
+        command.reaped?.();
+        closeFd(command.pty!);
+        closeFd(command.pidfd);
+      }
+    }
   }));
 
 Deno.test("the end of a container is told once, and nothing of it is left", () =>

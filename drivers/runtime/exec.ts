@@ -2,6 +2,7 @@ import { readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { LidoError } from "../../api/errors.ts";
 import { acceptUnix, listenUnix, receiveFd } from "../host/fd_passing.ts";
+import { holdExecution } from "../host/exec_gate.ts";
 import { hostId } from "../host/idmap.ts";
 import type { Poller } from "../host/poll.ts";
 import {
@@ -12,13 +13,15 @@ import {
   openPidfd,
   openReadEnd,
   ownPipe,
+  ownPtyPeer,
+  peek,
   readFd,
   setNonBlocking,
   startTicks,
 } from "../host/process.ts";
 import { ociProcess } from "./bundle.ts";
 import { childEnd, readable } from "./child.ts";
-import { shell, whyNotExecuted } from "./not_executed.ts";
+import { openExecutable, shell, whyNotExecuted } from "./not_executed.ts";
 import { type CommandSpec, type CommandStdio, type IdMap, type LaunchedCommand, LaunchError } from "./runtime.ts";
 
 export interface CrunCommand {
@@ -80,11 +83,31 @@ function own(pipes: Pipes, { uid, gid }: CommandSpec, idmap: IdMap | undefined):
   for (const fd of [pipes.stdin, pipes.stdout, pipes.stderr]) ownPipe(fd, owner.uid, owner.gid);
 }
 
+/** As `own`, for a terminal: crun opens it as the container's root, whose it stays if the container has no such user. Its group is that of terminals. */
+function ownTerminal(master: number, { uid }: CommandSpec, idmap: IdMap | undefined): void {
+  const owner = idmap ? hostId(idmap.uid, uid) : uid;
+  if (uid !== 0 && owner !== undefined) ownPtyPeer(master, owner);
+}
+
+/** crun does not wait for us to have the terminal: the command would run before it is its user's.
+ * @returns A descriptor; whoever executes the command's file waits until it is closed. Absent where that cannot be had. */
+function holdCommand(init: number, command: CommandSpec): number | undefined {
+  const file = command.uid === 0 ? undefined : openExecutable(`/proc/${init}/root`, command);
+  if (file === undefined) return undefined;
+  try {
+    return holdExecution(file);
+  } catch {
+    return undefined; // a kernel or a filesystem without it
+  } finally {
+    closeFd(file);
+  }
+}
+
 /** @returns The command, or what crun said when the kernel did not execute it: by then crun itself has ended well, and its child says it on stderr. */
 async function launch(
   crun: CrunCommand,
   poller: Poller,
-  { name, idmap, directory }: EnteredContainer,
+  { name, init, idmap, directory }: EnteredContainer,
   command: CommandSpec,
   stdio: CommandStdio,
 ): Promise<LaunchedCommand | { readonly refusal: string }> {
@@ -93,7 +116,10 @@ async function launch(
   const terminal = stdio.kind === "pty" ? { width: stdio.width || 80, height: stdio.height || 24 } : undefined;
   const process = ociProcess(command, { privileged: idmap === undefined, ...(terminal ? { terminal } : {}) });
   writeFileSync(files.spec, JSON.stringify(process), { mode: 0o600 });
-  const console = terminal && new ConsoleSocket(poller);
+  const console = terminal && new ConsoleSocket(poller, (master) => ownTerminal(master, command, idmap));
+  const gate = terminal && holdCommand(init, command);
+  // However it ends: others may be about to execute the same file.
+  if (gate !== undefined) console?.master.catch(() => {}).finally(() => closeFd(gate));
   // Held by crun's child until the kernel closes it, which is when the command is executed, or could not be.
   const held = makePipe();
   try {
@@ -114,7 +140,7 @@ async function launch(
       rmSync(files.pid, { force: true });
     };
     await readable(poller, held.read, launchTimeoutMs, "the start of the command");
-    const pty = await console?.receive();
+    const pty = await console?.master;
     if (hasExecuted(child)) {
       return { pid: child, pidfd: openPidfd(child), ...(pty === undefined ? {} : { pty }), reaped };
     }
@@ -122,6 +148,7 @@ async function launch(
     reaped();
     return { refusal: lastWords(stdio.kind === "pipes" ? openReadEnd(stdio.stderr) : pty!) };
   } catch (error) {
+    console?.master.then(closeFd, () => {});
     rmSync(files.pid, { force: true });
     throw error;
   } finally {
@@ -163,31 +190,50 @@ export function leftCommands(directory: string, members: readonly number[]): num
   return left;
 }
 
-/** Where crun sends the master of the container's own pty. The connection waits in the socket's queue until crun is done. */
+/** Where crun sends the master of the container's own pty. */
 class ConsoleSocket {
   /** Short, for a socket's path is; in a directory that only root may enter. */
   readonly path = `/run/lido-console-${process.pid}-${++sequence}`;
+  /** Rejects when the socket is closed before it came. */
+  readonly master: Promise<number>;
   readonly #poller: Poller;
   readonly #listening: number;
+  readonly #closed = new AbortController();
 
-  constructor(poller: Poller) {
+  /** @param onMaster Is called the moment it is here. */
+  constructor(poller: Poller, onMaster: (master: number) => void) {
     this.#poller = poller;
     rmSync(this.path, { force: true });
     this.#listening = listenUnix(this.path);
+    this.master = this.#receive(onMaster);
+    this.master.catch(() => {}); // whoever awaits it is told; when crun fails nobody does
   }
 
-  async receive(): Promise<number> {
-    await readable(this.#poller, this.#listening, launchTimeoutMs, "the terminal of the command");
+  async #receive(onMaster: (master: number) => void): Promise<number> {
+    await this.#readable(this.#listening);
     const connection = acceptUnix(this.#listening);
+    let master: number;
     try {
-      await readable(this.#poller, connection, launchTimeoutMs, "the terminal of the command");
-      return receiveFd(connection);
+      if (!peek(connection).readable) await this.#readable(connection);
+      master = receiveFd(connection);
     } finally {
       closeFd(connection);
     }
+    try {
+      onMaster(master);
+      return master;
+    } catch (error) {
+      closeFd(master);
+      throw error;
+    }
+  }
+
+  #readable(fd: number): Promise<void> {
+    return readable(this.#poller, fd, launchTimeoutMs, "the terminal of the command", this.#closed.signal);
   }
 
   close(): void {
+    this.#closed.abort();
     closeFd(this.#listening);
     rmSync(this.path, { force: true });
   }

@@ -58,6 +58,17 @@ export function whyNotExecuted(root: string, command: CommandSpec, said: string)
   return { exitCode: 126, message: `Command not executable: ${detail}`, ...(isText ? { script: file! } : {}) };
 }
 
+/** @returns A descriptor of the file that crun will find, for its name only (O_PATH), or undefined when there is none. */
+export function openExecutable(root: string, command: CommandSpec): number | undefined {
+  const file = findFile(root, command);
+  if (file === undefined) return undefined;
+  try {
+    return openBeneath(root, file, { flags: O_PATH, inRoot: true, oneMount: true });
+  } catch {
+    return undefined; // deleted meanwhile, or what the container has mounted
+  }
+}
+
 /** As crun finds it. @returns Its path in the container. */
 function findFile(root: string, { argv, environment, cwd }: CommandSpec): string | undefined {
   const [name = ""] = argv;
