@@ -14,6 +14,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { fullStream, streamCommand } from "../support/btrfs_stream.ts";
 import { Daemon } from "../support/daemon.ts";
 import { busyboxImage } from "../support/image.ts";
 
@@ -173,4 +174,78 @@ Deno.test("subvolumes nested in a container", async (t) => {
       unharmed();
     },
   );
+});
+
+Deno.test("a backup whose stream leads out of its volume is refused, and nothing is left of it", async (t) => {
+  await using daemon = await Daemon.start();
+  await daemon.ok("storage", "create", "shared", "btrfs", "size=256MiB");
+  const canary = mkdtempSync(join(tmpdir(), "lido-canary-"));
+  await using undo = new AsyncDisposableStack();
+  undo.defer(() => rmSync(canary, { recursive: true, force: true }));
+  writeFileSync(join(canary, "kept"), "of the host\n");
+  const before = fingerprint(canary);
+
+  const work = join(daemon.directory, "crafted");
+  await daemon.ok("storage", "volume", "create", "shared", "a");
+  await daemon.ok(
+    "storage",
+    "volume",
+    "export",
+    "shared",
+    "a",
+    `${work}.tar`,
+    "--optimized-storage",
+    "--compression",
+    "none",
+  );
+  await daemon.ok("storage", "volume", "delete", "shared", "a");
+  mkdirSync(work);
+  tool("tar", "-xf", `${work}.tar`, "-C", work);
+  const imported = (stream: Uint8Array) => {
+    writeFileSync(join(work, "backup/volume.bin"), stream);
+    const members = ["index.yaml", "optimized_header.yaml", "volume.bin"].map((name) => `backup/${name}`);
+    tool("tar", "-cf", `${work}.tar`, "-C", work, ...members as [string]);
+    return ["storage", "volume", "import", "shared", `${work}.tar`, "a"];
+  };
+  const uuid = crypto.getRandomValues(new Uint8Array(16));
+  const raw = (text: string) => Buffer.from(text, "latin1");
+  const file = (path: string | Uint8Array) => streamCommand(3, [[15, path], [3, 301n]]);
+  const symlink = (path: string | Uint8Array, target: string) =>
+    streamCommand(8, [[15, path], [3, 300n], [17, target]]);
+  const write = (path: string) => streamCommand(15, [[15, path], [18, 0n], [19, "overwritten\n"]]);
+
+  const attacks: Readonly<Record<string, readonly Uint8Array[]>> = {
+    "a dot before a symbolic link": [symlink("x", canary), file("./x/new")],
+    "an empty part after a symbolic link": [symlink("x", canary), file("x//new")],
+    "two names that a decoder merges": [
+      symlink(raw("\x80"), canary),
+      file(raw("\x81")),
+      streamCommand(11, [[15, raw("\x81")]]),
+      file(raw("\x80/new")),
+    ],
+    "a hard link to a symbolic link": [
+      symlink("x", join(canary, "kept")),
+      streamCommand(10, [[15, "y"], [17, "x"]]),
+      write("y"),
+    ],
+    "a device node": [streamCommand(5, [[15, "sda"], [3, 302n], [5, 0o060660n], [8, 0x800n]])],
+    "a device node by a number that no double holds": [
+      streamCommand(5, [[15, "sda"], [3, 302n], [5, (1n << 62n) | 0o060660n], [8, 0x800n]]),
+    ],
+  };
+  for (const [what, commands] of Object.entries(attacks)) {
+    await t.step(what, async () => {
+      await daemon.fails(imported(fullStream(uuid, ...commands)), /Invalid backup: /);
+      assert.equal(fingerprint(canary), before);
+      assert.deepEqual(await daemon.query("/1.0/storage-pools/shared/volumes/custom"), []);
+    });
+  }
+
+  await t.step("one that leads nowhere else is taken, a whiteout of overlayfs included", async () => {
+    const whiteout = streamCommand(5, [[15, "gone"], [3, 303n], [8, 0n], [5, 0o020000n]]);
+    await daemon.ok(...imported(fullStream(uuid, symlink("x", canary), file("f"), write("f"), whiteout)));
+    const volume = join(daemon.directory, "storage-pools/shared/custom/default_a");
+    assert.equal(readFileSync(join(volume, "f"), "utf8"), "overwritten\n");
+    assert.ok(lstatSync(join(volume, "gone")).isCharacterDevice());
+  });
 });

@@ -84,8 +84,9 @@ export class BtrfsTool {
     return this.#host.pipe(argv, { signal: options.signal });
   }
 
+  /** Its root is `directory`: what the stream makes there leads nowhere else. */
   receive(directory: string, stdin: Readable, signal?: AbortSignal): PipedCommand {
-    return this.#host.pipe(["btrfs", "receive", "--quiet", "-e", directory], { stdin, signal });
+    return this.#host.pipe(["btrfs", "receive", "--quiet", "--chroot", "-e", directory], { stdin, signal });
   }
 
   async growToDevice(path: string): Promise<void> {
