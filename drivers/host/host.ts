@@ -118,7 +118,9 @@ export interface ProjectQuotas {
   /** @returns undefined when the tree has no project, or not wholly. */
   usage(
     directory: string,
-  ): Promise<{ readonly usedBytes: bigint; readonly limitBytes: bigint | undefined } | undefined>;
+  ): Promise<
+    { readonly usedBytes: bigint; readonly limitBytes: bigint | undefined; readonly usedInodes: number } | undefined
+  >;
   /** @param limitBytes Rounded up to the filesystem's unit, 1 or 4 KiB; undefined lifts the limit. */
   limit(directory: string, limitBytes: bigint | undefined): Promise<void>;
   /** Before the tree is deleted: its record goes with its last file. No tree or no project is no error. */

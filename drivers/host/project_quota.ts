@@ -85,12 +85,14 @@ export class HostProjectQuotas implements ProjectQuotas {
   }
 
   // deno-lint-ignore require-await -- as above
-  async usage(directory: string): Promise<{ usedBytes: bigint; limitBytes: bigint | undefined } | undefined> {
+  async usage(
+    directory: string,
+  ): Promise<{ usedBytes: bigint; limitBytes: bigint | undefined; usedInodes: number } | undefined> {
     return withDirectory(directory, (fd) => {
       const { id, inherits } = projectAt(fd);
       if (id === 0 || !inherits || isIncomplete(directory)) return undefined;
-      const { usedBytes, limitBytes } = read(fd, id);
-      return { usedBytes, limitBytes };
+      const { usedBytes, limitBytes, inodes } = read(fd, id);
+      return { usedBytes, limitBytes, usedInodes: Number(inodes) };
     });
   }
 

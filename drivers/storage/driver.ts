@@ -122,6 +122,8 @@ export interface Quota {
   set(volume: Volume, sizeBytes: bigint | undefined, options?: { evenBelowUse?: boolean }): Promise<void>;
   get(volume: Volume): Promise<bigint | undefined>;
   usedBytes(volume: Volume): Promise<bigint>;
+  /** How many files and directories it has; absent where the filesystem does not count them for each volume. */
+  usedInodes?(volume: Volume): Promise<number | undefined>;
 }
 
 /** The driver's own stream format (`btrfs send`, `zfs send`); between pools of one `format`. */

@@ -6,7 +6,7 @@ import type { Volume } from "../../drivers/storage/driver.ts";
 import { type Disk, disksOf } from "./devices.ts";
 import type { InstanceServices } from "./ports.ts";
 import type { InstanceRecord, InstanceRecords } from "./records.ts";
-import type { ShiftProgress } from "./rootfs.ts";
+import type { ShiftProgress } from "./shift_progress.ts";
 import { prefixed, type Sharing } from "./sharing.ts";
 
 /** Makes disk devices ready to be mounted into a container, and lets them go. */

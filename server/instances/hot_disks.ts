@@ -6,7 +6,7 @@ import type { Disks } from "./disks.ts";
 import { parseIdmap } from "./idmaps.ts";
 import type { InstanceServices } from "./ports.ts";
 import type { InstanceRecords } from "./records.ts";
-import type { ShiftProgress } from "./rootfs.ts";
+import type { ShiftProgress } from "./shift_progress.ts";
 import { prefixed } from "./sharing.ts";
 
 interface HotplugIntent {

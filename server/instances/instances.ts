@@ -392,7 +392,7 @@ export class Instances {
       async (operation) =>
         note(
           operation,
-          await this.#updates.apply(record.name, cleaned, { ...options, progress: progressOf(operation, "volume") }),
+          await this.#updates.apply(record.name, cleaned, { ...options, progress: progressOf(operation) }),
         ),
     );
   }

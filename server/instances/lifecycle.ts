@@ -24,7 +24,8 @@ import { limitsOf } from "./limits.ts";
 import type { OperationLock, OperationLocks } from "./locks.ts";
 import type { InstanceServices } from "./ports.ts";
 import { type InstanceRecord, type InstanceRecords, merge } from "./records.ts";
-import type { Rootfs, ShiftProgress } from "./rootfs.ts";
+import type { Rootfs } from "./rootfs.ts";
+import { type ShiftProgress, untold } from "./shift_progress.ts";
 
 type StopOutcome = "ended" | "too late" | "taken over" | "cancelled";
 
@@ -81,7 +82,7 @@ export class Lifecycle {
 
   /** Returns when the container is up, which `init_up.ts` says what it is.
    * @returns What is to be said of it: that it has ended already, without a failure. @throws {LidoError} When its init has ended by a failure. */
-  async start(name: string, progress: ShiftProgress = () => {}): Promise<string | undefined> {
+  async start(name: string, progress: ShiftProgress = untold): Promise<string | undefined> {
     const { runtime } = this.#services;
     if (runtime.get(name)) throw new LidoError("bad_request", "The instance is already running");
     const record = this.#records.get(name);

@@ -5,10 +5,12 @@ import type { IdMap } from "../../drivers/runtime/runtime.ts";
 import type { Volume } from "../../drivers/storage/driver.ts";
 import { isTrue } from "./config_keys.ts";
 import { rootDisk } from "./devices.ts";
+import { fileCount } from "./file_count.ts";
 import { extendsIdmap, formatIdmap, parseIdmap, sameIdmap } from "./idmaps.ts";
 import type { InstanceServices } from "./ports.ts";
 import type { InstanceRecord, InstanceRecords } from "./records.ts";
 import { prefixed } from "./sharing.ts";
+import type { ShiftProgress } from "./shift_progress.ts";
 import { shiftInSteps } from "./shift_steps.ts";
 import { render, templatesFor, type Trigger } from "./templates.ts";
 
@@ -18,9 +20,6 @@ interface ShiftIntent {
   from: string;
   to: string;
 }
-
-/** Tells how many files a change of owners has behind it. */
-export type ShiftProgress = (entries: number) => void;
 
 /** Host ids of root in a container, for files the daemon writes into it. */
 interface Owner {
@@ -141,7 +140,7 @@ export class Rootfs {
     }
   }
 
-  async #shift(payload: ShiftIntent, tree: string, progress: ShiftProgress): Promise<void> {
+  async #shift(payload: ShiftIntent, root: string, progress: ShiftProgress): Promise<void> {
     const { config } = this.#records.expand(this.#records.get(payload.name));
     // A map that only has more ids changes no owner that the container has seen.
     const isWider = extendsIdmap(parseIdmap(payload.to), parseIdmap(payload.from));
@@ -152,9 +151,11 @@ export class Rootfs {
       );
     }
     const { name, pool } = payload;
-    await shiftInSteps(parseIdmap(payload.from), parseIdmap(payload.to), async (from, to, becomes) => {
+    const files = await fileCount(this.#services.pools.driver(pool), volumeOf(name));
+    const tree = progress("container filesystem", files);
+    await shiftInSteps(parseIdmap(payload.from), parseIdmap(payload.to), async (from, to, becomes, pass) => {
       await using intent = this.#openShift({ name, pool, from: formatIdmap(from), to: formatIdmap(to) });
-      const changed = await this.#services.ids.shift(tree, from, to, { progress }).catch((error) => {
+      const changed = await this.#services.ids.shift(root, from, to, { progress: tree(pass) }).catch((error) => {
         throw prefixed("Failed to handle idmapped storage: ", error);
       });
       intent.commit(() =>

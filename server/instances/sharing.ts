@@ -10,10 +10,13 @@
 import { LidoError, notFound } from "../../api/errors.ts";
 import type { Config } from "../../api/types.ts";
 import type { IdMap } from "../../drivers/runtime/runtime.ts";
+import type { Volume } from "../../drivers/storage/driver.ts";
 import { isTrue } from "./config_keys.ts";
 import { disksOf } from "./devices.ts";
+import { fileCount } from "./file_count.ts";
 import { extendsIdmap, formatIdmap, parseIdmap, sameIdmap } from "./idmaps.ts";
 import type { InstanceServices } from "./ports.ts";
+import { type ShiftProgress, untold } from "./shift_progress.ts";
 import { shiftInSteps } from "./shift_steps.ts";
 import type { Expanded, InstanceRecords } from "./records.ts";
 
@@ -43,7 +46,7 @@ export class Sharing {
       const [from, to] = cause === "crashed" ? [payload.from, payload.to] : [payload.to, payload.from];
       const volume = this.#find(payload.pool, payload.volume);
       if (!volume) return;
-      await this.#shift(payload.pool, payload.volume, parseIdmap(from), parseIdmap(to), () => {});
+      await this.#shift(payload.pool, payload.volume, parseIdmap(from), parseIdmap(to));
       this.#setMap(volume.id, to);
     });
   }
@@ -66,7 +69,7 @@ export class Sharing {
     pool: string,
     name: string,
     map: IdMap | undefined,
-    progress: (entries: number) => void = () => {},
+    progress: ShiftProgress = untold,
   ): Promise<{ shifted: boolean }> {
     const volume = this.get(pool, name);
     if (isTrue(volume.config["security.unmapped"])) return { shifted: false };
@@ -129,13 +132,17 @@ export class Sharing {
     volume: { id: number; pool: string; name: string },
     from: IdMap | undefined,
     to: IdMap | undefined,
-    progress: (entries: number) => void,
+    progress: ShiftProgress,
   ): Promise<void> {
     const { id, pool, name } = volume;
     this.#setConfig(id, { "volatile.idmap.next": formatIdmap(to) });
-    await shiftInSteps(from, to, async (last, next, becomes) => {
+    let told: ReturnType<ShiftProgress> | undefined;
+    await shiftInSteps(from, to, async (last, next, becomes, pass) => {
       await using intent = this.#openShift({ pool, volume: name, from: formatIdmap(last), to: formatIdmap(next) });
-      const changed = await this.#shift(pool, name, last, next, progress);
+      const changed = await this.#shift(pool, name, last, next, async (mounted) => {
+        told ??= progress("storage volume", await fileCount(this.#services.pools.driver(pool), mounted));
+        return told(pass);
+      });
       intent.commit(() => this.#setMap(id, formatIdmap(becomes(changed))));
       return changed;
     });
@@ -146,10 +153,12 @@ export class Sharing {
     name: string,
     from: IdMap | undefined,
     to: IdMap | undefined,
-    progress: (entries: number) => void,
+    watch?: (mounted: Volume) => Promise<(entries: number) => void>,
   ): Promise<number> {
-    await using use = await this.#services.mounts.use(pool, { type: "custom", name: `default_${name}` });
-    return await this.#services.ids.shift(use.path, from, to, { progress });
+    const volume: Volume = { type: "custom", name: `default_${name}` };
+    await using use = await this.#services.mounts.use(pool, volume);
+    const progress = await watch?.(volume);
+    return await this.#services.ids.shift(use.path, from, to, progress ? { progress } : {});
   }
 
   #find(pool: string, name: string): CustomVolume | undefined {

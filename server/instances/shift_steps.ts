@@ -35,6 +35,14 @@ export function detour(from: IdMap | undefined, to: IdMap | undefined): Detour |
   return uid.isChanged || gid.isChanged ? { parked, changed: { uid: uid.changed, gid: gid.changed } } : { parked };
 }
 
+/** One of the walks through a tree. */
+export interface ShiftPass {
+  /** From 0. */
+  readonly index: number;
+  /** How many there will be, as far as is known. */
+  readonly of: number;
+}
+
 /** Goes the way. @param step Changes the owners from one map to another; when that is done, `becomes` says, by how many entries were
  * changed, which map the tree has then. @returns The number of entries that it returns. */
 export async function shiftInSteps(
@@ -44,14 +52,17 @@ export async function shiftInSteps(
     from: IdMap | undefined,
     to: IdMap | undefined,
     becomes: (changed: number) => IdMap | undefined,
+    pass: ShiftPass,
   ) => Promise<number>,
 ): Promise<void> {
   const way = detour(from, to);
-  if (!way) return void await step(from, to, () => to);
+  if (!way) return void await step(from, to, () => to, { index: 0, of: 1 });
   const { parked, changed } = way;
-  const count = await step(from, parked, (count) => count === 0 && !changed ? to : parked);
-  if (changed) await step(parked, changed, () => count === 0 ? to : changed);
-  if (count > 0) await step(changed ?? parked, to, () => to);
+  const usual = changed ? 2 : 1;
+  const count = await step(from, parked, (count) => count === 0 && !changed ? to : parked, { index: 0, of: usual });
+  const of = count > 0 ? usual + 1 : usual;
+  if (changed) await step(parked, changed, () => count === 0 ? to : changed, { index: 1, of });
+  if (count > 0) await step(changed ?? parked, to, () => to, { index: usual, of });
 }
 
 function detourOf(

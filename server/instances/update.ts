@@ -15,7 +15,8 @@ import { keysThatWait, limitsOf, restartNote } from "./limits.ts";
 import type { Maps } from "./maps.ts";
 import type { InstanceServices } from "./ports.ts";
 import { type Expanded, type InstanceRecord, type InstanceRecords, merge } from "./records.ts";
-import { type ShiftProgress, volumeOf } from "./rootfs.ts";
+import { volumeOf } from "./rootfs.ts";
+import { type ShiftProgress, untold } from "./shift_progress.ts";
 import { prefixed } from "./sharing.ts";
 
 /** The settings a client may change. */
@@ -213,7 +214,7 @@ export class Updates {
   ): Promise<void> {
     const { device } = rootDisk(devices);
     const oldSize = Object.values(before).find(isRoot)?.size ?? "";
-    const change = { devices, lazy: options.lazy ?? false, progress: options.progress ?? (() => {}) };
+    const change = { devices, lazy: options.lazy ?? false, progress: options.progress ?? untold };
     if ((device.size ?? "") === oldSize) return await this.#hot.change(name, { ...change, record });
     const quota = this.#needQuota(device);
     await using intent = this.#openResize({ name, pool: device.pool! });

@@ -17,6 +17,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Driver, Pool, Volume } from "../../drivers/storage/driver.ts";
 import { driverKinds } from "../../drivers/storage/registry.ts";
+import { fileCount } from "../../server/instances/file_count.ts";
 import { host, mounted, places, reasonAgainst, withPool } from "./places.ts";
 
 const volume: Volume = { type: "custom", name: "default_v1" };
@@ -134,10 +135,12 @@ for (const place of places.filter(({ name }) => name.includes("project quota")))
     symlinkSync(join(directory, "outside"), join(path, "link"));
     tool("mkfifo", join(path, "fifo"));
     await assert.rejects(used(driver, volume), /not counted/);
+    assert.equal(await fileCount(driver, volume), undefined);
     await assert.rejects(driver.facets.quota!.set(volume, MiB), /it uses [\d.]+\w?i?B already/);
     await driver.facets.quota!.set(volume, 8n * MiB);
     const before = await used(driver, volume);
     assert.ok(before > 300n * 8000n && before < 4n * MiB, String(before));
+    assert.equal(await fileCount(driver, volume), 305, "three directories, 300 files, a symlink and a FIFO");
     writeFileSync(join(path, "a/b/new"), "x".repeat(1_000_000));
     tool("sync", "-f", path);
     assert.ok(await used(driver, volume) >= before + 1_000_000n);

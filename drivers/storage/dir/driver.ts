@@ -213,6 +213,7 @@ export class DirDriver implements Driver {
         if (!usage) throw new LidoError("not_implemented", `The space of ${describe(volume)} is not counted`);
         return usage.usedBytes;
       },
+      usedInodes: async (volume) => (await this.#host.quotas.usage(this.path(volume)))?.usedInodes,
     };
   }
 }

@@ -1,0 +1,13 @@
+import { statfs } from "node:fs/promises";
+import type { Driver, Volume } from "../../drivers/storage/driver.ts";
+
+/** How many files and directories a mounted volume has; undefined where only a walk could tell. */
+export async function fileCount(driver: Driver, volume: Volume): Promise<number | undefined> {
+  try {
+    if (!driver.mountsVolumes) return await driver.facets.quota?.usedInodes?.(volume);
+    const { files, ffree } = await statfs(driver.path(volume));
+    return files > ffree ? files - ffree : undefined;
+  } catch {
+    return undefined; // it is only to be shown
+  }
+}
