@@ -7,6 +7,8 @@ import { parseIdmap } from "../../server/instances/idmaps.ts";
 import { command } from "../support/command.ts";
 import { Daemon, executable } from "../support/daemon.ts";
 import { busyboxImage } from "../support/image.ts";
+import { OperationEvents } from "../support/progress.ts";
+import { RawClient } from "../support/raw.ts";
 
 const directories = 150, filesEach = 200, rareEach = 3;
 /** Of no container with 65536 ids. */
@@ -84,5 +86,21 @@ Deno.test("a change of owners that is killed in its middle ends as one map or th
       assert.equal(await daemon.ok("exec", to, "--", "stat", "-c", "%u %a", "/mnt/d3/f1"), "0 6755");
     });
   }
+  await t.step("its first walk counts the files for those that follow, which have a percentage", async () => {
+    await daemon.ok("storage", "volume", "detach", "fast", "many", "c1");
+    const raw = new RawClient(daemon.directory);
+    using events = await OperationEvents.open(daemon.directory);
+    const data = { type: "disk", pool: "fast", source: "many", path: "/mnt" };
+    const { body } = await raw.ask("PATCH", "/1.0/instances/c2", { devices: { data } });
+    const { id } = body.metadata;
+    const { metadata } = await events.first(id, ({ metadata }) => Boolean(metadata?.container_progress));
+    assert.match(String(metadata?.container_progress), /^Remapping storage volume: \d+ files \(\d+ files\/s\)$/);
+    const later = await events.first(id, ({ metadata }) => /% of /.test(String(metadata?.container_progress)));
+    const text = String(later.metadata?.container_progress);
+    const [, percent, of] = /: (\d+)% of (\d+) files \(\d+ files\/s(?:, \d+s left)?\)$/.exec(text) ?? assert.fail(text);
+    assert.ok(Number(percent) >= 33 && Number(percent) <= 99, text);
+    assert.equal(Number(of), paths.length + 1, "with the volume's top");
+    assert.equal((await raw.wait(id)).status, "Success");
+  });
   await t.step("some were cut off in their middle", () => assert.ok(cut > 0));
 });
