@@ -1,6 +1,9 @@
 /** How far something is, in words: one form for the daemon's operations and the client's own transfers. */
 import { showBytes } from "./size.ts";
 
+/** Of the answer to a download: the operation that tells how far it is, by its id. */
+export const operationHeader = "lido-operation";
+
 export interface ProgressState {
   readonly done: number;
   /** What `done` will be at the end; absent when nobody knows. */

@@ -2,11 +2,12 @@
 import { once } from "node:events";
 import type { WriteStream } from "node:fs";
 import { Readable } from "node:stream";
+import { operationHeader } from "../api/progress.ts";
 import type { Operation } from "../api/types.ts";
 import { openEnvelope, url } from "./client/client.ts";
 import { UsageError } from "./client/errors.ts";
 import { openStdin } from "./exec/descriptors.ts";
-import { Interruption, metered, progressLine, waitWithProgress } from "./output/progress.ts";
+import { Interruption, metered, OperationView, progressLine, waitWithProgress } from "./output/progress.ts";
 import type { Io } from "./verb.ts";
 
 export interface ExportOptions {
@@ -28,6 +29,7 @@ export async function exportVolume(
   const { pipeline } = await import("node:stream/promises");
   const { requestStream } = await import("./client/http.ts");
   using line = await progressLine(io);
+  using views = new DisposableStack();
   using interruption = new Interruption();
   const { signal } = interruption;
   const isFile = path !== "-";
@@ -55,7 +57,10 @@ export async function exportVolume(
           text: Buffer.concat(chunks).toString("utf8"),
         });
       }
-      await pipeline(line ? metered(reply, line, volume) : reply, target, { signal });
+      // The daemon knows how much there is, and how much of it has gone in, whatever compresses it. LXD does not tell.
+      const running = reply.headers[operationHeader];
+      if (typeof running === "string") views.use(new OperationView(io, running));
+      await pipeline(line && !running ? metered(reply, line, volume) : reply, target, { signal });
     } finally {
       await io.client.change("DELETE", backup);
     }

@@ -91,7 +91,7 @@ export async function waitWithProgress(io: Io, operation: Operation): Promise<Op
 }
 
 /** What an operation says of itself. Nothing depends on it: a daemon that does not tell is waited for all the same. */
-class OperationView implements Disposable {
+export class OperationView implements Disposable {
   readonly #io: Io;
   readonly #id: string;
   readonly #timer: NodeJS.Timeout;

@@ -86,7 +86,7 @@ export function run(argv: readonly string[], options: RunOptions = {}): Promise<
       () => end(new CommandError(argv, undefined, "", `still running after ${timeoutMs} ms`)),
       timeoutMs,
     );
-    const sampling = options.progress && sampleWrites(child.pid, options.progress);
+    const sampling = options.progress && sample(child.pid, /^(?:wchar|write_bytes): (\d+)$/gm, options.progress);
     const abort = () => end(signal!.reason);
     signal?.addEventListener("abort", abort, { once: true });
     child.on("error", (error) => failure ??= launchFailure(argv, error));
@@ -108,11 +108,11 @@ export function run(argv: readonly string[], options: RunOptions = {}): Promise<
 }
 
 /** A tool that copies does not say how far it is; the kernel counts for it: what it was asked to write, when a call is over, or what has been written so
- * far, where that is more, as in the middle of a copy_file_range(2) of a whole file. @see proc_pid_io(5): wchar, write_bytes */
-function sampleWrites(pid: number | undefined, progress: (bytes: bigint) => void): NodeJS.Timeout {
+ * far, where that is more, as in the middle of a copy_file_range(2) of a whole file. @see proc_pid_io(5): wchar, write_bytes, rchar */
+function sample(pid: number | undefined, counters: RegExp, progress: (bytes: bigint) => void): NodeJS.Timeout {
   const timer = setInterval(() => {
     try {
-      const counts = readFileSync(`/proc/${pid}/io`, "utf8").matchAll(/^(?:wchar|write_bytes): (\d+)$/gm);
+      const counts = readFileSync(`/proc/${pid}/io`, "utf8").matchAll(counters);
       progress(BigInt(Math.max(...Array.from(counts, ([, bytes]) => Number(bytes)))));
     } catch {
       clearInterval(timer); // it has ended
@@ -131,6 +131,7 @@ export function pipe(argv: readonly string[], options: PipeOptions = {}): PipedC
     killSignal: "SIGKILL",
   });
   const started = performance.now();
+  const sampling = options.progress && sample(child.pid, /^rchar: (\d+)$/gm, options.progress);
   const errors = collect(child.stderr!, () => child.kill("SIGKILL"));
   const ended = new Promise<void>((resolve, reject) => {
     let failure: Error | undefined;
@@ -144,6 +145,7 @@ export function pipe(argv: readonly string[], options: PipeOptions = {}): PipedC
     child.on("error", (error) => failure ??= launchFailure(argv, error));
     child.on("close", (code, killedBy) => {
       clearInterval(watching);
+      clearInterval(sampling);
       observed(argv, started, failure?.message ?? `${code ?? killedBy}`);
       if (code !== null && (options.okCodes ?? [0]).includes(code)) resolve();
       else if (options.signal?.aborted) reject(options.signal.reason);

@@ -41,6 +41,8 @@ export interface PipeOptions {
   readonly cwd?: string;
   /** Default 10 minutes; a tool that has read and written nothing for so long (or up to twice that) is killed and reported. 0: never. */
   readonly stallMs?: number;
+  /** Told now and then how much the tool has read, in bytes. */
+  readonly progress?: (bytes: bigint) => void;
 }
 
 export interface PipedCommand {

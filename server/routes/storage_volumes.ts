@@ -3,6 +3,7 @@ import type { ReadableStream } from "node:stream/web";
 import type { OpenAPIHono } from "@hono/zod-openapi";
 import { z } from "zod";
 import { LidoError } from "../../api/errors.ts";
+import { operationHeader } from "../../api/progress.ts";
 import {
   storageVolumeBackupSchema,
   storageVolumeBackupsPostSchema,
@@ -203,9 +204,9 @@ function addBackups(app: OpenAPIHono, { volumeBackups }: Services): void {
     (request) => background(request.c, volumeBackups.delete(...keyed(request), request.param("backup"))),
   );
   route(app, { method: "get", path: `${path}/export`, summary: "Download a backup", tag }, async (request) => {
-    const stream = await volumeBackups.export(...keyed(request), request.param("backup"));
+    const { stream, operation } = await volumeBackups.export(...keyed(request), request.param("backup"));
     return new Response(Readable.toWeb(limitDownload(stream)) as unknown as globalThis.ReadableStream, {
-      headers: { "content-type": "application/octet-stream" },
+      headers: { "content-type": "application/octet-stream", [operationHeader]: operation.id },
     });
   });
 }

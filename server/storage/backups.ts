@@ -110,8 +110,8 @@ export class VolumeBackups {
     });
   }
 
-  /** The archive, as it is made. It fails, and does not end, when something goes wrong on the way. */
-  async export(pool: string, volume: string, name: string): Promise<Readable> {
+  /** The archive, as it is made. It fails, and does not end, when something goes wrong on the way. The operation tells how far it is. */
+  async export(pool: string, volume: string, name: string): Promise<{ stream: Readable; operation: Operation }> {
     const { view, compression } = this.#find(pool, volume, name);
     const { host, mounts, pools } = this.#options;
     const row = this.#volumes.row(pool, "custom", volume);
@@ -122,17 +122,25 @@ export class VolumeBackups {
     const output = new PassThrough();
     const started = Promise.withResolvers<void>();
     const abort = new AbortController();
-    output.on("close", () => abort.abort(new Error("the download was given up")));
-    const run = async () => {
+    output.on("close", () => abort.abort(new LidoError("bad_request", "The download was given up")));
+    const run = async (operation: Operation) => {
       await using undo = new AsyncDisposableStack();
       undo.defer(() => rm(indexFile, { force: true }));
       const isOptimized = view.optimized_storage;
       const index = writeIndex(indexOf(pool, pools.kindOf(pool).name, row, snapshots, isOptimized));
       const content = await this.#moment(driver, stored, undo);
       const names = snapshots.map(({ name }) => String(name));
+      const { progress } = watch(operation, volume, async () => {
+        let sum = 0n;
+        for (const snapshot of [...names, undefined]) {
+          sum += await this.#volumes.usedBytes(pool, "custom", volume, snapshot);
+        }
+        return sum;
+      });
+      const { signal } = abort;
       let tar: { stdout: Readable; done: Promise<void> };
       if (isOptimized) {
-        const archive = writeOptimized(driver, stored, content, names, index, abort.signal);
+        const archive = writeOptimized(driver, stored, content, names, index, { signal, progress });
         tar = { stdout: Readable.from(archive, { objectMode: false }), done: Promise.resolve() };
       } else {
         await writeFile(indexFile, index, { mode: 0o600 });
@@ -142,18 +150,25 @@ export class VolumeBackups {
           places.push([await use({ ...stored, snapshot }), `backup/volume-snapshots/${snapshot}`]);
         }
         places.push([await use(content), "backup/volume"]);
-        const made = host.pipe(archiver(places), { signal: abort.signal, okCodes: [0, changedWhileRead] });
+        const made = host.pipe(archiver(places), { signal, progress, okCodes: [0, changedWhileRead] });
         const checked = checkedBackup(made.stdout as AsyncIterable<Uint8Array>, names);
         tar = { stdout: Readable.from(checked, { objectMode: false }), done: made.done };
       }
       const argv = compressors[compression]!;
-      const last = argv.length === 0 ? tar : host.pipe(argv, { stdin: tar.stdout, signal: abort.signal });
+      const last = argv.length === 0 ? tar : host.pipe(argv, { stdin: tar.stdout, signal });
       started.resolve();
       // Not ended with its source: a tool that failed ends its output too.
       await pipeline(last.stdout, output, { end: false });
       await Promise.all([tar.done, last.done]);
+      operation.sealUnlessCancelled();
     };
-    void this.#volumes.locks.hold([lockName(pool, stored)], run).then(
+    const operation = this.#options.operations.start({
+      description: "Exporting custom volume backup",
+      resources: { storage_volumes: [url(pool, "custom", volume)] },
+      cancel: () => abort.abort(operation.signal.reason),
+      run: (operation) => this.#volumes.locks.hold([lockName(pool, stored)], () => run(operation), abort.signal),
+    });
+    void operation.done().then(
       () => output.end(),
       (error) => {
         started.reject(error);
@@ -161,7 +176,7 @@ export class VolumeBackups {
       },
     );
     await started.promise;
-    return output;
+    return { stream: output, operation };
   }
 
   /** Makes a volume of an upload.

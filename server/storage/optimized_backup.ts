@@ -2,7 +2,7 @@ import { Readable } from "node:stream";
 import { parse, stringify } from "yaml";
 import { z } from "zod";
 import { LidoError, messageOf } from "../../api/errors.ts";
-import type { CopyOptions, Driver, Send, StreamBackup, Volume } from "../../drivers/storage/driver.ts";
+import type { CopyOptions, Driver, Send, StreamBackup, Volume, WatchOptions } from "../../drivers/storage/driver.ts";
 import { cleanPath } from "../archives/member.ts";
 import type { TarEntry } from "../archives/tar_reader.ts";
 import { endOfArchive, tarFile, tarPadding } from "../archives/tar_writer.ts";
@@ -40,7 +40,7 @@ export async function* writeOptimized(
   moment: Volume,
   snapshots: readonly string[],
   index: string,
-  signal: AbortSignal,
+  { signal, progress }: Required<WatchOptions>,
 ): AsyncGenerator<Uint8Array> {
   const send = optimizedBy(driver)!;
   const states = [...snapshots.map((snapshot) => ({ ...volume, snapshot })), moment];
@@ -61,6 +61,8 @@ export async function* writeOptimized(
   });
   yield* textFile("backup/index.yaml", index);
   yield* textFile("backup/optimized_header.yaml", header);
+  const total = measured.reduce((sum, { sizeBytes }) => sum + BigInt(sizeBytes), 0n);
+  let sent = 0n;
   for (const part of measured) {
     yield tarFile(part.name, part.sizeBytes, 0o600);
     let bytes = 0;
@@ -68,6 +70,7 @@ export async function* writeOptimized(
     for await (const chunk of stream) {
       bytes += (chunk as Uint8Array).length;
       if (bytes > part.sizeBytes) break;
+      progress(sent += BigInt((chunk as Uint8Array).length), total);
       yield chunk as Uint8Array;
     }
     await done;

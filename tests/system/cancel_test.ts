@@ -124,7 +124,7 @@ Deno.test({
       const file = join(daemon.directory, "backup"), words = ["storage", "volume"];
       {
         using terminal = inTerminal(...words, "export", "plain", "data", file, "--compression", "none");
-        await terminal.sees(/data: [\d.]+[KM]iB \([\d.]+[KM]iB\/s\)/);
+        await terminal.sees(/data: \d+% of [\d.]+MiB \([\d.]+[KM]iB\/s, \d+s left\)/);
         terminal.type("\x03");
         await terminal.sees(/Error: Cancelled/);
         assert.equal(await terminal.ended, 1);
