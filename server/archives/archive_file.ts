@@ -12,6 +12,8 @@ export interface OpenArchive {
   /** @returns What the decompressor says of its failure, which says more than the truncation that follows from it. */
   cause(): Promise<string | undefined>;
   close(): void;
+  /** How much of the file has been read so far, in bytes. */
+  consumed(): bigint;
 }
 
 /** @param file A tar archive, or a squashfs, which is read as a tar archive. */
@@ -19,7 +21,9 @@ export function openArchive(host: Host, file: string, compression: Compression, 
   const isSquashfs = compression === "squashfs";
   const source = isSquashfs ? undefined : createReadStream(file, { highWaterMark: 1 << 18 });
   const argv = isSquashfs ? ["sqfs2tar", "--root-becomes", ".", "--no-skip", file] : decompressors[compression];
-  const tool = argv && host.pipe(argv, { ...(source ? { stdin: source } : {}), ...(signal ? { signal } : {}) });
+  let read = 0n;
+  const input = source ? { stdin: source } : { progress: (bytes: bigint) => void (read = bytes) };
+  const tool = argv && host.pipe(argv, { ...input, ...(signal ? { signal } : {}) });
   const stream: Readable = tool?.stdout ?? source!;
   return {
     entries: readTar(stream as AsyncIterable<Uint8Array>),
@@ -35,5 +39,6 @@ export function openArchive(host: Host, file: string, compression: Compression, 
       stream.destroy();
       source?.destroy();
     },
+    consumed: () => source ? BigInt(source.bytesRead) : read,
   };
 }

@@ -1,9 +1,10 @@
+import { stat } from "node:fs/promises";
 import { parse } from "yaml";
 import { z } from "zod";
 import { LidoError, messageOf } from "../../api/errors.ts";
 import { CommandError, type Host } from "../../drivers/host/host.ts";
 import type { WatchOptions } from "../../drivers/storage/driver.ts";
-import { openArchive } from "../archives/archive_file.ts";
+import { type OpenArchive, openArchive } from "../archives/archive_file.ts";
 import type { Compression } from "../archives/compression.ts";
 import { cleanPath, type Member, memberOf } from "../archives/member.ts";
 import { shown } from "../archives/tar_fields.ts";
@@ -55,6 +56,9 @@ export async function checkArchive(
   });
 }
 
+/** Whether how much is unpacked can be known before: it is told so then, else how much of the file has been read. */
+export const tellsUnpackedBytes = (compression: Compression): boolean => compression === "none" || compression === "xz";
+
 /** Unpacks an archive below `target`, the directory of the image: `metadata.yaml`, `templates/`, `rootfs/`. What is written is what is checked
  * on the way, for the file may have changed since it was imported. */
 export async function unpackArchive(
@@ -65,11 +69,16 @@ export async function unpackArchive(
   target: string,
   watch: WatchOptions,
 ): Promise<void> {
-  await readImage(host, file, compression, watch.signal, async (entries) => {
+  const { signal, progress } = watch;
+  const fileBytes = BigInt((await stat(file)).size);
+  await readImage(host, file, compression, signal, async (entries, archive) => {
     const members = async function* () {
       for await (const { member } of imageMembers(entries, part)) yield member;
     };
-    await unpackTree(host, members(), target, watch);
+    const consumed = progress && !tellsUnpackedBytes(compression)
+      ? { progress: () => progress(archive.consumed(), fileBytes) }
+      : {};
+    await unpackTree(host, members(), target, { ...watch, ...consumed });
   });
 }
 
@@ -79,11 +88,11 @@ async function readImage<T>(
   file: string,
   compression: Compression,
   signal: AbortSignal | undefined,
-  use: (entries: AsyncGenerator<TarEntry>) => Promise<T>,
+  use: (entries: AsyncGenerator<TarEntry>, archive: OpenArchive) => Promise<T>,
 ): Promise<T> {
   const archive = openArchive(host, file, compression, signal);
   try {
-    const result = await use(archive.entries);
+    const result = await use(archive.entries, archive);
     await archive.end();
     return result;
   } catch (error) {

@@ -3,14 +3,14 @@ import { join } from "node:path";
 import type { Host } from "../../drivers/host/host.ts";
 import type { WatchOptions } from "../../drivers/storage/driver.ts";
 import { detectCompression } from "../archives/compression.ts";
-import { unpackArchive } from "./archive.ts";
+import { tellsUnpackedBytes, unpackArchive } from "./archive.ts";
 
 /** How much an image's files are unpacked, in bytes, where its archive says so without being read.
  * @returns undefined where it does not. @see xz(1), "ROBOT MODE" */
 export async function unpackedBytes(host: Host, file: string): Promise<bigint | undefined> {
   const compression = await detectCompression(file);
   if (compression === "none") return BigInt((await stat(file)).size);
-  if (compression !== "xz") return undefined;
+  if (!tellsUnpackedBytes(compression)) return undefined;
   const { stdout } = await host.run(["xz", "--robot", "--list", "--", file]);
   const total = /^totals\t\d+\t\d+\t\d+\t(\d+)/m.exec(stdout)?.[1];
   return total === undefined ? undefined : BigInt(total);
@@ -25,8 +25,10 @@ export async function unpackImage(
   watch: WatchOptions,
 ): Promise<void> {
   const isUnified = rootfs === undefined;
-  await unpackArchive(host, main, await detectCompression(main), isUnified ? "unified" : "metadata", target, watch);
-  if (isUnified) return;
+  if (isUnified) return await unpackArchive(host, main, await detectCompression(main), "unified", target, watch);
+  // Next to nothing beside the other file, whose size is told.
+  const untold = watch.signal ? { signal: watch.signal } : {};
+  await unpackArchive(host, main, await detectCompression(main), "metadata", target, untold);
   await mkdir(join(target, "rootfs"));
   await unpackArchive(host, rootfs, await detectCompression(rootfs), "rootfs", target, watch);
 }
