@@ -49,6 +49,7 @@ export async function unpackTree(
   stdout.resume();
   await done.catch((error) => {
     stdin.destroy();
+    signal?.throwIfAborted();
     throw failure ?? withoutRoom(error) ?? error;
   });
 }

@@ -97,7 +97,8 @@ async function readImage<T>(
     return result;
   } catch (error) {
     const cause = await archive.cause();
-    if (error instanceof LidoError || signal?.aborted) throw error;
+    signal?.throwIfAborted(); // what was cancelled fails in many ways
+    if (error instanceof LidoError) throw error;
     if (error instanceof CommandError && error.argv[0] === "tar") throw error;
     throw invalid(cause ?? messageOf(error));
   } finally {

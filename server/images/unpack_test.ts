@@ -45,6 +45,9 @@ Deno.test("unpackImage() tells how much of the file it has read, against its siz
       const [first, last] = [told[0]![0], told.at(-1)![0]];
       assert.ok(first < size / 2n && last > size * 9n / 10n, `${compression}: ${first} to ${last} of ${size}`);
       assert.deepEqual(readFileSync(join(target, "rootfs/f3")), readFileSync(join(made, "rootfs/f3")));
+      const abort = new AbortController(), reason = new Error("given up");
+      const watch = { signal: abort.signal, progress: () => abort.abort(reason) };
+      await assert.rejects(unpackImage(createHost(), { main: file }, target, watch), reason);
     }
   } finally {
     rmSync(directory, { recursive: true });
