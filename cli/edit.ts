@@ -1,5 +1,5 @@
 /** Changing a thing in an editor, as lxc: a file with what it is now, again and again until the daemon takes it. */
-import { ApiError, UsageError } from "./client/errors.ts";
+import { ApiError, reasonOf, UsageError } from "./client/errors.ts";
 import type { Interruption } from "./output/progress.ts";
 import type { Io } from "./verb.ts";
 
@@ -26,8 +26,7 @@ async function editorWords(): Promise<string[]> {
   throw new UsageError(`No editor found: set EDITOR, or install one of ${editors.join(", ")}`);
 }
 
-async function openEditor(path: string): Promise<void> {
-  const words = await editorWords();
+async function openEditor(words: readonly string[], path: string): Promise<void> {
   const { runForeground } = await import("../drivers/host/foreground.ts");
   let code: number;
   try {
@@ -59,16 +58,23 @@ export async function edit(io: Io, content: string, apply: (text: string) => Pro
   const { tmpdir } = await import("node:os");
   const { join } = await import("node:path");
   const { Interruption } = await import("./output/progress.ts");
+  const words = await editorWords();
   const directory = await mkdtemp(join(tmpdir(), "lido-edit-"));
   const file = join(directory, "edit.yaml");
   let isKept = false;
   try {
     await writeFile(file, content, { mode: 0o600 });
     while (true) {
-      await openEditor(file);
+      await openEditor(words, file);
       // From here on a Ctrl-C is for us, and the file goes with it.
       using interruption = new Interruption();
-      const text = await readFile(file, "utf8");
+      const text = await readFile(file, "utf8").catch((error: NodeJS.ErrnoException) => {
+        throw new UsageError(
+          error.code === "ENOENT"
+            ? `The editor "${words[0]}" deleted the file that it was given: nothing was changed`
+            : `Cannot read what the editor "${words[0]}" wrote: ${reasonOf(error)}; nothing was changed`,
+        );
+      });
       if (text === content) return false;
       try {
         await apply(text);

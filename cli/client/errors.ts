@@ -25,6 +25,7 @@ const reasons: Record<string, string> = {
   EACCES: "permission denied",
   EPERM: "permission denied",
   ENOTDIR: "not a directory",
+  EISDIR: "is a directory",
   ENOTSOCK: "not a socket",
   ECONNRESET: "connection reset by peer",
   EPIPE: "broken pipe",

@@ -111,7 +111,17 @@ Deno.test("the client at a terminal", async (t) => {
       assert.equal(await terminal.ended, 1);
       assert.match(terminal.rest, /Error: Cancelled/);
     }
-    for (const [step, ends, says] of [["true", 0, ""], ["exit 3", 1, "ended with 3: nothing was changed"]] as const) {
+    const steps = [
+      ["true", 0, ""],
+      ["exit 3", 1, "ended with 3: nothing was changed"],
+      [`rm "$1"`, 1, `Error: The editor "${editor}" deleted the file that it was given: nothing was changed`],
+      [
+        `rm "$1"; mkdir "$1"`,
+        1,
+        `Error: Cannot read what the editor "${editor}" wrote: is a directory; nothing was changed`,
+      ],
+    ] as const;
+    for (const [step, ends, says] of steps) {
       using terminal = edit([step], "config", "edit", "c1");
       assert.equal(await terminal.ended, ends);
       assert.ok(terminal.rest.includes(says), terminal.rest);

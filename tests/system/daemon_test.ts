@@ -181,6 +181,25 @@ Deno.test("shutdown returns when the daemon's process has ended, and a new one c
   }
 });
 
+Deno.test("shutdown and waitready end with their timeout when the daemon hangs", async () => {
+  await using daemon = await Daemon.start();
+  process.kill(daemon.pid, "SIGSTOP");
+  try {
+    await daemon.fails(
+      ["shutdown", "-t", "1"],
+      /^Error: The daemon has not ended after 1 s\n$/,
+      { timeoutMs: 10_000 },
+    );
+    await daemon.fails(
+      ["waitready", "-t", "1"],
+      /^Error: The daemon is not ready after 1 s: it does not answer\n$/,
+      { timeoutMs: 10_000 },
+    );
+  } finally {
+    process.kill(daemon.pid, "SIGCONT");
+  }
+});
+
 Deno.test("a daemon refuses a host or a directory it cannot serve", async () => {
   const directory = mkdtempSync(join(tmpdir(), "lido-bad-"));
   try {

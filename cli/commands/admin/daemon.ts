@@ -1,5 +1,6 @@
 import type { Server } from "../../../api/types.ts";
 import { ConnectionError, UsageError } from "../../client/errors.ts";
+import type { MessageSocket } from "../../client/websocket.ts";
 import type { Io } from "../../verb.ts";
 
 /** How often a daemon that is not there yet is tried, in milliseconds. A socket that somebody is about to make tells nobody. */
@@ -10,47 +11,64 @@ function deadlineOf(seconds: string): number {
   return seconds === "0" ? Infinity : performance.now() + Number(seconds) * 1000;
 }
 
+/** A daemon that hangs still accepts connections, and answers none: each wait for it needs the deadline. */
+class Deadline implements Disposable {
+  readonly #late = Promise.withResolvers<never>();
+  readonly #timer: ReturnType<typeof setTimeout> | undefined;
+
+  /** @param atMs By `performance.now()`; may be infinite. @param error Thrown by the wait that is too late. */
+  constructor(atMs: number, error: () => Error) {
+    this.#late.promise.catch(() => {});
+    if (atMs === Infinity) return;
+    this.#timer = setTimeout(() => this.#late.reject(error()), Math.max(0, atMs - performance.now()));
+  }
+
+  async wait<T>(work: Promise<T>): Promise<T> {
+    return await Promise.race([work, this.#late.promise]);
+  }
+
+  [Symbol.dispose](): void {
+    clearTimeout(this.#timer);
+  }
+}
+
 /** @throws {ConnectionError} With the last reason, when the time is over. */
 export async function waitReady({ client }: Io, seconds: string): Promise<void> {
   const deadlineMs = deadlineOf(seconds);
+  const late = (reason: string, cause?: Error) =>
+    new ConnectionError(`The daemon is not ready after ${seconds} s: ${reason}`, { cause });
+  using deadline = new Deadline(deadlineMs, () => late("it does not answer"));
   while (true) {
-    try {
-      await client.request("GET", "/internal/ready");
-      return;
-    } catch (error) {
-      if (!(error instanceof ConnectionError)) throw error;
-      if (performance.now() > deadlineMs) {
-        throw new ConnectionError(`The daemon is not ready after ${seconds} s: ${error.message}`, { cause: error });
-      }
-      await new Promise((resolve) => setTimeout(resolve, retryMs));
-    }
+    const asked = client.request("GET", "/internal/ready").then(() => undefined, (error: unknown) => error);
+    const error = await deadline.wait(asked);
+    if (error === undefined) return;
+    if (!(error instanceof ConnectionError)) throw error;
+    if (performance.now() > deadlineMs) throw late(error.message, error);
+    await new Promise((resolve) => setTimeout(resolve, retryMs));
   }
 }
 
 /** Returns when the daemon's process has ended: its directory and its locks are free then, another one can be started.
- * A remote daemon's end is that of its events stream. */
+ * A remote daemon's end is that of its events stream.
+ * @throws {Error} When the time is over, at whatever point the daemon hangs. */
 export async function shutDown({ client }: Io, seconds: string): Promise<void> {
   const deadlineMs = deadlineOf(seconds);
-  const { environment } = await client.get<Server>("/1.0");
+  const late = () => new Error(`The daemon has not ended after ${seconds} s`);
+  using deadline = new Deadline(deadlineMs, late);
+  const { environment } = await deadline.wait(client.get<Server>("/1.0"));
   using end = client.endpoint.kind === "unix" ? await endOf(environment.server_pid) : undefined;
   const { openWebSocket } = await import("../../client/websocket.ts");
-  const gone = Promise.withResolvers<"gone">();
-  const socket = await openWebSocket(client.endpoint, "/1.0/events?type=lifecycle", {
-    close: () => gone.resolve("gone"),
-  });
+  const gone = Promise.withResolvers<void>();
+  let socket: MessageSocket | undefined;
   try {
-    await client.request("PUT", "/internal/shutdown");
-    const late = Promise.withResolvers<"late">();
-    const timer = deadlineMs === Infinity
-      ? undefined
-      : setTimeout(() => late.resolve("late"), deadlineMs - performance.now());
-    const outcome = await Promise.race([gone.promise, late.promise]);
-    clearTimeout(timer);
-    if (outcome === "late" || end?.wait(deadlineMs - performance.now()) === false) {
-      throw new Error(`The daemon has not ended after ${seconds} s`);
-    }
+    const listener = { close: () => gone.resolve() };
+    const opening = (early: MessageSocket) => socket = early;
+    await deadline.wait(openWebSocket(client.endpoint, "/1.0/events?type=lifecycle", listener, opening));
+    await deadline.wait(client.request("PUT", "/internal/shutdown"));
+    await deadline.wait(gone.promise);
+    if (end?.wait(deadlineMs - performance.now()) === false) throw late();
   } finally {
-    socket.terminate();
+    socket?.terminate();
   }
 }
 
