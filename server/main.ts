@@ -99,9 +99,11 @@ async function start(options: DaemonOptions, seams: DaemonSeams): Promise<Daemon
   const events = new Events();
   const log = createLog(options.logLevel ?? "info", events);
   observeCommands(({ argv, ms, result }) => log.debug({ argv, ms, result }, "host command"));
-  // A container's root, who is nobody here, must be able to pass through to its own files.
-  for (const path of [paths.root, paths.storagePools]) makeDirectory(path, 0o711);
-  for (const path of [paths.disks, paths.images, paths.pools, paths.backups, paths.logs]) makeDirectory(path, 0o700);
+  makeDirectory(paths.root, 0o711); // the socket is there
+  // Nobody passes to a container's setuid files: the runtime opens its tree as root.
+  for (const path of [paths.storagePools, paths.disks, paths.images, paths.pools, paths.backups, paths.logs]) {
+    makeDirectory(path, 0o700);
+  }
   // Earlier versions left some readable by all; what the directories above do not guard is the container's own.
   for (const path of [paths.disks, paths.images, paths.pools, paths.backups]) makeFilesPrivate(path);
   const lock = PidLock.take(paths.lock);

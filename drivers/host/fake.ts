@@ -97,6 +97,10 @@ class FakeMounts implements Mounts {
     return this.mount(source, target, "none", ["bind"]);
   }
 
+  forbidDevices(): Promise<void> {
+    return Promise.resolve();
+  }
+
   unmount(target: string): Promise<void> {
     this.#seen.push(`umount(2) ${target}`);
     this.#entries = this.#entries.filter((entry) => entry.target !== target);

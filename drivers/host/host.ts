@@ -84,6 +84,8 @@ export interface Mounts {
   /** Mounts a filesystem; flags such as `ro`, `noatime` are taken out of `options` by the implementation. @see mount(2) */
   mount(source: string, target: string, type: string, options?: readonly string[]): Promise<void>;
   bind(source: string, target: string): Promise<void>;
+  /** Device nodes below `target`, a mount point, cannot be opened any more. */
+  forbidDevices(target: string): Promise<void>;
   /** Unmounts every mount at `target`, the uppermost first; nothing mounted there is no error.
    * @param options.lazy MNT_DETACH. @throws {SystemCallError} EBUSY. */
   unmount(target: string, options?: { lazy?: boolean }): Promise<void>;

@@ -132,6 +132,13 @@ export function cloneMountIn(
   }
 }
 
+/** Of the mount at `target`; what it has besides stays. @param options As `mountOptionNames`. @see mount_setattr(2) */
+export function setMountOptions(target: string, options: readonly string[]): void {
+  const { set, clear } = mountAttributes(options);
+  const bytes = new Uint8Array(new BigUint64Array([set, clear, 0n, 0n]).buffer);
+  check(`mount_setattr ${target}`, libc.mount_setattr(AT_FDCWD, cString(target), 0, bytes, bytes.length));
+}
+
 /** @param values attr_set, attr_clr, propagation, userns_fd. */
 function setAttributes(tree: number, path: string, recursive: number, values: readonly bigint[]): void {
   const bytes = new Uint8Array(new BigUint64Array(values).buffer);

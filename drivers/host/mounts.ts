@@ -1,5 +1,5 @@
 import { readFileSync } from "node:fs";
-import { canIdmap } from "./idmap.ts";
+import { canIdmap, setMountOptions } from "./idmap.ts";
 import type { MountEntry, Mounts } from "./host.ts";
 import { check, cString, libc, SystemCallError } from "./libc.ts";
 
@@ -46,6 +46,11 @@ export class HostMounts implements Mounts {
 
   bind(source: string, target: string): Promise<void> {
     return this.mount(source, target, "none", ["bind", "rec"]);
+  }
+
+  // deno-lint-ignore require-await -- as above
+  async forbidDevices(target: string): Promise<void> {
+    setMountOptions(target, ["nodev"]);
   }
 
   // deno-lint-ignore require-await -- as above

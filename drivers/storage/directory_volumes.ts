@@ -1,7 +1,7 @@
 import { chmod, chown, lstat, mkdir, rename, rmdir } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import type { CreateOptions, Pool, Volume } from "./driver.ts";
-import { directoryOf, snapshotsDirectory, volumeModeDefault } from "./layout.ts";
+import { directoryOf, snapshotsDirectory, volumeModeOf } from "./layout.ts";
 
 /** What drivers have in common whose volumes are directories of one mounted tree (dir, btrfs). */
 
@@ -9,9 +9,9 @@ export function pathOf(pool: Pool, volume: Volume): string {
   return join(pool.root, directoryOf(volume));
 }
 
-export async function setOwner(path: string, options: CreateOptions): Promise<void> {
+export async function setOwner(path: string, volume: Volume, options: CreateOptions): Promise<void> {
   if ((options.uid ?? 0) !== 0 || (options.gid ?? 0) !== 0) await chown(path, options.uid ?? 0, options.gid ?? 0);
-  await chmod(path, options.mode ?? volumeModeDefault);
+  await chmod(path, options.mode ?? volumeModeOf(volume));
 }
 
 export async function pathExists(path: string): Promise<boolean> {

@@ -61,7 +61,7 @@ export interface Pool {
 export interface CreateOptions {
   /** Limit on the volume's size; absent means unlimited. Needs the quota facet. */
   readonly sizeBytes?: bigint;
-  /** Owner and mode of the volume's root. Default 0, 0, 0o711 (containers 0o711, too). */
+  /** Owner and mode of the volume's root. Default 0, 0, 0o711; 0o100 for containers and images. */
   readonly uid?: number;
   readonly gid?: number;
   readonly mode?: number;

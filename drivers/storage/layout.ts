@@ -1,4 +1,4 @@
-import { chmod, mkdir, readdir, stat } from "node:fs/promises";
+import { chmod, lstat, mkdir, readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { LidoError } from "../../api/errors.ts";
 import { showUnequalBytes } from "../../api/size.ts";
@@ -11,10 +11,12 @@ const directories: Readonly<Record<VolumeType, string>> = {
   custom: "custom",
   image: "images",
 };
-/** Others may pass through to a container's root, whose own mode guards it; nobody needs to look at the rest. */
-const modes: Readonly<Record<VolumeType, number>> = { container: 0o711, custom: 0o700, image: 0o700 };
+/** Of every directory with volumes: a local user who came to a container's tree could execute its setuid files, as the host's root where owners on disk are
+ * not shifted. The runtime takes its copies of the mounts as the host's root, so containers need no way through. */
+const directoryMode = 0o700;
 const types = Object.keys(directories) as VolumeType[];
-export const volumeModeDefault = 0o711;
+/** Of a volume's root. A custom volume's is what the container sees at its mount; those of others hold a `rootfs`, and none but root needs to pass: LXD's. */
+const volumeModes: Readonly<Record<VolumeType, number>> = { container: 0o100, custom: 0o711, image: 0o100 };
 /** Beginning of the names of what is only there while an operation runs; swept when the pool is opened. */
 export const temporaryPrefix = ".lido-";
 
@@ -48,16 +50,38 @@ export function ownerOf(leftover: string): string {
   return owner;
 }
 
+/** @returns The mode of a new volume's root, unless it is asked for another. */
+export function volumeModeOf({ type }: Volume): number {
+  return volumeModes[type];
+}
+
+/** Makes them, and gives those that are there their modes: earlier versions, and LXD, let others pass. */
 export async function makeDirectories(root: string): Promise<void> {
   for (const type of types) {
-    for (
-      const [directory, mode] of [[directories[type], modes[type]], [`${directories[type]}-snapshots`, 0o700]] as const
-    ) {
+    for (const directory of [directories[type], `${directories[type]}-snapshots`]) {
       if (directory === "images-snapshots") continue;
-      await mkdir(join(root, directory), { recursive: true, mode });
-      await chmod(join(root, directory), mode); // mkdir's mode is cut by the umask
+      await mkdir(join(root, directory), { recursive: true, mode: directoryMode });
+      await chmod(join(root, directory), directoryMode); // mkdir's mode is cut by the umask
     }
   }
+}
+
+/** Gives the roots of containers and images that are below `root` the modes of new ones: another version of lido, an archive or a stream gave them theirs.
+ * One that is read-only, or on a full filesystem, keeps its own, below directories that nobody passes. */
+export async function repairModes(root: string): Promise<void> {
+  for (const volume of await listDirectories(root)) {
+    await repairMode(join(root, directoryOf(volume)), volume);
+  }
+}
+
+/** The same for one, at `path`. A custom volume's is its owner's to choose. */
+export async function repairMode(path: string, volume: Volume): Promise<void> {
+  if (volume.type === "custom") return;
+  const mode = volumeModeOf(volume), info = await lstat(path);
+  if (!info.isDirectory() || (info.mode & 0o7777) === mode) return;
+  await chmod(path, mode).catch((error: NodeJS.ErrnoException) => {
+    if (!["EROFS", "ENOSPC", "EDQUOT"].includes(error.code ?? "")) throw error;
+  });
 }
 
 /** What is opened must be what was made: a directory that something was to be mounted at, or that something else is mounted at, has none of ours.

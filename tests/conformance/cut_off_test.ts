@@ -52,6 +52,7 @@ class Power {
       mounts: {
         mount: (...args) => through(() => host.mounts.mount(...args)),
         bind: (...args) => through(() => host.mounts.bind(...args)),
+        forbidDevices: (...args) => through(() => host.mounts.forbidDevices(...args)),
         unmount: (...args) => through(() => host.mounts.unmount(...args)),
         list: () => host.mounts.list(),
         at: (path) => host.mounts.at(path),

@@ -77,7 +77,7 @@ export class BtrfsDriver implements Driver {
   async create(volume: Volume, options: CreateOptions = {}): Promise<void> {
     const path = this.path(volume);
     await this.#tool.create(path);
-    await setOwner(path, options);
+    await setOwner(path, volume, options);
     if (options.sizeBytes === undefined) return await syncPath(path);
     await this.#limit(volume, options.sizeBytes);
     await this.#flush();

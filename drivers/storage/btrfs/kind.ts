@@ -6,7 +6,7 @@ import type { Host, MountEntry } from "../../host/host.ts";
 import { refuseFilled } from "../block_device.ts";
 import type { Driver, DriverKind, Pool } from "../driver.ts";
 import { anyText, boolean, isTrue, size, words } from "../keys.ts";
-import { makeDirectories, needDirectories, recordsDirectory } from "../layout.ts";
+import { makeDirectories, needDirectories, recordsDirectory, repairModes } from "../layout.ts";
 import {
   attachLoopFile,
   defaultSize,
@@ -85,7 +85,7 @@ export const btrfsKind: DriverKind = {
   async create(host, pool) {
     const tool = new BtrfsTool(host);
     const { source, size } = pool.config;
-    await mkdir(pool.root, { recursive: true, mode: 0o711 });
+    await mkdir(pool.root, { recursive: true, mode: 0o700 });
     const formatting = (pool.config["btrfs.create_options"] ?? "").split(" ").filter(Boolean);
     if (source === pool.diskFile) {
       await makeLoopFile(pool.diskFile, size!);
@@ -103,11 +103,14 @@ export const btrfsKind: DriverKind = {
   async open(host, pool): Promise<Driver> {
     const { source } = pool.config;
     const isLoop = source === pool.diskFile;
-    await mkdir(pool.root, { recursive: true, mode: 0o711 });
+    await mkdir(pool.root, { recursive: true, mode: 0o700 });
     const mounted = await host.mounts.at(pool.root);
     if (mounted) await needOwnMount(host, pool, mounted);
     else await mountSource(host, pool);
+    // The mount may be an earlier version's, or a bind, which has the options of its source.
+    if (source !== pool.root) await host.mounts.forbidDevices(pool.root);
     await needDirectories(pool.root);
+    await repairModes(pool.root);
     const tool = new BtrfsTool(host);
     const driver = new BtrfsDriver(host, pool, tool, {
       idmappedMounts: await host.mounts.canIdmap(pool.root),
@@ -152,7 +155,7 @@ export const btrfsKind: DriverKind = {
 
 async function mountSource(host: Host, pool: Pool): Promise<void> {
   const { source } = pool.config;
-  const options = (pool.config["btrfs.mount_options"] || "user_subvol_rm_allowed").split(",");
+  const options = ["nodev", ...(pool.config["btrfs.mount_options"] || "user_subvol_rm_allowed").split(",")];
   if (source === pool.diskFile) {
     const device = await attachLoopFile(host, pool.diskFile);
     try {

@@ -72,7 +72,7 @@ export class DirDriver implements Driver {
 
   async create(volume: Volume, options: CreateOptions = {}): Promise<void> {
     await this.#make(this.path(volume));
-    await setOwner(this.path(volume), options);
+    await setOwner(this.path(volume), volume, options);
     if (options.sizeBytes !== undefined) await this.#limit(volume, options.sizeBytes);
   }
 
@@ -197,7 +197,7 @@ export class DirDriver implements Driver {
         if (target.snapshot !== undefined) await makeParent(this.path(target));
         else await this.#make(this.path(target));
         await this.#copy(this.path(source), this.path(target), options);
-        if (options?.mode !== undefined) await setOwner(this.path(target), options);
+        if (options?.mode !== undefined) await setOwner(this.path(target), target, options);
         if (options?.sizeBytes !== undefined) await this.#limit(target, options.sizeBytes);
       },
     };

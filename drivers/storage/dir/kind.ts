@@ -5,7 +5,7 @@ import type { Host } from "../../host/host.ts";
 import { pathOf } from "../directory_volumes.ts";
 import type { DriverKind, Pool } from "../driver.ts";
 import { anyText, boolean } from "../keys.ts";
-import { listDirectories, makeDirectories, needDirectories, temporaryPrefix } from "../layout.ts";
+import { listDirectories, makeDirectories, needDirectories, repairModes, temporaryPrefix } from "../layout.ts";
 import { checkSourceDirectory } from "../source.ts";
 import { removeTree } from "../tree.ts";
 import { DirDriver } from "./driver.ts";
@@ -31,7 +31,7 @@ export const dirKind: DriverKind = {
   },
 
   async create(host, pool) {
-    await mkdir(pool.root, { recursive: true, mode: 0o711 });
+    await mkdir(pool.root, { recursive: true, mode: 0o700 });
     await bindSource(host, pool);
     await makeDirectories(pool.root);
     return await this.open(host, pool);
@@ -42,9 +42,11 @@ export const dirKind: DriverKind = {
     if (!await stat(source).then((info) => info.isDirectory(), () => false)) {
       throw new LidoError("unavailable", `Source path '${source}' doesn't exist`);
     }
-    await mkdir(pool.root, { recursive: true, mode: 0o711 });
+    await mkdir(pool.root, { recursive: true, mode: 0o700 });
     await bindSource(host, pool);
+    if (source !== pool.root) await host.mounts.forbidDevices(pool.root);
     await needDirectories(pool.root);
+    await repairModes(pool.root);
     const [reflink, idmappedMounts, quota] = await Promise.all([
       canReflink(host, pool.root),
       host.mounts.canIdmap(pool.root),

@@ -25,7 +25,7 @@ export class LvmClone implements Clone {
     if (options.sizeBytes !== undefined) await driver.quota.resize(target, name, options.sizeBytes);
     if (options.mode === undefined) return;
     await driver.mount(target);
-    await setOwner(driver.path(target), options);
+    await setOwner(driver.path(target), target, options);
     await driver.unmount(target);
   }
 }

@@ -19,6 +19,7 @@ import {
   thinPoolName,
   volumeOf,
 } from "./layout.ts";
+import { repairMode } from "../layout.ts";
 import { flush } from "../tree.ts";
 import { refuseMountedElsewhere, unmountBelow } from "../volume_mounts.ts";
 import { LvmClone } from "./clone.ts";
@@ -154,7 +155,7 @@ export class LvmDriver implements Driver {
     });
     this.types.set(name, type);
     await this.mountAt(volume, name, type, []);
-    await setOwner(this.path(volume), options);
+    await setOwner(this.path(volume), volume, options);
     await this.unmount(volume);
   }
 
@@ -199,6 +200,7 @@ export class LvmDriver implements Driver {
       const options = (volume.config?.["block.mount_options"] || this.pool.config["volume.block.mount_options"] ||
         mountOptionsDefault).split(",");
       await this.mountAt(volume, name, type, volume.snapshot === undefined ? options : snapshotOptions(type));
+      if (volume.snapshot === undefined) await repairMode(this.path(volume), volume);
     } catch (error) {
       await this.deactivate(volume);
       throw error;
@@ -353,7 +355,7 @@ export class LvmDriver implements Driver {
   async mountAt(volume: Volume, name: string, type: FilesystemType, options: readonly string[]): Promise<void> {
     const path = this.path(volume);
     await mkdir(path, { recursive: true, mode: 0o100 });
-    await this.host.mounts.mount(this.device(name), path, type, options);
+    await this.host.mounts.mount(this.device(name), path, type, ["nodev", ...options]);
   }
 
   async unmountOnly(volume: Volume): Promise<void> {

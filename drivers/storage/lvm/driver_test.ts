@@ -175,16 +175,16 @@ Deno.test("lvm: a volume is mounted with its own options, else the pool's; sizes
   head.set([0x53, 0xef], 1080);
   await writeFile(device, head);
   await driver.mount(volume);
-  assert.deepEqual(mounted.get(driver.path(volume)), { source: device, type: "ext4", options: ["noatime"] });
+  assert.deepEqual(mounted.get(driver.path(volume)), { source: device, type: "ext4", options: ["nodev", "noatime"] });
   const own: Volume = { ...volume, name: "default_own", config: { "block.mount_options": "nodiratime,sync" } };
   await driver.mount(own);
-  assert.deepEqual(mounted.get(driver.path(own))!.options, ["nodiratime", "sync"]);
+  assert.deepEqual(mounted.get(driver.path(own))!.options, ["nodev", "nodiratime", "sync"]);
   driver.configure({ "volume.size": "64MiB" });
   await driver.create({ ...volume, name: "default_new" });
   assert.equal(await driver.facets.quota!.get({ ...volume, name: "default_new" }), 67108864n);
   const plain: Volume = { ...volume, name: "default_plain" };
   await driver.mount(plain);
-  assert.deepEqual(mounted.get(driver.path(plain))!.options, ["discard"]);
+  assert.deepEqual(mounted.get(driver.path(plain))!.options, ["nodev", "discard"]);
 });
 
 Deno.test("lvm: delete takes snapshots and what a restore left, in one process", async () => {

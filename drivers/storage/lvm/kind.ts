@@ -134,7 +134,7 @@ export const lvmKind: DriverKind = {
     const tool = new LvmTool(host);
     const { source, size } = pool.config;
     const group = groupName(pool), tag = tagOf(pool);
-    await mkdir(pool.root, { recursive: true, mode: 0o711 });
+    await mkdir(pool.root, { recursive: true, mode: 0o700 });
     if (source === pool.diskFile) {
       await makeLoopFile(pool.diskFile, size!);
       await tool.createGroup(group, await attachLoopFile(host, pool.diskFile), tag);
@@ -173,7 +173,7 @@ export const lvmKind: DriverKind = {
     const volumes = found && await tool.volumes(group);
     if (!volumes) throw new LidoError("unavailable", `Volume group "${group}" doesn't exist`);
     if (thinPool !== undefined) await activateThinPool(tool, pool, volumes);
-    await mkdir(pool.root, { recursive: true, mode: 0o711 });
+    await mkdir(pool.root, { recursive: true, mode: 0o700 });
     await makeDirectories(pool.root);
     if (!isLook) {
       // Made by LXD, or before the directory was moved.

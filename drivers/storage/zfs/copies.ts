@@ -47,7 +47,7 @@ export class ZfsClone implements Clone {
     } catch (error) {
       throw explainLimit(error);
     }
-    if (options.mode !== undefined) await mountpoints.while(target, (path) => setOwner(path, options));
+    if (options.mode !== undefined) await mountpoints.while(target, (path) => setOwner(path, target, options));
   }
 
   async #cloneVolume(source: Volume, dataset: string, properties: Properties): Promise<void> {

@@ -97,7 +97,7 @@ export class ZfsDriver implements Driver {
     await this.#limited(
       this.#tool.create(names.dataset(this.#top, volume), createProperties(this.#pool, volume, options.sizeBytes)),
     );
-    await this.#mountpoints.while(volume, (path) => setOwner(path, options));
+    await this.#mountpoints.while(volume, (path) => setOwner(path, volume, options));
   }
 
   async delete(volume: Volume): Promise<void> {

@@ -2,7 +2,7 @@ import { mkdir, rmdir } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import type { Host } from "../../host/host.ts";
 import type { Pool, Volume } from "../driver.ts";
-import { directoryOf, snapshotsDirectory } from "../layout.ts";
+import { directoryOf, repairMode, snapshotsDirectory } from "../layout.ts";
 import { names } from "./layout.ts";
 import type { ZfsTool } from "./tool.ts";
 
@@ -29,8 +29,9 @@ export class Mountpoints {
     if (await this.#host.mounts.at(path)) return;
     const dataset = names.of(names.top(this.#pool), volume);
     this.#tool.refuseSuspended(dataset);
-    await mkdir(path, { recursive: true, mode: 0o711 });
-    await this.#host.mounts.mount(dataset, path, "zfs", volume.snapshot === undefined ? [] : ["ro"]);
+    await mkdir(path, { recursive: true, mode: 0o700 });
+    await this.#host.mounts.mount(dataset, path, "zfs", ["nodev", ...(volume.snapshot === undefined ? [] : ["ro"])]);
+    if (volume.snapshot === undefined) await repairMode(path, volume);
   }
 
   /** Nothing mounted is no error. @throws {SystemCallError} EBUSY. */

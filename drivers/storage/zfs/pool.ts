@@ -96,7 +96,7 @@ export async function openPool(host: Host, pool: Pool, { isLook = false }: OpenO
     if (owner.root !== pool.root) await tool.set(top, ownerProperties(pool, made));
     await makeInitial(tool, top, owner.made, found);
   }
-  await mkdir(pool.root, { recursive: true, mode: 0o711 });
+  await mkdir(pool.root, { recursive: true, mode: 0o700 });
   await makeDirectories(pool.root);
   const driver = new ZfsDriver(host, pool, tool, {
     // A dataset to try it on may be missing in what is only looked at.
