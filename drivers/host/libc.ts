@@ -85,8 +85,10 @@ const table = {
   write: "ipL:l",
 } as const;
 
-/** System calls that glibc 2.36 has no wrapper for; the number comes first and is filled in here (the same on x86_64 and aarch64). */
+/** System calls that glibc 2.36 has no wrapper for; the number comes first and is filled in here (from 424 on the same on x86_64 and aarch64). */
 const syscalls = {
+  /** int bpf(int cmd, union bpf_attr *attr, unsigned size) */
+  bpf: { number: process.arch === "arm64" ? 280 : 321, args: "ipu" },
   /** int pidfd_send_signal(int pidfd, int sig, siginfo_t *info, unsigned flags) */
   pidfd_send_signal: { number: 424, args: "iipu" },
   /** int open_tree(int dirfd, const char *path, unsigned flags) */

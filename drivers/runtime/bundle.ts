@@ -1,6 +1,6 @@
 import { containerCapabilities } from "./capabilities.ts";
 import { type MountSources, ociMounts, ociNestingHooks, readonlySettings } from "./mounts.ts";
-import { ociResources } from "./resources.ts";
+import { devicesOf, ociResources } from "./resources.ts";
 import type { CommandSpec, ContainerSpec, IdRange } from "./runtime.ts";
 import { seccompPolicy } from "./seccomp.ts";
 
@@ -37,7 +37,7 @@ export function ociConfig(
         type,
       })),
       cgroupsPath: options.cgroupsPath,
-      resources: ociResources(privileged),
+      resources: ociResources(devicesOf(spec), options.layout),
       seccomp: seccompPolicy(),
       ...(privileged
         ? {

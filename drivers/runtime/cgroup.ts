@@ -1,9 +1,11 @@
 import { chownSync, existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { confineDevices } from "../host/device_program.ts";
 import { removeDirectories, visitDirectories } from "../host/directory_tree.ts";
 import { parseMountInfo } from "../host/mounts.ts";
 import { CgroupLimits } from "./limits.ts";
-import type { Limits } from "./runtime.ts";
+import { containerDevices } from "./resources.ts";
+import type { DeviceRule, Limits } from "./runtime.ts";
 
 /** The cgroups of containers: one for each container in every hierarchy that the host has, owned by the container's root (delegated), and
  * the root of the container's cgroup namespace. Above them is one of the daemon's own, which the host's root owns.
@@ -82,15 +84,18 @@ export class Cgroup {
     this.#directories = hierarchies.map((hierarchy) => join(hierarchy, path));
   }
 
-  /** Makes it in every hierarchy and delegates it. @param owner Host ids of the container's root. */
-  create(owner: { uid: number; gid: number }): void {
+  /** Makes it in every hierarchy and delegates it. @param owner Host ids of the container's root.
+   * @param devices What it may use. @throws {SystemCallError} When the kernel cannot keep it from others (v2). */
+  create(owner: { uid: number; gid: number }, devices: readonly DeviceRule[] = containerDevices): void {
     for (const directory of this.#directories) {
       mkdirSync(join(directory, ".."), { recursive: true, mode: 0o755 });
+      denyDevices(join(directory, ".."), devices);
       if (this.#isUnified) enableControllers(join(directory, ".."));
       mkdirSync(directory, { recursive: true, mode: 0o775 });
       // A v1 cpuset that is made below has CPUs from the start: programs such as crun and podman do not give it any.
       const inherit = join(directory, "cgroup.clone_children");
       if (existsSync(join(directory, "cpuset.cpus")) && existsSync(inherit)) writeFileSync(inherit, "1");
+      if (this.#isUnified) confineDevices(directory, devices);
       delegate(directory, owner);
     }
   }
@@ -153,6 +158,23 @@ export class Cgroup {
   #number(controller: string, file: string): bigint {
     const text = this.#read(controller, file).trim();
     return /^\d+$/.test(text) ? BigInt(text) : 0n;
+  }
+}
+
+/** Denies devices to all containers of the daemon at once: a privileged one can mount the hierarchy and allow itself what the cgroup above has. The kernel
+ * does not change what a cgroup has that others are below, such as those of containers that an earlier version started; then the containers' own
+ * lists are all there is until the last has ended. */
+function denyDevices(directory: string, devices: readonly DeviceRule[]): void {
+  if (!existsSync(join(directory, "devices.deny"))) return;
+  if (read(join(directory, "devices.list")).trim() === "a *:* rwm") {
+    try {
+      writeFileSync(join(directory, "devices.deny"), "a");
+    } catch {
+      return;
+    }
+  }
+  for (const { type, major = "*", minor = "*", access } of devices) {
+    writeFileSync(join(directory, "devices.allow"), `${type} ${major}:${minor} ${access}`);
   }
 }
 

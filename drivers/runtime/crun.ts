@@ -27,8 +27,10 @@ import { checkHost } from "./host_check.ts";
 import { HotPlug } from "./hot_plug.ts";
 import { type Kept, readKept, writeKept } from "./kept.ts";
 import { killed } from "./killed.ts";
+import { withoutDevices } from "./mounts.ts";
 import { Orphans } from "./orphans.ts";
 import { replaceConsole } from "./replace_console.ts";
+import { devicesOf } from "./resources.ts";
 import { cloneAll, type ClonedMount, closeAll, makeDirectory, makeStage, place, stage } from "./stage.ts";
 import type {
   CommandSpec,
@@ -132,7 +134,7 @@ export class CrunRuntime implements Runtime {
     const held: { read: number; write: number } = makePipe();
     try {
       cloned = await cloneAll(spec);
-      cgroup.create(owner);
+      cgroup.create(owner, devicesOf(spec));
       if (spec.limits) cgroup.limit(spec.limits);
       this.#showBesides();
       const console = await this.#consoles.open(spec.name, spec.idmap);
@@ -272,7 +274,7 @@ export class CrunRuntime implements Runtime {
 
   attach(name: string, mount: MountSpec): Promise<void> {
     const container = this.#container(name);
-    return this.#hotPlug.attach(container, mount, container.idmap);
+    return this.#hotPlug.attach(container, { ...mount, options: withoutDevices(mount.options) }, container.idmap);
   }
 
   detach(name: string, mount: MountPlace, options: DetachOptions = {}): Promise<void> {

@@ -23,6 +23,13 @@ export interface MountSources {
   readonly console: string;
 }
 
+/** No device node in a container's root, or in what is mounted for it, can be opened: its devices are those of its /dev. An option of the mount's own
+ * comes after it. crun mounts the root of a privileged one anew, with devices; its own root could do that too. What keeps it from the host's is its cgroup.
+ * @param options Of `mountOptionNames`. */
+export function withoutDevices(options: readonly string[] = []): readonly string[] {
+  return ["nodev", ...options];
+}
+
 /** The mounts of a container, in their order: the kernel's filesystems, then those of its devices.
  * @param spec Its mounts as the runtime prepared them: sources are mount points of the runtime's own namespace.
  * @see https://github.com/opencontainers/runtime-spec/blob/main/config.md#mounts */

@@ -1,20 +1,29 @@
-/** What a privileged container may open: terminals, the nodes of memory (null, zero, full, random, urandom), fuse and tun. It may make any
- * node, as unpacking a system needs. LXD's list. */
-const privilegedDevices = [
-  ...["b", "c"].map((type) => ({ allow: true, type, access: "m" })),
-  { allow: true, type: "c", major: 136, access: "rwm" },
+import type { CgroupLayout } from "./cgroup.ts";
+import type { ContainerSpec, DeviceRule } from "./runtime.ts";
+
+/** What a container may open: terminals, the nodes of memory (null, zero, full, random, urandom), fuse and tun. It may make any node, as unpacking a
+ * system needs, and overlay's whiteouts. LXD's list of a privileged container; an unprivileged one of LXD has none. */
+export const containerDevices: readonly DeviceRule[] = [
+  { type: "c", access: "m" },
+  { type: "b", access: "m" },
+  { type: "c", major: 136, access: "rwm" },
   ...[[1, 3], [1, 5], [1, 7], [1, 8], [1, 9], [5, 0], [5, 1], [5, 2], [10, 229], [10, 200]].map(([major, minor]) => ({
-    allow: true,
-    type: "c",
-    major,
-    minor,
+    type: "c" as const,
+    major: major!,
+    minor: minor!,
     access: "rwm",
   })),
 ];
 
-/** Allowed devices, which the runtime writes into the cgroups; limits are written by `limits.ts`.
+/** What this container may open. */
+export function devicesOf({ devices = [] }: Pick<ContainerSpec, "devices">): readonly DeviceRule[] {
+  return [...containerDevices, ...devices];
+}
+
+/** Allowed devices, which crun writes into v1's cgroup; v2's are confined before, limits are written by `limits.ts`. For every container: a user
+ * namespace keeps its root from making a node of the host's disk, not from opening one that came with an image by somebody's mistake.
  * @see https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#control-groups */
-export function ociResources(privileged: boolean): object {
-  // Nobody in a user namespace can make a device node; root on the host's ids could.
-  return privileged ? { devices: [{ allow: false, access: "rwm" }, ...privilegedDevices] } : {};
+export function ociResources(devices: readonly DeviceRule[], layout: CgroupLayout): object {
+  if (layout === "unified") return {};
+  return { devices: [{ allow: false, access: "rwm" }, ...devices.map((rule) => ({ allow: true, ...rule }))] };
 }

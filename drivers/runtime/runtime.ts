@@ -37,6 +37,16 @@ export interface DetachOptions {
   readonly whatever?: boolean;
 }
 
+/** A device that a container may use. @see https://docs.kernel.org/admin-guide/cgroup-v1/devices.html */
+export interface DeviceRule {
+  readonly type: "b" | "c";
+  /** Absent for all of them, as `minor`. */
+  readonly major?: number;
+  readonly minor?: number;
+  /** Of "r", "w" and "m" (make its node). */
+  readonly access: string;
+}
+
 export interface ContainerSpec {
   readonly name: string;
   /** Host path of the mounted root filesystem. */
@@ -46,6 +56,8 @@ export interface ContainerSpec {
   /** Absent for a privileged container. */
   readonly idmap?: IdMap;
   readonly mounts: readonly MountSpec[];
+  /** Devices beyond those that every container may use. */
+  readonly devices?: readonly DeviceRule[];
   /** Whether containers may be run in it: it can mount /proc and /sys for them. */
   readonly nesting?: boolean;
   readonly environment: Readonly<Record<string, string>>;

@@ -6,6 +6,7 @@ import { moveMount } from "../host/namespace.ts";
 import { closeFd } from "../host/process.ts";
 import { makeNullDevice } from "../host/special_file.ts";
 import { withSource } from "./mount_source.ts";
+import { withoutDevices } from "./mounts.ts";
 import type { ContainerSpec, MountSpec } from "./runtime.ts";
 
 /** What crun needs of a container in the runtime's mount namespace: its root filesystem, its devices' mounts, and files of its own. */
@@ -26,7 +27,7 @@ export async function cloneAll(spec: ContainerSpec): Promise<ClonedMount[]> {
     const tree = cloneMountIn(source, {
       namespace: mount.shifted ? namespace : undefined,
       recursive: mount.recursive ?? true,
-      ...(mount.options ? { options: mount.options } : {}),
+      options: withoutDevices(mount.options),
       // crun makes it what is asked for.
       propagation: mount.propagation === undefined ? undefined : "as-source",
     });
@@ -56,7 +57,7 @@ export function place(spec: ContainerSpec, [root, ...rest]: readonly ClonedMount
     if (isDirectory) makeDirectory(source, 0o711);
     else writeFileSync(source, "");
     moveMount(tree, source);
-    return { ...mount, source };
+    return { ...mount, source, options: withoutDevices(mount.options) };
   });
 }
 
