@@ -34,14 +34,16 @@ export function controlSignalsIn(status: string): "caught" | "blocked" | undefin
   return has("SigCgt") ? "caught" : has("SigBlk") ? "blocked" : undefined;
 }
 
-/** Waits until an init is up. @param pid As the host sees it. @param ended Resolves when it has ended.
- * @returns How it ended, or undefined when it is up. */
-export async function initUp<End>(pid: number, ended: Promise<End>): Promise<End | undefined> {
+/** Waits until an init is up. @param pid As the host sees it. @param ended Resolves when it has ended. @param unwatched Ends the wait before.
+ * @returns How it ended, or undefined when it is up or not watched any more. */
+export async function initUp<End>(pid: number, ended: Promise<End>, unwatched?: AbortSignal): Promise<End | undefined> {
   const startedAt = performance.now();
   let end: { readonly how: End } | undefined;
   const watched = ended.then((how) => void (end = { how }));
+  const { promise: cut, resolve } = Promise.withResolvers<void>();
+  unwatched?.addEventListener("abort", () => resolve(), { once: true });
   let blockedSince: number | undefined;
-  for (let pauseMs = pauseMinMs; !end; pauseMs = Math.min(2 * pauseMs, pauseMaxMs)) {
+  for (let pauseMs = pauseMinMs; !end && !unwatched?.aborted; pauseMs = Math.min(2 * pauseMs, pauseMaxMs)) {
     const status = read(`/proc/${pid}/status`);
     const signals = status === undefined ? undefined : controlSignalsIn(status);
     const now = performance.now();
@@ -51,7 +53,7 @@ export async function initUp<End>(pid: number, ended: Promise<End>): Promise<End
     if (signals === undefined) blockedSince = undefined;
     else if (blockedSince === undefined) [blockedSince, pauseMs] = [now, pauseMinMs];
     else if (now - blockedSince >= steadyMs) break;
-    await Promise.race([watched, pause(pauseMs)]);
+    await Promise.race([watched, cut, pause(pauseMs)]);
   }
   return end?.how;
 }

@@ -132,7 +132,7 @@ export class Instances {
     const plan = this.#creation.plan(post);
     return this.#operate(plan.name, "create", "Creating instance", async (operation) => {
       await this.#creation.create(plan, operation);
-      if (post.start) note(operation, await this.#lifecycle.start(plan.name, progressOf(operation)));
+      if (post.start) note(operation, await this.#lifecycle.start(plan.name, { progress: progressOf(operation) }));
     }, { cancel: () => {} });
   }
 
@@ -168,7 +168,7 @@ export class Instances {
     checkInstanceName(to);
     if (this.#records.find(to)) throw new LidoError("conflict", `Name "${to}" already in use`);
     return this.#operate(name, "rename", "Renaming instance", async () => {
-      if (this.#services.runtime.get(name)) {
+      if (this.#lifecycle.isOn(name)) {
         throw new LidoError("bad_request", "Renaming of running container not allowed");
       }
       using _target = await this.#locks.acquire(to, "rename");
@@ -179,10 +179,10 @@ export class Instances {
   /** @throws {LidoError} not_found, or bad_request when it runs. */
   delete(name: string): Operation {
     this.#records.get(name);
-    if (this.#services.runtime.get(name)) throw new LidoError("bad_request", "Instance is running");
+    if (this.#lifecycle.isOn(name)) throw new LidoError("bad_request", "Instance is running");
     return this.#operate(name, "delete", "Deleting instance", async () => {
       const record = this.#records.get(name);
-      if (this.#services.runtime.get(name)) throw new LidoError("bad_request", "Instance is running");
+      if (this.#lifecycle.isOn(name)) throw new LidoError("bad_request", "Instance is running");
       if (isTrue(this.#records.expand(record).config["security.protection.delete"])) {
         throw new LidoError("bad_request", "Container is protected");
       }
@@ -370,9 +370,9 @@ export class Instances {
     for (const record of due) {
       if (this.#isClosing) return;
       try {
-        using _lock = await this.#locks.wait(record.name, "start");
+        using lock = await this.#locks.wait(record.name, "start");
         if (this.#services.runtime.get(record.name)) continue;
-        const remark = await this.#lifecycle.start(record.name);
+        const remark = await this.#lifecycle.start(record.name, { unwatched: lock.awaited });
         if (remark !== undefined) this.#services.log.warn({ instance: record.name }, remark);
       } catch (error) {
         this.#services.log.warn({ instance: record.name, error: messageOf(error) }, "could not start an instance");
@@ -404,20 +404,21 @@ export class Instances {
       throw new LidoError("not_found", `Snapshot ${name}/${snapshot} does not exist`);
     }
     return this.#operate(name, "restore", "Restoring snapshot", async (operation) => {
-      const wasRunning = this.#services.runtime.get(name) !== undefined;
+      const wasRunning = this.#lifecycle.isOn(name);
       if (wasRunning) await this.#lifecycle.stop(name, { force: true, restart: true });
       try {
         await this.#snapshots.restore(this.#records.get(name), snapshot, operation);
       } finally {
         // A failed or cancelled one has changed nothing.
-        if (wasRunning) note(operation, await this.#lifecycle.start(name, progressOf(operation)));
+        if (wasRunning) note(operation, await this.#lifecycle.start(name, { progress: progressOf(operation) }));
       }
     }, { cancel: () => {} });
   }
 
   #phase(name: string): Phase {
     const running = this.#services.runtime.get(name);
-    return running?.status ?? (this.#locks.action(name) === "stop" ? "ending" : "stopped");
+    if (running) return running.status;
+    return this.#lifecycle.isOn(name) || this.#locks.action(name) === "stop" ? "ending" : "stopped";
   }
 
   async #full(instance: Instance): Promise<InstanceFull> {

@@ -29,6 +29,12 @@ import { type ShiftProgress, untold } from "./shift_progress.ts";
 
 type StopOutcome = "ended" | "too late" | "taken over" | "cancelled";
 
+export interface StartOptions {
+  /** Of a change of owners. */
+  readonly progress?: ShiftProgress;
+  readonly unwatched?: AbortSignal;
+}
+
 export interface StopOptions {
   readonly force: boolean;
   /** For a clean stop; absent means ten minutes. */
@@ -61,6 +67,9 @@ export class Lifecycle {
   /** Stops that wait for their container's end. */
   readonly #waiting = new Map<string, (status: ExitStatus) => void>();
   readonly #background = new Set<Promise<void>>();
+  /** Those whose container has ended to boot again and is not started yet. They count as running; a user's stop or start comes first if it waits. */
+  readonly #rebooting = new Set<string>();
+  readonly #closing = new AbortController();
 
   /** @param parts.remove Deletes an ephemeral instance that has ended. */
   constructor(parts: {
@@ -80,11 +89,19 @@ export class Lifecycle {
     this.#services.runtime.onExit((name, status) => this.#ended(name, status));
   }
 
+  /** Whether its container runs, or has just ended to boot again. */
+  isOn(name: string): boolean {
+    return this.#services.runtime.get(name) !== undefined || this.#rebooting.has(name);
+  }
+
   /** Returns when the container is up, which `init_up.ts` says what it is.
+   * @param options.unwatched Ends the wait for that: what becomes of its init then is an end by itself.
    * @returns What is to be said of it: that it has ended already, without a failure. @throws {LidoError} When its init has ended by a failure. */
-  async start(name: string, progress: ShiftProgress = untold): Promise<string | undefined> {
+  async start(name: string, options: StartOptions = {}): Promise<string | undefined> {
     const { runtime } = this.#services;
+    const { progress = untold, unwatched } = options;
     if (runtime.get(name)) throw new LidoError("bad_request", "The instance is already running");
+    using _rebooted = { [Symbol.dispose]: () => this.#rebooting.delete(name) };
     const record = this.#records.get(name);
     const { config, devices } = this.#records.expand(record);
     checkExpandedDevices(devices);
@@ -112,14 +129,15 @@ export class Lifecycle {
     // What it says there from now on is of this life.
     await rm(specification.consoleLog, { force: true });
     const { promise: ended, resolve } = Promise.withResolvers<ExitStatus>();
-    this.#waiting.set(name, resolve);
+    const seen: { end?: ExitStatus } = {};
+    this.#waiting.set(name, (status) => resolve(seen.end = status));
     using _waiting = { [Symbol.dispose]: () => this.#waiting.delete(name) };
     const startedAt = performance.now();
     const running = await runtime.start(specification).catch((error) => {
       throw this.#notStarted(name, error);
     });
     revert.move();
-    const up = initUp(running.pid, ended);
+    const up = initUp(running.pid, ended, unwatched);
     this.#services.database.transaction(() => {
       this.#records.update(name, {
         config: merge(this.#records.get(name).config, {
@@ -131,7 +149,8 @@ export class Lifecycle {
       });
       this.#records.setMounted(name, devices);
     });
-    const end = await up;
+    await up;
+    const { end } = seen;
     if (end && !isReboot(end)) return await this.#endedAtOnce(name, end, performance.now() - startedAt);
     this.#publish("instance-started", name);
     if (end) this.#endedByItself(name, end);
@@ -146,6 +165,8 @@ export class Lifecycle {
     const { lock } = options;
     const running = runtime.get(name);
     if (!running) {
+      // It was about to boot again.
+      if (this.#rebooting.delete(name)) return await this.#removeEphemeral(name, options.restart === true);
       // The operation that gave way to this one has stopped it.
       if (options.force && lock?.hasTakenOver) return;
       throw new LidoError("bad_request", "The instance is already stopped");
@@ -166,7 +187,7 @@ export class Lifecycle {
       }
     }
     options.onEnding?.();
-    if (isForced) await runtime.destroy(name);
+    if (isForced) await this.#kill(name);
     // An ephemeral one goes if the last word was to stop it.
     await this.#tidy(name, options.restart === true && lock?.takenOver.reason !== "stop", {
       at: new Date().toISOString(),
@@ -177,6 +198,13 @@ export class Lifecycle {
       console: [],
     });
     this.#publish(isForced ? "instance-stopped" : "instance-shutdown", name);
+  }
+
+  /** Its end is none by itself: whoever asks for it tidies up. */
+  async #kill(name: string): Promise<void> {
+    this.#waiting.set(name, () => {});
+    using _waiting = { [Symbol.dispose]: () => this.#waiting.delete(name) };
+    await this.#services.runtime.destroy(name);
   }
 
   async freeze(name: string): Promise<void> {
@@ -205,7 +233,7 @@ export class Lifecycle {
       if (this.#services.runtime.get(record.name)) continue;
       const wasRunning = config["volatile.last_state.power"] === "RUNNING";
       if (wasRunning) {
-        using _lock = await this.#locks.wait(record.name, "stop");
+        using _lock = await this.#locks.wait(record.name, "stop", { tidies: true });
         await this.#tidy(record.name, !record.ephemeral);
         if (record.ephemeral) continue;
       }
@@ -217,8 +245,9 @@ export class Lifecycle {
     return due.sort((a, b) => b.priority - a.priority).map((each) => each.record);
   }
 
-  /** Waits for what goes on by itself. */
+  /** Waits for what goes on by itself. What ends from now on to boot again is left to the next daemon. */
   async close(): Promise<void> {
+    this.#closing.abort();
     while (this.#background.size > 0) await Promise.allSettled(this.#background);
   }
 
@@ -283,19 +312,34 @@ export class Lifecycle {
   }
 
   #endedByItself(name: string, status: ExitStatus): void {
+    if (isReboot(status) && this.#closing.signal.aborted) return;
     this.#inBackground(async () => {
-      using _lock = await this.#locks.wait(name, "stop");
-      // A stop by force has tidied up already; or it was started again while we waited.
-      const record = this.#records.find(name);
-      if (!record || this.#services.runtime.get(name)) return;
-      if (record.config["volatile.last_state.power"] !== "RUNNING") return;
-      const exit = await this.#examine(record, status);
-      await this.#tidy(name, isReboot(status), exit);
-      this.#publish("instance-shutdown", name, contextOf(exit));
-      if (!isReboot(status)) return;
-      const note = await this.start(name);
-      if (note !== undefined) this.#services.log.warn({ instance: name }, note);
+      if (!await this.#tidyEnded(name, status)) return;
+      await this.#bootAgain(name);
     }, name);
+  }
+
+  /** @returns Whether it is to be started again. */
+  async #tidyEnded(name: string, status: ExitStatus): Promise<boolean> {
+    using _lock = await this.#locks.wait(name, "stop", { tidies: true });
+    // A stop by force has tidied up already; or it was started again while we waited.
+    const record = this.#records.find(name);
+    if (!record || this.#services.runtime.get(name)) return false;
+    if (record.config["volatile.last_state.power"] !== "RUNNING") return false;
+    const exit = await this.#examine(record, status);
+    await this.#tidy(name, isReboot(status), exit);
+    if (isReboot(status)) this.#rebooting.add(name);
+    this.#publish("instance-shutdown", name, contextOf(exit));
+    return isReboot(status);
+  }
+
+  async #bootAgain(name: string): Promise<void> {
+    using lock = await this.#locks.wait(name, "start");
+    // Whoever had the lock in between has decided otherwise.
+    if (!this.#rebooting.has(name) || !this.#records.find(name)) return void this.#rebooting.delete(name);
+    const unwatched = AbortSignal.any([lock.awaited, this.#closing.signal]);
+    const note = await this.start(name, { unwatched });
+    if (note !== undefined) this.#services.log.warn({ instance: name }, note);
   }
 
   /** An init that has ended before it was up. @returns What is to be said when that was no failure. @throws {LidoError} Otherwise. */
@@ -350,6 +394,11 @@ export class Lifecycle {
       this.#records.setMounted(name, undefined);
       if (exit) this.#records.setLastExit(name, exit);
     });
+    await this.#removeEphemeral(name, restart);
+  }
+
+  async #removeEphemeral(name: string, restart: boolean): Promise<void> {
+    const record = this.#records.get(name);
     if (record.ephemeral && !restart) await this.#remove(record);
   }
 

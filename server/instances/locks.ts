@@ -19,15 +19,36 @@ interface Held {
   readonly isOwn: boolean;
   readonly released: Promise<void>;
   readonly takeOver: AbortController;
+  readonly awaited: AbortController;
+}
+
+/** The order in which waiters have their turn; those of one rank have it in the order in which they came. */
+enum Rank {
+  /** The daemon tidies up after a container that has ended: whoever comes next must find it tidied up. */
+  Tidying,
+  Forced,
+  Other,
+}
+
+interface Waiter {
+  readonly action: Action;
+  readonly isOwn: boolean;
+  readonly rank: Rank;
+  hasTakenOver: boolean;
+  readonly promise: Promise<OperationLock>;
+  readonly resolve: (lock: OperationLock) => void;
+  readonly reject: (error: LidoError) => void;
 }
 
 /** The right to change an instance, until it is disposed of. */
 export interface OperationLock extends Disposable {
   /** Aborted when a forced stop or restart wants the instance: a holder that waits for the container's end must make it end now, and release the lock.
-   * The reason is that operation's `Action`. */
+   * The reason is that operation's `Action`. Never aborted for the daemon's own. */
   readonly takenOver: AbortSignal;
   /** Whether another operation had to give way to this one. */
   readonly hasTakenOver: boolean;
+  /** Aborted when anybody waits for this lock: a holder that only watches the container stops watching, and releases the lock. */
+  readonly awaited: AbortSignal;
 }
 
 /** Operations that wait for what the container does, perhaps for minutes, and that a forced stop ends. */
@@ -37,12 +58,14 @@ const givesWay: ReadonlySet<Action> = new Set(["stop", "restart"]);
 const patienceMs = 30_000;
 
 /** One change of an instance at a time. What a user asks for is refused while another user's change runs, with LXD's text. What the daemon does by
- * itself (tidying up after a container that ended, a changed profile) waits for its turn, and users wait for it: they cannot know of it.
+ * itself (tidying up after a container that ended, a changed profile) waits for its turn, and users wait for it: they cannot know of it. Each waiter has its
+ * turn (`Rank`), so that a container which reboots in a loop cannot keep the daemon so busy that its user cannot stop it.
  *
  * A forced stop or restart does not wait for a clean one: it takes over. The waiting operation is told so by `takenOver`, kills the container, ends well and
  * releases the lock; only then the forced one has it, and finds the container stopped. */
 export class OperationLocks {
   readonly #held = new Map<string, Held>();
+  readonly #waiters = new Map<string, Waiter[]>();
   readonly #patienceMs: number;
 
   /** @param options.patienceMs How long to wait before "busy"; tests shorten it. */
@@ -53,28 +76,18 @@ export class OperationLocks {
   /** For what a user asks for. @param options.takeOver Whether an operation that only waits for the container's end is to give way.
    * @throws {LidoError} bad_request while another user's operation has it, or the daemon itself for longer than it may take. */
   async acquire(name: string, action: Action, options: { takeOver?: boolean } = {}): Promise<OperationLock> {
-    const deadline = Date.now() + this.#patienceMs;
-    let hasTakenOver = false;
-    for (let held = this.#held.get(name); held; held = this.#held.get(name)) {
-      const isTakenOver = options.takeOver === true && !held.isOwn && givesWay.has(held.action);
-      if (isTakenOver) {
-        hasTakenOver = true;
-        held.takeOver.abort(action);
-      }
-      if ((!held.isOwn && !isTakenOver) || !await endsBefore(held.released, deadline)) {
-        throw new LidoError(
-          "bad_request",
-          `Failed to create instance ${action} operation: Instance is busy running a "${held.action}" operation`,
-        );
-      }
+    const waiter = waiterFor({ action, isOwn: false, rank: options.takeOver ? Rank.Forced : Rank.Other });
+    const timer = setTimeout(() => this.#refuse(name, waiter), this.#patienceMs);
+    try {
+      return await this.#enter(name, waiter);
+    } finally {
+      clearTimeout(timer);
     }
-    return this.#take(name, { action, isOwn: false }, hasTakenOver);
   }
 
-  /** For what the daemon does by itself. */
-  async wait(name: string, action: Action): Promise<OperationLock> {
-    for (let held = this.#held.get(name); held; held = this.#held.get(name)) await held.released;
-    return this.#take(name, { action, isOwn: true }, false);
+  /** For what the daemon does by itself. @param options.tidies Whether it tidies up after a container that has ended. */
+  wait(name: string, action: Action, options: { tidies?: boolean } = {}): Promise<OperationLock> {
+    return this.#enter(name, waiterFor({ action, isOwn: true, rank: options.tidies ? Rank.Tidying : Rank.Other }));
   }
 
   /** @returns What runs on the instance now. */
@@ -87,27 +100,80 @@ export class OperationLocks {
     while (this.#held.size > 0) await Promise.all([...this.#held.values()].map((held) => held.released));
   }
 
-  #take(name: string, by: Pick<Held, "action" | "isOwn">, hasTakenOver: boolean): OperationLock {
+  #enter(name: string, waiter: Waiter): Promise<OperationLock> {
+    const held = this.#held.get(name);
+    if (!held) {
+      waiter.resolve(this.#take(name, waiter));
+      return waiter.promise;
+    }
+    const waiters = this.#waiters.get(name) ?? [];
+    this.#waiters.set(name, waiters);
+    const after = waiters.findIndex((other) => other.rank > waiter.rank);
+    waiters.splice(after < 0 ? waiters.length : after, 0, waiter);
+    if (!mayWait(held, waiter)) this.#refuse(name, waiter);
+    return waiter.promise;
+  }
+
+  #refuse(name: string, waiter: Waiter): void {
+    const waiters = this.#waiters.get(name) ?? [];
+    const index = waiters.indexOf(waiter);
+    if (index >= 0) waiters.splice(index, 1);
+    waiter.reject(
+      new LidoError(
+        "bad_request",
+        `Failed to create instance ${waiter.action} operation: Instance is busy running a "${
+          this.action(name)
+        }" operation`,
+      ),
+    );
+  }
+
+  #take(name: string, { action, isOwn, hasTakenOver }: Waiter): OperationLock {
     const { promise, resolve } = Promise.withResolvers<void>();
-    const held: Held = { ...by, released: promise, takeOver: new AbortController() };
+    const held: Held = {
+      action,
+      isOwn,
+      released: promise,
+      takeOver: new AbortController(),
+      awaited: new AbortController(),
+    };
     this.#held.set(name, held);
     return {
       takenOver: held.takeOver.signal,
       hasTakenOver,
+      awaited: held.awaited.signal,
       [Symbol.dispose]: () => {
-        if (this.#held.get(name) === held) this.#held.delete(name);
+        if (this.#held.get(name) === held) this.#passOn(name);
         resolve();
       },
     };
   }
+
+  /** To the next waiter, at once: nobody who comes later gets in between. */
+  #passOn(name: string): void {
+    this.#held.delete(name);
+    const waiters = this.#waiters.get(name);
+    const next = waiters?.shift();
+    if (!waiters || !next) {
+      this.#waiters.delete(name);
+      return;
+    }
+    next.resolve(this.#take(name, next));
+    const held = this.#held.get(name)!;
+    for (const waiter of [...waiters]) if (!mayWait(held, waiter)) this.#refuse(name, waiter);
+  }
 }
 
-async function endsBefore(released: Promise<void>, deadline: number): Promise<boolean> {
-  const late = Promise.withResolvers<false>();
-  const timer = setTimeout(() => late.resolve(false), Math.max(0, deadline - Date.now()));
-  try {
-    return await Promise.race([released.then(() => true), late.promise]);
-  } finally {
-    clearTimeout(timer);
-  }
+function waiterFor(of: Pick<Waiter, "action" | "isOwn" | "rank">): Waiter {
+  return { ...of, hasTakenOver: false, ...Promise.withResolvers<OperationLock>() };
+}
+
+/** Tells whoever has the lock that it is wanted. @returns Whether to wait for it, rather than to be refused. */
+function mayWait(held: Held, waiter: Waiter): boolean {
+  held.awaited.abort();
+  if (held.isOwn || waiter.isOwn) return true;
+  if (waiter.rank !== Rank.Forced || !givesWay.has(held.action)) return false;
+  waiter.hasTakenOver = true;
+  held.takeOver.abort(waiter.action);
+  return true;
 }

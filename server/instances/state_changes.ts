@@ -78,14 +78,14 @@ export class StateChanges {
       case "start":
         // As LXD: starting a frozen container lets it go on.
         if (this.#services.runtime.get(name)?.status === "frozen") return await this.#lifecycle.unfreeze(name);
-        return note(operation, await this.#lifecycle.start(name, progressOf(operation)));
+        return note(operation, await this.#lifecycle.start(name, { progress: progressOf(operation) }));
       case "stop":
         return await this.#lifecycle.stop(name, stopOptions(put, operation, lock));
       case "restart":
         await this.#lifecycle.stop(name, { ...stopOptions(put, operation, lock), restart: true });
         // A forced stop that came meanwhile wants it stopped, and a forced restart starts it itself.
         if (lock.takenOver.aborted) return;
-        note(operation, await this.#lifecycle.start(name, progressOf(operation)));
+        note(operation, await this.#lifecycle.start(name, { progress: progressOf(operation) }));
         this.#services.events.lifecycle("instance-restarted", `/1.0/instances/${name}`);
         return;
       case "freeze":
@@ -97,10 +97,10 @@ export class StateChanges {
 
   #wants(name: string, action: StateAction): boolean {
     const status = this.#services.runtime.get(name)?.status;
-    if (action === "start") return status === undefined;
+    if (action === "start") return !this.#lifecycle.isOn(name);
     if (action === "freeze") return status === "running";
     if (action === "unfreeze") return status === "frozen";
-    return status !== undefined;
+    return this.#lifecycle.isOn(name);
   }
 }
 

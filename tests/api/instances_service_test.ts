@@ -233,6 +233,60 @@ Deno.test("nobody waits for a hanging operation of the daemon itself for longer 
   assert.equal(held.takenOver.reason, "stop");
 });
 
+Deno.test("everybody who waits for a lock has a turn: who tidies up first, then forced operations, then the others as they came", async () => {
+  const locks = new OperationLocks();
+  const turns: string[] = [];
+  const turn = (what: string) => (lock: Disposable) => {
+    turns.push(what);
+    lock[Symbol.dispose]();
+  };
+  const own = await locks.wait("c1", "start");
+  assert.equal(own.awaited.aborted, false);
+  const waiting = [
+    locks.wait("c1", "update").then(turn("own")),
+    locks.acquire("c1", "start").then(turn("user")),
+    locks.acquire("c1", "stop", { takeOver: true }).then(turn("forced")),
+    locks.wait("c1", "stop", { tidies: true }).then(turn("tidies")),
+  ];
+  assert.ok(own.awaited.aborted);
+  own[Symbol.dispose]();
+  // A user's operation does not wait for another one's.
+  const [, user] = await Promise.allSettled(waiting);
+  assert.match(String((user as PromiseRejectedResult).reason), /busy running a "stop" operation$/);
+  assert.deepEqual(turns, ["tidies", "forced", "own"]);
+  assert.equal(locks.action("c1"), undefined);
+});
+
+Deno.test("a container that reboots in a loop obeys its user, and does not keep a daemon from its end", async () => {
+  for (const ephemeral of [false, true]) {
+    for (const stop of [state("stop"), state("stop", { force: true })]) {
+      await using world = await makeWorld();
+      const { runtime, instances } = world;
+      await world.create("c1", { ephemeral });
+      runtime.endsAtOnce.set("c1", { signal: 1 });
+      await start(world, "c1");
+      await assert.rejects(world.done(instances.rename("c1", "c2")), /running container/);
+      assert.throws(() => instances.delete("c1"), /is running/);
+      assert.equal(instances.get("c1").status, "Running");
+      await world.done(instances.setState("c1", state("restart", { force: true })));
+      assert.equal(instances.get("c1").status, "Running");
+      await world.done(instances.setState("c1", stop));
+      const starts = runtime.seen.length;
+      await instances.close();
+      assert.equal(runtime.seen.length, starts);
+      if (ephemeral) assert.deepEqual(instances.names(), []);
+      else assert.equal(instances.get("c1").status, "Stopped");
+    }
+  }
+  await using world = await makeWorld();
+  await world.create("c1");
+  world.runtime.endsAtOnce.set("c1", { signal: 1 });
+  await start(world, "c1");
+  await world.instances.close();
+  // The next daemon starts it.
+  assert.equal(world.instances.get("c1").config["volatile.last_state.power"], "RUNNING");
+});
+
 Deno.test("a start tells of an init that ends at once: a failure fails it, anything else is noted", async () => {
   await using world = await makeWorld();
   const { runtime, instances, events } = world;

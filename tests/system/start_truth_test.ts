@@ -5,6 +5,7 @@ import { join } from "node:path";
 import type { InstanceFull, Operation } from "../../api/types.ts";
 import { Daemon } from "../support/daemon.ts";
 import { busyboxImage } from "../support/image.ts";
+import { slowness } from "../support/slowness.ts";
 
 Deno.test("an init that ends at once, and one that ignores signals", async (t) => {
   await using daemon = await Daemon.start();
@@ -113,6 +114,28 @@ Deno.test("an init that ends at once, and one that ignores signals", async (t) =
     await daemon.fails(["info", "c1"], /not found/);
   });
 
+  await t.step("a container that reboots in a loop obeys, and does not keep the daemon from its end", async () => {
+    await daemon.ok("init", "bb", "c1", "-s", "plain");
+    for (const [seconds, ...verb] of [[0, "stop", "-f"], [0.2, "stop", "-f"], [0.7, "stop", "-f"], [0.2, "stop"]]) {
+      script(`sleep ${seconds}; reboot -f; sleep 5`);
+      await daemon.ok("start", "c1");
+      await untilRebooted(info);
+      const before = performance.now();
+      await daemon.ok(...verb as string[], "c1");
+      assert.ok(performance.now() - before < 8000 * slowness, `${verb} of ${seconds}`);
+      assert.equal((await info()).status, "Stopped");
+    }
+    await daemon.ok("start", "c1");
+    await untilRebooted(info);
+    await daemon.ok("restart", "-f", "c1");
+    const before = performance.now();
+    assert.equal(await daemon.terminate(), 0);
+    assert.ok(performance.now() - before < 8000 * slowness, "it ended");
+    await daemon.up();
+    await untilRebooted(info);
+    await daemon.ok("delete", "-f", "c1");
+  });
+
   await t.step("Ctrl-C ends the wait, and so does the daemon's end", async () => {
     await daemon.ok("init", "bb", "c1", "-s", "plain");
     script('trap "" PWR; trap : USR1; while :; do sleep 1; done');
@@ -147,6 +170,13 @@ Deno.test("an init that ends at once, and one that ignores signals", async (t) =
     assert.equal((await state()).last_exit!.description, "by switching itself off");
   });
 });
+
+/** Waits until its container has ended to boot again. */
+async function untilRebooted(info: () => Promise<InstanceFull>): Promise<void> {
+  const { last_exit } = (await info()).state!;
+  while ((await info()).state!.last_exit?.at === last_exit?.at);
+  assert.equal((await info()).state!.last_exit!.description, "to boot again");
+}
 
 /** Waits until an operation of this description runs. */
 async function untilBusy(daemon: Daemon, description: string): Promise<void> {
