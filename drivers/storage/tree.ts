@@ -1,4 +1,4 @@
-import { rmdir } from "node:fs/promises";
+import { open, rmdir } from "node:fs/promises";
 import type { Host } from "../host/host.ts";
 import type { WatchOptions } from "./driver.ts";
 
@@ -30,6 +30,17 @@ const copyTimeoutMs = 7 * 24 * 3_600_000;
  * every unmount.) @see sync(1), syncfs(2) */
 export async function flush(host: Host, path: string): Promise<void> {
   await host.run(["sync", "--file-system", path], { timeoutMs: copyTimeoutMs });
+}
+
+/** Returns when what was done to a directory itself is on the disk: an owner, a name less. On btrfs also the deletion of a subvolume in it, for
+ * which the kernel commits the whole transaction. @see fsync(2) */
+export async function syncPath(path: string): Promise<void> {
+  const handle = await open(path);
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
 }
 
 /** Removes a tree; nothing there is no error. An empty one costs no process. GNU rm walks by fds, so a hostile tree cannot lead it

@@ -1,4 +1,4 @@
-import { chmod, chown, mkdir, open, readdir, rename, statfs } from "node:fs/promises";
+import { chmod, chown, mkdir, readdir, rename, statfs } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { LidoError } from "../../../api/errors.ts";
 import { subvolumeHasChildren } from "../../host/btrfs_ioctl.ts";
@@ -32,7 +32,7 @@ import {
   snapshotsDirectory,
   temporaryOf,
 } from "../layout.ts";
-import { flush, removeTree } from "../tree.ts";
+import { flush, removeTree, syncPath } from "../tree.ts";
 import { StreamGuard, streamUuid } from "./stream.ts";
 import { type BtrfsTool, isSubvolume } from "./tool.ts";
 
@@ -309,17 +309,6 @@ export class BtrfsDriver implements Driver {
         return errors.length === 0 ? { ok: true, text: "no device errors" } : { ok: false, text: errors.join(", ") };
       },
     };
-  }
-}
-
-/** Subvolumes are on the disk when the kernel says that they are made or deleted; what is done to a directory after that (an owner, a name less) is not.
- * @see fsync(2) */
-async function syncPath(path: string): Promise<void> {
-  const handle = await open(path);
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
   }
 }
 

@@ -4,6 +4,7 @@ import type { Readable } from "node:stream";
 import { deleteNested } from "../../host/btrfs_nested.ts";
 import { hasQuota, staleQuotaGroups, subvolumeId } from "../../host/btrfs_quota.ts";
 import { CommandError, type Host, type PipedCommand } from "../../host/host.ts";
+import { syncPath } from "../tree.ts";
 import { DroppedGroups } from "./dropped_groups.ts";
 
 /** Everything lido asks of btrfs-progs: each argv and each parser, and nobody else starts them. @see btrfs(8) */
@@ -48,7 +49,7 @@ export class BtrfsTool {
     const parent = dirname(first);
     const groups = hasQuota(parent) ? paths.map(subvolumeId) : undefined;
     try {
-      await this.#host.run(["btrfs", "subvolume", "delete", "--commit-after", ...paths]);
+      await this.#host.run(["btrfs", "subvolume", "delete", ...paths]);
     } catch (error) {
       if (!(error instanceof CommandError && /not empty/i.test(error.stderr))) throw error;
       const left: string[] = [];
@@ -58,8 +59,10 @@ export class BtrfsTool {
         const ids = await deleteNested(path);
         groups?.push(...ids);
       }
-      if (left.length > 0) await this.#host.run(["btrfs", "subvolume", "delete", "--commit-after", ...left]);
+      if (left.length > 0) await this.#host.run(["btrfs", "subvolume", "delete", ...left]);
     }
+    // Not by --commit-after: two processes that do may both wait until the kernel commits of its own accord, half a minute later.
+    for (const directory of new Set(paths.map((path) => dirname(path)))) await syncPath(directory);
     if (groups) this.#dropped.drop(parent, groups);
   }
 
