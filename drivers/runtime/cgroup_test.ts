@@ -76,3 +76,17 @@ Deno.test("cgroups that a container made are removed with it, however deep they 
     assert.deepEqual(directories.filter((directory) => statSync(directory, { throwIfNoEntry: false })), []);
   });
 });
+
+Deno.test("a container may use the devices of its specification as it says, and no others", () =>
+  withContainer(async ({ run }) => {
+    // The host's log, of which nothing is read.
+    const opens = async (script: string) => (await run(["sh", "-c", script])).status.code === 0;
+    assert.ok(await opens("mknod /log c 1 11 && mknod /autofs c 10 235"));
+    assert.equal(await opens(": < /log"), true);
+    assert.equal(await opens(": >> /log"), false);
+    assert.equal(await opens(": < /autofs"), false);
+  }, {
+    idmap: undefined,
+    rootfsShifted: false,
+    devices: [{ type: "c", major: 1, minor: 11, access: "r" }],
+  }));
