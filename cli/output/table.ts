@@ -1,11 +1,10 @@
 /** Tables as lxc draws them: borders and a line below each row. On a terminal they fit its width: the widest columns get narrower, their
- * cells several lines; where even that is too wide it is the compact form, whose cells are cut off. A pipe gets everything. */
+ * cells several lines; where even that is too wide it is the compact form, whose cells are cut off, and whose last columns are left out
+ * where nothing else helps. A pipe gets everything. */
 import { displayWidth, elide, neutralise, wrap } from "./text.ts";
 
 /** No column with so much in it is made narrower than this, in characters. */
 const narrowestColumn = 10;
-/** The same for the compact form, which is the last resort. */
-const narrowestCompact = 6;
 
 type Row = readonly string[];
 
@@ -83,14 +82,42 @@ export function table(headers: Row, rows: readonly Row[], columns = Infinity): s
   return rule + head.map(line).join("") + rule + body.map((row) => row.map(line).join("") + rule).join("");
 }
 
-/** The form without borders. @param columns As of `table`; what cannot be made so narrow is as narrow as it can be. */
+interface Spacing {
+  /** Blanks before the first column, and between two. */
+  readonly margin: number;
+  readonly gap: number;
+  /** No column with so much in it is made narrower than this, in characters. */
+  readonly least: number;
+}
+
+/** Of the compact form, in the order in which they are tried. */
+const spacings: readonly Spacing[] = [
+  { margin: 2, gap: 2, least: 6 },
+  { margin: 0, gap: 1, least: 6 },
+  { margin: 0, gap: 1, least: 4 },
+];
+
+/** Without the least important column, where even the narrowest spacing is too wide: one that is empty, else the last. */
+function dropped(headers: Row, rows: readonly Row[]): [Row, Row[]] {
+  const empty = headers.findLastIndex((_, column) => rows.length > 0 && rows.every((row) => !row[column]));
+  const column = empty === -1 ? headers.length - 1 : empty;
+  const without = (row: Row) => row.filter((_, index) => index !== column);
+  return [without(headers), rows.map(without)];
+}
+
+/** The form without borders. @param columns As of `table`. */
 export function compact(headers: Row, rows: readonly Row[], columns = Infinity): string {
   const natural = measure(headers, [headers, ...rows]);
-  const least = natural.map((width) => Math.min(width, narrowestCompact));
-  const widths = narrowed(natural, least, columns - 2 * headers.length - 2) ?? least;
-  const { head, body } = layout(headers, rows, widths, elide);
-  const line = (cells: string[]) => `  ${cells.join("  ")}  \n`;
-  return head.map(line).join("") + body.map((row) => row.map(line).join("")).join("");
+  for (const { margin, gap, least } of spacings) {
+    const available = Math.max(1, columns) - margin - gap * (headers.length - 1);
+    const lowest = margin === 0 && headers.length === 1 ? 1 : least;
+    const widths = narrowed(natural, natural.map((width) => Math.min(width, lowest)), available);
+    if (widths === undefined) continue;
+    const { head, body } = layout(headers, rows, widths, elide);
+    const line = (cells: string[]) => `${" ".repeat(margin)}${cells.join(" ".repeat(gap))}`.trimEnd() + "\n";
+    return head.map(line).join("") + body.map((row) => row.map(line).join("")).join("");
+  }
+  return compact(...dropped(headers, rows), columns);
 }
 
 /** Comma separated values without a header, quoted as Go's encoding/csv does. */

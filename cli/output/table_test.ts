@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { table } from "./table.ts";
+import { compact, table } from "./table.ts";
 import { displayWidth, wrap } from "./text.ts";
 
 const headers = ["NAME", "DRIVER", "SOURCE", "USED BY"];
@@ -34,6 +34,34 @@ Deno.test("table() takes the compact form where borders leave no room, one line 
   assert.equal(text.split("\n").length, 1 + rows.length + 1);
   assert.ok(widest(text) <= 36, text);
   assert.match(text, / default {2}btrfs {3}\/var\/.*… {2}12/);
+});
+
+Deno.test("table() fits any width, and no row of the compact form ends in spaces", () => {
+  const images = ["ALIAS", "FINGERPRINT", "PUBLIC", "DESCRIPTION", "ARCHITECTURE", "TYPE", "SIZE", "UPLOAD DATE"];
+  const image = ["busybox", "9c1f0a8e2b7d", "no", "", "x86_64", "CONTAINER", "0.84MiB", "2026/11/28 01:30 UTC"];
+  const strange = ["漢字漢字漢字", "two\nlines of it", "", "a", "b", "c", "d", ""];
+  for (const [titles, lines] of [[images, [image, strange]], [headers, rows]] as const) {
+    for (let columns = 1; columns <= 150; columns++) {
+      for (const text of [table(titles, lines, columns), compact(titles, lines, columns)]) {
+        assert.ok(widest(text) <= columns, `${columns} columns, ${widest(text)}:\n${text}`);
+        assert.doesNotMatch(text, / $/m);
+        assert.match(text.split("\n")[0]!, /\S/);
+      }
+    }
+  }
+});
+
+Deno.test("compact() elides first, then drops empty columns, then those on the right", () => {
+  const titles = ["NAME", "NOTE", "KIND", "SIZE", "CREATED"];
+  const lines = [["alphabet", "", "container", "12.5MiB", "2026/11/28"]];
+  const shown = (columns: number) => compact(titles, lines, columns).split("\n")[1]!.trim().split(/ +/);
+  assert.deepEqual(shown(80), ["alphabet", "container", "12.5MiB", "2026/11/28"]);
+  assert.deepEqual(shown(24), ["alp…", "con…", "12.…", "202…"]);
+  assert.match(compact(titles, lines, 24), /^NAME NOTE KIND SIZE CRE…\n/);
+  assert.match(compact(titles, lines, 23), /^NAME {2}KIND {2}SIZE {2}CREA…\nalph… cont… 12.5… 2026…\n$/);
+  assert.deepEqual(shown(15), ["alph…", "con…", "12.…"]);
+  assert.deepEqual(shown(5), ["alph…"]);
+  assert.deepEqual(shown(2), ["a…"]);
 });
 
 Deno.test("table() breaks a header between its words", () => {

@@ -44,7 +44,7 @@ Deno.test("the client at a terminal", async (t) => {
   });
 
   await t.step("tables fit the terminal: in full, with narrower columns, or compact", async () => {
-    const list = ["storage", "list"];
+    const list = ["storage", "list"], volumes = ["storage", "volume", "list"];
     const full = await daemon.ok(...list);
     assert.equal((await shown(200, ...list)).trimEnd(), full);
     const source = `${daemon.directory}/storage-pools/plain`;
@@ -59,6 +59,15 @@ Deno.test("the client at a terminal", async (t) => {
     assert.ok(width(compact) <= 60, compact);
     assert.match(compact, /^ +NAME +DRIVER +SOURCE/);
     assert.match(compact, /plain +dir +\/.*…/);
+    const lists = [["image", "list"], list, ["operation", "list"], ["exec", "--list"], ["list"], [...volumes, "plain"]];
+    await daemon.ok("exec", "--detach", "c1", "--", "sh", "-c", "echo a long command line; exec sleep 1000");
+    for (const words of lists) {
+      for (const columns of [40, 60, 80]) {
+        const text = await shown(columns, ...words);
+        assert.ok(width(text) <= columns, `${columns}: ${width(text)}\n${text}`);
+        assert.doesNotMatch(text, / $/m);
+      }
+    }
     assert.equal(await shown(60, ...list, "-f", "csv"), `${await daemon.ok(...list, "-f", "csv")}\n`);
   });
 
