@@ -70,12 +70,15 @@ export class Settings {
       const found = Object.hasOwn(known, key) ? known[key] : undefined;
       if (!key.startsWith("user.") && !found) {
         const allowed = allowedKeys(key, [...Object.keys(known), "user."]);
-        throw new LidoError("bad_request", `Cannot set "${key}" to "${value}": unknown key: ${allowed}`);
+        // Without its value: a secret under a mistyped name is one.
+        throw new LidoError("bad_request", `Cannot set "${key}": unknown key: ${allowed}`);
       }
       if (found && value !== "" && !found.check(value)) {
         throw new LidoError(
           "bad_request",
-          `Cannot set "${key}" to "${value}": invalid value: ${found.allowed} is allowed`,
+          `Cannot set "${key}"${
+            key === passwordKey ? "" : ` to "${value}"`
+          }: invalid value: ${found.allowed} is allowed`,
         );
       }
     }
