@@ -28,12 +28,13 @@ function optionsFor(endpoint: Endpoint, request: Omit<Request, "body">): https.R
 }
 
 /** Sends a request whose body may be a stream and resolves when the head of the reply is there.
- * @throws {ConnectionError} If the daemon cannot be reached or goes away. */
+ * @throws {ConnectionError} If the daemon cannot be reached or goes away. @throws The body's own error, if it is the body that fails. */
 export async function requestStream(
   endpoint: Endpoint,
   request: Omit<Request, "body"> & { body?: string | Readable },
 ): Promise<http.IncomingMessage> {
   const open = endpoint.kind === "unix" ? http.request : https.request;
+  let bodyError: unknown;
   try {
     return await new Promise<http.IncomingMessage>((resolve, reject) => {
       const outgoing = open(optionsFor(endpoint, request));
@@ -48,12 +49,15 @@ export async function requestStream(
       if (body === undefined || typeof body === "string") {
         outgoing.end(body);
       } else {
-        body.once("error", (error) => outgoing.destroy(error));
+        body.once("error", (error) => {
+          bodyError = error;
+          outgoing.destroy(error);
+        });
         body.pipe(outgoing);
       }
     });
   } catch (error) {
-    throw await connectionError(endpoint, error);
+    throw bodyError ?? await connectionError(endpoint, error);
   }
 }
 

@@ -45,22 +45,26 @@ export async function* readDescriptor(fd: number): AsyncGenerator<Uint8Array> {
   }
 }
 
+/** Stdin for what sends it as a whole. @throws {Error} "Cannot read stdin: …". */
+async function* readStdin(): AsyncGenerator<Uint8Array> {
+  try {
+    for await (const chunk of readDescriptor(0)) yield chunk.slice();
+  } catch (error) {
+    throw new Error(`Cannot read stdin: ${(error as Error).message}`, { cause: error });
+  }
+}
+
 /** All of stdin as text. */
 export async function readText(): Promise<string> {
   const chunks: Uint8Array[] = [];
-  for await (const chunk of readDescriptor(0)) chunks.push(chunk.slice());
+  for await (const chunk of readStdin()) chunks.push(chunk);
   return Buffer.concat(chunks).toString("utf8");
 }
 
 /** Stdin as a stream, for what takes one. */
 export async function openStdin(): Promise<Readable> {
   const { Readable } = await import("node:stream");
-  return Readable.from(
-    (async function* () {
-      for await (const chunk of readDescriptor(0)) yield chunk.slice();
-    })(),
-    { objectMode: false },
-  );
+  return Readable.from(readStdin(), { objectMode: false });
 }
 
 /** The next line of stdin and not a byte more: the rest is whoever's comes next, as by the shell's `read`.

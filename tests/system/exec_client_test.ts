@@ -62,6 +62,9 @@ Deno.test({
         echo "#8"; { echo description: first; echo; $LIDO profile show default | grep -v ^description; } > ${work}/in
         { read first; $LIDO profile edit default; cat; } < ${work}/in; $LIDO profile show default | grep ^description
         echo "#9"; printf 'no\\nno\\nrest\\n' > ${work}/in; { $LIDO admin init; cat; } < ${work}/in 2>&1 | tail -1
+        echo "#0"; $LIDO storage volume create fast v > /dev/null
+        { $LIDO storage volume file push - fast v/y; $LIDO profile edit default; $LIDO admin init --preseed; \
+          $LIDO storage volume import fast - w; } < ${work} 2>&1; $LIDO storage volume delete fast v > /dev/null
         rm ${work}/in ${work}/disk
       `);
       const answers = out.split(/^#\d\n/m).slice(1);
@@ -76,6 +79,7 @@ Deno.test({
         'description: ""\n',
         'Do you want to configure a new storage pool? (yes/no) [default=yes]: Would you like a YAML "lido admin init" ' +
         "preseed to be printed? (yes/no) [default=no]: rest\n",
+        "Error: Cannot read stdin: EISDIR: illegal operation on a directory, read\n".repeat(4),
       ]);
       assert.deepEqual([err, code], ["", 0]);
     });
