@@ -8,7 +8,7 @@
  * the shared range as LXD cuts them (next to each other, the first 65536 ids after its start): then ids from 65536 on of an instance with the
  * shared map are also ids of an isolated one. Ranges that nobody gave root are never taken: they may be those of host users or of other programs.
  *
- * `raw.idmap` maps single ids to any host ids outside the shared range and the instance's own.
+ * `raw.idmap` maps single ids to any host ids but those of the ranges that maps are cut from, and those that an isolated instance has.
  *
  * Nothing here is stored: ranges in use are read from the instances' `volatile.idmap.base`, so a deleted instance's range is free again. */
 
@@ -67,13 +67,32 @@ export function planIdmap(
   if (isTrue(config["security.privileged"])) return { base: 0 };
   const shared = sharedRanges(ranges);
   const raw = parseRawIdmap(config["raw.idmap"] ?? "");
-  if (!isTrue(config["security.idmap.isolated"])) return { map: withRaw(shared, raw, shared), base: 0 };
+  const reserved = (kind: "uid" | "gid"): HostRange[] => [
+    shared[kind],
+    ...ranges[kind].filter(({ count }) => count >= idsPerInstance),
+    ...taken.filter(({ isRaw }) => !isRaw).map(({ base, size }) => ({ start: base, count: size })),
+  ];
+  if (!isTrue(config["security.idmap.isolated"])) return { map: withRaw(shared, raw, reserved), base: 0 };
   const size = isolatedSize(config);
   const base = config["security.idmap.base"]
     ? fixedBase(Number(config["security.idmap.base"]), size, ranges, taken)
     : freeBase(size, isolatedRanges(ranges, shared), taken, current);
   const own = { start: base, count: size };
-  return { map: withRaw({ uid: own, gid: own }, raw, shared), base };
+  return { map: withRaw({ uid: own, gid: own }, raw, reserved), base };
+}
+
+/** Checks that the range of an isolated instance is still root's: the files may have changed since it got it, and no other may have been free.
+ * @param config Expanded, with `volatile.idmap.base`. @throws {LidoError} bad_request */
+export function checkOwnRange(config: Config, ranges: HostRanges): void {
+  if (isTrue(config["security.privileged"]) || !isTrue(config["security.idmap.isolated"])) return;
+  const own = { start: Number(config["volatile.idmap.base"] ?? 0), count: isolatedSize(config) };
+  const common = commonRanges(ranges);
+  if (common.some((range) => own.start >= range.start && own.start + own.count <= range.start + range.count)) return;
+  throw refuse(
+    `Not enough uid/gid available for the container: its ids ${describe(own)} are not within ${
+      describeAll(common)
+    }; the daemon looks for others when it starts`,
+  );
 }
 
 /** @returns The ids an isolated instance takes up. */
@@ -173,9 +192,9 @@ interface RawEntry extends IdRange {
  * @throws {LidoError} bad_request with LXD's texts. */
 function parseRawIdmap(text: string): RawEntry[] {
   const entries: RawEntry[] = [];
-  for (const line of text.split("\n").map((each) => each.trim())) {
+  for (const line of text.split("\n")) {
     if (line === "") continue;
-    const parts = line.split(/\s+/);
+    const parts = line.split(" "); // nothing else parts them, as in LXD
     if (parts.length !== 3) throw refuse(`Invalid ID map line "${line}"`);
     const [type, hostText, containerText] = parts as [string, string, string];
     if (!["uid", "gid", "both"].includes(type)) throw refuse(`Invalid ID map type "${line}"`);
@@ -202,11 +221,11 @@ function parseIds(text: string, line: string): HostRange {
   return { start, count: end - start + 1 };
 }
 
-/** @param own The instance's range. @param shared Host ids that are not to be had by `raw.idmap`, nor are its own. */
+/** @param own The instance's range. @param reserved Host ids that are not to be had by `raw.idmap`, nor are its own. */
 function withRaw(
   own: { uid: HostRange; gid: HostRange },
   raw: readonly RawEntry[],
-  shared: { uid: HostRange; gid: HostRange },
+  reserved: (kind: "uid" | "gid") => readonly HostRange[],
 ): IdMap {
   const build = (kind: "uid" | "gid"): IdRange[] => {
     const { start, count } = own[kind];
@@ -216,7 +235,9 @@ function withRaw(
     refuseOverlaps(entries);
     for (const entry of entries) {
       const host = { start: entry.host, count: entry.count };
-      if (overlap(host, shared[kind]) || overlap(host, own[kind])) throw refuse("Host id is in the range of subids");
+      if ([own[kind], ...reserved(kind)].some((range) => overlap(host, range))) {
+        throw refuse("Host id is in the range of subids");
+      }
       lines = lines.flatMap((line) => cut(line, entry));
       placed.push({ container: entry.container, host: entry.host, count: entry.count });
     }

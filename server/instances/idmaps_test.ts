@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import type { IdRange } from "../../drivers/runtime/runtime.ts";
 import {
+  checkOwnRange,
   extendsIdmap,
   formatIdmap,
   type HostRanges,
@@ -77,6 +78,11 @@ for (
     ["both a b", /Invalid ID map range "a"/],
     ["both 1000-1001 5-7", /same size/],
     ["both 1000001 5", /Host id is in the range of subids$/],
+    ["\tboth 1000 5", /Invalid ID map type "\tboth 1000 5"$/],
+    ["both 1000 5\r\n", /Invalid ID map range "5\r"/],
+    ["both\t1000 5", /Invalid ID map line/],
+    ["both  1000 5", /Invalid ID map line/],
+    [" ", /Invalid ID map line " "$/],
     ["both 1000 5\nuid 1001 5", /same container id/],
     ["both 1000 5\nuid 1000 6", /same host id/],
     ["both 4294967295 5", /Invalid ID map range/],
@@ -100,6 +106,34 @@ Deno.test("planIdmap() takes any host id in raw.idmap but those of the shared ra
   for (const id of [1_000_001, 1_065_537, 1_999_999]) {
     assert.throws(() => planIdmap({ ...isolated, "raw.idmap": `both ${id} 5` }, host, []), /range of subids$/);
   }
+});
+
+Deno.test("planIdmap() refuses ids in raw.idmap that an isolated instance has, or may get", () => {
+  const range = { start: 100_000, count: 65536 }, further = { start: 20_000_000, count: 1_000_000 };
+  const two: HostRanges = { uid: [range, further, { start: 1000, count: 1 }], gid: [range, { start: 1000, count: 1 }] };
+  const isolated = { "security.idmap.isolated": "true", "security.idmap.base": "100000" };
+  const own: TakenRange = { base: 30_000_000, size: 65536 }; // of a range that root had
+  for (const config of [{}, isolated]) {
+    const plan = (text: string, taken: readonly TakenRange[] = [own]) =>
+      planIdmap({ ...config, "raw.idmap": text }, two, taken);
+    for (const text of ["both 20000005 7", "uid 20999999 7", "both 30000005 7", "gid 30065535 7"]) {
+      assert.throws(() => plan(text), /Host id is in the range of subids$/, text);
+    }
+    for (const text of ["gid 20000005 7", "both 1000 7", "both 30065536 7"]) plan(text);
+    plan("both 30000005 7", [{ ...own, isRaw: true }]);
+  }
+});
+
+Deno.test("checkOwnRange() refuses an isolated range that is not root's any more", () => {
+  const range = { start: 100_000, count: 65536 }, further = { start: 20_000_000, count: 1_000_000 };
+  const one: HostRanges = { uid: [range], gid: [range, further] };
+  const two: HostRanges = { uid: [range, further], gid: [range, further] };
+  const config = { "security.idmap.isolated": "true", "volatile.idmap.base": "20000000" };
+  checkOwnRange(config, two);
+  checkOwnRange({ ...config, "security.idmap.isolated": "false" }, one);
+  checkOwnRange({ ...config, "security.privileged": "true" }, one);
+  assert.throws(() => checkOwnRange(config, one), /its ids 20000000-20065535 are not within root's ids.*100000-165535/);
+  assert.throws(() => checkOwnRange({ ...config, "security.idmap.size": "1000001" }, two), /not within/);
 });
 
 Deno.test("extendsIdmap() finds the same host id for each id of the narrow map", () => {

@@ -8,7 +8,7 @@ import type { ContainerSpec, IdMap, MountSpec } from "../../drivers/runtime/runt
 import { isTrue } from "./config_keys.ts";
 import { checkExpandedDevices, disksOf } from "./devices.ts";
 import type { Disks } from "./disks.ts";
-import { formatIdmap, parseIdmap } from "./idmaps.ts";
+import { checkOwnRange, formatIdmap, parseIdmap } from "./idmaps.ts";
 import {
   describeExit,
   examineExit,
@@ -106,6 +106,7 @@ export class Lifecycle {
     const { config, devices } = this.#records.expand(record);
     checkExpandedDevices(devices);
     const map = parseIdmap(config["volatile.idmap.next"]);
+    checkOwnRange(config, await this.#services.ids.ranges());
     await using revert = new AsyncDisposableStack();
     revert.defer(() => this.#rootfs.release(record));
     const { rootfs, shifted } = await this.#rootfs.prepare(record, map, progress);

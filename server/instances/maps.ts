@@ -90,13 +90,16 @@ export class Maps {
 const isIsolated = (config: Config): boolean =>
   isTrue(config["security.idmap.isolated"]) && !isTrue(config["security.privileged"]);
 
+/** Reading everybody's map is for those that may get in its way. */
+const needsTaken = (config: Config): boolean => isIsolated(config) || (config["raw.idmap"] ?? "") !== "";
+
 function plan(
   config: Config,
   ranges: HostRanges,
   taken: () => readonly TakenRange[],
 ): { map?: IdMap; volatile: Config } {
   const current = Number(config["volatile.idmap.base"] ?? 0);
-  const { map, base } = planIdmap(config, ranges, isIsolated(config) ? taken() : [], current > 0 ? current : undefined);
+  const { map, base } = planIdmap(config, ranges, needsTaken(config) ? taken() : [], current > 0 ? current : undefined);
   return {
     ...(map ? { map } : {}),
     volatile: { "volatile.idmap.base": String(base), "volatile.idmap.next": formatIdmap(map) },
