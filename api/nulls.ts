@@ -1,13 +1,13 @@
 import { z } from "zod";
 
-/** What a request means by its nulls, as LXD's decoder has it: a field that is null is absent, a setting that is null is empty. A null stays where
- * the schema allows one (`profiles: null` is not `profiles: []`), and where it stands for an element of a list, to be refused.
+/** What a request means by its nulls, as LXD's decoder has it: a field that is null is absent, a setting or an element of a list that is null is the
+ * empty one. A null stays where the schema allows one (`profiles: null` is not `profiles: []`).
  * @param value Parsed JSON; is not changed. @returns What is to be checked by the schema. @see encoding/json of Go, Unmarshal */
 export function withoutNulls(schema: z.ZodType, value: unknown): unknown {
   const shape = innermost(schema);
   if (shape instanceof z.ZodArray) {
     if (!Array.isArray(value)) return value;
-    return value.map((item) => withoutNulls(shape.element as z.ZodType, item));
+    return value.map((item) => entry(shape.element as z.ZodType, item));
   }
   if (typeof value !== "object" || value === null || Array.isArray(value)) return value;
   if (shape instanceof z.ZodObject) {
@@ -27,7 +27,7 @@ export function withoutNulls(schema: z.ZodType, value: unknown): unknown {
   return value;
 }
 
-/** An entry of a map that is null is the empty one: in a PATCH it unsets what is there. */
+/** An entry of a map or a list that is null is the empty one: in a PATCH of a map it unsets what is there. */
 function entry(schema: z.ZodType, value: unknown): unknown {
   if (value !== null) return withoutNulls(schema, value);
   if (schema.safeParse(null).success) return null;

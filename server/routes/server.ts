@@ -15,7 +15,9 @@ import { checkEtag, done, newApp, route, sync } from "./route.ts";
 const tag = "server";
 /** Secrets are shown as `true`, and come back so. */
 const settingSchema = z.union([z.string(), z.boolean(), z.number()]).transform(String);
-const configBody = z.object({ config: z.record(z.string(), settingSchema) }).loose().meta({ id: "ServerPut" });
+const configBody = z.object({ config: z.record(z.string(), settingSchema).default({}) }).loose().meta({
+  id: "ServerPut",
+});
 
 export function serverRoutes(context: Context): OpenAPIHono {
   const app = newApp();
