@@ -142,7 +142,9 @@ Deno.test("the log says what is done, by whom and how it ended, and no secret", 
     const mistyped = ["config", "set", `core.trust_pasword=${secret("mistyped")}`];
     await verbose.fails(mistyped, /Cannot set "core.trust_pasword": unknown key: .*core\.trust_password/);
     await over("PUT", "/1.0", { config: { "nosuch.key": secret("put") } });
-    await over("PATCH", "/1.0/instances/c1", { config: { "user.pasword": "", "userpassword": secret("instance-key") } });
+    await over("PATCH", "/1.0/instances/c1", {
+      config: { "user.pasword": "", "userpassword": secret("instance-key") },
+    });
     await over("POST", "/1.0/profiles", { name: "p", config: { "userpassword": secret("profile-key") } });
     await over("POST", "/1.0/storage-pools/plain/volumes", {
       name: "x",
