@@ -65,6 +65,7 @@ export async function enterContainer(
   command: CommandSpec,
   stdio: CommandStdio,
 ): Promise<LaunchedCommand> {
+  if (command.argv[0] === "") throw new LaunchError(127, "Command not found");
   if (stdio.kind === "pipes") own(stdio, command, container.idmap);
   const outcome = await launch(crun, poller, container, command, stdio);
   if (!("refusal" in outcome)) return outcome;

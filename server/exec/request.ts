@@ -73,7 +73,7 @@ function checkSize({ width, height }: InstanceExecPost): void {
 }
 
 function checkWords(argv: readonly string[]): void {
-  if (argv.length === 0 || argv[0] === "") throw new LidoError("bad_request", "Invalid command: it is empty");
+  if (argv.length === 0) throw new LidoError("bad_request", "Invalid command: it is empty");
   for (const word of argv) {
     if (word.includes("\0")) throw new LidoError("bad_request", "Invalid command: an argument contains a NUL");
     if (Buffer.byteLength(word) >= wordBytesMax) {

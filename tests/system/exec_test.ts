@@ -28,6 +28,8 @@ Deno.test({
       assert.equal((await exec(["sh", "-c", "kill -15 $$"])).code, 143);
       const missing = await exec(["nosuch"]);
       assert.deepEqual([missing.code, missing.err], [127, "Error: Command not found\n"]);
+      const unnamed = await exec(["", "a"]);
+      assert.deepEqual([unnamed.code, unnamed.err], [127, "Error: Command not found\n"]);
       const plain = await exec(["/etc/passwd"]);
       assert.deepEqual([plain.code, plain.err], [126, "Error: Command not executable\n"]);
     });
