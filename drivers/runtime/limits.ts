@@ -298,6 +298,11 @@ export function parseCpus(text: string): number[] {
   });
 }
 
+/** @returns The CPUs of this host, as in "0-3,5". @see Documentation/admin-guide/cputopology.rst of the kernel */
+export function onlineCpus(): string {
+  return read("/sys/devices/system/cpu/online");
+}
+
 function formatCpus(cpus: readonly number[]): string {
   const parts: string[] = [];
   for (let at = 0; at < cpus.length;) {

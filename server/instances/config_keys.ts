@@ -6,7 +6,7 @@ import { parseDocument } from "yaml";
 import { LidoError } from "../../api/errors.ts";
 import { parseSizeBytes, sizeUnits } from "../../api/size.ts";
 import type { Config } from "../../api/types.ts";
-import { parseCpus } from "../../drivers/runtime/limits.ts";
+import { onlineCpus, parseCpus } from "../../drivers/runtime/limits.ts";
 
 /** @returns The reason when the value is not allowed. */
 type Check = (value: string) => string | undefined;
@@ -40,9 +40,22 @@ const uint32: Check = (value) => {
 const anything: Check = () => undefined;
 const uuid: Check = (value) => /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(value) ? undefined : "Invalid UUID";
 
+/** What a kernel takes in pids.max. @see PID_MAX_LIMIT in include/linux/threads.h */
+const processesMax = 4_194_304;
+const processes: Check = (value) =>
+  integer(value) ??
+    (Number(value) <= processesMax
+      ? undefined
+      : `Invalid value for a limit "${value}": at most ${processesMax} is allowed`);
+
+/** No init starts with less; the kernel would kill it, or crun before it. */
+const memoryBytesMin = 512n << 10n;
 const memory: Check = (value) => {
   if (/^0+%?$/.test(value) || parseSizeBytes(value) === 0n) return `Memory limit can't be ${value}`;
   const isAmount = /^\d{1,3}%$/.test(value) ? Number(value.slice(0, -1)) <= 100 : parseSizeBytes(value) !== undefined;
+  if (!value.endsWith("%") && isAmount && parseSizeBytes(value)! < memoryBytesMin) {
+    return `Memory limit can't be ${value}: at least 512KiB is allowed`;
+  }
   return isAmount
     ? undefined
     : `Invalid value: ${value}: a size such as 512MiB (${sizeUnits}) or 0% to 100% is allowed`;
@@ -68,10 +81,17 @@ const yaml: Check = (value) => {
 const cloudConfig: Check = (value) => value.startsWith("#cloud-config\n") ? yaml(value) : undefined;
 const priority: Check = (value) =>
   /^(\d|10)$/.test(value) ? undefined : `Invalid value for a limit "${value}". Must be between 0 and 10`;
-const allowance: Check = (value) =>
-  /^([1-9]\d{0,2}%|[1-9]\d{0,5}ms\/[1-9]\d{0,5}ms)$/.test(value)
+/** The kernel's for cpu.cfs_period_us. @see Documentation/scheduler/sched-bwc.rst of the kernel */
+const periodMsMax = 1000;
+const allowance: Check = (value) => {
+  const match = /^(?:[1-9]\d{0,2}%|[1-9]\d{0,5}ms\/([1-9]\d{0,5})ms)$/.exec(value);
+  if (!match) {
+    return `Invalid allowance: ${value}: a share such as 50%, or a time of each period such as 25ms/100ms, is allowed`;
+  }
+  return Number(match[1] ?? 0) <= periodMsMax
     ? undefined
-    : `Invalid allowance: ${value}: a share such as 50%, or a time of each period such as 25ms/100ms, is allowed`;
+    : `Invalid allowance: ${value}: a period of at most ${periodMsMax}ms is allowed`;
+};
 const size: Check = (value) =>
   parseSizeBytes(value) === undefined
     ? `Invalid value: ${value}: a size such as 64MiB (${sizeUnits}) is allowed`
@@ -99,7 +119,7 @@ const keys: Readonly<Record<string, Check>> = {
   "limits.memory.enforce": enforcement,
   "limits.memory.swap": boolean,
   "limits.memory.swap.priority": priority,
-  "limits.processes": integer,
+  "limits.processes": processes,
   "raw.idmap": anything,
   "security.devlxd": boolean,
   "security.idmap.base": uint32,
@@ -140,6 +160,16 @@ export function checkInstanceConfig(config: Config): void {
     const reason = check(value);
     if (reason) throw new LidoError("bad_request", `Invalid value for configuration key "${key}": ${reason}`);
   }
+}
+
+/** Checks the values that are new against this host. Not for profiles: they may be meant for other hosts. @throws {LidoError} bad_request. */
+export function checkForHost(config: Config, before: Config = {}): void {
+  const asked = config["limits.cpu"];
+  if (!asked || asked === before["limits.cpu"] || /^\d+$/.test(asked)) return;
+  // As in LXD, some of a set may be absent.
+  const online = onlineCpus();
+  if (parseCpus(asked).some((cpu) => parseCpus(online).includes(cpu))) return;
+  throw new LidoError("bad_request", `Cannot apply limits.cpu "${asked}": the CPUs ${online} are there`);
 }
 
 /** Checks a profile's configuration: as an instance's, but nothing that belongs to one instance alone. @throws {LidoError} bad_request. */

@@ -7,7 +7,7 @@ import { InUse, type Volume } from "../../drivers/storage/driver.ts";
 import type { Operation } from "../operations/operations.ts";
 import { watch } from "../operations/progress.ts";
 import { architectureName, hostArchitecture } from "./architectures.ts";
-import { checkInstanceConfig } from "./config_keys.ts";
+import { checkForHost, checkInstanceConfig } from "./config_keys.ts";
 import { checkDevices, checkExpandedDevices, disksOf, rootDisk } from "./devices.ts";
 import type { Disks } from "./disks.ts";
 import type { Maps } from "./maps.ts";
@@ -208,6 +208,7 @@ export class Creation {
 
   #check(plan: CreationPlan): { pool: string; size?: string } {
     checkInstanceConfig(plan.config);
+    checkForHost(plan.config, plan.copyOf?.record.config);
     try {
       checkDevices(plan.devices);
       const { devices } = this.#records.expand(plan);

@@ -7,7 +7,7 @@ import { parseSizeBytes } from "../../api/size.ts";
 import type { Config, Devices } from "../../api/types.ts";
 import type { Quota } from "../../drivers/storage/driver.ts";
 import { architectureName } from "./architectures.ts";
-import { checkInstanceConfig } from "./config_keys.ts";
+import { checkForHost, checkInstanceConfig } from "./config_keys.ts";
 import { checkDevices, checkExpandedDevices, disksOf, isRoot, rootDisk, sameDevice } from "./devices.ts";
 import type { Disks } from "./disks.ts";
 import type { HotDisks } from "./hot_disks.ts";
@@ -182,6 +182,7 @@ export class Updates {
   #check(before: InstanceRecord, after: InstanceRecord): void {
     try {
       checkInstanceConfig(after.config);
+      checkForHost(after.config, before.config);
     } catch (error) {
       throw prefixed("Invalid config: ", error);
     }

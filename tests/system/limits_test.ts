@@ -63,6 +63,26 @@ Deno.test("limits of a running container change at once, and what cannot be had 
     await daemon.ok("exec", "c1", "--", "true");
   });
 
+  await t.step("what the kernel cannot take is refused when it is set, also while it is stopped", async () => {
+    await daemon.ok("init", "bb", "c2", "-s", "plain");
+    const refused = [
+      ["limits.cpu.allowance=1ms/2000ms", /Invalid allowance: 1ms\/2000ms: a period of at most 1000ms is allowed/],
+      ["limits.processes=99999999", /"99999999": at most 4194304 is allowed/],
+      ["limits.memory=1B", /Memory limit can't be 1B: at least 512KiB is allowed/],
+    ] as const;
+    const noCpus = ["limits.cpu=5000-5001", /limits\.cpu "5000-5001": the CPUs 0\S* are there/] as const;
+    for (const [setting, reason] of [...refused, noCpus]) {
+      for (const name of ["c1", "c2"]) await daemon.fails(["config", "set", name, setting], reason);
+      await daemon.fails(["init", "bb", "c3", "-s", "plain", "-c", setting], reason);
+    }
+    for (const [setting, reason] of refused) await daemon.fails(["profile", "set", "default", setting], reason);
+    // The most and the least are taken, and start.
+    const extremes = ["limits.cpu.allowance=1000ms/1000ms", "limits.processes=4194304", "limits.cpu=0,5000"];
+    await daemon.ok("config", "set", "c2", ...extremes);
+    await daemon.ok("start", "c2");
+    await daemon.ok("delete", "-f", "c2");
+  });
+
   await t.step("processes, CPUs and their time", async () => {
     await set("limits.processes=40", "limits.cpu=1", "limits.cpu.allowance=20ms/100ms", "limits.cpu.priority=5");
     assert.equal(await processes(), "40");
