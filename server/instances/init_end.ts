@@ -162,5 +162,8 @@ function notExecuted(
 export function explainRefusal(message: string): string {
   if (/executable file .* not found/.test(message)) return `${message} (its image has no init)`;
   if (/open executable.*Permission denied/.test(message)) return `${message} (the init of its image is not executable)`;
+  if (/open executable.*Operation not permitted/.test(message)) {
+    return `${message} (the init of its image is not a regular file)`;
+  }
   return message;
 }

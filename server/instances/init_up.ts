@@ -1,16 +1,18 @@
-import { readFileSync } from "node:fs";
+import { readFileSync, readlinkSync } from "node:fs";
+import { basename } from "node:path";
 
 /** When a container counts as started.
  *
  * LXD says so as soon as the init is executed; one that ends right after is then found STOPPED by a client that was told it runs. Here a start is over when the
  * first of these has happened:
  * - the init has ended: the start fails, or says that it ended at once when that was no failure;
- * - the init catches a signal by which inits are controlled: it has come through its set-up;
- * - it has blocked such a signal, to read it from a signalfd, for 8 ms;
+ * - the init is a program that is known as one (`inits`), and catches a signal by which inits are controlled: it has come through its set-up;
+ * - it is such a program and has blocked such a signal, to read it from a signalfd, for 8 ms;
  * - a second is over.
- * busybox, sysvinit, OpenRC, runit, s6 and systemd do so 1 to 20 ms after they were executed. What does not (a shell script or `sleep` as init) is waited for
- * the whole second: nothing tells apart the script that goes on from the one that is about to fail. The 8 ms are for systemd, which blocks its
- * signals 1 ms before it fails when it is refused its control group, and for shells, which block all signals for a moment around a fork(2).
+ * busybox, sysvinit, OpenRC, runit, s6 and systemd do so 1 to 20 ms after they were executed. Every other program is waited for the whole second, whatever it
+ * does with its signals: an entrypoint script sets its traps first and fails after that, a Go program catches every signal before it does anything, and
+ * nothing tells apart the one that goes on from the one that is about to fail. The 8 ms are for systemd, which blocks its signals 1 ms before it fails
+ * when it is refused its control group.
  *
  * No event tells of a handler that is set, so /proc/PID/status is read: once or twice for busybox, ten times for systemd, 45 times at most, 30 µs each. */
 
@@ -34,6 +36,27 @@ export function controlSignalsIn(status: string): "caught" | "blocked" | undefin
   return has("SigCgt") ? "caught" : has("SigBlk") ? "blocked" : undefined;
 }
 
+/** Basenames of the executables of inits. */
+const inits: ReadonlySet<string> = new Set([
+  "dinit",
+  "finit",
+  "init", // sysvinit, upstart
+  "openrc-init",
+  "procd",
+  "runit",
+  "runit-init",
+  "s6-svscan",
+  "systemd",
+]);
+/** Executables that are many programs, by their argv[0]: an init, or the shell of a script that is executed as one. */
+const multicall: ReadonlySet<string> = new Set(["busybox", "toybox"]);
+
+/** Whether a program is an init, and not one that was put in its place. @param executable What /proc/PID/exe leads to. @param argv0 As it was executed. */
+export function isInit(executable: string, argv0: string): boolean {
+  const name = basename(executable);
+  return inits.has(multicall.has(name) ? basename(argv0) : name);
+}
+
 /** Waits until an init is up. @param pid As the host sees it. @param ended Resolves when it has ended. @param unwatched Ends the wait before.
  * @returns How it ended, or undefined when it is up or not watched any more. */
 export async function initUp<End>(pid: number, ended: Promise<End>, unwatched?: AbortSignal): Promise<End | undefined> {
@@ -45,7 +68,8 @@ export async function initUp<End>(pid: number, ended: Promise<End>, unwatched?: 
   let blockedSince: number | undefined;
   for (let pauseMs = pauseMinMs; !end && !unwatched?.aborted; pauseMs = Math.min(2 * pauseMs, pauseMaxMs)) {
     const status = read(`/proc/${pid}/status`);
-    const signals = status === undefined ? undefined : controlSignalsIn(status);
+    const known = status === undefined ? undefined : controlSignalsIn(status);
+    const signals = known !== undefined && isInitAt(pid) ? known : undefined;
     const now = performance.now();
     if (signals === "caught" || now - startedAt >= firstSecondMs) break;
     // Of one that is gone we are about to hear.
@@ -59,6 +83,15 @@ export async function initUp<End>(pid: number, ended: Promise<End>, unwatched?: 
 }
 
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
+
+function isInitAt(pid: number): boolean {
+  const command = read(`/proc/${pid}/cmdline`);
+  try {
+    return command !== undefined && isInit(readlinkSync(`/proc/${pid}/exe`), command.split("\0")[0]!);
+  } catch {
+    return false;
+  }
+}
 
 function read(path: string): string | undefined {
   try {

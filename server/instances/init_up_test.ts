@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { controlSignalsIn } from "./init_up.ts";
+import { controlSignalsIn, isInit } from "./init_up.ts";
 
 const status = (state: string, blocked: string, caught: string) =>
   `Name:\tinit\nState:\t${state}\nSigBlk:\t${blocked}\nSigIgn:\t0000000180000000\nSigCgt:\t${caught}\n`;
@@ -18,4 +18,20 @@ Deno.test("an init that has come through its set-up is known by its signals, ano
   for (const [what, state, blocked, caught, expected] of cases) {
     assert.equal(controlSignalsIn(status(state, blocked, caught)), expected, what);
   }
+});
+
+Deno.test("an init is known by its executable, and one of many programs by its argv[0]; a script in its place is none", () => {
+  const cases = [
+    ["/usr/lib/systemd/systemd", "/sbin/init", true],
+    ["/usr/sbin/init", "init [2]", true],
+    ["/bin/busybox", "/sbin/init", true],
+    ["/bin/busybox", "init", true],
+    ["/usr/bin/runit", "runit", true],
+    ["/bin/busybox", "/bin/sh", false],
+    ["/bin/busybox", "/bin/busybox", false],
+    ["/usr/bin/dash", "/bin/sh", false],
+    ["/usr/bin/python3.11", "/usr/bin/python3", false],
+    ["/app/server", "/sbin/init", false],
+  ] as const;
+  for (const [executable, argv0, expected] of cases) assert.equal(isInit(executable, argv0), expected, executable);
 });

@@ -2,7 +2,7 @@
 
 import { mkdir, rm } from "node:fs/promises";
 import { dirname } from "node:path";
-import { LidoError } from "../../api/errors.ts";
+import { LidoError, messageOf } from "../../api/errors.ts";
 import type { Config, InstanceExit } from "../../api/types.ts";
 import type { ContainerSpec, IdMap, MountSpec } from "../../drivers/runtime/runtime.ts";
 import { isTrue } from "./config_keys.ts";
@@ -339,16 +339,22 @@ export class Lifecycle {
     // Whoever had the lock in between has decided otherwise.
     if (!this.#rebooting.has(name) || !this.#records.find(name)) return void this.#rebooting.delete(name);
     const unwatched = AbortSignal.any([lock.awaited, this.#closing.signal]);
-    const note = await this.start(name, { unwatched });
-    if (note !== undefined) this.#services.log.warn({ instance: name }, note);
+    try {
+      const note = await this.start(name, { unwatched });
+      if (note !== undefined) this.#services.log.warn({ instance: name }, note);
+    } catch (error) {
+      this.#services.log.warn(
+        { instance: name, error: messageOf(error) },
+        "could not start a container that boots again",
+      );
+    }
   }
 
   /** An init that has ended before it was up. @returns What is to be said when that was no failure. @throws {LidoError} Otherwise. */
   async #endedAtOnce(name: string, status: ExitStatus, afterMs: number): Promise<string> {
     const record = this.#records.get(name);
     const exit = await this.#examine(record, status);
-    // An ephemeral one that failed stays, to be looked into.
-    await this.#tidy(name, !isClean(status), exit);
+    await this.#tidy(name, false, exit);
     this.#publish("instance-shutdown", name, contextOf(exit));
     if (isClean(status)) return `"${name}" ended at once ${describeExit(status)}`;
     const { cause, console } = exit;
@@ -405,7 +411,7 @@ export class Lifecycle {
 
   #inBackground(work: () => Promise<void>, instance: string): void {
     const task = work().catch((error) =>
-      this.#services.log.warn({ instance, error: String(error) }, "could not tidy up after a container")
+      this.#services.log.warn({ instance, error: messageOf(error) }, "could not tidy up after a container")
     ).finally(() => this.#background.delete(task));
     this.#background.add(task);
   }

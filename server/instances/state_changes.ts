@@ -83,7 +83,10 @@ export class StateChanges {
         return await this.#lifecycle.stop(name, stopOptions(put, operation, lock));
       case "restart":
         await this.#lifecycle.stop(name, { ...stopOptions(put, operation, lock), restart: true });
-        // A forced stop that came meanwhile wants it stopped, and a forced restart starts it itself.
+        if (lock.takenOver.reason === "stop") {
+          throw new LidoError("bad_request", `Cannot restart "${name}": a forced stop took over, so it stays stopped`);
+        }
+        // A forced restart that took over starts it itself.
         if (lock.takenOver.aborted) return;
         note(operation, await this.#lifecycle.start(name, { progress: progressOf(operation) }));
         this.#services.events.lifecycle("instance-restarted", `/1.0/instances/${name}`);

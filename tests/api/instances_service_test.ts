@@ -169,7 +169,10 @@ Deno.test("a forced stop takes over a clean one that waits, and both end well", 
 
   const restart = await waits("restart");
   await world.done(instances.setState("c1", stopNow));
-  await world.done(restart);
+  await assert.rejects(
+    world.done(restart),
+    /^Error: Cannot restart "c1": a forced stop took over, so it stays stopped$/,
+  );
   assert.equal(instances.get("c1").status, "Stopped", "the last word was to stop it");
 
   const other = await waits("stop");
@@ -192,7 +195,8 @@ Deno.test("an ephemeral instance stays when a forced restart takes over a clean 
     const waiting = world.instances.setState("c1", state("restart"));
     await world.runtime.waitFor("kill c1 30");
     await world.done(world.instances.setState("c1", state(action, { force: true })));
-    await world.done(waiting);
+    if (action === "restart") await world.done(waiting);
+    else await assert.rejects(world.done(waiting), /a forced stop took over/);
     assert.deepEqual(world.instances.names(), action === "restart" ? ["c1"] : []);
     if (action === "restart") await world.done(world.instances.setState("c1", stopNow));
   }
@@ -328,7 +332,8 @@ Deno.test("a start tells of an init that ends at once: a failure fails it, anyth
   await world.create("e1", { ephemeral: true });
   runtime.endsAtOnce.set("e1", { code: 1 });
   await assert.rejects(world.done(instances.setState("e1", state("start"))), /its init ended/);
-  assert.ok(instances.names().includes("e1"), "it stays, to be looked into");
+  assert.ok(!instances.names().includes("e1"), "as on LXD, it goes when its init has ended");
+  await world.create("e1", { ephemeral: true });
   runtime.endsAtOnce.set("e1", { code: 0 });
   await start(world, "e1");
   assert.ok(!instances.names().includes("e1"));
