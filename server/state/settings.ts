@@ -71,7 +71,7 @@ export class Settings {
       if (!key.startsWith("user.") && !found) {
         const allowed = allowedKeys(key, [...Object.keys(known), "user."]);
         // Without its value: a secret under a mistyped name is one.
-        throw new LidoError("bad_request", `Cannot set "${key}": unknown key: ${allowed}`);
+        throw new LidoError("bad_request", `Cannot set "${key}" (unknown key): ${allowed}`);
       }
       if (found && value !== "" && !found.check(value)) {
         throw new LidoError(

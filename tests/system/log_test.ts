@@ -140,7 +140,7 @@ Deno.test("the log says what is done, by whom and how it ended, and no secret", 
       verbose.lido(["query", "-X", method, ...(body === undefined ? [] : ["-d", JSON.stringify(body)]), path]);
     await verbose.ok("config", "set", `core.trust_password=${secret("trust")}`);
     const mistyped = ["config", "set", `core.trust_pasword=${secret("mistyped")}`];
-    await verbose.fails(mistyped, /Cannot set "core.trust_pasword": unknown key: .*core\.trust_password/);
+    await verbose.fails(mistyped, /Cannot set "core.trust_pasword" \(unknown key\): .*core\.trust_password/);
     await over("PUT", "/1.0", { config: { "nosuch.key": secret("put") } });
     await over("PATCH", "/1.0/instances/c1", {
       config: { "user.pasword": "", "userpassword": secret("instance-key") },
