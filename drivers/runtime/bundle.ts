@@ -39,6 +39,9 @@ export function ociConfig(
       cgroupsPath: options.cgroupsPath,
       resources: ociResources(devicesOf(spec), options.layout),
       seccomp: seccompPolicy(),
+      // As LXC: the mounts are shared within the container, in peer groups of their own, so that services with a mount namespace see what is
+      // mounted later. crun makes them so when it has entered the container's root, after it has made everything private.
+      rootfsPropagation: "rshared",
       ...(privileged
         ? {
           maskedPaths: ["/proc/kcore", "/proc/keys", "/proc/timer_list"],

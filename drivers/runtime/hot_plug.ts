@@ -38,7 +38,8 @@ export class HotPlug {
         namespace: userNs,
         recursive: mount.recursive ?? false,
         ...(mount.options ? { options: mount.options } : {}),
-        propagation: mount.propagation,
+        // What is mounted below a shared mount is shared, as at a start; what is unbindable the kernel refuses there.
+        propagation: mount.propagation?.replace("unbindable", "private"),
       }),
     }));
     try {
