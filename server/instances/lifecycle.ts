@@ -108,6 +108,11 @@ export class Lifecycle {
     const map = parseIdmap(config["volatile.idmap.next"]);
     checkOwnRange(config, await this.#services.ids.ranges());
     await using revert = new AsyncDisposableStack();
+    let isRefused = false;
+    // As LXD: an ephemeral one goes when its container does not come to run.
+    revert.defer(async () => {
+      if (isRefused) await this.#removeEphemeral(name, false);
+    });
     revert.defer(() => this.#rootfs.release(record));
     const { rootfs, shifted } = await this.#rootfs.prepare(record, map, progress);
     const trigger = config["volatile.apply_template"];
@@ -135,6 +140,7 @@ export class Lifecycle {
     using _waiting = { [Symbol.dispose]: () => this.#waiting.delete(name) };
     const startedAt = performance.now();
     const running = await runtime.start(specification).catch((error) => {
+      isRefused = true;
       throw this.#notStarted(name, error);
     });
     revert.move();

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { LidoError } from "../../api/errors.ts";
 import { access, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { instancePutSchema, instancesPostSchema, instanceStatePutSchema } from "../../api/types.ts";
@@ -333,6 +334,11 @@ Deno.test("a start tells of an init that ends at once: a failure fails it, anyth
   runtime.endsAtOnce.set("e1", { code: 1 });
   await assert.rejects(world.done(instances.setState("e1", state("start"))), /its init ended/);
   assert.ok(!instances.names().includes("e1"), "as on LXD, it goes when its init has ended");
+  await world.create("e1", { ephemeral: true });
+  runtime.failures.set("start e1", new LidoError("internal", "no init"));
+  await assert.rejects(world.done(instances.setState("e1", state("start"))), /no init/);
+  assert.ok(!instances.names().includes("e1"), "and when it has none");
+  runtime.failures.clear();
   await world.create("e1", { ephemeral: true });
   runtime.endsAtOnce.set("e1", { code: 0 });
   await start(world, "e1");
