@@ -13,6 +13,7 @@ import type {
 } from "../../api/types.ts";
 import type { IdMap } from "../../drivers/runtime/runtime.ts";
 import type { Guest } from "../guests/guest_api.ts";
+import { note } from "../operations/notes.ts";
 import type { Operation, OperationOptions } from "../operations/operations.ts";
 import { adoptable, insertAdopted, type Lost, stateOf } from "./adopt.ts";
 import { Creation } from "./create.ts";
@@ -25,7 +26,6 @@ import { Lifecycle } from "./lifecycle.ts";
 import { type Action, OperationLocks } from "./locks.ts";
 import { Maps } from "./maps.ts";
 import { checkInstanceName } from "./names.ts";
-import { note } from "./notes.ts";
 import type { InstanceServices } from "./ports.ts";
 import { type Expanded, type InstanceRecord, InstanceRecords, merge } from "./records.ts";
 import { Renames } from "./rename.ts";

@@ -2,9 +2,9 @@
 
 import { LidoError, messageOf } from "../../api/errors.ts";
 import type { InstanceStatePut } from "../../api/types.ts";
+import { note } from "../operations/notes.ts";
 import type { Operation } from "../operations/operations.ts";
 import type { Lifecycle, StopOptions } from "./lifecycle.ts";
-import { note } from "./notes.ts";
 import type { OperationLock, OperationLocks } from "./locks.ts";
 import type { InstanceServices } from "./ports.ts";
 import type { InstanceRecords } from "./records.ts";

@@ -5,6 +5,7 @@ import { type Operation as OperationView, type StatusCode, statusCodes } from ".
 import type { Events } from "../events/events.ts";
 import { currentClient } from "../log/client.ts";
 import { describeFailure, isUnexpected, type Log } from "../log/failure.ts";
+import { note } from "./notes.ts";
 
 /** How long a finished operation can still be asked for, as LXD's. */
 const keptMs = 5_000;
@@ -38,7 +39,7 @@ export class Operation {
   #metadata: Record<string, unknown> | null;
   readonly finished: Promise<void>;
 
-  readonly #settled: () => Promise<void>;
+  readonly #settled: OperationServices["settled"];
   readonly #log: Pick<Log, "info" | "warn" | "error"> | undefined;
   /** Asked for at once: the connection may be gone when the operation ends. */
   readonly #client = currentClient();
@@ -130,7 +131,7 @@ export class Operation {
     // The client must get the operation's first answer before its end: the work starts on the next turn.
     await Promise.resolve();
     try {
-      await this.#options.run(this).finally(this.#settled);
+      await this.#options.run(this).finally(async () => note(this, ...await this.#settled(this.#started)));
       this.#status = this.#wasCancelled ? 401 : 200;
     } catch (error) {
       this.#status = this.#wasCancelled ? 401 : 400;
@@ -173,8 +174,9 @@ export class Operation {
 
 export interface OperationServices {
   readonly events: Events;
-  /** Resolves when what was changed is written down everywhere: an operation is not over before. Must not reject. */
-  readonly settled: () => Promise<void>;
+  /** Resolves when what was changed is written down everywhere: an operation is not over before. Must not reject.
+   * @param sinceMs By `performance.now()`. @returns What its client should know: what could not be written since. */
+  readonly settled: (sinceMs: number) => Promise<readonly string[]>;
   readonly log?: Pick<Log, "info" | "warn" | "error"> | undefined;
 }
 
@@ -186,7 +188,7 @@ export class Operations {
 
   /** @param more Absent: nothing is to be waited for, or logged. */
   constructor(events: Events, more: Partial<Omit<OperationServices, "events">> = {}) {
-    this.#services = { settled: () => Promise.resolve(), ...more, events };
+    this.#services = { settled: () => Promise.resolve([]), ...more, events };
   }
 
   start(options: OperationOptions): Operation {

@@ -31,6 +31,13 @@ export interface RecordsOptions {
 /** Work that takes something away or changes what is there. What makes something needs no mark: what is not finished has no record yet. */
 const marked = /\.(delete|rename|restore|shift)$|^instance\.snapshot$/;
 
+interface Failure {
+  readonly work: () => Promise<boolean>;
+  readonly reason: string;
+  /** When it failed first, by `performance.now()`. */
+  readonly atMs: number;
+}
+
 /** What the database knows, in small files beside the data, for when it is lost: `lido admin recover` reads them. They follow the database
  * (see `Changes`); whoever changes something waits for `settled` before it says that it is done. A record is compared before it is
  * written, so what did not change costs a read. */
@@ -42,7 +49,7 @@ export class Records {
   readonly #due = new Set<string>();
   readonly #works = new Map<string, Promise<void>>();
   /** What could not be written, such as on a full disk. It is tried again with the next change, which may be the one that makes room. */
-  readonly #failed = new Map<string, () => Promise<boolean>>();
+  readonly #failed = new Map<string, Failure>();
   #verifyOpened: (pool: string) => void = () => {};
   #verifying: Promise<void> = Promise.resolve();
   /** Intents that are marked, and in which pool. */
@@ -92,9 +99,14 @@ export class Records {
     await this.settled();
   }
 
-  /** Resolves when all that was changed up to now is written, or could not be. */
-  async settled(): Promise<void> {
+  /** Resolves when all that was changed up to now is written, or could not be.
+   * @param sinceMs By `performance.now()`: when the change began whose client is told of the outcome.
+   * @returns A sentence for each record that could not be written since. */
+  async settled(sinceMs = Infinity): Promise<string[]> {
     await Promise.all(this.#works.values());
+    return [...this.#failed].filter(([, { atMs }]) => atMs >= sinceMs).map(([key, { reason }]) =>
+      `recovery record of ${key}: not written (${reason}), so "lido admin recover" would find what was before; the next change tries again`
+    );
   }
 
   /** Writes every record of a pool that is not as it should be: after a crash, and when a pool comes back or had none.
@@ -159,12 +171,12 @@ export class Records {
     const key = "what failed";
     if (this.#works.has(key)) return;
     const work = Promise.all(this.#works.values()).then(async () => {
-      for (const [record, write] of this.#failed) {
+      for (const [record, failure] of this.#failed) {
         this.#failed.delete(record);
         try {
-          await write();
+          await failure.work();
         } catch {
-          return void this.#failed.set(record, write);
+          return void this.#failed.set(record, failure);
         }
       }
     }).finally(() => this.#works.delete(key));
@@ -186,8 +198,9 @@ export class Records {
       try {
         await work();
       } catch (error) {
-        this.#failed.set(key, work);
-        this.#options.log.warn({ record: key, error: messageOf(error) }, "could not write a record");
+        const reason = messageOf(error);
+        this.#failed.set(key, { work, reason, atMs: performance.now() });
+        this.#options.log.warn({ record: key, error: reason }, "could not write a record");
       } finally {
         if (this.#works.get(key) === mine) this.#works.delete(key);
       }

@@ -27,6 +27,22 @@ const forStrangers = new Set(["GET /", "GET /1.0", "POST /1.0/certificates"]);
 /** A certificate and a password. */
 const strangersBodyMaxBytes = 16 << 10;
 
+/** An operation has the notes itself; an answer whose metadata is a list or a text has no place for them. */
+async function withNotes(response: Response, notes: readonly string[]): Promise<Response> {
+  if (!response.ok || !response.headers.get("content-type")?.startsWith("application/json")) return response;
+  const answer = await response.clone().json() as { type?: unknown; metadata?: unknown };
+  const metadata = answer.metadata ?? {};
+  if (answer.type !== "sync" || typeof metadata !== "object" || Array.isArray(metadata)) return response;
+  const before = (metadata as { notes?: unknown }).notes;
+  const all = [...(Array.isArray(before) ? before : []), ...notes];
+  const headers = new Headers(response.headers);
+  headers.delete("content-length");
+  return new Response(JSON.stringify({ ...answer, metadata: { ...metadata, notes: all } }), {
+    status: response.status,
+    headers,
+  });
+}
+
 /** The whole API as one Hono app. */
 export function makeApp(context: Context): OpenAPIHono {
   const app = newApp();
@@ -48,9 +64,12 @@ export function makeApp(context: Context): OpenAPIHono {
       if (!forStrangers.has(`${c.req.method} ${c.req.path}`)) throw new LidoError("forbidden", "not authorized");
       c.set("bodyMaxBytes", strangersBodyMaxBytes);
     }
+    const startedMs = performance.now();
     await next();
+    if (c.req.method === "GET") return;
     // Who is told that something was changed may lose the database right then.
-    if (c.req.method !== "GET") await context.records.settled();
+    const notes = await context.records.settled(startedMs);
+    if (notes.length > 0) c.res = await withNotes(c.res, notes);
   });
   const parts = [
     serverRoutes,

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { succeed } from "../support/command.ts";
 import { Daemon } from "../support/daemon.ts";
 import { Filesystem } from "../support/filesystem.ts";
+import { busyboxImage } from "../support/image.ts";
 import { storageState } from "../support/storage_state.ts";
 
 const full = /No space left on device/;
@@ -149,4 +150,37 @@ Deno.test("a pool's disk is full", async (t) => {
   } finally {
     await succeed(["rm", "-f", file]);
   }
+});
+
+Deno.test("a recovery record that does not fit on the pool's disk is named to who has changed it", async () => {
+  await using small = await Filesystem.make("ext4", 48);
+  await using daemon = await Daemon.start();
+  await daemon.furnish(await busyboxImage());
+  await succeed(["mkdir", join(small.path, "pool")]);
+  await daemon.ok("storage", "create", "d", "dir", `source=${join(small.path, "pool")}`);
+  await daemon.ok("init", "bb", "c1", "-s", "d");
+  await daemon.ok("storage", "volume", "create", "d", "v");
+  small.fill();
+  const long = "x".repeat(8192);
+  const changes = [
+    ["instance c1", "config", "set", "c1"],
+    ["volume d/v", "storage", "volume", "set", "d", "v"],
+  ] as const;
+  for (const [record, ...argv] of changes) {
+    const { code, err } = await daemon.lido([...argv, `user.note=${long}`]);
+    assert.equal(code, 0, err);
+    const told = err.split("\n").filter((line) => line.startsWith("Note: "));
+    assert.equal(told.length, 1, err);
+    assert.ok(told[0]!.startsWith(`Note: recovery record of ${record}: not written (`), err);
+    assert.match(told[0]!, /no space left on device/i);
+    const check = await daemon.lido(["admin", "check"]);
+    assert.ok(check.out.includes(`/${record.replace(/^.*[ /]/, "")} `), check.out);
+  }
+  // It is not for others to hear.
+  assert.equal((await daemon.lido(["profile", "create", "other"])).err, "");
+  small.free();
+  for (const [, ...argv] of changes) {
+    assert.equal((await daemon.lido([...argv, "user.note=short"])).err, "");
+  }
+  assert.match(await daemon.ok("admin", "check"), /Nothing is wrong/);
 });

@@ -1,4 +1,4 @@
-import type { Operation } from "../operations/operations.ts";
+import type { Operation } from "./operations.ts";
 
 /** Tells whoever waits for an operation what it should know although the operation succeeds: `notes` in its metadata, a list of sentences (extension
  * operation_notes). */
