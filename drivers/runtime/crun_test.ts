@@ -15,7 +15,7 @@ import { join } from "node:path";
 import { environment, log, runIn, withContainer } from "../../tests/support/running_container.ts";
 import { program32, program64 } from "../../tests/support/tiny_elf.ts";
 import { closeFd, readFd } from "../host/process.ts";
-import { childEnd, childEndWithin } from "./child.ts";
+import { childEndWithin } from "./child.ts";
 import { CrunRuntime } from "./crun.ts";
 import type { ContainerSpec } from "./runtime.ts";
 
@@ -65,13 +65,13 @@ function readAll(fd: number): string {
 Deno.test("exec gives a terminal of the container's own, with the size that was asked for", () =>
   withContainer(async ({ runtime, poller }) => {
     // crun sets the size when the command may run already: it is told by SIGWINCH, as of any other change.
-    const argv = ["sh", "-c", "tty; until stty size 2>/dev/null; do :; done"];
+    const argv = ["sh", "-c", 'tty; until [ "$(stty size)" = "33 91" ]; do :; done 2>/dev/null; stty size'];
     const command = await runtime.exec("c1", { argv, environment, cwd: "/", uid: 0, gid: 0 }, {
       kind: "pty",
       width: 91,
       height: 33,
     });
-    await childEnd(poller, command.pid);
+    await childEndWithin(poller, command.pid, 10_000);
     assert.match(readAll(command.pty!), /^\/dev\/pts\/\d+\r\n33 91\r\n$/);
     closeFd(command.pty!);
     closeFd(command.pidfd);
