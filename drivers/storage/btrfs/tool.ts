@@ -4,7 +4,6 @@ import type { Readable } from "node:stream";
 import { deleteNested } from "../../host/btrfs_nested.ts";
 import { hasQuota, staleQuotaGroups, subvolumeId } from "../../host/btrfs_quota.ts";
 import { CommandError, type Host, type PipedCommand } from "../../host/host.ts";
-import { syncPath } from "../tree.ts";
 import { DroppedGroups } from "./dropped_groups.ts";
 
 /** Everything lido asks of btrfs-progs: each argv and each parser, and nobody else starts them. @see btrfs(8) */
@@ -61,8 +60,9 @@ export class BtrfsTool {
       }
       if (left.length > 0) await this.#host.run(["btrfs", "subvolume", "delete", ...left]);
     }
-    // Not by --commit-after: two processes that do may both wait until the kernel commits of its own accord, half a minute later.
-    for (const directory of new Set(paths.map((path) => dirname(path)))) await syncPath(directory);
+    // Not by --commit-after: two processes that do may both wait until the kernel commits of its own accord, half a minute later. Nor by fsync:
+    // it commits, but only this wakes the kernel's cleaner too, without which the space stays taken for as long.
+    await this.#host.run(["btrfs", "filesystem", "sync", parent]);
     if (groups) this.#dropped.drop(parent, groups);
   }
 
