@@ -37,12 +37,14 @@ export async function waitReady({ client }: Io, seconds: string): Promise<void> 
   const deadlineMs = deadlineOf(seconds);
   const late = (reason: string, cause?: Error) =>
     new ConnectionError(`The daemon is not ready after ${seconds} s: ${reason}`, { cause });
-  using deadline = new Deadline(deadlineMs, () => late("it does not answer"));
+  let last: ConnectionError | undefined;
+  using deadline = new Deadline(deadlineMs, () => late(last?.message ?? "it does not answer", last));
   while (true) {
     const asked = client.request("GET", "/internal/ready").then(() => undefined, (error: unknown) => error);
     const error = await deadline.wait(asked);
     if (error === undefined) return;
     if (!(error instanceof ConnectionError)) throw error;
+    last = error;
     if (performance.now() > deadlineMs) throw late(error.message, error);
     await new Promise((resolve) => setTimeout(resolve, retryMs));
   }
