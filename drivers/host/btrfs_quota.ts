@@ -1,3 +1,4 @@
+import { dirname } from "node:path";
 import { check, cString, errno, libc, SystemCallError } from "./libc.ts";
 
 /** Quota groups of btrfs by the kernel's own interface: looking at one and limiting it cost no process. @see linux/btrfs.h, linux/btrfs_tree.h */
@@ -61,9 +62,11 @@ export function quotaGroup(path: string): QuotaGroup | undefined {
 
 /** @param path Of a subvolume. @param bytes undefined lifts the limit, also one that a snapshot has of its source. @returns Whether quotas are on. */
 export function limitQuotaGroup(path: string, bytes: bigint | undefined): boolean {
-  return within(path, (fd) => {
-    // Group 0 is that of the descriptor's subvolume.
-    const argument = new BigUint64Array([0n, limitsReferenced, bytes ?? noLimit, 0n, 0n, 0n]);
+  // By the directory it is in: through the subvolume itself the kernel counts the change against its limit, and one that is full could not be
+  // given more (EDQUOT).
+  const id = within(path, idOf);
+  return within(dirname(path), (fd) => {
+    const argument = new BigUint64Array([id, limitsReferenced, bytes ?? noLimit, 0n, 0n, 0n]);
     return isDone("limit a quota group", libc.ioctl(fd, BTRFS_IOC_QGROUP_LIMIT, new Uint8Array(argument.buffer)), [
       ENOTCONN,
     ]);
