@@ -1,6 +1,6 @@
 /** Runs commands in an instance and takes their output, from a program.
  *
- *   deno run -A examples/exec.ts c1        (or: bun examples/exec.ts c1)
+ *   node_modules/.bin/deno run -A examples/exec.ts c1        (or: node_modules/.bin/bun examples/exec.ts c1)
  *
  * The daemon is the one of $LIDO_DIR. */
 import { connect } from "../mod.ts";
@@ -20,8 +20,12 @@ await writer.write(new TextEncoder().encode("shouted\n"));
 await writer.close();
 console.log("tr:", (await new Response(upper.stdout).text()).trim(), await upper.status);
 
-// A terminal, and a signal.
-const sleeper = await instance.exec(["sh", "-c", "stty size; exec sleep 1000"], {
+// A terminal, and a signal. Its size comes as any later change of it does, by SIGWINCH: at once, but maybe after the command's first step.
+const sleeper = await instance.exec([
+  "sh",
+  "-c",
+  `until [ "$(stty size)" = "40 100" ]; do :; done 2>/dev/null; stty size; exec sleep 1000`,
+], {
   terminal: { width: 100, height: 40 },
 });
 const reader = sleeper.stdout.getReader();

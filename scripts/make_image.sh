@@ -19,7 +19,11 @@ case ${1:-} in
     file=${2:-}
     [[ " ${names[*]} " == *" $name "* ]] || die "Unknown image \"$name\": ${names[*]}"
     ;;
-  *) file=${1:-$root/dist/busybox.tar.xz} ;;
+  "") file=$root/dist/busybox.tar.xz ;;
+  -*) die "Unknown option \"$1\": make_image.sh [NAME] [FILE], where NAME is one of ${names[*]}" ;;
+  # A name that is mistyped must not become a file of busybox.
+  *.tar | *.tar.*) file=$1 ;;
+  *) die "Unknown image \"$1\": ${names[*]}; a file's name ends with .tar, .tar.xz or alike" ;;
 esac
 file=${file:-${LIDO_IMAGES:-$root/dist/images}/${name//\//-}.tar.xz}
 [ -d "$(dirname "$file")" ] || mkdir -p "$(dirname "$file")"

@@ -114,7 +114,9 @@ export class Check {
     const found: Found[] = [];
     for (const [key, volume] of present) {
       if (known.has(key) || isBusy(volume)) continue;
-      const problem = `It is on disk but not known; "lido admin recover" makes it known again`;
+      const problem = volume.type === "image"
+        ? `It is an unpacked copy of an image that is not known; "lido admin recover --drop-images" deletes it`
+        : `It is on disk but not known; "lido admin recover" makes it known again`;
       found.push({ subject: `pool/${pool}/${key}`, problem });
     }
     for (const [key, volume] of known) {

@@ -382,7 +382,9 @@ export class Volumes {
       if (await driver.exists(volume)) {
         throw new LidoError(
           "conflict",
-          `Volume "${name}" exists on storage pool "${pool}" but is not known; see "lido admin recover"`,
+          `Volume "${name}" exists on storage pool "${pool}" but is not known; see "lido admin recover${
+            volume.type === "image" ? " --drop-images" : ""
+          }"`,
         );
       }
       await refuseOverPool(driver, name, sizeOf(volume.config ?? {}));

@@ -51,7 +51,10 @@ async function loseDatabase(daemon: Daemon, how: "kill" | "terminate" = "termina
 async function nothingIsWrong(daemon: Daemon): Promise<void> {
   const { out } = await daemon.lido(["admin", "check", "-f", "csv"]);
   // Images are not recovered: their files and copies are told of.
-  assert.deepEqual(out.split("\n").filter((line) => line !== "" && !/\/images?\//.test(line)), []);
+  const lines = out.split("\n").filter(Boolean);
+  assert.deepEqual(lines.filter((line) => !/\/images?\//.test(line)), []);
+  const copies = lines.filter((line) => /^pool\/.*\/image\//.test(line));
+  assert.ok(copies.every((line) => line.includes("--drop-images")), copies.join("\n"));
 }
 
 async function furnish(daemon: Daemon, source: string): Promise<void> {
@@ -171,7 +174,12 @@ Deno.test("a lost database is recovered: pools, volumes and instances as they we
   });
   for (const name of ["on-fast", "on-far"]) await daemon.ok("stop", "-f", name);
   await command([executable, "admin", "check", "--repair"], { env: daemon.environment });
-  await daemon.lido(["admin", "recover", "--yes", "--drop-images"]);
+  await t.step("an image that is imported again needs its lost copies deleted, and is told how", async () => {
+    await daemon.ok("image", "import", await busyboxImage(), "--alias", "bb");
+    await daemon.fails(["init", "bb", "again", "-s", "plain"], /not known; see "lido admin recover --drop-images"/);
+    await daemon.ok("admin", "recover", "--yes", "--drop-images");
+    await daemon.ok("init", "bb", "again", "-s", "plain");
+  });
   await daemon.ok("profile", "delete", "extra").catch(() => {});
 });
 
