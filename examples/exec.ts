@@ -20,7 +20,7 @@ await writer.write(new TextEncoder().encode("shouted\n"));
 await writer.close();
 console.log("tr:", (await new Response(upper.stdout).text()).trim(), await upper.status);
 
-// A terminal, and a signal. Its size comes as any later change of it does, by SIGWINCH: at once, but maybe after the command's first step.
+// A terminal, and a signal. The size may arrive after the first step of the command, like every later change of it.
 const sleeper = await instance.exec([
   "sh",
   "-c",
