@@ -156,8 +156,15 @@ export function pipe(argv: readonly string[], options: PipeOptions = {}): PipedC
     });
   });
   const fed = options.stdin ? feed(options.stdin, child) : Promise.resolve();
-  // The tool's own failure says more than the broken pipe that follows from it.
-  const done = ended.then(() => fed);
+  // The tool's own failure says more than the broken pipe that follows from it; but one that was ended because its source failed says nothing.
+  const done = ended.then(() => fed, async (failure) => {
+    if (!options.signal?.aborted) {
+      await fed.catch((cause) => {
+        if (cause?.code !== "ERR_STREAM_PREMATURE_CLOSE") throw cause;
+      });
+    }
+    throw failure;
+  });
   done.catch(() => {});
   fed.catch(() => {});
   // Whoever reads may come to it later. What is in a child's own stream when it exits, and nobody reads, is thrown away (flushStdio of
