@@ -347,7 +347,8 @@ async function callsWithin(programs: Readonly<Record<string, Uint8Array>>): Prom
 }
 
 Deno.test({
-  name: "32-bit programs run, and every instruction set is refused what LXD refuses",
+  name: "32-bit programs run, and every instruction set is refused what LXD refuses" +
+    (process.arch === "x64" ? "" : ": its programs are for x86"),
   ignore: process.arch !== "x64",
   fn: async () => {
     const EACCES = 13, ENOENT = 2, ENOSYS = 38, x32 = 0x4000_0000, force = 1;

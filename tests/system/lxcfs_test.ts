@@ -9,7 +9,7 @@ const limitKiB = 100 * 1024;
 const ofHostKiB = Number(/^MemTotal:\s+(\d+)/m.exec(readFileSync("/proc/meminfo", "utf8"))![1]);
 
 Deno.test({
-  name: "lxcfs",
+  name: "lxcfs" + (TestLxcfs.isInstalled ? "" : ": not installed on this host"),
   ignore: !TestLxcfs.isInstalled,
   fn: async (t) => {
     await using lxcfs = new TestLxcfs();
