@@ -18,6 +18,8 @@ export const sigpipe = 13, sigkill = 9;
 
 /** A second TERM within this time ends the client, whatever the command does, in milliseconds. */
 const secondTermMs = 1000;
+/** Those that come closer than this are of one sender: timeout(1) signals its child, and then the group that the child is in. Milliseconds. */
+const sameTermMs = 200;
 
 /** Reads which signals whoever started the client made it ignore: nohup does so with HUP, a shell without job control with INT and QUIT of
  * `command &`. They stay ignored, as by every program. To be asked before a handler is set. @see signal(7) */
@@ -27,7 +29,7 @@ export async function ignoredSignals(): Promise<bigint> {
 }
 
 export interface SignalHandlers {
-  /** For the second TERM within a second. */
+  /** For the second TERM within a second, `sameTermMs` after the first or later. */
   giveUp(): void;
   /** Instead of passing HUP on. */
   hangUp?(): void;
@@ -46,9 +48,9 @@ export class SignalForwarder {
       if (ignored >> BigInt(numbers[name] - 1) & 1n) continue;
       const handler = () => {
         if (name === "SIGTERM") {
-          const nowMs = performance.now();
-          if (nowMs - this.#lastTermMs < secondTermMs) return handlers.giveUp();
-          this.#lastTermMs = nowMs;
+          const sinceMs = performance.now() - this.#lastTermMs;
+          if (sinceMs >= sameTermMs && sinceMs < secondTermMs) return handlers.giveUp();
+          if (sinceMs >= secondTermMs) this.#lastTermMs = performance.now();
         }
         if (name === "SIGHUP" && handlers.hangUp) return handlers.hangUp();
         this.#send(numbers[name]);

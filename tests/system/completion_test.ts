@@ -80,6 +80,9 @@ class Place implements Disposable {
       XDG_DATA_HOME: directory,
       XDG_CACHE_HOME: directory,
       TERM: "dumb",
+      // zsh takes vi's keys where one of these names it.
+      EDITOR: "",
+      VISUAL: "",
       LIDO_DIR: lidoDirectory,
     };
   }

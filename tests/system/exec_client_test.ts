@@ -24,8 +24,12 @@ Deno.test({
         env: { ...process.env, ...env },
         stdio: ["pipe", "pipe", "pipe"],
       });
-    /** The next line of a stream. */
-    const line = async ({ stdout }: ChildProcess) => String((await once(stdout!, "data"))[0]).trim();
+    /** The next line of the client, or its exit code when it has ended. */
+    const line = async (child: ChildProcess) =>
+      String((await Promise.race([once(child.stdout!, "data"), once(child, "exit")]))[0]).trim();
+
+    /** Long enough for a second TERM to be another one. */
+    const apart = () => new Promise((resolve) => setTimeout(resolve, 300));
 
     await t.step("stdin and stdout by file, pipe, /dev/null and closed", async () => {
       const work = daemon.directory;
@@ -125,11 +129,29 @@ Deno.test({
       await line(child);
       process.kill(child.pid!, "SIGTERM");
       assert.equal(await line(child), "got");
+      await apart();
       process.kill(child.pid!, "SIGTERM");
       assert.deepEqual(await once(child, "exit"), [143, null]);
       const { out } = await daemon.lido(["exec", "c1", "--", "sh", "-c", "sleep 0.2; ps -o args | grep -c '[t]rap'"]);
       assert.equal(out, "0\n");
     });
+
+    await t.step(
+      "two TERMs at once are of one sender, such as timeout(1)",
+      async () => {
+        const script = "trap 'echo got' TERM; trap 'echo end; exit 6' USR1; echo up; while :; do sleep 0.05; done";
+        const child = client("c1", "--", "sh", "-c", script);
+        await line(child);
+        process.kill(child.pid!, "SIGTERM");
+        // Without a gap the kernel makes one of them.
+        const until = performance.now() + 20;
+        while (performance.now() < until) { /* no timer is as exact */ }
+        process.kill(child.pid!, "SIGTERM");
+        assert.equal(await line(child), "got");
+        process.kill(child.pid!, "SIGUSR1");
+        assert.deepEqual(await once(child, "exit"), [6, null]);
+      },
+    );
 
     await t.step("TSTP goes to the command and stops the client, CONT wakes it and goes to the command", async () => {
       const child = client(
@@ -169,7 +191,7 @@ Deno.test({
     const ends: Record<string, (pid: number) => Promise<unknown>> = {
       "TERM twice": async (pid) => {
         process.kill(pid, "SIGTERM");
-        await new Promise((resolve) => setTimeout(resolve, 100)); // two at once are one
+        await apart();
         process.kill(pid, "SIGTERM");
       },
       "QUIT, which ends the command": (pid) => Promise.resolve(process.kill(pid, "SIGQUIT")),

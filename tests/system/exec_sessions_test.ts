@@ -168,6 +168,7 @@ Deno.test({
       await once(child.stdout!, "data");
       process.kill(child.pid!, "SIGTERM");
       await once(child.stdout!, "data");
+      await new Promise((resolve) => setTimeout(resolve, 300)); // two at once are one
       process.kill(child.pid!, "SIGTERM");
       assert.deepEqual(await once(child, "exit"), [143, null]);
       await gone("echo got it");
