@@ -10,7 +10,7 @@ import { seccompPolicy } from "./seccomp.ts";
 /** @param spec Its mounts as the runtime prepared them: sources are mount points of the runtime's own namespace. */
 export function ociConfig(
   spec: ContainerSpec,
-  options: MountSources & { rootfs: string; cgroupsPath: string },
+  options: MountSources & { cgroupsPath: string },
 ): object {
   const privileged = spec.idmap === undefined;
   return {

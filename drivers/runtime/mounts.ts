@@ -1,4 +1,5 @@
-import { existsSync, statSync } from "node:fs";
+import { existsSync, lstatSync, statSync } from "node:fs";
+import { join } from "node:path";
 import type { CgroupLayout } from "./cgroup.ts";
 import type { ContainerSpec } from "./runtime.ts";
 
@@ -15,7 +16,11 @@ export const readonlySettings = ["abi", "debug", "dev", "fs", "kernel", "user", 
   `/proc/sys/${name}`
 );
 
+const virtualNet = "/sys/devices/virtual/net";
+
 export interface MountSources {
+  /** Path of the container's root, where its mounts are made. */
+  readonly rootfs: string;
   readonly layout: CgroupLayout;
   /** Path of a file with this start's boot id. */
   readonly bootId: string;
@@ -33,17 +38,26 @@ export function withoutDevices(options: readonly string[] = []): readonly string
 /** The mounts of a container, in their order: the kernel's filesystems, then those of its devices.
  * @param spec Its mounts as the runtime prepared them: sources are mount points of the runtime's own namespace.
  * @see https://github.com/opencontainers/runtime-spec/blob/main/config.md#mounts */
-export function ociMounts(spec: ContainerSpec, { layout, bootId, console }: MountSources): object[] {
+export function ociMounts(spec: ContainerSpec, { rootfs, layout, bootId, console }: MountSources): object[] {
   const isPrivileged = spec.idmap === undefined;
   return [
     { destination: "/proc", type: "proc", source: "proc", options: ["nosuid", "noexec", "nodev"] },
-    // The files are the host's, and a container's own root may write to its network's alone.
+    // The files are the host's, and a container's own root may write to its network's alone: as LXC's `sys:mixed` for privileged ones.
     {
       destination: "/sys",
       type: "sysfs",
       source: "sysfs",
       options: isPrivileged ? ["nosuid", "noexec", "nodev", "ro"] : [],
     },
+    // A part of the mount before, which crun makes read-only when all are made. Its source is a path of the host: no link may lead it elsewhere.
+    ...(isPrivileged && !lstatSync(join(rootfs, "sys"), { throwIfNoEntry: false })?.isSymbolicLink()
+      ? [{
+        destination: virtualNet,
+        type: "bind",
+        source: join(rootfs, virtualNet),
+        options: ["bind", "rw", "nosuid", "noexec", "nodev", "rprivate"],
+      }]
+      : []),
     // As LXC: with v1 hierarchies the init mounts what it wants; in a v2 world many an init does not know that it has to.
     ...(layout === "unified"
       ? [{
