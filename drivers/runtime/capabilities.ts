@@ -9,19 +9,22 @@ const linuxCapabilities = [
   ...["LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP", "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG"],
   ...["WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF", "CHECKPOINT_RESTORE"],
 ].map((name) => `CAP_${name}`);
-/** Those this host lets us have: nobody can give away what is not in its own bounding set. */
-const capabilities = (() => {
-  const bounding = BigInt(
-    `0x${/^CapBnd:\s*([0-9a-f]+)$/m.exec(readFileSync("/proc/self/status", "utf8"))?.[1] ?? "0"}`,
-  );
-  return linuxCapabilities.filter((_, number) => (bounding >> BigInt(number)) & 1n);
+/** All that the kernel knows, up to the last of the list above. */
+const every = linuxCapabilities.slice(0, Number(readFileSync("/proc/sys/kernel/cap_last_cap", "utf8")) + 1);
+/** Nobody can give away what is not in its own bounding set. */
+const bounding = (() => {
+  const status = readFileSync("/proc/self/status", "utf8");
+  const held = BigInt(`0x${/^CapBnd:\s*([0-9a-f]+)$/m.exec(status)?.[1] ?? "0"}`);
+  return every.filter((_, number) => (held >> BigInt(number)) & 1n);
 })();
-/** Within a user namespace capabilities reach no further than the namespace. A privileged container has none: LXC takes these away. */
+/** What LXD's privileged containers do not have on a host without stacked AppArmor profiles (`lxc.cap.drop` of driver_lxc.go). BPF and PERFMON
+ * are not among them: with SYS_ADMIN, which a privileged container has, their absence would forbid nothing. @see capabilities(7) */
 const droppedWhenPrivileged = new Set(
-  ["MAC_ADMIN", "MAC_OVERRIDE", "SYS_TIME", "SYS_MODULE", "SYS_RAWIO", "BPF", "PERFMON"].map((name) => `CAP_${name}`),
+  ["SYS_TIME", "SYS_MODULE", "SYS_RAWIO", "MAC_ADMIN", "MAC_OVERRIDE"].map((name) => `CAP_${name}`),
 );
 
-/** @returns The names of the capabilities that a container's root has. */
+/** @returns The names of the capabilities that a container's root has. An unprivileged one has all: they reach no further than its user namespace,
+ * and the kernel gives the first process of a new one a full set, bounding set included, whatever its creator has. @see user_namespaces(7) */
 export function containerCapabilities(privileged: boolean): readonly string[] {
-  return privileged ? capabilities.filter((name) => !droppedWhenPrivileged.has(name)) : capabilities;
+  return privileged ? bounding.filter((name) => !droppedWhenPrivileged.has(name)) : every;
 }
