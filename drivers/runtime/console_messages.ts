@@ -3,14 +3,15 @@
 export type ConsoleRequest =
   /** Names of all that are kept. */
   | { readonly do: "list" }
-  /** Keep the master that comes with it. */
-  | { readonly do: "keep"; readonly name: string }
+  /** Keep the master that comes with it, which another server had before if `isTakeover`. */
+  | { readonly do: "keep"; readonly name: string; readonly isTakeover?: boolean }
   /** A descriptor of the master. */
   | { readonly do: "share"; readonly name: string }
   /** What it printed last. */
   | { readonly do: "show"; readonly name: string }
-  /** What it prints from now on, into the pipe that comes with it, until its reader closes it. */
-  | { readonly do: "follow"; readonly name: string }
+  /** What it prints from now on, into the pipe that comes with it, until its reader closes it. With `isTakeover` before the console
+   * itself is kept, so that nothing is printed in between. */
+  | { readonly do: "follow"; readonly name: string; readonly isTakeover?: boolean }
   | { readonly do: "clear"; readonly name: string }
   /** Close it. */
   | { readonly do: "drop"; readonly name: string }

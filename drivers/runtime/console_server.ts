@@ -5,7 +5,8 @@
  * unit with `StandardOutput=tty`, and a master cannot be opened anew. And somebody must read, or who writes to the console, init above all,
  * blocks after 68 KiB. LXC has a monitor process for each container for this (15 MiB); here one (27 MiB, 2 of them its own) does for all.
  * It knows nothing but names and descriptors, takes orders by one socket, and ends when there is nothing to keep and no daemon. A daemon that comes
- * later finds it by the socket. If it is killed, the daemon, which has the masters too, starts another; only when both are, the consoles hang up.
+ * later finds it by the socket. If it is killed, the daemon, which has the masters and the followers' pipes too, starts another; only when both are,
+ * the consoles hang up.
  *
  * One thread that blocks in poll(2): no event loop. What a container does (writing without end, vhangup(2)) costs a bounded part of each turn. */
 import { acceptUnix, receivePacket, sendPacket, setSendBuffer } from "../host/fd_passing.ts";
@@ -29,6 +30,9 @@ const lastBytesMax = 80 * 1024;
 const requestBytesMax = 4096;
 /** For a daemon that was killed before it came to connect. */
 const firstClientTimeoutMs = 30_000;
+
+/** In the ring of a console whose last server had what it printed. */
+const lostNote = new TextEncoder().encode("[lido: the console server has ended; what was printed before is lost]\r\n");
 
 interface Console {
   readonly name: string;
@@ -57,6 +61,8 @@ export function serveConsoles(): void {
 class ConsoleServer {
   readonly #listening: number;
   readonly #consoles = new Map<string, Console>();
+  /** Followers of consoles that are still to come. */
+  readonly #early = new Map<string, Set<number>>();
   readonly #buffer = new Uint8Array(readBytes);
   readonly #request = new Uint8Array(requestBytesMax);
   #daemon: number | undefined;
@@ -159,6 +165,7 @@ class ConsoleServer {
         return { names: [...this.#consoles.keys()] };
       case "keep":
         this.#keep(request.name, needed(fd));
+        if (request.isTakeover) this.#console(request.name).ring.push(lostNote);
         return {};
       case "share":
         return { shared: this.#console(request.name).master };
@@ -168,7 +175,7 @@ class ConsoleServer {
       case "follow": {
         const pipe = needed(fd);
         setNonBlocking(pipe);
-        this.#console(request.name).followers.add(pipe);
+        this.#followersOf(request).add(pipe);
         return {};
       }
       case "clear":
@@ -180,6 +187,13 @@ class ConsoleServer {
       case "end":
         throw new Error(`${this.#consoles.size} consoles are kept`);
     }
+  }
+
+  #followersOf({ name, isTakeover }: { readonly name: string; readonly isTakeover?: boolean }): Set<number> {
+    if (!isTakeover) return this.#console(name).followers;
+    const early = this.#early.get(name) ?? new Set();
+    this.#early.set(name, early);
+    return early;
   }
 
   #console(name: string): Console {
@@ -198,9 +212,10 @@ class ConsoleServer {
       master,
       peer: openPtyPeer(master),
       ring: new ConsoleRing(),
-      followers: new Set(),
+      followers: this.#early.get(name) ?? new Set(),
       readThisPeriod: 0,
     });
+    this.#early.delete(name);
   }
 
   #drop(console: Console): void {

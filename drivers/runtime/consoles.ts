@@ -1,6 +1,6 @@
 import { rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { LidoError } from "../../api/errors.ts";
+import { LidoError, messageOf } from "../../api/errors.ts";
 import { connectUnix, listenUnix, receivePacket, sendPacket } from "../host/fd_passing.ts";
 import { hostId } from "../host/idmap.ts";
 import { check, cString, libc, SystemCallError } from "../host/libc.ts";
@@ -22,6 +22,8 @@ import type { ConsoleTerminal, IdMap } from "./runtime.ts";
 const defaultSize = { width: 80, height: 24 };
 const O_RDWR = 2, O_CLOEXEC = 0x80000;
 const answerTimeoutMs = 10_000, endTimeoutMs = 2_000;
+/** Before another console server is tried when one could not be started. */
+const retryMs = 5_000;
 /** As devpts has them: what the owner writes, the group "tty" may write to. */
 const ttyGid = 5, ttyMode = 0o620;
 const pipeBytes = 256 * 1024;
@@ -39,6 +41,13 @@ interface Answered {
   readonly fd?: number;
 }
 
+/** Somebody who is attached to a console. */
+interface Follower {
+  /** Write end of the pipe. */
+  readonly fd: number;
+  lost?: Error;
+}
+
 /** The terminals that are containers' /dev/console. They are pseudo-terminals of the host's devpts, whose masters are kept and read by the console
  * server (`console_server.ts`, which says why), and kept here too. */
 export class Consoles {
@@ -46,6 +55,8 @@ export class Consoles {
   readonly #poller: Poller;
   readonly #log: RuntimeLog;
   readonly #masters = new Map<string, number>();
+  /** By console. If the server is killed, the next one gets their pipes. */
+  readonly #followers = new Map<string, Set<Follower>>();
   #server: Connection | undefined;
   #queue: Promise<unknown> = Promise.resolve();
   #isClosed = false;
@@ -108,14 +119,25 @@ export class Consoles {
     const master = this.#masters.get(name);
     if (master === undefined) throw new LidoError("not_found", `The instance "${name}" has no console`);
     const pipe = makePipe({ sizeBytes: pipeBytes });
+    const follower: Follower = { fd: pipe.write };
     try {
+      // It is among the followers only then: a server that is started for this request must not get it twice.
       await this.#ask({ do: "follow", name }, pipe.write);
-      return { master: duplicateFd(master), output: pipe.read };
+      if (this.#masters.get(name) !== master) throw new LidoError("bad_request", "The instance is not running");
+      const terminal = { master: duplicateFd(master), output: pipe.read };
+      const followers = this.#followers.get(name) ?? new Set();
+      this.#followers.set(name, followers.add(follower));
+      return {
+        ...terminal,
+        lost: () => follower.lost,
+        release: () => {
+          if (followers.delete(follower)) closeFd(follower.fd);
+        },
+      };
     } catch (error) {
       closeFd(pipe.read);
-      throw error;
-    } finally {
       closeFd(pipe.write);
+      throw error;
     }
   }
 
@@ -150,9 +172,35 @@ export class Consoles {
   }
 
   #forget(name: string): void {
+    this.#closeFollowers(name);
     const master = this.#masters.get(name);
     if (master !== undefined) closeFd(master);
     this.#masters.delete(name);
+  }
+
+  #closeFollowers(name: string, lost?: Error): void {
+    const followers = this.#followers.get(name) ?? new Set();
+    this.#followers.delete(name);
+    for (const follower of followers) {
+      if (lost) follower.lost = lost;
+      closeFd(follower.fd);
+    }
+    followers.clear();
+  }
+
+  /** Somebody must read what the containers print; who is attached to them learns when nobody can. */
+  async #takeOver(): Promise<void> {
+    if (this.#isClosed || this.#masters.size === 0) return;
+    try {
+      await this.#ask({ do: "list" });
+    } catch (error) {
+      const reason = messageOf(error);
+      this.#log.warn({ containers: this.#masters.size, error: reason }, "the consoles are not read");
+      for (const name of [...this.#followers.keys()]) {
+        this.#closeFollowers(name, new LidoError("internal", `Lost the console of "${name}": ${reason}`));
+      }
+      setTimeout(() => this.#server === undefined && void this.#takeOver(), retryMs).unref();
+    }
   }
 
   /** One at a time. A server that is not there is started; if it dies on the way, another gets the masters and the request. */
@@ -182,6 +230,14 @@ export class Consoles {
   }
 
   async #start(): Promise<Connection> {
+    try {
+      return await this.#startAnother();
+    } catch (error) {
+      throw new LidoError("internal", `Cannot start the console server: ${messageOf(error)}`);
+    }
+  }
+
+  async #startAnother(): Promise<Connection> {
     rmSync(this.#socket, { force: true });
     const listening = listenUnix(this.#socket, { packets: true });
     let server: Connection;
@@ -213,8 +269,19 @@ export class Consoles {
     } finally {
       closeFd(listening);
     }
+    try {
+      for (const [name, master] of this.#masters) {
+        for (const { fd } of this.#followers.get(name) ?? []) {
+          await server.ask({ do: "follow", name, isTakeover: true }, fd);
+        }
+        await server.ask({ do: "keep", name, isTakeover: true }, master);
+      }
+    } catch (error) {
+      await server.close(true);
+      throw error;
+    }
+    // Only now: one that dies before is not taken over from without end.
     this.#server = server;
-    for (const [name, master] of this.#masters) await server.ask({ do: "keep", name }, master);
     return server;
   }
 
@@ -223,8 +290,7 @@ export class Consoles {
       if (this.#server !== server) return;
       this.#server = undefined;
       this.#log.warn({ containers: this.#masters.size }, "the console server is gone: another one takes over");
-      // Somebody must read what the containers print.
-      if (!this.#isClosed && this.#masters.size > 0) void this.#ask({ do: "list" }).catch(() => {});
+      void this.#takeOver();
     });
     return server;
   }

@@ -131,8 +131,12 @@ export interface LaunchedCommand {
 export interface ConsoleTerminal {
   /** Of the pty's master: to write to, and to set the window's size. Not to be read. */
   readonly master: number;
-  /** A pipe of what the console prints from now on; it ends with the container. */
+  /** A pipe of what the console prints from now on; it ends with the container, or when the console is lost. */
   readonly output: number;
+  /** Why no more comes although the container runs. */
+  lost(): Error | undefined;
+  /** To be called when the output is not read any more. */
+  release(): void;
 }
 
 /** The command could not be started: 127 when it is missing, 126 when it cannot be executed, as a shell says it. */

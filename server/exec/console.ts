@@ -113,6 +113,8 @@ export class ConsoleService {
     const isEnded = await Promise.race([parts.output.finished.then(() => true), over.promise.then(() => false)]);
     // As LXD: the client's prompt begins on a line of its own.
     if (isEnded) await sockets.sink("0").write(new TextEncoder().encode("\n\r"));
+    const lost = terminal.lost();
+    if (isEnded && lost) throw lost;
   }
 
   #publish(action: string, name: string, context: Record<string, unknown> = {}): void {
@@ -124,21 +126,22 @@ export class ConsoleService {
 class Attached implements Disposable {
   readonly input: Input;
   readonly output: OutputPump;
-  readonly #master: number;
+  readonly #terminal: ConsoleTerminal;
 
   constructor(poller: Poller, terminal: ConsoleTerminal, sockets: ClientSockets) {
-    this.#master = terminal.master;
+    this.#terminal = terminal;
     this.input = new Input(poller, terminal.master, true);
     this.output = new OutputPump(poller, terminal.output, sockets.sink("0"));
   }
 
   /** @param size In characters, 1 to 65535. */
   resize(size: { width: number; height: number }): void {
-    setWindowSize(this.#master, size);
+    setWindowSize(this.#terminal.master, size);
   }
 
   [Symbol.dispose](): void {
     this.output.close();
     this.input.close();
+    this.#terminal.release();
   }
 }

@@ -1,6 +1,6 @@
 /** Consoles of real containers: the native client and the real lxc in terminals, a daemon that dies, a container that floods. */
 import assert from "node:assert/strict";
-import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
 import { command } from "../support/command.ts";
@@ -36,6 +36,12 @@ Deno.test("the console of a container", async (t) => {
   const env = daemon.environment;
   const attach = () => new Terminal([executable, "console", "c1"], env);
   const attached = /To detach from the console, press: <ctrl>\+a q[\r\n]+/;
+  /** The first text is the client's; it sees its own keys when the daemon has come that far. */
+  const served = async (terminal: Terminal) => {
+    await terminal.sees(attached);
+    terminal.type(": here\r");
+    await terminal.sees(/: here\r\n/);
+  };
   const inside = (script: string, name = "c1") => daemon.ok("exec", name, "--", "sh", "-c", script);
   /** The keys come one by one, as a person types them: lxc looks at the first of each read. */
   const leave = async (terminal: Terminal) => {
@@ -49,6 +55,7 @@ Deno.test("the console of a container", async (t) => {
 
   await t.step("what init and its services print is kept, and shown by lido and lxc", async () => {
     await daemon.ok("launch", "bb", "c1");
+    await daemon.ok("launch", "bb", "c3");
     await inside(
       `printf '%s\\n' '::sysinit:/bin/echo booted' 'console::respawn:-/bin/sh' 'console::shutdown:/bin/echo going down' >/etc/inittab`,
     );
@@ -121,17 +128,48 @@ Deno.test("the console of a container", async (t) => {
     await leave(terminal);
   });
 
-  await t.step("a console server that is killed: another takes over, and no terminal hangs up", async () => {
-    const before = consoleServer(daemon);
-    process.kill(before, "SIGKILL");
-    await inside("echo after >/dev/console");
-    while (!(await shown()).includes("after\r\n")) { /* not yet */ }
-    assert.notEqual(consoleServer(daemon), before);
+  await t.step("a console server that is killed: another takes over, and who is attached goes on", async () => {
     using terminal = attach();
-    await terminal.sees(attached);
-    terminal.type("echo still $kept\r");
-    await terminal.sees(/\nstill here\r\n/);
+    using real = new Terminal(["lxc", "console", "c3"], { ...env, HOME: daemon.directory });
+    await served(terminal);
+    await served(real);
+    for (const round of ["first", "second"]) {
+      const before = consoleServer(daemon);
+      process.kill(before, "SIGKILL");
+      await inside(`echo after the ${round} >/dev/console`);
+      await terminal.sees(new RegExp(`after the ${round}\\r\\n`));
+      assert.notEqual(consoleServer(daemon), before);
+      terminal.type(`echo ${round} still $kept\r`);
+      await terminal.sees(new RegExp(`\\n${round} still here\\r\\n`));
+      await inside(`echo c3 after the ${round} >/dev/console`, "c3");
+      await real.sees(new RegExp(`c3 after the ${round}\\r\\n`));
+    }
+    // What the first ones had kept is gone with them.
+    assert.match(
+      await shown(),
+      /^\nConsole log:\n\n\[lido: the console server has ended; what was printed before is lost\]\r\n[^]*after the second/,
+    );
     await leave(terminal);
+    await leave(real);
+  });
+
+  await t.step("where no other can take over, who is attached is told, and the next who attaches has one", async () => {
+    using terminal = attach();
+    await served(terminal);
+    const socket = join(daemon.directory, "run/.tty");
+    rmSync(socket);
+    mkdirSync(socket);
+    process.kill(consoleServer(daemon), "SIGKILL");
+    await terminal.sees(/Error: Lost the console of "c1": Cannot start the console server: .+\r\n/);
+    assert.equal(await terminal.ended, 1);
+    await daemon.fails(["console", "c1", "--show-log"], /Cannot start the console server: .*\.tty/);
+    rmdirSync(socket);
+    using next = attach();
+    await next.sees(attached);
+    next.type("echo and still $kept\r");
+    await next.sees(/\nand still here\r\n/);
+    await leave(next);
+    await daemon.ok("delete", "-f", "c3");
   });
 
   await t.step(
