@@ -207,9 +207,10 @@ export class Instances {
     const record = this.#records.get(name);
     if (post.name.includes("/")) throw new LidoError("bad_request", 'Invalid snapshot name: Cannot contain "/"');
     if (post.stateful) throw new LidoError("not_implemented", "Stateful snapshots aren't supported");
+    const expiry = expiryOf(post.expires_at);
     return this.#operate(name, "snapshot", "Snapshotting instance", async (operation) => {
       const snapshot = post.name || this.#snapshots.nextName(record);
-      await this.#snapshots.create(this.#records.get(name), snapshot, expiryOf(post.expires_at), operation);
+      await this.#snapshots.create(this.#records.get(name), snapshot, expiry, operation);
     }, { cancel: () => {} });
   }
 
@@ -225,11 +226,13 @@ export class Instances {
     return this.#operate(name, "snapshot", "Renaming snapshot", () => this.#snapshots.rename(record, snapshot, to));
   }
 
-  updateSnapshot(name: string, snapshot: string, put: { expires_at?: string | null }): Operation {
+  /** @param expiresAt Go's zero time or "" for never; absent changes nothing. @throws {LidoError} not_found; bad_request for what is no time. */
+  updateSnapshot(name: string, snapshot: string, expiresAt: string | undefined): Operation {
     const record = this.#records.get(name);
     this.#snapshots.get(record, snapshot);
+    const expiry = expiryOf(expiresAt);
     return this.#operate(name, "snapshot", "Updating snapshot", async () => {
-      this.#snapshots.expire(record, snapshot, expiryOf(put.expires_at));
+      if (expiresAt !== undefined) this.#snapshots.expire(record, snapshot, expiry);
     });
   }
 

@@ -44,7 +44,8 @@ const snapshotsPostSchema = z.object({
   stateful: z.boolean().default(false),
   expires_at: z.string().nullish(),
 }).loose().meta({ id: "InstanceSnapshotsPost" });
-const snapshotPutSchema = z.object({ expires_at: z.string().nullish() }).loose().meta({ id: "InstanceSnapshotPut" });
+/** Null is absent, and absent is no change. */
+const snapshotPutSchema = z.object({ expires_at: z.string().optional() }).loose().meta({ id: "InstanceSnapshotPut" });
 
 /** `/1.0/instances` and all below it. */
 export function instanceRoutes(context: Context): OpenAPIHono {
@@ -223,17 +224,17 @@ function addSnapshots(app: OpenAPIHono, { instances }: Context, root: string): v
       return sync(c, snapshot, { etag: [snapshot.expires_at] });
     },
   );
-  route(
-    app,
-    { method: "put", path, tag, summary: "Change a snapshot's expiry", body: snapshotPutSchema },
-    ({ c, body, param }) => {
-      checkEtag(c, [instances.snapshot(param("name"), param("snapshot")).expires_at]);
-      return background(
-        c,
-        instances.updateSnapshot(param("name"), param("snapshot"), { expires_at: body.expires_at ?? null }),
-      );
-    },
-  );
+  // As LXD: only the expiry can change, so that the two are one.
+  for (const method of ["put", "patch"] as const) {
+    route(
+      app,
+      { method, path, tag, summary: "Change a snapshot's expiry", body: snapshotPutSchema },
+      ({ c, body, param }) => {
+        checkEtag(c, [instances.snapshot(param("name"), param("snapshot")).expires_at]);
+        return background(c, instances.updateSnapshot(param("name"), param("snapshot"), body.expires_at));
+      },
+    );
+  }
   route(
     app,
     { method: "post", path, tag, summary: "Rename a snapshot", body: renameSchema },

@@ -148,6 +148,42 @@ Deno.test("a PUT with an old ETag is refused", async () => {
   assert.equal(world.instances.get("c1").description, "");
 });
 
+Deno.test("PUT and PATCH of a snapshot change its expiry alone; a key that is absent or null changes nothing", async () => {
+  await using world = await makeWorld();
+  await world.create("c1");
+  const { ask } = serve(world);
+  const path = "/1.0/instances/c1/snapshots/s";
+  world.database.run(
+    `INSERT INTO instance_snapshots (instance_id, name, created_at, config, devices, profiles)
+     SELECT id, 's', '2026-01-01T00:00:00.000Z', '{}', '{}', '[]' FROM instances`,
+  );
+  const expiry = () => world.instances.snapshot("c1", "s").expires_at;
+  const early = "2031-01-02T03:04:05.000Z", late = "2032-01-02T03:04:05.000Z", never = "0001-01-01T00:00:00Z";
+  for (const method of ["PUT", "PATCH"]) {
+    for (
+      const [body, then] of [
+        [{ expires_at: early }, early],
+        [{}, early],
+        [{ expires_at: null, description: "no such key" }, early],
+        [{ expires_at: late }, late],
+        [{ expires_at: never }, never],
+        [{ expires_at: late }, late],
+        [{ expires_at: "" }, never],
+      ] as const
+    ) {
+      assert.equal(await run(world, ask(method, path, body)), "");
+      assert.equal(expiry(), then, `${method} ${JSON.stringify(body)}`);
+    }
+    const etag = (await ask("GET", path)).headers.get("etag")!;
+    assert.equal(await run(world, ask(method, path, { expires_at: early }, { "if-match": etag })), "");
+    assert.equal((await ask(method, path, { expires_at: late }, { "if-match": etag })).status, 412);
+    assert.equal((await ask(method, `${path}2`, { expires_at: late })).status, 404);
+    const bad = await ask(method, path, { expires_at: "tomorrow" });
+    assert.deepEqual([bad.status, bad.body.error], [400, 'Invalid expiry date "tomorrow"']);
+    assert.equal(expiry(), early);
+  }
+});
+
 Deno.test("logs are read, and no symlink is followed", async () => {
   await using world = await makeWorld();
   await world.create("c1");
