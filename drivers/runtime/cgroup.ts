@@ -5,7 +5,7 @@ import { removeDirectories, visitDirectories } from "../host/directory_tree.ts";
 import { parseMountInfo } from "../host/mounts.ts";
 import { CgroupLimits } from "./limits.ts";
 import { containerDevices } from "./resources.ts";
-import type { DeviceRule, Limits } from "./runtime.ts";
+import type { DeviceRule, Limits, ReachedLimit } from "./runtime.ts";
 
 /** The cgroups of containers: one for each container in every hierarchy that the host has, owned by the container's root (delegated), and
  * the root of the container's cgroup namespace. Above them is one of the daemon's own, which the host's root owns.
@@ -149,6 +149,23 @@ export class Cgroup {
       memoryPeakBytes: this.#number("memory", "memory.max_usage_in_bytes"),
       cpuNs: this.#number("cpuacct", "cpuacct.usage"),
     };
+  }
+
+  /** The kernel counts in the cgroup of who was refused: those that the container made are looked at, too. */
+  limitsReached(): ReachedLimit[] {
+    const counted = (controller: string, file: string, counter: RegExp): boolean => {
+      let isReached = false;
+      visitDirectories(join(root, this.#isUnified ? "" : controller, this.path), (directory) => {
+        isReached ||= counter.test(read(join(directory, file)));
+      });
+      return isReached;
+    };
+    return [
+      ...(counted("pids", "pids.events", /^max [1-9]/m) ? ["processes" as const] : []),
+      ...(counted("memory", this.#isUnified ? "memory.events" : "memory.oom_control", /^oom_kill [1-9]/m)
+        ? ["memory" as const]
+        : []),
+    ];
   }
 
   #read(controller: string, file: string): string {

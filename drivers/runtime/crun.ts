@@ -36,6 +36,7 @@ import type {
   CommandSpec,
   CommandStdio,
   ConsoleTerminal,
+  ContainerEnd,
   ContainerSpec,
   DetachOptions,
   IdMap,
@@ -77,7 +78,7 @@ export class CrunRuntime implements Runtime {
   readonly #crun: CrunTool;
   readonly #containers = new Map<string, Container>();
   readonly #starting = new Set<string>();
-  readonly #listeners: ((name: string, status: { code?: number; signal?: number }) => void)[] = [];
+  readonly #listeners: ((name: string, end: ContainerEnd) => void)[] = [];
   readonly #orphans: Orphans;
   readonly #tracer = new ExitTracer();
   readonly #consoles: Consoles;
@@ -165,7 +166,10 @@ export class CrunRuntime implements Runtime {
       // While it is still crun, or was when it failed to become the init, it is not one of those that nobody waits for.
       if (init !== undefined) this.#orphans.addCommand(init);
       this.#orphans.reap();
-      if (init === undefined) throw new LidoError("internal", `Failed to start "${spec.name}": ${crunMessage(log)}`);
+      if (init === undefined) {
+        const message = `${crunMessage(log)}${reachedLimits(cgroup)}`;
+        throw new LidoError("internal", `Failed to start "${spec.name}": ${message}`);
+      }
       await readable(this.#poller, held.read, crunTimeoutMs, `the start of "${spec.name}"`);
       return this.#watch(spec.name, writeKept(directory, spec, init));
     } catch (error) {
@@ -250,7 +254,7 @@ export class CrunRuntime implements Runtime {
     return adopted;
   }
 
-  onExit(listener: (name: string, status: { code?: number; signal?: number }) => void): void {
+  onExit(listener: (name: string, end: ContainerEnd) => void): void {
     this.#listeners.push(listener);
   }
 
@@ -267,6 +271,7 @@ export class CrunRuntime implements Runtime {
       started: (pid) => this.#orphans.addCommand(pid),
       reaped: (pid) => this.#orphans.removeCommand(pid),
       message: crunMessage,
+      reachedLimits: () => reachedLimits(this.#cgroup(name)),
     };
     const container = { name, init, idmap, directory: this.#directory(name) };
     return enterContainer(crun, this.#poller, container, command, stdio);
@@ -359,11 +364,14 @@ export class CrunRuntime implements Runtime {
       void this.#consoles.end(name, kept.consoleLog).then(() => this.#tracer.ended(kept.pid)).then((traced) => {
         closeFd(pidfd);
         const status = (isChild(kept.pid) ? waitPid(kept.pid) : traced ?? seen) ?? {};
+        const limitsReached = this.#cgroup(name).limitsReached();
         this.#orphans.removeCommand(kept.pid);
         this.#containers.delete(name);
         if (!this.#closed) this.#clean(name);
         resolve();
-        for (const listener of this.#listeners) listener(name, status);
+        for (const listener of this.#listeners) {
+          listener(name, { ...status, ...(limitsReached.length > 0 ? { limitsReached } : {}) });
+        }
       });
     });
     const container = { name, pid: kept.pid, pidfd, startedAt: new Date(kept.startedAt), idmap: kept.idmap, ended };
@@ -411,6 +419,12 @@ function killEach(pids: readonly number[]): void {
     sendSignal(pidfd, SIGKILL);
     closeFd(pidfd);
   }
+}
+
+/** @returns For the end of an error's text. */
+function reachedLimits(cgroup: Cgroup): string {
+  const reached = cgroup.limitsReached();
+  return reached.length > 0 ? ` (it has reached its limit of ${reached.join(" and ")})` : "";
 }
 
 /** @returns The host's ids of a container's root. */

@@ -33,6 +33,8 @@ export interface CrunCommand {
   started(pid: number): void;
   reaped(pid: number): void;
   message(log: string): string;
+  /** For the end of an error's text. */
+  reachedLimits(): string;
 }
 
 /** The container that a command is started in. */
@@ -132,7 +134,9 @@ async function launch(
     } finally {
       closeFd(held.write);
     }
-    if (await crun.ended(pid, launchTimeoutMs) !== 0) throw launchError(crun.message(files.log), command);
+    if (await crun.ended(pid, launchTimeoutMs) !== 0) {
+      throw launchError(crun.message(files.log), command, crun.reachedLimits);
+    }
     const child = Number(readFileSync(files.pid, "utf8"));
     writeFileSync(files.pid, `${child} ${startTicks(child) ?? ""}`); // for `leftCommands`
     crun.started(child);
@@ -241,7 +245,7 @@ class ConsoleSocket {
 }
 
 /** crun says why in words only. @see crun 1.8, src/libcrun/linux.c and container.c */
-function launchError(message: string, command: CommandSpec): Error {
+function launchError(message: string, command: CommandSpec, reachedLimits: () => string): Error {
   if (/^chdir /.test(message)) {
     return new LaunchError(126, `Cannot change to directory "${command.cwd}": ${reason(message)}`);
   }
@@ -251,7 +255,7 @@ function launchError(message: string, command: CommandSpec): Error {
   if (/^open executable|permission denied|exec format error|is a directory|text file busy/i.test(message)) {
     return new LaunchError(126, "Command not executable");
   }
-  return new LidoError("internal", `Failed to start the command: ${message}`);
+  return new LidoError("internal", `Failed to start the command: ${message}${reachedLimits()}`);
 }
 
 function reason(message: string): string {

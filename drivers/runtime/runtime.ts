@@ -127,6 +127,17 @@ export interface LaunchedCommand {
   readonly reaped?: () => void;
 }
 
+/** How a container's init ended. */
+export interface ContainerEnd {
+  readonly code?: number;
+  readonly signal?: number;
+  /** Limits by which the kernel refused it something while it ran; absent when there was none. */
+  readonly limitsReached?: readonly ReachedLimit[];
+}
+
+/** A new process was refused; a process was killed for want of memory. */
+export type ReachedLimit = "processes" | "memory";
+
 /** A console's terminal for who attaches to it; the descriptors are the caller's. */
 export interface ConsoleTerminal {
   /** Of the pty's master: to write to, and to set the window's size. Not to be read. */
@@ -167,7 +178,7 @@ export interface Runtime {
   /** Containers of this daemon's directory that run; called once at start, takes them up (watch) again. */
   adopt(): Promise<RunningContainer[]>;
   /** Called once for each end of a container, however it came; `status` is unknown for one that an earlier daemon had started. */
-  onExit(listener: (name: string, status: { code?: number; signal?: number }) => void): void;
+  onExit(listener: (name: string, end: ContainerEnd) => void): void;
   exec(name: string, command: CommandSpec, stdio: CommandStdio): Promise<LaunchedCommand>;
   /** Mounts into the running container's own namespace. @throws {LidoError} When the target leaves the root or cannot be made. */
   attach(name: string, mount: MountSpec): Promise<void>;

@@ -2,13 +2,11 @@
 
 import { open } from "node:fs/promises";
 import { constants } from "node:os";
-import type { InstanceExit } from "../../api/types.ts";
+import type { Config, InstanceExit } from "../../api/types.ts";
 import { whyNotExecuted } from "../../drivers/runtime/not_executed.ts";
+import type { ContainerEnd } from "../../drivers/runtime/runtime.ts";
 
-export interface ExitStatus {
-  readonly code?: number;
-  readonly signal?: number;
-}
+export type ExitStatus = ContainerEnd;
 
 const tailBytesMax = 16 * 1024;
 /** More is in the console's log. */
@@ -34,13 +32,14 @@ export function describeExit({ code, signal }: ExitStatus): string {
 }
 
 /** What is known of the end of a container's init.
- * @param of.consoleLog What its console printed in this life. @param of.root Its root filesystem on the host, to look why its init was not executed. */
+ * @param of.consoleLog What its console printed in this life. @param of.root Its root filesystem on the host, to look why its init was not executed.
+ * @param of.config Expanded. */
 export async function examineExit(
   status: ExitStatus,
-  of: { readonly consoleLog: string; readonly root: string; readonly init: readonly string[] },
+  of: { readonly consoleLog: string; readonly root: string; readonly init: readonly string[]; readonly config: Config },
 ): Promise<InstanceExit> {
   const lines = isClean(status) || isReboot(status) ? [] : await consoleTail(of.consoleLog);
-  const cause = causeOf(status, lines) ?? notExecuted(lines, of);
+  const cause = limitCause(status, lines, of.config) ?? causeOf(status, lines) ?? notExecuted(lines, of);
   return {
     at: new Date().toISOString(),
     exit_code: status.code ?? null,
@@ -129,6 +128,25 @@ const signalCauses: Readonly<Record<number, string>> = {
   [SIGSYS]: "it made a system call that containers may not make",
 };
 const shellNotFound = 127, shellNotExecutable = 126;
+
+/** A limit that the kernel has counted, where the end fits it: init may have lived long with it before it ended for another reason. */
+function limitCause(
+  { code, signal, limitsReached = [] }: ExitStatus,
+  lines: readonly string[],
+  config: Config,
+): string | undefined {
+  if (code === 0) return undefined;
+  const said = (pattern: RegExp): boolean => lines.some((line) => pattern.test(line));
+  const named = (key: string): string => config[key] ? `${key} is ${config[key]}` : `${key} is not set`;
+  if (
+    limitsReached.includes("memory") && (signal === SIGKILL || lines.length === 0 || said(/memory|killed/i))
+  ) return `the kernel killed a process of it for want of memory (${named("limits.memory")})`;
+  const isRefused = limitsReached.includes("processes") || config["limits.processes"];
+  if (isRefused && said(/fork|clone|thread|Resource temporarily unavailable/i)) {
+    return `it could start no more processes (${named("limits.processes")})`;
+  }
+  return undefined;
+}
 
 function causeOf(status: ExitStatus, lines: readonly string[]): string | undefined {
   const signalCause = status.signal === undefined ? undefined : signalCauses[status.signal];

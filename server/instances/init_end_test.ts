@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import type { ContainerEnd } from "../../drivers/runtime/runtime.ts";
 import { cleanLines, examineExit, explainExit } from "./init_end.ts";
 
 Deno.test("a console's last lines are cleaned and bounded", () => {
@@ -19,9 +20,9 @@ Deno.test("a console's last lines are cleaned and bounded", () => {
 Deno.test("how an init ended, and the likely cause of it", async () => {
   const directory = await mkdtemp(join(tmpdir(), "lido-exit-"));
   const consoleLog = join(directory, "console.log");
-  const explain = async (status: { code?: number; signal?: number }, text: string) => {
+  const explain = async (status: ContainerEnd, text: string, config: Record<string, string> = {}) => {
     await writeFile(consoleLog, text);
-    const exit = await examineExit(status, { consoleLog, root: directory, init: ["/sbin/init"] });
+    const exit = await examineExit(status, { consoleLog, root: directory, init: ["/sbin/init"], config });
     return exit.description + explainExit(exit);
   };
   try {
@@ -45,8 +46,35 @@ Deno.test("how an init ended, and the likely cause of it", async () => {
         "init: error while loading shared libraries: libx.so.1: cannot open shared object file",
     );
     assert.equal(await explain({ code: 3 }, "hello\n"), "with exit code 3. Its console ends with: hello");
+    const forkFails = "Failed to fork off '(sd-executor)': Resource temporarily unavailable\n";
+    assert.match(
+      await explain({ code: 255, limitsReached: ["processes"] }, forkFails, { "limits.processes": "1" }),
+      /^with exit code 255: it could start no more processes \(limits\.processes is 1\)\. Its console/,
+    );
+    assert.match(
+      await explain({ code: 255 }, forkFails, { "limits.processes": "1" }),
+      /no more processes/,
+      "what a cgroup has counted goes with it",
+    );
+    assert.doesNotMatch(await explain({ code: 255 }, forkFails), /no more processes/);
+    assert.doesNotMatch(
+      await explain({ code: 3, limitsReached: ["processes"] }, "hello\n", { "limits.processes": "99" }),
+      /no more processes/,
+      "it may have been long ago",
+    );
+    const killedFor = "by signal 9 (SIGKILL): the kernel killed a process of it for want of memory";
+    assert.equal(
+      await explain({ signal: 9, limitsReached: ["memory"] }, "", { "limits.memory": "1MiB" }),
+      `${killedFor} (limits.memory is 1MiB)`,
+    );
+    assert.equal(
+      await explain({ signal: 9, limitsReached: ["memory"] }, ""),
+      `${killedFor} (limits.memory is not set)`,
+    );
+    assert.doesNotMatch(await explain({ signal: 9 }, "", { "limits.memory": "1MiB" }), /limits/);
+    assert.equal(await explain({ code: 0, limitsReached: ["memory", "processes"] }, forkFails), "with exit code 0");
     await rm(consoleLog);
-    const exit = await examineExit({}, { consoleLog, root: directory, init: ["/sbin/init"] });
+    const exit = await examineExit({}, { consoleLog, root: directory, init: ["/sbin/init"], config: {} });
     assert.equal(exit.description + explainExit(exit), "with an exit code that is not known");
   } finally {
     await rm(directory, { recursive: true });

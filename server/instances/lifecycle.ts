@@ -388,6 +388,7 @@ export class Lifecycle {
       consoleLog: this.#consoleLog(record.name),
       root: this.#rootfs.path(record),
       init: ["/sbin/init"],
+      config: this.#records.expand(record).config,
     });
   }
 

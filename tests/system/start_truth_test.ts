@@ -73,6 +73,26 @@ Deno.test("an init that ends at once, and one that ignores signals", async (t) =
     assert.equal((await info()).status, "Stopped");
   });
 
+  await t.step("a limit with which nothing can start is named", async () => {
+    script('/bin/true && exec sleep 9; echo "fork failed" >/proc/self/fd/2; exit 1');
+    await daemon.ok("config", "set", "c1", "limits.processes=1");
+    await daemon.fails(
+      ["start", "c1"],
+      /^Error: Failed to start "c1": its init ended after \d+ ms with exit code \d+: it could start no more processes \(limits\.processes is 1\)/,
+    );
+    await daemon.ok("config", "unset", "c1", "limits.processes");
+    await daemon.ok("config", "set", "c1", "limits.memory=4MiB", "limits.memory.swap=false");
+    // Which of its processes the kernel kills is the kernel's choice.
+    setInit("#!/bin/sh\ntail -c 99999999 /dev/zero; exit 3\n");
+    await daemon.fails(
+      ["start", "c1"],
+      /its init ended after \d+ ms .*: the kernel killed a process of it for want of memory \(limits\.memory is 4MiB\)/,
+    );
+    assert.match(await daemon.ok("info", "c1"), /limits\.memory is 4MiB/);
+    await daemon.ok("config", "unset", "c1", "limits.memory");
+    await daemon.ok("config", "unset", "c1", "limits.memory.swap");
+  });
+
   await t.step("an init that is meant to end is no failure, and said", async () => {
     script("exit 0");
     let { code, err } = await daemon.lido(["start", "c1"]);
