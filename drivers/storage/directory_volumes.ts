@@ -1,7 +1,8 @@
-import { chmod, chown, lstat, mkdir, rename, rmdir } from "node:fs/promises";
+import { chmod, chown, lstat, mkdir, readdir, rmdir } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import type { CreateOptions, Pool, Volume } from "./driver.ts";
-import { directoryOf, snapshotsDirectory, volumeModeOf } from "./layout.ts";
+import { renameNew } from "../host/exchange.ts";
+import { AlreadyThere, type CreateOptions, type Pool, type Volume } from "./driver.ts";
+import { describe, directoryOf, snapshotsDirectory, volumeModeOf } from "./layout.ts";
 
 /** What drivers have in common whose volumes are directories of one mounted tree (dir, btrfs). */
 
@@ -34,10 +35,53 @@ export async function dropEmptyParent(path: string): Promise<boolean> {
   });
 }
 
-/** Renames a volume and its snapshots' directory. A second call after a kill between the two finishes the work. */
+/** @throws {AlreadyThere} When something is at the place of a volume or snapshot that is to be made. */
+export async function refuseThere(pool: Pool, volume: Volume): Promise<void> {
+  if (await pathExists(pathOf(pool, volume))) throw new AlreadyThere(describe(volume));
+}
+
+/** Makes the directory of a volume or snapshot. @throws {AlreadyThere} */
+export async function makeNew(pool: Pool, volume: Volume): Promise<void> {
+  await mkdir(pathOf(pool, volume), { mode: 0o700 }).catch((error: NodeJS.ErrnoException) => {
+    throw error.code === "EEXIST" ? new AlreadyThere(describe(volume)) : error;
+  });
+}
+
+/** @returns Whether there is something at the volume's place, or in that of its snapshots. */
+export async function isTaken(pool: Pool, volume: Volume): Promise<boolean> {
+  return await pathExists(pathOf(pool, volume)) || await hasSnapshots(join(pool.root, snapshotsDirectory(volume)));
+}
+
+/** Anything but an empty directory, which a volume of earlier may have left. */
+async function hasSnapshots(directory: string): Promise<boolean> {
+  return await readdir(directory).then((names) => names.length > 0, (error: NodeJS.ErrnoException) => {
+    if (error.code === "ENOENT") return false;
+    if (error.code === "ENOTDIR") return true;
+    throw error;
+  });
+}
+
+/** Renames a volume and its snapshots' directory. A second call after a kill between the two finishes the work.
+ * @throws {AlreadyThere} Nothing has changed then. */
 export async function renameVolume(pool: Pool, volume: Volume, name: string): Promise<void> {
   const target = { ...volume, name };
-  const from = join(pool.root, snapshotsDirectory(volume));
-  if (await pathExists(from)) await rename(from, join(pool.root, snapshotsDirectory(target)));
-  if (await pathExists(pathOf(pool, volume))) await rename(pathOf(pool, volume), pathOf(pool, target));
+  const snapshots = join(pool.root, snapshotsDirectory(volume)),
+    newSnapshots = join(pool.root, snapshotsDirectory(target));
+  const hasVolume = await pathExists(pathOf(pool, volume)), hasOwn = await pathExists(snapshots);
+  const refuse = () => {
+    throw new AlreadyThere(describe(target));
+  };
+  if (hasVolume && await pathExists(pathOf(pool, target))) refuse();
+  if (hasOwn && await hasSnapshots(newSnapshots)) refuse();
+  await rmdir(newSnapshots).catch(() => {}); // an empty one would be in the way
+  if (hasOwn && !renameNew(snapshots, newSnapshots)) refuse();
+  if (!hasVolume || renameNew(pathOf(pool, volume), pathOf(pool, target))) return;
+  if (hasOwn) renameNew(newSnapshots, snapshots);
+  refuse();
+}
+
+/** Renames a snapshot. @throws {AlreadyThere} */
+export function renameSnapshot(pool: Pool, snapshot: Volume, name: string): void {
+  const target = { ...snapshot, snapshot: name };
+  if (!renameNew(pathOf(pool, snapshot), pathOf(pool, target))) throw new AlreadyThere(describe(target));
 }

@@ -16,7 +16,11 @@
  *
  * Crash safety rests on one rule: `delete`, `destroy` and `snapshot.delete` are idempotent and take away whatever a killed `create`,
  * `clone`, `copy` or `receive` left, however little or much of it there is. The journal calls them to undo. So everything a driver makes is at a place
- * derived from the pool and the volume alone. */
+ * derived from the pool and the volume alone.
+ *
+ * Nothing is made in the place of another: `create`, `clone`, `receive`, `rename` and their like fail with `AlreadyThere`, before anything has changed,
+ * when something is there. So whoever has looked (`isTaken`) before it wrote down that it will make something, and got another failure, may delete
+ * what it finds there. */
 
 import type { Readable } from "node:stream";
 import { LidoError } from "../../api/errors.ts";
@@ -33,6 +37,13 @@ export class CannotShrink extends LidoError {
 export class InUse extends LidoError {
   constructor(volume: string, how: string) {
     super("bad_request", `Cannot delete ${volume}: ${how}`);
+  }
+}
+
+/** What was to be made or renamed to is there already, and whoever asked did not make it: nothing has changed. */
+export class AlreadyThere extends LidoError {
+  constructor(volume: string) {
+    super("conflict", `Cannot make ${volume}: something of that name is on disk already`);
   }
 }
 
@@ -87,10 +98,12 @@ export interface Resources {
 export interface Snapshots {
   /** "instant" when the cost does not depend on the data. */
   readonly cost: "instant" | "reflink" | "copy";
+  /** @throws {AlreadyThere} */
   create(volume: Volume, options?: WatchOptions): Promise<void>;
   /** Several at one moment, whoever writes meanwhile; absent where the driver takes them one after the other. */
   createGroup?(volumes: readonly Volume[]): Promise<void>;
   delete(volume: Volume): Promise<void>;
+  /** @throws {AlreadyThere} */
   rename(volume: Volume, name: string): Promise<void>;
   /** The later snapshots of the volume that `restore` would take away, the oldest first, where the driver cannot go back without; absent where it
    * always can. The server takes their records away with them.
@@ -210,11 +223,15 @@ export interface Driver {
   readonly mountsVolumes: boolean;
   /** Where the volume's content is once mounted. */
   path(volume: Volume): string;
+  /** @throws {AlreadyThere} */
   create(volume: Volume, options?: CreateOptions): Promise<void>;
   /** Deletes a volume and its snapshots; nothing there is no error. @throws {InUse} Before anything has changed. */
   delete(volume: Volume): Promise<void>;
   exists(volume: Volume): Promise<boolean>;
-  /** Renames within its type, snapshots included. */
+  /** Whether anything is in the places of the volume and its snapshots, the volume or not: a volume of that name would get it, and `delete` would delete
+   * it. */
+  isTaken(volume: Volume): Promise<boolean>;
+  /** Renames within its type, snapshots included. @throws {AlreadyThere} */
   rename(volume: Volume, name: string): Promise<void>;
   /** Makes `path(volume)` usable; counts are the caller's business, a second mount is no error. A snapshot is mounted read-only where the driver
    * can. */

@@ -14,7 +14,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
-import type { Driver, Facets, Volume } from "../../drivers/storage/driver.ts";
+import { AlreadyThere, type Driver, type Facets, type Volume } from "../../drivers/storage/driver.ts";
 import { host, type Opened, places, reasonAgainst, withPool } from "./places.ts";
 
 const volume: Volume = { type: "custom", name: "default_v1" };
@@ -41,8 +41,56 @@ const cases: Record<string, (opened: Opened) => Promise<void>> = {
   async "create() of what is there fails and leaves it as it was"({ driver }) {
     await make(driver, volume);
     writeFileSync(join(driver.path(volume), "kept"), "1");
-    await assert.rejects(driver.create(volume));
+    await assert.rejects(driver.create(volume), AlreadyThere);
     assert.equal(readFileSync(join(driver.path(volume), "kept"), "utf8"), "1");
+  },
+
+  async "nothing is made in the place of another, whoever made that"({ driver, reopen }) {
+    const { snapshot, send } = driver.facets;
+    for (const [one, text] of [[volume, "its own"], [other, "another's"]] as const) await keep(driver, one, text);
+    if (snapshot) { for (const one of [volume, other]) await snapshot.create({ ...one, snapshot: "s0" }); }
+    await keep(driver, volume, "later");
+    if (snapshot) await snapshot.create({ ...volume, snapshot: "s1" });
+    assert.equal(await driver.isTaken(other), true);
+    assert.equal(await driver.isTaken({ ...volume, name: "default_v3" }), false);
+    const before = await contents(driver);
+    // As a daemon that did not make what is there.
+    for (const one of [driver, await reopen()]) {
+      const { snapshot, clone } = one.facets;
+      await assert.rejects(one.create(other), AlreadyThere);
+      await assert.rejects(one.rename(volume, other.name), AlreadyThere);
+      if (clone) await assert.rejects(clone.clone(volume, other), AlreadyThere);
+      if (clone?.carriesSnapshots) {
+        await assert.rejects(clone.clone(volume, { ...other, snapshot: "s0" }), AlreadyThere);
+      }
+      if (!snapshot) continue;
+      await assert.rejects(snapshot.create({ ...volume, snapshot: "s0" }), AlreadyThere);
+      await assert.rejects(snapshot.rename({ ...volume, snapshot: "s1" }, "s0"), AlreadyThere);
+    }
+    if (send) {
+      const { stream, done } = send.send({ ...volume, snapshot: "s0" });
+      const [received] = await Promise.allSettled([send.receive(other, stream), done]);
+      assert.ok(received.status === "rejected" && received.reason instanceof AlreadyThere, JSON.stringify(received));
+    }
+    assert.deepEqual(await contents(driver), before);
+    assert.deepEqual(await driver.leftovers(), []);
+  },
+
+  async "snapshots without their volume take its name, where there can be such"({ driver }) {
+    const stranger = driver.path({ ...volume, snapshot: "s0" });
+    if (driver.mountsVolumes) return; // a snapshot's name is its volume's
+    mkdirSync(stranger, { recursive: true });
+    writeFileSync(join(stranger, "kept"), "1");
+    assert.equal(await driver.exists(volume), false);
+    assert.equal(await driver.isTaken(volume), true);
+    await driver.create(volume);
+    await assert.rejects(driver.facets.snapshot!.create({ ...volume, snapshot: "s0" }), AlreadyThere);
+    await driver.create(other);
+    await driver.facets.snapshot!.create({ ...other, snapshot: "s1" });
+    await driver.delete({ type: "custom", name: "default_none" });
+    await assert.rejects(driver.rename(other, volume.name), AlreadyThere);
+    assert.deepEqual(await driver.facets.snapshot!.list(other), ["s1"]);
+    assert.equal(readFileSync(join(stranger, "kept"), "utf8"), "1");
   },
 
   async "delete() takes data and snapshots, and may be called twice"({ driver }) {
@@ -284,6 +332,25 @@ for (const place of places.filter(({ name }) => wanted.test(name))) {
       sanitizeResources: false,
     });
   }
+}
+
+/** A volume with one file; made when it is not there. */
+async function keep(driver: Driver, volume: Volume, text: string): Promise<void> {
+  if (!await driver.exists(volume)) await driver.create(volume);
+  await driver.mount(volume);
+  writeFileSync(join(driver.path(volume), "kept"), text);
+  await driver.unmount(volume);
+}
+
+/** The one file of every volume and snapshot. */
+async function contents(driver: Driver): Promise<Record<string, string>> {
+  const found: Record<string, string> = {};
+  for (const one of await driver.list()) {
+    await driver.mount(one);
+    found[`${one.name}/${one.snapshot ?? ""}`] = readFileSync(join(driver.path(one), "kept"), "utf8");
+    await driver.unmount(one);
+  }
+  return found;
 }
 
 async function make(driver: Driver, volume: Volume): Promise<void> {

@@ -1,4 +1,4 @@
-import { chmod, chown, mkdir, readdir, rename, statfs } from "node:fs/promises";
+import { chmod, chown, mkdir, readdir, statfs } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { LidoError } from "../../../api/errors.ts";
 import { subvolumeHasChildren } from "../../host/btrfs_ioctl.ts";
@@ -6,7 +6,17 @@ import { copyNested } from "../../host/btrfs_nested.ts";
 import { hasQuota, limitQuotaGroup, needsRescan, quotaGroup } from "../../host/btrfs_quota.ts";
 import { exchange } from "../../host/exchange.ts";
 import type { Host } from "../../host/host.ts";
-import { dropEmptyParent, makeParent, pathExists, pathOf, renameVolume, setOwner } from "../directory_volumes.ts";
+import {
+  dropEmptyParent,
+  isTaken,
+  makeParent,
+  pathExists,
+  pathOf,
+  refuseThere,
+  renameSnapshot,
+  renameVolume,
+  setOwner,
+} from "../directory_volumes.ts";
 import type {
   Clone,
   CreateOptions,
@@ -76,6 +86,7 @@ export class BtrfsDriver implements Driver {
 
   async create(volume: Volume, options: CreateOptions = {}): Promise<void> {
     const path = this.path(volume);
+    await refuseThere(this.pool, volume);
     await this.#tool.create(path);
     await setOwner(path, volume, options);
     if (options.sizeBytes === undefined) return await syncPath(path);
@@ -100,6 +111,10 @@ export class BtrfsDriver implements Driver {
 
   exists(volume: Volume): Promise<boolean> {
     return pathExists(this.path(volume));
+  }
+
+  isTaken(volume: Volume): Promise<boolean> {
+    return isTaken(this.pool, volume);
   }
 
   async rename(volume: Volume, name: string): Promise<void> {
@@ -188,6 +203,7 @@ export class BtrfsDriver implements Driver {
       cost: "instant",
       create: async (snapshot) => {
         const { snapshot: _, ...parent } = snapshot;
+        await refuseThere(this.pool, snapshot);
         await makeParent(this.path(snapshot));
         await this.#copy(this.path(parent), this.path(snapshot), { readonly: true });
       },
@@ -197,7 +213,7 @@ export class BtrfsDriver implements Driver {
         if (await dropEmptyParent(path)) await syncPath(dirname(dirname(path)));
       },
       rename: async (snapshot, name) => {
-        await rename(this.path(snapshot), this.path({ ...snapshot, snapshot: name }));
+        renameSnapshot(this.pool, snapshot, name);
         await this.#flush();
       },
       restore: async (snapshot) => {
@@ -229,6 +245,7 @@ export class BtrfsDriver implements Driver {
       carriesSnapshots: true,
       clone: async (source, target, options = {}) => {
         const path = this.path(target);
+        await refuseThere(this.pool, target);
         if (target.snapshot !== undefined) await makeParent(path);
         await this.#copy(this.path(source), path, { readonly: target.snapshot !== undefined });
         if (options.mode !== undefined) {
@@ -283,6 +300,7 @@ export class BtrfsDriver implements Driver {
       },
       receive: async (volume, stream, options = {}) => {
         // The stream names its subvolume itself: it gets a directory of its own and is then put in place.
+        await refuseThere(this.pool, volume);
         const { snapshot: _, ...parent } = volume;
         const directory = join(this.pool.root, temporaryOf(parent, "receive"));
         await mkdir(directory, { recursive: true, mode: 0o700 });

@@ -1,9 +1,19 @@
-import { mkdir, readdir, rename, statfs } from "node:fs/promises";
+import { mkdir, readdir, statfs } from "node:fs/promises";
 import { join } from "node:path";
 import { LidoError } from "../../../api/errors.ts";
 import { exchange } from "../../host/exchange.ts";
 import type { Host } from "../../host/host.ts";
-import { dropEmptyParent, makeParent, pathExists, pathOf, renameVolume, setOwner } from "../directory_volumes.ts";
+import {
+  dropEmptyParent,
+  isTaken,
+  makeNew,
+  makeParent,
+  pathExists,
+  pathOf,
+  renameSnapshot,
+  renameVolume,
+  setOwner,
+} from "../directory_volumes.ts";
 import type {
   Clone,
   CreateOptions,
@@ -71,7 +81,7 @@ export class DirDriver implements Driver {
   }
 
   async create(volume: Volume, options: CreateOptions = {}): Promise<void> {
-    await this.#make(this.path(volume));
+    await this.#makeVolume(volume);
     await setOwner(this.path(volume), volume, options);
     if (options.sizeBytes !== undefined) await this.#limit(volume, options.sizeBytes);
   }
@@ -84,6 +94,10 @@ export class DirDriver implements Driver {
 
   exists(volume: Volume): Promise<boolean> {
     return pathExists(this.path(volume));
+  }
+
+  isTaken(volume: Volume): Promise<boolean> {
+    return isTaken(this.pool, volume);
   }
 
   rename(volume: Volume, name: string): Promise<void> {
@@ -130,9 +144,15 @@ export class DirDriver implements Driver {
   }
 
   /** An empty directory, whose space is counted from its first file on. */
-  async #make(path: string): Promise<void> {
-    await mkdir(path, { mode: 0o700 });
-    if (this.#hasQuotas) await this.#host.quotas.assign(path);
+  async #makeVolume(volume: Volume): Promise<void> {
+    await makeNew(this.pool, volume);
+    if (this.#hasQuotas) await this.#host.quotas.assign(this.path(volume));
+  }
+
+  /** An empty directory. */
+  async #makeSnapshot(snapshot: Volume): Promise<void> {
+    await makeParent(this.path(snapshot));
+    await makeNew(this.pool, snapshot);
   }
 
   async #remove(path: string): Promise<void> {
@@ -159,22 +179,24 @@ export class DirDriver implements Driver {
     return {
       cost: this.#reflink ? "reflink" : "copy",
       create: async (snapshot, options) => {
-        const target = this.path(snapshot);
-        await makeParent(target);
-        await this.#copy(this.path({ ...snapshot, snapshot: undefined } as Volume), target, options);
+        const { snapshot: _, ...volume } = snapshot;
+        await this.#makeSnapshot(snapshot);
+        await this.#copy(this.path(volume), this.path(snapshot), options);
       },
       delete: async (snapshot) => {
         await removeTree(this.#host, this.path(snapshot));
         await dropEmptyParent(this.path(snapshot));
       },
-      rename: (snapshot, name) => rename(this.path(snapshot), this.path({ ...snapshot, snapshot: name })),
+      // deno-lint-ignore require-await -- async as the contract
+      rename: async (snapshot, name) => renameSnapshot(this.pool, snapshot, name),
       restore: async (snapshot, _lost, watch) => {
         const { snapshot: _, ...volume } = snapshot;
         const temporary = join(this.pool.root, temporaryOf(volume, "restore"));
         await this.#remove(temporary);
         const limit = await this.facets.quota?.get(volume);
         // A project of its own: for a while both are there, and one limit would be too narrow for two.
-        await this.#make(temporary);
+        await mkdir(temporary, { mode: 0o700 });
+        if (this.#hasQuotas) await this.#host.quotas.assign(temporary);
         await this.#copy(this.path(snapshot), temporary, watch);
         if (limit !== undefined) await this.#host.quotas.limit(temporary, limit);
         exchange(temporary, this.path(volume));
@@ -194,8 +216,8 @@ export class DirDriver implements Driver {
       carriesSnapshots: true,
       clone: async (source, target, options) => {
         // Snapshots are not counted: a project is a volume's.
-        if (target.snapshot !== undefined) await makeParent(this.path(target));
-        else await this.#make(this.path(target));
+        if (target.snapshot !== undefined) await this.#makeSnapshot(target);
+        else await this.#makeVolume(target);
         await this.#copy(this.path(source), this.path(target), options);
         if (options?.mode !== undefined) await setOwner(this.path(target), target, options);
         if (options?.sizeBytes !== undefined) await this.#limit(target, options.sizeBytes);

@@ -4,7 +4,18 @@ import { LidoError } from "../../../api/errors.ts";
 import { parseSizeBytes } from "../../../api/size.ts";
 import { CommandError, type Host } from "../../host/host.ts";
 import { pathOf, setOwner } from "../directory_volumes.ts";
-import type { CreateOptions, Driver, Facets, Health, Leftover, Pool, Resize, Resources, Volume } from "../driver.ts";
+import {
+  AlreadyThere,
+  type CreateOptions,
+  type Driver,
+  Facets,
+  Health,
+  Leftover,
+  Pool,
+  Resize,
+  Resources,
+  Volume,
+} from "../driver.ts";
 import { filesystemDefault, filesystemOn, Filesystems, type FilesystemType, snapshotOptions } from "./filesystem.ts";
 import {
   devicePath,
@@ -180,13 +191,28 @@ export class LvmDriver implements Driver {
     return this.sizes.has(this.name(volume));
   }
 
+  // deno-lint-ignore require-await -- async as the contract
+  async isTaken(volume: Volume): Promise<boolean> {
+    return this.sizes.has(this.name({ type: volume.type, name: volume.name })) || this.snapshotNames(volume).length > 0;
+  }
+
   async rename(volume: Volume, name: string): Promise<void> {
     const { snapshot: _, ...parent } = volume;
     const all: Volume[] = [...this.snapshotNames(parent).map((snapshot) => ({ ...parent, snapshot })), parent];
-    for (const one of all) {
-      if (!this.sizes.has(this.name(one))) continue;
-      await this.unmount(one);
-      await this.renameLogical(this.name(one), this.name({ ...one, name }));
+    const pairs = all.map((one) => ({ one, from: this.name(one), to: this.name({ ...one, name }) }))
+      .filter(({ from }) => this.sizes.has(from));
+    for (const { to } of pairs) if (this.sizes.has(to)) throw new AlreadyThere(`logical volume "${this.group}/${to}"`);
+    const done: typeof pairs = [];
+    try {
+      for (const pair of pairs) {
+        await this.unmount(pair.one);
+        await this.renameLogical(pair.from, pair.to);
+        done.unshift(pair);
+      }
+    } catch (error) {
+      // One that was made behind our back: what was renamed before it is renamed back.
+      if (error instanceof AlreadyThere) { for (const { from, to } of done) await this.renameLogical(to, from); }
+      throw error;
     }
   }
 
@@ -299,9 +325,9 @@ export class LvmDriver implements Driver {
     try {
       await make();
     } catch (error) {
-      if (error instanceof CommandError && /already exists in volume group/i.test(error.stderr)) {
+      if (isNameTaken(error)) {
         if (!this.sizes.has(name)) this.#foreign.add(name);
-        throw new LidoError("conflict", `Logical volume "${name}" already exists in volume group "${this.group}"`);
+        throw new AlreadyThere(`logical volume "${this.group}/${name}"`);
       }
       this.#unsure.add(name);
       throw error;
@@ -337,7 +363,11 @@ export class LvmDriver implements Driver {
   }
 
   async renameLogical(from: string, to: string): Promise<void> {
-    await this.tool.rename(this.group, from, to);
+    try {
+      await this.tool.rename(this.group, from, to);
+    } catch (error) {
+      throw isNameTaken(error) ? new AlreadyThere(`logical volume "${this.group}/${to}"`) : error;
+    }
     const sizeBytes = this.sizes.get(from)!;
     this.sizes.delete(from);
     this.sizes.set(to, sizeBytes);
@@ -396,3 +426,7 @@ export class LvmDriver implements Driver {
 }
 
 const releaseTries = 20, releasePauseMs = 250;
+
+function isNameTaken(error: unknown): boolean {
+  return error instanceof CommandError && /already exists in volume group/i.test(error.stderr);
+}

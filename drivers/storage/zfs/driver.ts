@@ -117,6 +117,11 @@ export class ZfsDriver implements Driver {
     return this.#tool.exists(names.of(this.#top, volume));
   }
 
+  /** No snapshot is there without its volume. */
+  isTaken(volume: Volume): Promise<boolean> {
+    return this.exists({ type: volume.type, name: volume.name });
+  }
+
   async rename(volume: Volume, name: string): Promise<void> {
     await this.#mountpoints.unmountAll(volume);
     const target = names.dataset(this.#top, { type: volume.type, name });

@@ -1,5 +1,6 @@
 import type { Readable } from "node:stream";
 import { LidoError } from "../../../api/errors.ts";
+import { AlreadyThere } from "../driver.ts";
 import { CommandError, type Host, type PipedCommand, type RunOptions } from "../../host/host.ts";
 import { names } from "./layout.ts";
 import { type Dataset, parseDatasets, parseStatus, parseVersion, type PoolStatus, reasonOf, rows } from "./output.ts";
@@ -9,6 +10,7 @@ import { isSuspended, suspension } from "./state.ts";
 export type Properties = Readonly<Record<string, string>>;
 
 const isMissing = /dataset does not exist|no such pool|could not find any snapshots|name is too long/;
+const isThere = /dataset already exists|^cannot receive [^\n]*: destination '[^\n']*' exists/m;
 const hasClones = /has dependent clones/;
 /** A command that is at work when the pool is suspended never ends: this often it is looked whether that is so. */
 const watchEveryMs = 2_000;
@@ -251,9 +253,10 @@ function pairs(flag: "-o" | "-O", properties: Properties): string[] {
   return Object.entries(properties).flatMap(([name, value]) => [flag, `${name}=${value}`]);
 }
 
-/** The tool's reason without the usage that it prints after it. */
+/** The tool's reason without the usage that it prints after it; what is in the way of something new has an error of its own. */
 function explained(argv: readonly string[], error: unknown): unknown {
   if (!(error instanceof CommandError) || error.stderr === "") return error;
+  if (isThere.test(error.stderr)) return new AlreadyThere(`dataset "${argv.at(-1)}"`);
   if (/pool I\/O is currently suspended/.test(error.stderr)) {
     const pool = /cannot \w+ '([^'/@]+)/.exec(error.stderr)?.[1];
     if (pool) return suspended(pool);
