@@ -114,7 +114,10 @@ export class Check {
     const found: Found[] = [];
     for (const [key, volume] of present) {
       if (known.has(key) || isBusy(volume)) continue;
-      const problem = volume.type === "image"
+      const isAlone = volume.snapshot !== undefined && !present.has(keyOf({ type: volume.type, name: volume.name }));
+      const problem = isAlone
+        ? "It is on disk without its volume, and not known: nobody but you can tell whether it is needed"
+        : volume.type === "image"
         ? `It is an unpacked copy of an image that is not known; "lido admin recover --drop-images" deletes it`
         : `It is on disk but not known; "lido admin recover" makes it known again`;
       found.push({ subject: `pool/${pool}/${key}`, problem });
@@ -192,7 +195,7 @@ export class Check {
       ...without.map(({ name }) => ({ subject: `instance/${name}`, problem: "The instance has no root volume" })),
       ...orphans.map(({ pool, name }) => ({
         subject: `pool/${pool}/container/${name}`,
-        problem: "The volume is known but no instance has it",
+        problem: `The volume is known but no instance has it; "lido admin recover" brings the instance back`,
       })),
     ];
   }

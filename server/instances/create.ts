@@ -51,18 +51,20 @@ export class Creation {
     this.#records = records;
     this.#maps = maps;
     this.#disks = disks;
-    const remove = async ({ name, pool }: PoolIntent): Promise<void> => {
+    // A pool that is gone has taken its volumes with it.
+    const hasPool = (pool: string) => services.database.get("SELECT id FROM storage_pools WHERE name = ?", pool);
+    // Its volume and its row are all that is made: what else has its name is somebody's.
+    this.#openCreate = services.journal.kind<PoolIntent>("instance.create", async ({ name, pool }) => {
+      if (hasPool(pool)) await services.volumes.rollBackFor(pool, volumeOf(name));
+      records.delete(name);
+    });
+    // A deletion that was begun is finished.
+    this.#openDelete = services.journal.kind<PoolIntent>("instance.delete", async ({ name, pool }) => {
       await services.runtime.destroy(name);
-      // A pool that is gone has taken its volumes with it.
-      if (services.database.get("SELECT id FROM storage_pools WHERE name = ?", pool)) {
-        await services.volumes.deleteFor(pool, volumeOf(name));
-      }
+      if (hasPool(pool)) await services.volumes.deleteFor(pool, volumeOf(name));
       records.delete(name);
       await rm(`${services.logs}/${name}`, { recursive: true, force: true });
-    };
-    // A half made instance is taken away, a half deleted one too.
-    this.#openCreate = services.journal.kind<PoolIntent>("instance.create", remove);
-    this.#openDelete = services.journal.kind<PoolIntent>("instance.delete", remove);
+    });
   }
 
   /** Checks what can be refused at once. @throws {LidoError} bad_request or not_found, with LXD's texts. */
@@ -126,6 +128,9 @@ export class Creation {
       throw prefixed("Failed creating instance record: ", error);
     }
     this.#driver(pool);
+    this.#records.refuseTaken(plan.name);
+    refuseRunning(this.#services, plan.name);
+    await this.#services.volumes.look.refuseTaken(pool, volumeOf(plan.name));
     const config = merge(plan.config, {
       ...Object.fromEntries(
         Object.entries(plan.image?.properties ?? {}).map(([key, value]) => [`image.${key}`, value]),
@@ -194,6 +199,7 @@ export class Creation {
       );
       pool = String(row?.name ?? "");
     }
+    if (pool) await this.#services.volumes.look.refuseUnknownSnapshots(pool, volumeOf(record.name));
     await using intent = this.#openDelete({ name: record.name, pool });
     if (pool) {
       await this.#services.volumes.deleteFor(pool, volumeOf(record.name)).catch((error) => {
@@ -317,4 +323,10 @@ export class Creation {
     this.#records.checkProfiles(profiles, (name) => `Requested profile "${name}" doesn't exist`);
     return profiles;
   }
+}
+
+/** A container of an instance that is not known keeps its name. @throws {LidoError} conflict. */
+export function refuseRunning({ runtime }: Pick<InstanceServices, "runtime">, name: string): void {
+  if (!runtime.get(name)) return;
+  throw new LidoError("conflict", `A container "${name}" runs but its instance is not known; see "lido admin recover"`);
 }

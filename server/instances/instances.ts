@@ -209,7 +209,7 @@ export class Instances {
     if (post.stateful) throw new LidoError("not_implemented", "Stateful snapshots aren't supported");
     const expiry = expiryOf(post.expires_at);
     return this.#operate(name, "snapshot", "Snapshotting instance", async (operation) => {
-      const snapshot = post.name || this.#snapshots.nextName(record);
+      const snapshot = post.name || await this.#snapshots.nextName(record);
       await this.#snapshots.create(this.#records.get(name), snapshot, expiry, operation);
     }, { cancel: () => {} });
   }
@@ -326,6 +326,15 @@ export class Instances {
       "storage-pool": pool,
     });
     return notes;
+  }
+
+  /** Makes snapshots of an instance known that are on disk, with its settings of now. @throws {LidoError} not_found, or conflict. */
+  async recoverSnapshots(name: string, snapshots: readonly string[]): Promise<void> {
+    using _lock = await this.#locks.acquire(name, "snapshot");
+    const record = this.#records.get(name);
+    this.#services.database.transaction(() => {
+      for (const snapshot of snapshots) this.#records.insertSnapshot(record, snapshot, undefined);
+    });
   }
 
   /** What would not be as it was, if it were recovered. */

@@ -8,6 +8,7 @@ import type { Guest } from "../guests/guest_api.ts";
 import type { Journal } from "../journal/journal.ts";
 import type { Operations } from "../operations/operations.ts";
 import type { Database } from "../state/database.ts";
+import type { DiskLook } from "../storage/disk_look.ts";
 import type { MountedVolumes } from "../storage/mounted.ts";
 import type { CreateForOptions } from "../storage/volumes.ts";
 import type { HostRanges } from "./idmaps.ts";
@@ -26,6 +27,13 @@ export interface VolumesPort {
   ): Promise<void>;
   /** One change at a time for each volume, by `<pool>/<type>/<name on disk>`. */
   readonly locks: { hold<T>(names: readonly string[], work: () => Promise<T>): Promise<T> };
+  /** What is on disk and not known, to be looked at before an intent is opened. */
+  readonly look: Pick<
+    DiskLook,
+    "refuseTaken" | "refuseTakenSnapshot" | "refuseUnknownSnapshots" | "unknownOf"
+  >;
+  /** Deletes what `createFor` has made; nothing else that may be there. */
+  rollBackFor(pool: string, volume: Volume): Promise<void>;
   /** Takes a volume, its snapshots and its row away, however much of it there is. */
   deleteFor(pool: string, volume: Volume): Promise<void>;
   /** What a volume takes up, in bytes, its tree walked where nothing counts it. */

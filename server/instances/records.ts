@@ -68,11 +68,15 @@ export class InstanceRecords {
     return record;
   }
 
+  /** @throws {LidoError} conflict when there is one of that name, with LXD's text. */
+  refuseTaken(name: string): void {
+    if (!this.find(name)) return;
+    throw new LidoError("conflict", 'Add instance info to the database: This "instances" entry already exists');
+  }
+
   /** @throws {LidoError} conflict when the name is taken. */
   insert(fields: InstanceFields): InstanceRecord {
-    if (this.find(fields.name)) {
-      throw new LidoError("conflict", 'Add instance info to the database: This "instances" entry already exists');
-    }
+    this.refuseTaken(fields.name);
     this.#database.run(
       `INSERT INTO instances (name, architecture, description, ephemeral, config, devices, profiles, created_at, last_used_at)
        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,

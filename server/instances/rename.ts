@@ -1,5 +1,8 @@
 import { randomUUID } from "node:crypto";
-import { rename } from "node:fs/promises";
+import { rename, rm } from "node:fs/promises";
+import { AlreadyThere } from "../../drivers/storage/driver.ts";
+import { isBoth } from "../storage/volumes.ts";
+import { refuseRunning } from "./create.ts";
 import type { InstanceServices } from "./ports.ts";
 import type { InstanceRecords } from "./records.ts";
 import { type Rootfs, volumeOf } from "./rootfs.ts";
@@ -26,7 +29,8 @@ export class Renames {
       const driver = services.pools.driver(pool);
       // Killed between the two, the snapshots have the new name and the volume has not: either of them tells.
       const snapshots = await driver.facets.snapshot?.list(volumeOf(to)) ?? [];
-      if (snapshots.length > 0 || await driver.exists(volumeOf(to))) {
+      const isOurs = snapshots.length > 0 || await driver.exists(volumeOf(to));
+      if (isOurs && !await isBoth(driver, "container", name, to)) {
         await services.mounts.alone(pool, volumeOf(to), () => driver.rename(volumeOf(to), name));
       }
       await this.#renameLogs(to, name);
@@ -35,9 +39,16 @@ export class Renames {
 
   async rename(name: string, to: string): Promise<void> {
     const pool = this.#rootfs.poolOf(this.#records.get(name));
+    refuseRunning(this.#services, to);
+    await this.#services.volumes.look.refuseTaken(pool, volumeOf(to));
+    // Of an instance that is no more; as LXD.
+    await rm(`${this.#services.logs}/${to}`, { recursive: true, force: true });
     await using intent = this.#open({ name, to, pool });
     const driver = this.#services.pools.driver(pool);
-    await this.#services.mounts.alone(pool, volumeOf(name), () => driver.rename(volumeOf(name), to));
+    await this.#services.mounts.alone(pool, volumeOf(name), () => driver.rename(volumeOf(name), to)).catch((error) => {
+      if (error instanceof AlreadyThere) intent.commit(() => {});
+      throw error;
+    });
     await this.#renameLogs(name, to);
     intent.commit(() => {
       this.#records.update(name, { name: to });

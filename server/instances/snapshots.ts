@@ -1,7 +1,8 @@
 import { LidoError } from "../../api/errors.ts";
-import type { Snapshots, WatchOptions } from "../../drivers/storage/driver.ts";
+import { AlreadyThere, type Snapshots, type WatchOptions } from "../../drivers/storage/driver.ts";
 import type { Operation } from "../operations/operations.ts";
 import { watch } from "../operations/progress.ts";
+import { refuseLost } from "../storage/disk_look.ts";
 import { endRestore } from "../storage/restore.ts";
 import { storedConfig } from "../storage/rows.ts";
 import { checkSnapshotName } from "./names.ts";
@@ -97,9 +98,11 @@ export class InstanceSnapshots {
     return snapshot;
   }
 
-  /** @returns The name for a snapshot that was given none: "snap0", "snap1", … */
-  nextName(record: InstanceRecord): string {
-    const numbers = this.list(record).map((snapshot) => Number(/^snap(\d{1,9})$/.exec(snapshot.name)?.[1] ?? -1));
+  /** @returns The name for a snapshot that was given none: "snap0", "snap1", …; unlike those that are known, and those that are on disk. */
+  async nextName(record: InstanceRecord): Promise<string> {
+    const present = await this.#facet(this.#rootfs.poolOf(record)).list(volumeOf(record.name));
+    const taken = [...this.list(record).map(({ name }) => name), ...present];
+    const numbers = taken.map((name) => Number(/^snap(\d{1,9})$/.exec(name)?.[1] ?? -1));
     return `snap${Math.max(-1, ...numbers) + 1}`;
   }
 
@@ -119,13 +122,18 @@ export class InstanceSnapshots {
     }
     const pool = this.#rootfs.poolOf(record);
     const facet = this.#facet(pool);
+    const target = { ...volumeOf(record.name), snapshot: name };
+    await this.#services.volumes.look.refuseTakenSnapshot(pool, target);
     await using intent = this.#openChange({ name: record.name, pool, snapshot: name });
     // A running system goes on, but must not write while its files are copied one after the other.
     const mustFreeze = facet.cost !== "instant" && this.#services.runtime.get(record.name)?.status === "running";
     if (mustFreeze) await this.#services.runtime.freeze(record.name);
     try {
       const total = () => this.#services.volumes.usedBytes(pool, "container", record.name);
-      await facet.create({ ...volumeOf(record.name), snapshot: name }, watch(operation, record.name, total));
+      await facet.create(target, watch(operation, record.name, total));
+    } catch (error) {
+      if (error instanceof AlreadyThere) intent.commit(() => {});
+      throw error;
     } finally {
       if (mustFreeze) await this.#services.runtime.unfreeze(record.name);
     }
@@ -148,8 +156,12 @@ export class InstanceSnapshots {
     const snapshot = this.get(record, name);
     if (this.#records.findSnapshot(record, to)) throw new LidoError("conflict", `Name "${to}" already in use`);
     const pool = this.#rootfs.poolOf(record);
+    await this.#services.volumes.look.refuseTakenSnapshot(pool, { ...volumeOf(record.name), snapshot: to });
     await using intent = this.#openRename({ name: record.name, pool, snapshot: name, to });
-    await this.#facet(pool).rename({ ...volumeOf(record.name), snapshot: name }, to);
+    await this.#facet(pool).rename({ ...volumeOf(record.name), snapshot: name }, to).catch((error) => {
+      if (error instanceof AlreadyThere) intent.commit(() => {});
+      throw error;
+    });
     intent.commit(() => this.#records.renameSnapshot(snapshot.id, to));
     this.#publish("instance-snapshot-renamed", record.name, to);
   }
@@ -170,6 +182,8 @@ export class InstanceSnapshots {
     const volume = volumeOf(record.name);
     const stored = storedConfig(this.#services.database, pool, volume);
     const lost = await facet.lostBy?.({ ...volume, snapshot: name, ...(stored ? { config: stored } : {}) }) ?? [];
+    const unknown = this.#services.volumes.look.unknownOf(pool, volume, lost);
+    if (unknown.length > 0) refuseLost(pool, volume, unknown, "restore");
     operation.signal.throwIfAborted();
     await using intent = this.#openRestore({ ...payload, before: { config, devices, profiles }, lost });
     // The settings first: they can be put back when the content cannot be had.

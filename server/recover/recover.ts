@@ -10,10 +10,10 @@ import { parsePoolRecord } from "../records/volume_record.ts";
 import type { Database } from "../state/database.ts";
 import { findPools } from "../storage/found_pool.ts";
 import type { Pools } from "../storage/pools.ts";
-import { insertVolume, volumeRow } from "../storage/rows.ts";
+import { deleteVolumeRow, fromDisk, insertSnapshot, insertVolume, volumeRow } from "../storage/rows.ts";
 import { lockName, type Volumes } from "../storage/volumes.ts";
 import type { Config } from "../../api/types.ts";
-import { type FoundInstance, type FoundVolume, type Scan, scanPool } from "./scan.ts";
+import { type FoundInstance, type FoundSnapshots, type FoundVolume, type Scan, scanPool } from "./scan.ts";
 
 export interface RecoverOptions {
   readonly database: Database;
@@ -89,6 +89,9 @@ export class Recover {
           for (const found of scan.volumes) {
             await this.#try(asked.name, found, result, () => this.#importVolume(asked.name, found));
           }
+          for (const found of scan.snapshots) {
+            await this.#try(asked.name, found, result, () => this.#importSnapshots(asked.name, found));
+          }
           lost.push(...scan.instances.map((found) => ({ pool: asked.name, found })));
           if (post.drop_images) {
             for (const image of scan.images) await this.#options.volumes.deleteFor(asked.name, image);
@@ -112,8 +115,11 @@ export class Recover {
   ): Promise<Scan> {
     const { database, volumes, instances } = this.#options;
     const { name } = asked;
+    const known = new Set(instances.names());
     const scan = await scanPool(driver, {
-      isKnown: (volume) => volumes.find(name, volume),
+      // A volume of a container that no instance has is none that anybody can use.
+      isKnown: (volume) => volumes.find(name, volume) && (volume.type !== "container" || known.has(volume.name)),
+      unknownOf: (volume, snapshots) => volumes.look.unknownOf(name, volume, snapshots),
       isBusy: (volume) => volumes.isBusy(name, volume),
       isMounted: async (volume) => await this.#options.host.mounts.at(driver.path(volume)) !== undefined,
       force: post.force,
@@ -134,6 +140,7 @@ export class Recover {
     for (const found of scan.volumes.filter((one) => !isForeign(one))) {
       result.UnknownVolumes.push(view(name, "volume", found, found.record.snapshots.length));
     }
+    for (const found of scan.snapshots) result.UnknownVolumes.push(viewSnapshots(name, found));
     for (const found of scan.instances.filter((one) => !isForeign(one))) {
       const { instance, expanded, snapshots } = found.backup;
       const known = new Set(database.all("SELECT name FROM profiles").map((row) => String(row.name)));
@@ -220,25 +227,51 @@ export class Recover {
       if (!await pools.driver(pool).exists(volume)) throw new LidoError("not_found", "it is not there any more");
       const lost = { ...backup, snapshots: backup.snapshots.map(({ snapshot }) => snapshot) };
       return await instances.recover(lost, pool, () => {
+        deleteVolumeRow(database, pool, "container", name); // one that no instance had
         insertVolume(database, { poolId: pools.id(pool), type: "container", name, config: backup.volumeConfig });
       });
     });
   }
 
+  /** What they were made with is not known: they get what their volume or instance has now. */
+  async #importSnapshots(pool: string, { volume, snapshots }: FoundSnapshots): Promise<string[]> {
+    const { database, volumes, instances } = this.#options;
+    if (volume.type === "container") {
+      await instances.recoverSnapshots(volume.name, snapshots);
+      return [];
+    }
+    await volumes.locks.hold([lockName(pool, volume)], () => {
+      const row = volumes.row(pool, volume.type, fromDisk(volume));
+      const created_at = new Date().toISOString();
+      database.transaction(() => {
+        for (const name of snapshots) {
+          insertSnapshot(database, Number(row.id), {
+            name,
+            description: "",
+            created_at,
+            expires_at: null,
+            config: row.config!,
+          });
+        }
+      });
+      return Promise.resolve();
+    });
+    return [];
+  }
+
   /** One that cannot be recovered does not keep the others from it. */
   async #try(
     pool: string,
-    found: FoundInstance | FoundVolume,
+    found: FoundInstance | FoundVolume | FoundSnapshots,
     result: RecoverResult,
     work: () => Promise<string[]>,
   ): Promise<void> {
-    const type = "backup" in found ? "container" : "volume";
-    const count = "backup" in found ? found.backup.snapshots.length : found.record.snapshots.length;
+    const seen = viewFound(pool, found);
     try {
       await work();
-      result.UnknownVolumes.push(view(pool, type, found, count));
+      result.UnknownVolumes.push(seen);
     } catch (error) {
-      result.Problems.push(inPool(pool, `${type} "${found.name}": ${messageOf(error)}`));
+      result.Problems.push(inPool(pool, `${seen.type} "${seen.name}": ${messageOf(error)}`));
     }
   }
 
@@ -276,6 +309,23 @@ function checkAsked({ pools }: RecoverPost): readonly Asked[] {
     }
   }
   return pools;
+}
+
+function viewFound(pool: string, found: FoundInstance | FoundVolume | FoundSnapshots): RecoverVolume {
+  if ("snapshots" in found) return viewSnapshots(pool, found);
+  if ("backup" in found) return view(pool, "container", found, found.backup.snapshots.length);
+  return view(pool, "volume", found, found.record.snapshots.length);
+}
+
+function viewSnapshots(pool: string, { volume, snapshots }: FoundSnapshots): RecoverVolume {
+  return {
+    name: fromDisk(volume),
+    type: volume.type === "container" ? "container" : "volume",
+    snapshotCount: snapshots.length,
+    project: "default",
+    pool,
+    notes: [`it is known; of its snapshots these are not, and get its settings of now: ${snapshots.join(", ")}`],
+  };
 }
 
 function view(pool: string, type: string, found: FoundInstance | FoundVolume, snapshotCount: number): RecoverVolume {

@@ -23,11 +23,18 @@ export interface FoundVolume extends Found {
   readonly record: VolumeRecord;
 }
 
+/** Snapshots that are not known, of a volume that is. */
+export interface FoundSnapshots {
+  readonly volume: Volume;
+  readonly snapshots: readonly string[];
+}
+
 export interface Scan {
   /** By the pool's own record, or else by an instance's. */
   readonly pool?: PoolInfo;
   readonly instances: FoundInstance[];
   readonly volumes: FoundVolume[];
+  readonly snapshots: FoundSnapshots[];
   readonly images: Volume[];
   /** What cannot be recovered, and why. */
   readonly problems: string[];
@@ -35,6 +42,8 @@ export interface Scan {
 
 export interface ScanOptions {
   readonly isKnown: (volume: Volume) => boolean;
+  /** Those of the snapshots of a known volume that are not known. */
+  readonly unknownOf: (volume: Volume, snapshots: readonly string[]) => string[];
   /** An operation that is going on, or a volume that is not on disk any more, is nobody's loss. */
   readonly isBusy: (volume: Volume) => boolean;
   readonly isMounted: (volume: Volume) => Promise<boolean>;
@@ -44,11 +53,19 @@ export interface ScanOptions {
 export async function scanPool(driver: Driver, options: ScanOptions): Promise<Scan> {
   const store = new RecordStore(driver.pool.root);
   const problems: string[] = [], images: Volume[] = [], instances: FoundInstance[] = [], volumes: FoundVolume[] = [];
+  const unknown: FoundSnapshots[] = [];
   const open = [...(await store.openIntents()).values()].filter((one) => one !== undefined);
   const listed = await driver.list();
   const snapshots = Map.groupBy(listed.filter((one) => one.snapshot !== undefined), keyOf);
   for (const volume of listed.filter((one) => one.snapshot === undefined)) {
-    if (options.isKnown(volume) || options.isBusy(volume)) continue;
+    if (options.isBusy(volume)) continue;
+    if (options.isKnown(volume)) {
+      const present = (snapshots.get(keyOf(volume)) ?? []).map((one) => one.snapshot!).sort();
+      const cutOff = intentsOf(open, volume);
+      const found = options.unknownOf(volume, present).filter((name) => isName(name) && !cutOff.snapshots.has(name));
+      if (found.length > 0) unknown.push({ volume, snapshots: found });
+      continue;
+    }
     if (volume.type === "image") {
       images.push(volume);
       continue;
@@ -72,7 +89,7 @@ export async function scanPool(driver: Driver, options: ScanOptions): Promise<Sc
   const pool = own === undefined
     ? instances.find(({ backup }) => backup.pool)?.backup.pool
     : parsePoolRecord(own, "pool.yaml");
-  return { ...(pool ? { pool } : {}), instances, volumes, images, problems };
+  return { ...(pool ? { pool } : {}), instances, volumes, snapshots: unknown, images, problems };
 }
 
 interface CutOff {
@@ -170,7 +187,11 @@ function choose(recorded: readonly string[], present: readonly string[], cutOff:
     } else chosen.add(name);
   }
   for (const name of present) {
-    if (!recorded.includes(name)) notes.push(`snapshot ${JSON.stringify(name)} is on disk but not recorded: left out`);
+    if (!recorded.includes(name)) {
+      notes.push(
+        `snapshot ${JSON.stringify(name)} is on disk but not recorded: left out; another recovery makes it known`,
+      );
+    }
   }
   return chosen;
 }

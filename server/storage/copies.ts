@@ -98,7 +98,10 @@ export class VolumeCopies {
           { description: post.description || String(origin.description), config },
           async (driver, volume) => {
             // It may have been attached while the operation waited for its turn.
-            if (isMove) this.#volumes.refuseRunning(source.pool, sourceName, usedByRunning);
+            if (isMove) {
+              this.#volumes.refuseRunning(source.pool, sourceName, usedByRunning);
+              await this.#volumes.look.refuseUnknownSnapshots(source.pool, sourceVolume, "move");
+            }
             const from = {
               pool: source.pool,
               driver: this.#options.pools.driver(source.pool),

@@ -99,6 +99,8 @@ export class VolumeRefresh {
     const plan = planCopy(from, target, snapshots.length > 0);
     operation.update({ method: plan.method, reason: plan.reason });
     await this.#options.journal.settleBefore("volume.refresh", intent);
+    // What it is now goes, with its snapshots.
+    await this.#volumes.look.refuseUnknownSnapshots(pool, volume, "refresh");
     const sizeBytes = sizeOf(volume.config!) ??
       (pools.kindOf(pool).isBlock ? await driver.facets.quota!.get(volume) : undefined);
     await using open = this.#refreshing(intent);

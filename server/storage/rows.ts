@@ -83,6 +83,19 @@ export function insertVolume(
   ).id;
 }
 
+/** @param row What a snapshot's row says, but for whose it is. */
+export function insertSnapshot(database: Database, volumeId: number, row: Row): void {
+  database.run(
+    "INSERT INTO storage_volume_snapshots (volume_id, name, description, created_at, expires_at, config) VALUES (?, ?, ?, ?, ?, ?)",
+    volumeId,
+    row.name!,
+    row.description!,
+    row.created_at!,
+    row.expires_at!,
+    row.config!,
+  );
+}
+
 export function deleteVolumeRow(database: Database, pool: string, type: string, name: string): void {
   database.run(
     "DELETE FROM storage_volumes WHERE type = ? AND name = ? AND pool_id = (SELECT id FROM storage_pools WHERE name = ?)",

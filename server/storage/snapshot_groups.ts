@@ -1,6 +1,6 @@
 import { LidoError } from "../../api/errors.ts";
 import type { SnapshotGroupPost } from "../../api/types.ts";
-import type { Driver, Volume } from "../../drivers/storage/driver.ts";
+import { AlreadyThere, type Driver, type Volume } from "../../drivers/storage/driver.ts";
 import type { Journal } from "../journal/journal.ts";
 import type { Operation } from "../operations/operations.ts";
 import { partsOf, watch } from "../operations/progress.ts";
@@ -82,7 +82,10 @@ export class SnapshotGroups {
           this.#volumes.locks.hold(
             members.map(({ pool, target }) => lockName(pool, target)),
             async () => {
-              for (const { pool, name } of members) this.#snapshots.checkNew(pool, name, snapshot, post.expires_at);
+              for (const { pool, name, target } of members) {
+                this.#snapshots.checkNew(pool, name, snapshot, post.expires_at);
+                await this.#volumes.look.refuseTakenSnapshot(pool, target);
+              }
               const together = togetherOf(members);
               const frozen = together ? [] : this.#standstill.running(users);
               await using open = this.#creating(
@@ -93,8 +96,18 @@ export class SnapshotGroups {
                 } satisfies GroupIntent,
               );
               operation.update({ moment: momentOf(together !== undefined, frozen) });
-              if (together) await together(members.map(({ target }) => target));
-              else await this.#whileFrozen(frozen, members, operation);
+              const made: Member[] = [];
+              try {
+                if (together) await together(members.map(({ target }) => target));
+                else await this.#whileFrozen(frozen, members, operation, made);
+              } catch (error) {
+                // One is there since we looked, of somebody else: only the others are deleted.
+                if (error instanceof AlreadyThere) {
+                  for (const { driver, target } of made) await driver.facets.snapshot!.delete(target);
+                  open.commit(() => {});
+                }
+                throw error;
+              }
               operation.sealUnlessCancelled();
               open.commit(() =>
                 members.forEach(({ pool, name }, index) =>
@@ -110,7 +123,13 @@ export class SnapshotGroups {
     });
   }
 
-  async #whileFrozen(frozen: readonly string[], members: readonly Member[], operation: Operation): Promise<void> {
+  /** @param made Gets the members whose snapshots are made. */
+  async #whileFrozen(
+    frozen: readonly string[],
+    members: readonly Member[],
+    operation: Operation,
+    made: Member[],
+  ): Promise<void> {
     try {
       for (const instance of frozen) await this.#standstill.freeze(instance);
       const { signal, progress } = watch(operation, members[0]!.target.snapshot!, async () => {
@@ -119,9 +138,10 @@ export class SnapshotGroups {
         return sum;
       });
       const part = partsOf(progress);
-      for (const { driver, target } of members) {
+      for (const member of members) {
         signal.throwIfAborted();
-        await driver.facets.snapshot!.create(target, { signal, ...part() });
+        await member.driver.facets.snapshot!.create(member.target, { signal, ...part() });
+        made.push(member);
       }
     } finally {
       for (const instance of frozen) await this.#standstill.thaw(instance);

@@ -1,15 +1,16 @@
 import { LidoError, notFound } from "../../api/errors.ts";
 import type { Config, StorageVolumeSnapshot } from "../../api/types.ts";
-import type { Volume } from "../../drivers/storage/driver.ts";
+import { AlreadyThere, type Volume } from "../../drivers/storage/driver.ts";
 import type { Journal } from "../journal/journal.ts";
 import type { Operation, OperationOptions } from "../operations/operations.ts";
 import { watch } from "../operations/progress.ts";
 import type { Row } from "../state/database.ts";
+import { refuseLost } from "./disk_look.ts";
 import { checkName } from "./names.ts";
 import { expiryAfter } from "./schedule.ts";
 import { nextSnapshotName } from "./snapshot_pattern.ts";
 import { endRestore } from "./restore.ts";
-import { fromDisk, onDisk, snapshotRowsOfInstance, viewSnapshot } from "./rows.ts";
+import { fromDisk, insertSnapshot, onDisk, snapshotRowsOfInstance, viewSnapshot } from "./rows.ts";
 import { lockName, url, type Volumes, type VolumesOptions } from "./volumes.ts";
 
 interface SnapshotIntent {
@@ -61,14 +62,12 @@ export class VolumeSnapshots {
     this.#renaming = options.journal.kind<SnapshotRenameIntent>(
       "volume-snapshot.rename",
       async ({ pool, name, snapshot, to }) => {
+        if (!options.pools.names().includes(pool)) return;
         const facet = options.pools.driver(pool).facets.snapshot;
-        // Back to the old name, which the row still has.
-        if (facet && (await facet.list({ type: "custom", name })).includes(to)) {
-          await facet.rename({
-            type: "custom",
-            name,
-            snapshot: to,
-          }, snapshot);
+        const present = await facet?.list({ type: "custom", name }) ?? [];
+        // Back to the old name, which the row still has. With both, it was not renamed.
+        if (present.includes(to) && !present.includes(snapshot)) {
+          await facet!.rename({ type: "custom", name, snapshot: to }, snapshot);
         }
       },
     ) as ReturnType<Journal["kind"]>;
@@ -110,22 +109,20 @@ export class VolumeSnapshots {
   /** Checks that a snapshot can be made. @returns When it is to expire. @throws {LidoError} bad_request or conflict. */
   checkNew(pool: string, volume: string, snapshot: string, expiresAt: string | null | undefined): string | null {
     const row = this.#volumes.row(pool, "custom", volume);
-    checkName("Storage volume snapshot", snapshot);
-    if (this.#find(Number(row.id), snapshot)) throw new LidoError("conflict", `Snapshot "${snapshot}" already in use`);
+    this.#checkName(row, snapshot);
     return expiresAt ? checkTime(expiresAt) : defaultExpiry(JSON.parse(String(row.config)), false);
   }
 
   /** Writes a snapshot that was made down, with its volume's settings. */
   insert(pool: string, volume: string, snapshot: string, expiresAt: string | null): void {
     const row = this.#volumes.row(pool, "custom", volume);
-    this.#options.database.run(
-      "INSERT INTO storage_volume_snapshots (volume_id, name, created_at, expires_at, config) VALUES (?, ?, ?, ?, ?)",
-      row.id!,
-      snapshot,
-      new Date().toISOString(),
-      expiresAt,
-      row.config!,
-    );
+    insertSnapshot(this.#options.database, Number(row.id), {
+      name: snapshot,
+      description: row.description!,
+      created_at: new Date().toISOString(),
+      expires_at: expiresAt,
+      config: row.config!,
+    });
   }
 
   /** @param post.name Made by `snapshots.pattern` when empty. @param post.expires_at By `snapshots.expiry` when absent or null; Go's zero time is never.
@@ -137,30 +134,32 @@ export class VolumeSnapshots {
     isScheduled = false,
   ): Operation {
     const row = this.#volumes.row(pool, "custom", volume);
-    const name = post.name || this.#nextName(row);
-    checkName("Storage volume snapshot", name);
-    if (this.#find(Number(row.id), name)) throw new LidoError("conflict", `Snapshot "${name}" already in use`);
+    if (post.name) this.#checkName(row, post.name);
     const facet = this.#facet(pool);
     const expiresAt = post.expires_at
       ? checkTime(post.expires_at)
       : defaultExpiry(JSON.parse(String(row.config)), isScheduled);
-    const target = { ...onDisk("custom", volume), snapshot: name };
     return this.#start("Creating volume snapshot", pool, volume, async (operation) => {
-      if (this.#find(Number(row.id), name)) throw new LidoError("conflict", `Snapshot "${name}" already in use`);
+      const row = this.#volumes.row(pool, "custom", volume);
+      const name = post.name || await this.#nextName(pool, row);
+      this.#checkName(row, name);
+      const target = { ...onDisk("custom", volume), snapshot: name };
+      await this.#volumes.look.refuseTakenSnapshot(pool, target);
       await using open = this.#creating({ pool, name: target.name, snapshot: name });
       const total = () => this.#volumes.usedBytes(pool, "custom", volume);
-      await facet.create(target, watch(operation, name, total));
+      await facet.create(target, watch(operation, name, total)).catch((error) => {
+        if (error instanceof AlreadyThere) open.commit(() => {});
+        throw error;
+      });
       operation.sealUnlessCancelled();
       open.commit(() =>
-        this.#options.database.run(
-          "INSERT INTO storage_volume_snapshots (volume_id, name, description, created_at, expires_at, config) VALUES (?, ?, ?, ?, ?, ?)",
-          row.id!,
+        insertSnapshot(this.#options.database, Number(row.id), {
           name,
-          row.description!,
-          new Date().toISOString(),
-          expiresAt,
-          row.config!,
-        )
+          description: row.description!,
+          created_at: new Date().toISOString(),
+          expires_at: expiresAt,
+          config: row.config!,
+        })
       );
       this.#options.events.lifecycle(
         "storage-volume-snapshot-created",
@@ -190,8 +189,14 @@ export class VolumeSnapshots {
     if (this.#find(Number(row.volume_id), to)) throw new LidoError("conflict", `Snapshot "${to}" already in use`);
     const target = { ...onDisk("custom", volume), snapshot };
     return this.#start("Renaming volume snapshot", pool, volume, async () => {
+      const row = this.#row(pool, volume, snapshot);
+      if (this.#find(Number(row.volume_id), to)) throw new LidoError("conflict", `Snapshot "${to}" already in use`);
+      await this.#volumes.look.refuseTakenSnapshot(pool, { ...target, snapshot: to });
       await using open = this.#renaming({ pool, name: target.name, snapshot, to });
-      await this.#options.mounts.alone(pool, target, () => this.#facet(pool).rename(target, to));
+      await this.#options.mounts.alone(pool, target, () => this.#facet(pool).rename(target, to)).catch((error) => {
+        if (error instanceof AlreadyThere) open.commit(() => {});
+        throw error;
+      });
       open.commit(() =>
         this.#options.database.run("UPDATE storage_volume_snapshots SET name = ? WHERE id = ?", to, row.id!)
       );
@@ -233,6 +238,8 @@ export class VolumeSnapshots {
       const target = check();
       const facet = this.#facet(pool);
       const lost = await facet.lostBy?.(target) ?? [];
+      const unknown = this.#volumes.look.unknownOf(pool, target, lost);
+      if (unknown.length > 0) refuseLost(pool, target, unknown, "restore");
       const intent: RestoreIntent = { pool, name: target.name, snapshot, lost };
       await using open = this.#restoring(intent);
       await this.#options.mounts.alone(pool, onDisk("custom", volume), async () => {
@@ -303,10 +310,18 @@ export class VolumeSnapshots {
     return row;
   }
 
-  #nextName(row: Row): string {
+  /** @throws {LidoError} bad_request or conflict. */
+  #checkName(row: Row, name: string): void {
+    checkName("Storage volume snapshot", name);
+    if (this.#find(Number(row.id), name)) throw new LidoError("conflict", `Snapshot "${name}" already in use`);
+  }
+
+  /** Unlike those that are known, and those that are on disk. */
+  async #nextName(pool: string, row: Row): Promise<string> {
     const pattern = JSON.parse(String(row.config))["snapshots.pattern"] || "snap%d";
-    const taken = this.#volumes.snapshotRows(Number(row.id)).map(({ name }) => String(name));
-    return nextSnapshotName(pattern, taken, new Date());
+    const known = this.#volumes.snapshotRows(Number(row.id)).map(({ name }) => String(name));
+    const present = await this.#facet(pool).list(onDisk("custom", String(row.name)));
+    return nextSnapshotName(pattern, [...known, ...present], new Date());
   }
 }
 

@@ -1,7 +1,14 @@
 import { LidoError } from "../../api/errors.ts";
 import type { Config, StorageVolume, StorageVolumePut, StorageVolumesPost } from "../../api/types.ts";
 import type { Host } from "../../drivers/host/host.ts";
-import { type Driver, InUse, type Volume, type VolumeType, type WatchOptions } from "../../drivers/storage/driver.ts";
+import {
+  AlreadyThere,
+  type Driver,
+  InUse,
+  type Volume,
+  type VolumeType,
+  type WatchOptions,
+} from "../../drivers/storage/driver.ts";
 import { flush } from "../../drivers/storage/tree.ts";
 import type { Events } from "../events/events.ts";
 import type { Intent, Journal } from "../journal/journal.ts";
@@ -9,6 +16,7 @@ import type { Operations } from "../operations/operations.ts";
 import type { Database, Row } from "../state/database.ts";
 import { checkVolumeChange, checkVolumeConfig, sizeOf, withPoolDefaults } from "./config.ts";
 import { parseIdmap } from "../instances/idmaps.ts";
+import { DiskLook } from "./disk_look.ts";
 import type { FileTree } from "./files.ts";
 import { Locks } from "./locks.ts";
 import { checkName } from "./names.ts";
@@ -18,6 +26,7 @@ import type { Pools } from "./pools.ts";
 import {
   deleteVolumeRow,
   fromDisk,
+  insertSnapshot,
   insertVolume,
   needVolumeRow,
   onDisk,
@@ -81,6 +90,7 @@ export class Volumes {
   readonly #options: VolumesOptions;
   /** By `pool/type/name on disk`. Shared with the snapshots of the volumes. */
   readonly locks = new Locks();
+  readonly look: DiskLook;
   readonly #creating: ReturnType<Journal["kind"]>;
   readonly #deleting: ReturnType<Journal["kind"]>;
   readonly #renaming: ReturnType<Journal["kind"]>;
@@ -88,16 +98,22 @@ export class Volumes {
 
   constructor(options: VolumesOptions) {
     this.#options = options;
+    this.look = new DiskLook(options);
     const { journal } = options;
-    const takeAway = async (intent: VolumeIntent) => {
-      await this.#deleteAll(intent.pool, { type: intent.type, name: intent.name });
+    const takeAway = async ({ pool, type, name }: VolumeIntent) => {
+      const volume = { type, name }, driver = this.#driver(pool);
+      if (driver) await options.mounts.alone(pool, volume, () => driver.delete(volume));
     };
+    // A row comes only with the end of the intent: there is none of ours yet.
     this.#creating = journal.kind<VolumeIntent>("volume.create", takeAway) as ReturnType<Journal["kind"]>;
-    this.#deleting = journal.kind<VolumeIntent>("volume.delete", takeAway) as ReturnType<Journal["kind"]>;
+    this.#deleting = journal.kind<VolumeIntent>("volume.delete", async (intent) => {
+      await takeAway(intent);
+      deleteVolumeRow(options.database, intent.pool, intent.type, fromDisk(intent));
+    }) as ReturnType<Journal["kind"]>;
     this.#renaming = journal.kind<RenameIntent>("volume.rename", async ({ pool, type, name, to }) => {
       // Back to the old name: the row still has it.
       const driver = this.#driver(pool);
-      if (driver) await driver.rename({ type, name: to }, name);
+      if (driver && !await isBoth(driver, type, name, to)) await driver.rename({ type, name: to }, name);
     }) as ReturnType<Journal["kind"]>;
     this.#limiting = journal.kind<LimitIntent>("volume.limit", async ({ pool, type, name, from }) => {
       const driver = this.#driver(pool), volume = { type, name };
@@ -227,14 +243,15 @@ export class Volumes {
     const from = onDisk("custom", name), target = onDisk("custom", to);
     await this.locks.hold([lockName(pool, from), lockName(pool, target)], async () => {
       const row = this.row(pool, "custom", name);
-      if (volumeRow(this.#options.database, pool, "custom", to)) {
-        throw new LidoError("conflict", "Volume by that name already exists");
-      }
+      await this.look.refuseTaken(pool, target);
       this.refuseRunning(pool, name, usedByRunning);
       const driver = this.#options.pools.driver(pool);
       const intent: RenameIntent = { pool, type: "custom", name: from.name, to: target.name };
       await using open = this.#renaming(intent);
-      await this.#options.mounts.alone(pool, from, () => driver.rename(from, target.name));
+      await this.#options.mounts.alone(pool, from, () => driver.rename(from, target.name)).catch((error) => {
+        if (error instanceof AlreadyThere) open.commit(() => {});
+        throw error;
+      });
       open.commit(() => {
         this.#options.database.run("UPDATE storage_volumes SET name = ? WHERE id = ?", to, row.id!);
         followVolume(this.#options.database, { pool, name }, { pool, name: to });
@@ -249,7 +266,11 @@ export class Volumes {
       throw new LidoError("bad_request", `Storage volumes of type "${type}" cannot be deleted with the storage API`);
     }
     this.refuseUsed(pool, name, "The storage volume is still in use");
-    await this.deleteFor(pool, onDisk("custom", name));
+    await this.deleteFor(
+      pool,
+      onDisk("custom", name),
+      () => this.look.refuseUnknownSnapshots(pool, onDisk("custom", name)),
+    );
     this.#options.events.lifecycle("storage-volume-deleted", url(pool, type, name), { type });
   }
 
@@ -330,9 +351,15 @@ export class Volumes {
     return volumeRow(this.#options.database, pool, volume.type, fromDisk(volume)) !== undefined;
   }
 
-  /** Takes a volume, its snapshots and its row away, however much of it there is. */
-  async deleteFor(pool: string, volume: Volume): Promise<void> {
+  /** Deletes what `createFor` has made: by its row, since whatever else is there is not of its making. */
+  async rollBackFor(pool: string, volume: Volume): Promise<void> {
+    if (this.find(pool, volume)) await this.deleteFor(pool, volume);
+  }
+
+  /** Takes a volume, all its snapshots and its row away, however much of it there is. @param look Refuses, the lock held. */
+  async deleteFor(pool: string, volume: Volume, look?: () => Promise<void>): Promise<void> {
     await this.locks.hold([lockName(pool, volume)], async () => {
+      await look?.();
       const intent: VolumeIntent = { pool, type: volume.type, name: volume.name };
       const driver = this.#options.pools.driver(pool);
       await this.#options.journal.settleBefore("volume.delete", intent);
@@ -376,20 +403,12 @@ export class Volumes {
       const driver = pools.driver(pool);
       const intent: VolumeIntent = { pool, type: volume.type, name: volume.name };
       await this.#options.journal.settleBefore("volume.create", intent);
-      if (volumeRow(database, pool, volume.type, name)) {
-        throw new LidoError("conflict", "Volume by that name already exists");
-      }
-      if (await driver.exists(volume)) {
-        throw new LidoError(
-          "conflict",
-          `Volume "${name}" exists on storage pool "${pool}" but is not known; see "lido admin recover${
-            volume.type === "image" ? " --drop-images" : ""
-          }"`,
-        );
-      }
+      await this.look.refuseTaken(pool, volume);
       await refuseOverPool(driver, name, sizeOf(volume.config ?? {}));
       await using open = this.#creating(intent);
       const finish = await fill(driver, volume).catch((error) => {
+        // Somebody was faster, since we looked: what is there is not ours to delete.
+        if (error instanceof AlreadyThere) open.commit(() => {});
         const reason = signal?.aborted ? undefined : driver.shortage?.();
         throw reason === undefined ? error : new LidoError("unavailable", reason);
       });
@@ -446,17 +465,7 @@ export class Volumes {
   }
 
   insertSnapshots(volumeId: number, snapshots: readonly Row[]): void {
-    for (const row of snapshots) {
-      this.#options.database.run(
-        "INSERT INTO storage_volume_snapshots (volume_id, name, description, created_at, expires_at, config) VALUES (?, ?, ?, ?, ?, ?)",
-        volumeId,
-        row.name!,
-        row.description!,
-        row.created_at!,
-        row.expires_at!,
-        row.config!,
-      );
-    }
+    for (const row of snapshots) insertSnapshot(this.#options.database, volumeId, row);
   }
 
   /** @throws {LidoError} bad_request with `text` when an instance or a profile has it. */
@@ -474,12 +483,11 @@ export class Volumes {
     if (!this.#options.pools.names().includes(pool)) return undefined;
     return this.#options.pools.driver(pool);
   }
+}
 
-  async #deleteAll(pool: string, volume: Volume): Promise<void> {
-    const driver = this.#driver(pool);
-    if (driver) await this.#options.mounts.alone(pool, volume, () => driver.delete(volume));
-    deleteVolumeRow(this.#options.database, pool, volume.type, fromDisk(volume));
-  }
+/** Whether volumes of both names are there: then none was renamed to the other. */
+export async function isBoth(driver: Driver, type: VolumeType, name: string, to: string): Promise<boolean> {
+  return await driver.exists({ type, name }) && await driver.exists({ type, name: to });
 }
 
 export function lockName(pool: string, volume: Volume): string {

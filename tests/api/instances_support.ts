@@ -94,6 +94,15 @@ export async function makeWorld(options: { root?: string; runtime?: FakeRuntime 
       },
       usedBytes: async () => 0n,
       copiedBytes: async () => 0n,
+      look: {
+        refuseTaken: async (_pool, volume) => {
+          if (await driver.exists(volume)) throw new LidoError("conflict", "it exists");
+        },
+        refuseTakenSnapshot: async () => {},
+        refuseUnknownSnapshots: async () => {},
+        unknownOf: () => [],
+      },
+      rollBackFor: (_pool, volume) => rm(pathOf(volume), { recursive: true, force: true }),
       deleteFor: (_pool, volume) => rm(pathOf(volume), { recursive: true, force: true }),
     },
     images: {

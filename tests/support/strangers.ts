@@ -1,0 +1,52 @@
+/** Volumes and snapshots that no database knows, put into pools that are directory trees (dir, btrfs) behind the daemon's back. */
+import { execFileSync } from "node:child_process";
+import { existsSync, lstatSync, mkdirSync, readdirSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { tree } from "./tree.ts";
+
+export class Strangers {
+  /** Path → what it was. */
+  readonly #planted = new Map<string, string>();
+
+  /** @param path Of a volume or a snapshot. @param kind A subvolume is one of btrfs. @param files What is in it besides. */
+  plant(
+    path: string,
+    kind: "directory" | "subvolume" | "empty directory" = "directory",
+    files: Record<string, string> = {},
+  ): void {
+    mkdirSync(dirname(path), { recursive: true });
+    if (kind === "subvolume") execFileSync("btrfs", ["-q", "subvolume", "create", path]);
+    else mkdirSync(path);
+    if (kind !== "empty directory") {
+      mkdirSync(join(path, "rootfs/etc"), { recursive: true });
+      writeFileSync(join(path, "rootfs/etc/passwd"), `precious ${path}`);
+      for (const [name, text] of Object.entries(files)) writeFileSync(join(path, name), text);
+    }
+    this.#planted.set(path, digest(path));
+  }
+
+  /** Those that are not what they were, and how. */
+  changed(): string[] {
+    return [...this.#planted].flatMap(([path, was]) => {
+      if (!existsSync(path)) return [`${path} is gone`];
+      return digest(path) === was ? [] : [`${path} has changed`];
+    });
+  }
+
+  /** Takes one away, or all. */
+  remove(path?: string): void {
+    for (const one of path === undefined ? [...this.#planted.keys()] : [path]) {
+      if (existsSync(one) && lstatSync(one).ino === 256) execFileSync("btrfs", ["-q", "subvolume", "delete", one]);
+      rmSync(one, { recursive: true, force: true });
+      // The place of its snapshots, when it was the last.
+      const parent = dirname(one);
+      if (parent.includes("-snapshots/") && existsSync(parent) && readdirSync(parent).length === 0) rmdirSync(parent);
+      this.#planted.delete(one);
+    }
+  }
+}
+
+/** All of it, and which it is. */
+function digest(path: string): string {
+  return JSON.stringify([lstatSync(path).ino, tree(path)]);
+}

@@ -1,0 +1,106 @@
+/** What is on disk and not known stays, whatever is asked for: each verb looks before it says that it will make or delete something. */
+import assert from "node:assert/strict";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { Daemon, projectRoot } from "../support/daemon.ts";
+import { busyboxImage } from "../support/image.ts";
+import { RawClient } from "../support/raw.ts";
+import { Strangers } from "../support/strangers.ts";
+
+const backup = join(projectRoot, "tests/fixtures/lxd-5.0.2-volume.tar.gz");
+
+Deno.test("volumes and snapshots that are on disk and not known stay as they are", async (t) => {
+  await using daemon = await Daemon.start();
+  await daemon.furnish(await busyboxImage());
+  await daemon.ok("init", "bb", "c1", "-s", "fast");
+  await daemon.ok("init", "bb", "c2", "-s", "plain");
+  for (const [pool, kind] of [["fast", "subvolume"], ["plain", "directory"]] as const) {
+    await t.step(pool, () => onPool(daemon, pool, kind));
+  }
+});
+
+async function onPool(daemon: Daemon, pool: string, kind: "subvolume" | "directory"): Promise<void> {
+  const root = join(daemon.directory, "storage-pools", pool);
+  const own = pool === "fast" ? "c1" : "c2";
+  const strangers = new Strangers();
+  using _gone = { [Symbol.dispose]: () => strangers.remove() };
+  const plant = (path: string, how: Parameters<Strangers["plant"]>[1] = kind) => strangers.plant(join(root, path), how);
+  const refused = async (argv: string[], pattern: RegExp) => {
+    await daemon.fails(argv, pattern);
+    assert.deepEqual(strangers.changed(), [], argv.join(" "));
+    const open = (JSON.parse((await daemon.lido(["admin", "check", "-f", "json"])).out) as { subject: string }[])
+      .filter(({ subject }) => subject.startsWith("journal/"));
+    assert.deepEqual(open, [], argv.join(" "));
+  };
+  const volume = (...words: string[]) => ["storage", "volume", ...words];
+  const recover = /is not known; see "lido admin recover"/;
+
+  await daemon.ok(...volume("create", pool, "v"));
+  writeFileSync(join(root, "custom/default_v/data"), "1");
+  await daemon.ok(...volume("snapshot", pool, "v", "s0"));
+  await daemon.ok("snapshot", own, "s0");
+
+  // Names of volumes, with and without anything in them.
+  for (const how of [kind, "empty directory"] as const) {
+    plant("containers/web", how);
+    plant("custom/default_web", how);
+    await refused(["init", "bb", "web", "-s", pool], recover);
+    await refused(["copy", own, "web", "-s", pool], recover);
+    await refused(["rename", own, "web"], recover);
+    await refused(volume("create", pool, "web"), recover);
+    await refused(volume("copy", `${pool}/v`, `${pool}/web`), recover);
+    await refused(volume("rename", pool, "v", "web"), recover);
+    await refused(volume("import", pool, backup, "web"), recover);
+    strangers.remove();
+  }
+  // Snapshots without their volume.
+  plant("containers-snapshots/web/s0");
+  plant("custom-snapshots/default_web/s0");
+  const alone = /Snapshots of a volume "web" exist on storage pool "\w+" without it: s0; see "lido admin check"/;
+  await refused(["init", "bb", "web", "-s", pool], alone);
+  await refused(["rename", own, "web"], alone);
+  await refused(volume("create", pool, "web"), alone);
+  await refused(volume("copy", `${pool}/v`, `${pool}/web`), alone);
+  await refused(volume("rename", pool, "v", "web"), alone);
+  strangers.remove();
+
+  // Snapshots of volumes that are known.
+  for (const name of ["s1", "snap0"]) {
+    plant(`containers-snapshots/${own}/${name}`);
+    plant(`custom-snapshots/default_v/${name}`);
+  }
+  await refused(["snapshot", own, "s1"], recover);
+  await refused(["rename", `${own}/s0`, `${own}/s1`], recover);
+  await refused(volume("snapshot", pool, "v", "s1"), recover);
+  await refused(volume("rename", pool, "v/s0", "v/s1"), recover);
+  const group = await new RawClient(daemon.directory).ask("POST", "/1.0/storage-snapshot-groups", {
+    name: "s1",
+    volumes: [{ pool, name: "v" }],
+  });
+  assert.match((await new RawClient(daemon.directory).wait(group.body.metadata.id)).err, recover);
+  assert.deepEqual(strangers.changed(), []);
+  const lost = /has snapshots that are not known: (s1, snap0|snap0, s1); "lido admin recover" makes them known/;
+  await refused(["delete", own], lost);
+  await refused(volume("delete", pool, "v"), lost);
+  await refused(volume("move", `${pool}/v`, `${pool === "fast" ? "plain" : "fast"}/v`), lost);
+  // Automatic names go round them.
+  await daemon.ok("snapshot", own);
+  await daemon.ok(...volume("snapshot", pool, "v"));
+  const names = async (path: string) =>
+    (await daemon.query(path) as string[]).map((url) => url.split("/").at(-1)).sort();
+  assert.deepEqual(await names(`/1.0/instances/${own}/snapshots`), ["s0", "snap1"]);
+  assert.deepEqual(await names(`/1.0/storage-pools/${pool}/volumes/custom/v/snapshots`), ["s0", "snap1"]);
+  assert.deepEqual(strangers.changed(), []);
+  // They are made known, and are then what any other is.
+  const out = await daemon.ok("admin", "recover", "--yes");
+  assert.match(
+    out,
+    new RegExp(`Container "${own}" on pool "${pool}".* \\(includes 2 snapshots\\)\n {3}it is known; .*: s1, snap0`),
+  );
+  assert.match(out, new RegExp(`Volume "v" on pool "${pool}".* \\(includes 2 snapshots\\)`));
+  assert.deepEqual(strangers.changed(), []);
+  assert.match(await daemon.ok("admin", "check"), /Nothing is wrong/);
+  assert.match(await daemon.ok("admin", "recover", "--yes"), /Nothing to do/);
+  await daemon.ok(...volume("delete", pool, "v"));
+  await daemon.ok("delete", own);
+}
