@@ -1,7 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { rename, rm } from "node:fs/promises";
 import { AlreadyThere } from "../../drivers/storage/driver.ts";
-import { isBoth } from "../storage/volumes.ts";
+import { isBoth } from "../storage/disk_look.ts";
 import { refuseRunning } from "./create.ts";
 import type { InstanceServices } from "./ports.ts";
 import type { InstanceRecords } from "./records.ts";

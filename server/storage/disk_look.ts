@@ -1,5 +1,5 @@
 import { LidoError } from "../../api/errors.ts";
-import type { Volume } from "../../drivers/storage/driver.ts";
+import type { Driver, Volume, VolumeType } from "../../drivers/storage/driver.ts";
 import { temporaryPrefix } from "../../drivers/storage/layout.ts";
 import type { Database } from "../state/database.ts";
 import type { Pools } from "./pools.ts";
@@ -91,6 +91,11 @@ export function refuseLost(pool: string, volume: Volume, snapshots: readonly str
       snapshots.join(", ")
     }; "lido admin recover" makes them known`,
   );
+}
+
+/** Whether volumes of both names are there: then none was renamed to the other. */
+export async function isBoth(driver: Driver, type: VolumeType, name: string, to: string): Promise<boolean> {
+  return await driver.exists({ type, name }) && await driver.exists({ type, name: to });
 }
 
 const conflict = (text: string) => new LidoError("conflict", text);

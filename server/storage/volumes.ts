@@ -16,7 +16,7 @@ import type { Operations } from "../operations/operations.ts";
 import type { Database, Row } from "../state/database.ts";
 import { checkVolumeChange, checkVolumeConfig, sizeOf, withPoolDefaults } from "./config.ts";
 import { parseIdmap } from "../instances/idmaps.ts";
-import { DiskLook } from "./disk_look.ts";
+import { DiskLook, isBoth } from "./disk_look.ts";
 import type { FileTree } from "./files.ts";
 import { Locks } from "./locks.ts";
 import { checkName } from "./names.ts";
@@ -483,11 +483,6 @@ export class Volumes {
     if (!this.#options.pools.names().includes(pool)) return undefined;
     return this.#options.pools.driver(pool);
   }
-}
-
-/** Whether volumes of both names are there: then none was renamed to the other. */
-export async function isBoth(driver: Driver, type: VolumeType, name: string, to: string): Promise<boolean> {
-  return await driver.exists({ type, name }) && await driver.exists({ type, name: to });
 }
 
 export function lockName(pool: string, volume: Volume): string {
