@@ -1,12 +1,20 @@
 /** drivers/host/exchange.ts for the daemon of the crash tests. */
-import { exchange as real } from "../../drivers/host/exchange.ts";
+import * as real from "../../drivers/host/exchange.ts";
 import { isTurnOf, point } from "./points.ts";
 
-export function exchange(one: string, other: string): void {
-  const what = `exchange ${one} ${other}`;
+function watched<T>(what: string, work: () => T): T {
   point(`before ${what}`);
   if (isTurnOf("fail", what)) throw new Error("an injected failure");
-  real(one, other);
+  const result = work();
   if (isTurnOf("late", what)) throw new Error("an injected failure");
   point(`after ${what}`);
+  return result;
+}
+
+export function exchange(one: string, other: string): void {
+  watched(`exchange ${one} ${other}`, () => real.exchange(one, other));
+}
+
+export function renameNew(from: string, to: string): boolean {
+  return watched(`rename ${from} ${to}`, () => real.renameNew(from, to));
 }
