@@ -20,6 +20,8 @@ interface LimitFile {
   readonly value: string;
   /** Whether the value is what a new cgroup has: a controller that is missing does not matter then. */
   readonly isDefault: boolean;
+  /** What is written to roll back, where what it had cannot be written. */
+  readonly initial?: string;
 }
 
 const unlimitedV1 = "-1";
@@ -151,9 +153,10 @@ export class CgroupLimits {
       }
     }
     const isAll = chosen.length === available.length;
-    // v2 takes an empty set for all; v1 has none that is empty.
-    const value = isAll && this.#isUnified ? "" : formatCpus([...chosen].sort((a, b) => a - b));
-    return [{ ...file, value, isDefault: isAll }];
+    // v2 takes an empty set for all, until it had one: the kernel does not empty the set of a cgroup that has processes. v1 has none that is empty.
+    const isUnset = this.#isUnified && now.length === 0;
+    const value = isAll && isUnset ? "" : formatCpus([...chosen].sort((a, b) => a - b));
+    return [{ ...file, value, isDefault: isAll, ...(isUnset ? { initial: formatCpus(available) } : {}) }];
   }
 
   /** v1 gives a new cgroup no CPU and no memory node: it is filled in from above, first the daemon's own. */
@@ -198,7 +201,7 @@ export class CgroupLimits {
     return wanted > now ? [files[outer]!, ...files.filter((_, index) => index !== outer)] : [...files];
   }
 
-  #write({ key, controller, names, value, isDefault }: LimitFile, revert: DisposableStack): void {
+  #write({ key, controller, names, value, isDefault, initial }: LimitFile, revert: DisposableStack): void {
     const path = names.map((name) => this.#file(controller, name)).find((candidate) => existsSync(candidate));
     if (path === undefined) {
       if (isDefault) return;
@@ -211,7 +214,7 @@ export class CgroupLimits {
     } catch (error) {
       throw this.#refusal(error as NodeJS.ErrnoException, { key, value });
     }
-    revert.defer(() => writeFileSync(path, `${asWritten(before)}\n`));
+    revert.defer(() => writeFileSync(path, `${initial ?? asWritten(before)}\n`));
     const after = read(path);
     if (!isSame(after, value) && !isRounded(after, value)) {
       throw new LidoError(

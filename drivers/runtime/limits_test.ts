@@ -75,9 +75,10 @@ Deno.test("limits in a v2 hierarchy: set, changed and taken back", () => {
     cpuAllowance: { kind: "share", percent: 50 },
     processes: -1,
   });
-  assert.deepEqual(shown(), ["max", "104857600", "max", "max", "", "50", "max 100000"]);
+  // The kernel refuses to empty the set of a cgroup that has processes.
+  assert.deepEqual(shown(), ["max", "104857600", "max", "max", "0-3", "50", "max 100000"]);
   tree.apply({});
-  assert.deepEqual(shown(), unlimited);
+  assert.deepEqual(shown(), unlimited.with(4, "0-3"));
   assert.deepEqual(tree.read("lido/c1/hugetlb.2MB.max"), ["max"]);
 });
 
@@ -101,6 +102,9 @@ Deno.test("a limit that cannot be had is refused by its key, and what was writte
   refused({ hugepages: { "1GB": 1073741824n } }, /limits\.hugepages\.1GB as .*missing/);
   refused({ swapPriority: 3 }, /limits\.memory\.swap\.priority as .*missing/);
   refused({ cpus: "5-6" }, /limits\.cpu "5-6": the CPUs 0-3 are there/);
+  assert.deepEqual(tree.read("lido/c1/cpuset.cpus"), [""]);
+  refused({ cpus: "1", diskPriority: 3 }, /controller is missing/);
+  assert.deepEqual(tree.read("lido/c1/cpuset.cpus"), ["0-3"], "all, as a set that the kernel takes");
 });
 
 Deno.test("a number of CPUs are those that the fewest others are bound to, and stay the same ones", () => {
@@ -118,7 +122,7 @@ Deno.test("a number of CPUs are those that the fewest others are bound to, and s
   tree.apply({ cpus: 2 }, "c1");
   assert.deepEqual(chosen(), ["0-1", "2", "0,3"]);
   tree.apply({ cpus: 99 }, "c1");
-  assert.deepEqual(chosen(), ["", "2", "0,3"]);
+  assert.deepEqual(chosen(), ["0-3", "2", "0,3"]);
   assert.deepEqual(parseCpus("0-2,5"), [0, 1, 2, 5]);
 });
 

@@ -12,7 +12,7 @@ Deno.test("limits of a running container change at once, and what cannot be had 
   // As the host has them: a container need not mount its own.
   const shown = async (controller: string, v1: string, v2: string): Promise<string> => {
     const { pid } = await daemon.query("/1.0/instances/c1/state") as { pid: number };
-    const lines = readFileSync(`/proc/${pid}/cgroup`, "utf8").split("\n").map((line) => line.split(":"));
+    const lines = readFileSync(`/proc/${pid}/cgroup`, "utf8").trimEnd().split("\n").map((line) => line.split(":"));
     const legacy = lines.find(([, controllers]) => controllers!.split(",").includes(controller));
     const path = legacy ? `/sys/fs/cgroup/${controller}${legacy[2]}/${v1}` : `/sys/fs/cgroup${lines[0]![2]}/${v2}`;
     return readFileSync(path, "utf8").trim();
@@ -100,6 +100,10 @@ Deno.test("limits of a running container change at once, and what cannot be had 
     assert.equal(await processes(), "max");
     assert.equal(await daemon.ok("exec", "c1", "--", "nproc"), String(cpus().length));
     await daemon.fails(["config", "set", "c1", "limits.cpu=900-901"], /limits\.cpu "900-901": the CPUs 0\S* are there/);
+    await daemon.ok("restart", "-f", "c1");
+    const both = ["limits.cpu=1", "limits.hugepages.64KB=1MiB"];
+    await daemon.fails(["config", "set", "c1", ...both], /limits\.hugepages\.64KB as .* is missing/);
+    assert.equal(await daemon.ok("exec", "c1", "--", "nproc"), String(cpus().length), "one refusal rolls all back");
   });
 
   await t.step(
