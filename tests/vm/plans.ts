@@ -105,6 +105,14 @@ export const plans: readonly Plan[] = [
   },
   // The guest has cgroup2 alone, and the kernel that Debian 12 has.
   { name: "boot", kind: "qemu", driver: "dir", words: ["tests/boot/boot_test.ts"], environment: {}, seconds: 1000 },
+  {
+    name: "limits, cgroup2 alone",
+    kind: "qemu",
+    driver: "dir",
+    words: system(["limits_test", "lxcfs_test"]),
+    environment: {},
+    seconds: 200,
+  },
   ...conformance("lvm"),
   story("lvm"),
   ...filesystems.flatMap((filesystem) => [
