@@ -1,6 +1,6 @@
 import { containerCapabilities } from "./capabilities.ts";
 import { type MountSources, ociMounts, ociNestingHooks, readonlySettings } from "./mounts.ts";
-import { devicesOf, ociResources } from "./resources.ts";
+import { ociResources } from "./resources.ts";
 import type { CommandSpec, ContainerSpec, IdRange } from "./runtime.ts";
 import { seccompPolicy } from "./seccomp.ts";
 
@@ -37,7 +37,7 @@ export function ociConfig(
         type,
       })),
       cgroupsPath: options.cgroupsPath,
-      resources: ociResources(devicesOf(spec), options.layout),
+      resources: ociResources(spec, options.layout),
       seccomp: seccompPolicy(),
       // As LXC: the mounts are shared within the container, in peer groups of their own, so that services with a mount namespace see what is
       // mounted later. crun makes them so when it has entered the container's root, after it has made everything private.

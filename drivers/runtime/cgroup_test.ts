@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { readdirSync, readFileSync, statSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { parseMountInfo } from "../host/mounts.ts";
 import { withContainer } from "../../tests/support/running_container.ts";
@@ -58,6 +58,31 @@ for (const kind of ["unprivileged", "privileged"] as const) {
       assert.deepEqual(output.trim().split("\n").filter((line) => !/^\d+:[^:]*:\/$/.test(line)), []);
     }, kind === "privileged" ? { idmap: undefined, rootfsShifted: false } : {}));
 }
+
+Deno.test("a container starts with its limits of memory, with swap and without", async () => {
+  const bytes = 64n * 1024n * 1024n;
+  for (const swap of [true, false]) {
+    await withContainer(async ({ runtime }) => {
+      const groups = readFileSync(`/proc/${runtime.get("c1")!.pid}/cgroup`, "utf8");
+      const legacy = /^\d+:memory:(.+)$/m.exec(groups)?.[1];
+      const shown = (file: string) => readFileSync(join("/sys/fs/cgroup", file), "utf8").trim();
+      if (legacy === undefined) {
+        const path = /^0::(.+)$/m.exec(groups)![1]!;
+        assert.deepEqual([shown(`${path}/memory.max`), shown(`${path}/memory.swap.max`)], [
+          `${bytes}`,
+          swap ? "max" : "0",
+        ]);
+      } else {
+        assert.equal(shown(`memory${legacy}/memory.limit_in_bytes`), String(bytes));
+        const counted = `memory${legacy}/memory.memsw.limit_in_bytes`;
+        if (existsSync(join("/sys/fs/cgroup", counted))) {
+          assert.equal(shown(counted), swap ? String(bytes) : "9223372036854771712");
+        }
+        if (!swap) assert.equal(shown(`memory${legacy}/memory.swappiness`), "0");
+      }
+    }, { limits: { memory: { bytes, enforce: "hard" }, swap, hugepages: {} } });
+  }
+});
 
 Deno.test("cgroups that a container made are removed with it, however deep they are", () => {
   let directories: string[] = [];

@@ -55,10 +55,9 @@ export class CgroupLimits {
 
   #legacy(limits: Limits): LimitFile[] {
     const { memory } = limits;
-    const isHard = memory !== undefined && memory.enforce === "hard";
-    const bytes = memory ? String(memory.bytes) : unlimitedV1;
-    const hard = isHard ? bytes : unlimitedV1;
-    const swap = memory && isHard && limits.swap ? bytes : unlimitedV1;
+    const { limit, withSwap } = memoryBytesV1(limits);
+    const hard = String(limit ?? unlimitedV1);
+    const swap = String(withSwap ?? unlimitedV1);
     const file = (key: string, controller: string, name: string, value: string, initial: string): LimitFile => ({
       key,
       controller,
@@ -237,6 +236,12 @@ export class CgroupLimits {
   #file(controller: string, name: string): string {
     return join(this.#root, this.#isUnified ? "" : controller, this.#path, name);
   }
+}
+
+/** @returns Of memory alone, and of memory and swap together; absent for no limit. */
+export function memoryBytesV1({ memory, swap }: Limits): { readonly limit?: bigint; readonly withSwap?: bigint } {
+  if (memory?.enforce !== "hard") return {};
+  return { limit: memory.bytes, ...(swap ? { withSwap: memory.bytes } : {}) };
 }
 
 function belowUse(bytes: bigint, used: bigint): LidoError {

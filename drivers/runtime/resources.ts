@@ -1,5 +1,7 @@
+import { existsSync } from "node:fs";
 import type { CgroupLayout } from "./cgroup.ts";
-import type { ContainerSpec, DeviceRule } from "./runtime.ts";
+import { memoryBytesV1 } from "./limits.ts";
+import type { ContainerSpec, DeviceRule, Limits } from "./runtime.ts";
 
 /** What a container may open: terminals, the nodes of memory (null, zero, full, random, urandom), fuse and tun. It may make any node, as unpacking a
  * system needs, and overlay's whiteouts. LXD's list of a privileged container; an unprivileged one of LXD has none. */
@@ -20,10 +22,20 @@ export function devicesOf({ devices = [] }: Pick<ContainerSpec, "devices">): rea
   return [...containerDevices, ...devices];
 }
 
-/** Allowed devices, which crun writes into v1's cgroup; v2's are confined before, limits are written by `limits.ts`. For every container: a user
+/** Allowed devices, which crun writes into v1's cgroup; v2's are confined before. Limits are written by `limits.ts` before crun is started; those of
+ * memory once more by crun, which gives a v1 cgroup the host's before it moves a process into it. The devices are for every container: a user
  * namespace keeps its root from making a node of the host's disk, not from opening one that came with an image by somebody's mistake.
  * @see https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#control-groups */
-export function ociResources(devices: readonly DeviceRule[], layout: CgroupLayout): object {
+export function ociResources(spec: Pick<ContainerSpec, "devices" | "limits">, layout: CgroupLayout): object {
   if (layout === "unified") return {};
-  return { devices: [{ allow: false, access: "rwm" }, ...devices.map((rule) => ({ allow: true, ...rule }))] };
+  const devices = devicesOf(spec).map((rule) => ({ allow: true, ...rule }));
+  return { devices: [{ allow: false, access: "rwm" }, ...devices], ...memoryOf(spec.limits) };
+}
+
+function memoryOf(limits: Limits | undefined): object {
+  const { limit, withSwap } = limits ? memoryBytesV1(limits) : {};
+  if (limit === undefined) return {};
+  // A kernel may count no swap.
+  const isCounted = withSwap !== undefined && existsSync("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes");
+  return { memory: { limit: Number(limit), ...(isCounted ? { swap: Number(withSwap) } : {}) } };
 }
