@@ -30,6 +30,7 @@ import { killed } from "./killed.ts";
 import { withoutDevices } from "./mounts.ts";
 import { Orphans } from "./orphans.ts";
 import { replaceConsole } from "./replace_console.ts";
+import { LaunchError } from "./runtime.ts";
 import { devicesOf } from "./resources.ts";
 import { cloneAll, type ClonedMount, closeAll, makeDirectory, makeStage, place, stage } from "./stage.ts";
 import type {
@@ -274,7 +275,15 @@ export class CrunRuntime implements Runtime {
       reachedLimits: () => reachedLimits(this.#cgroup(name)),
     };
     const container = { name, init, idmap, directory: this.#directory(name) };
-    return enterContainer(crun, this.#poller, container, command, stdio);
+    return enterContainer(crun, this.#poller, container, command, stdio).catch((error) => {
+      throw error instanceof LaunchError ? error : this.#interruption(name, init) ?? error;
+    });
+  }
+
+  /** Why nothing can be started in a container that ran a moment ago: nobody's fault. */
+  #interruption(name: string, init: number): LidoError | undefined {
+    if (startTicks(init) === undefined) return new LidoError("bad_request", "Instance is not running");
+    return this.get(name)?.status === "frozen" ? new LidoError("bad_request", "Instance is frozen") : undefined;
   }
 
   attach(name: string, mount: MountSpec): Promise<void> {

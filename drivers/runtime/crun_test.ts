@@ -12,6 +12,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import process from "node:process";
 import { environment, log, runIn, withContainer } from "../../tests/support/running_container.ts";
 import { program32, program64 } from "../../tests/support/tiny_elf.ts";
 import { closeFd, readFd } from "../host/process.ts";
@@ -123,6 +124,24 @@ Deno.test("freeze and unfreeze; a frozen container can be destroyed", () =>
     await runtime.freeze("c1");
     await runtime.destroy("c1");
     assert.equal(runtime.get("c1"), undefined);
+  }));
+
+Deno.test("a command of a user or a group that the container's map does not have is refused", () =>
+  withContainer(async ({ run }) => {
+    const refused = {
+      code: "bad_request",
+      message: /^Cannot run as user 4294967294 and group 4294967294: .* no such ids$/,
+    };
+    await assert.rejects(run(["true"], { uid: 4_294_967_294 }), refused);
+  }));
+
+Deno.test("a command that comes as the container ends or is frozen is told so", () =>
+  withContainer(async ({ runtime, run }) => {
+    await runtime.freeze("c1");
+    await assert.rejects(run(["true"]), { code: "bad_request", message: "Instance is frozen" });
+    await runtime.unfreeze("c1");
+    process.kill(runtime.get("c1")!.pid, "SIGKILL"); // which the runtime hears of later
+    await assert.rejects(run(["true"]), { code: "bad_request", message: "Instance is not running" });
   }));
 
 Deno.test("another runtime on the same directory takes the container up, and knows when it ends", () =>

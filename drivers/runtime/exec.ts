@@ -255,7 +255,14 @@ function launchError(message: string, command: CommandSpec, reachedLimits: () =>
   if (/^open executable|permission denied|exec format error|is a directory|text file busy/i.test(message)) {
     return new LaunchError(126, "Command not executable");
   }
-  return new LidoError("internal", `Failed to start the command: ${message}${reachedLimits()}`);
+  if (/^cannot set(resuid|resgid|groups)/.test(message)) {
+    const { uid, gid } = command;
+    return new LidoError("bad_request", `Cannot run as user ${uid} and group ${gid}: the instance has no such ids`);
+  }
+  const reached = reachedLimits();
+  // A limit that the instance has used up is its own matter.
+  const code = reached === "" ? "internal" : "bad_request";
+  return new LidoError(code, `Failed to start the command: ${message}${reached}`);
 }
 
 function reason(message: string): string {
