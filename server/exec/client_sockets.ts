@@ -77,7 +77,7 @@ export class ClientSockets {
   /** Waits for the client. @throws {LidoError} When it does not come in time, or `cancel` was called. */
   async connected(): Promise<void> {
     const late = setTimeout(
-      () => this.#connected.reject(new LidoError("internal", "Timed out waiting for websockets to connect")),
+      () => this.#connected.reject(new LidoError("bad_request", "Timed out waiting for websockets to connect")),
       connectDeadlineMs,
     );
     try {

@@ -11,7 +11,8 @@ Deno.test("a client that does not come leaves no timer, and its command was not 
     started++;
     return Promise.reject(new Error("not to be started"));
   };
-  await assert.rejects(session.run(launch), /Timed out waiting for websockets to connect/);
+  const late = { code: "bad_request", message: "Timed out waiting for websockets to connect" }; // the client's fault, so none of the log's
+  await assert.rejects(session.run(launch), late);
   assert.equal(started, 0);
   assert.throws(() => session.connect(session.fds["0"]!), /The command has ended/);
 });

@@ -1,11 +1,12 @@
 import { Readable } from "node:stream";
 import { LidoError } from "../../api/errors.ts";
+import { bodyFailure } from "./errors.ts";
 
 const stallMaxMs = 300_000;
 
 /** What a client sends; it fails when nothing comes for too long: an upload keeps its volume from being restored or deleted.
  * @param source Is destroyed with what is returned. @param maxMs Until the next chunk.
- * @throws {LidoError} bad_request, out of what is returned. */
+ * @throws {LidoError} bad_request, out of what is returned; also when the client goes away. */
 export function limitUpload(source: Readable, maxMs: number = stallMaxMs): Readable {
   return limited(source, "upload", maxMs);
 }
@@ -30,10 +31,14 @@ function limited(source: Readable, direction: "upload" | "download", maxMs: numb
   const moving = Readable.from(
     (async function* () {
       turn(direction === "upload");
-      for await (const chunk of source) {
-        turn(direction === "download");
-        yield chunk;
-        turn(direction === "upload");
+      try {
+        for await (const chunk of source) {
+          turn(direction === "download");
+          yield chunk;
+          turn(direction === "upload");
+        }
+      } catch (error) {
+        throw direction === "upload" ? bodyFailure(error) : error;
       }
       turn(false);
     })(),

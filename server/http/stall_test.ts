@@ -21,6 +21,20 @@ Deno.test("an upload may be slow, and not stand still", async () => {
   assert.equal(source.destroyed, true);
 });
 
+Deno.test("an upload whose client goes away fails with an error that is the client's", async () => {
+  const source = new PassThrough();
+  source.write("a");
+  const received = text(limitUpload(source));
+  source.destroy(new Error("aborted"));
+  await assert.rejects(received, {
+    code: "bad_request",
+    message: /The connection ended before the request's body did/,
+  });
+  const failing = new PassThrough();
+  failing.destroy(new Error("the disk is at fault"));
+  await assert.rejects(text(limitDownload(failing)), /the disk is at fault/);
+});
+
 Deno.test("an upload waits for a daemon that is slow", async () => {
   const stream = limitUpload(Readable.from(slowly("a", "b", "c")), 30);
   let got = "";

@@ -6,7 +6,7 @@ import superjson from "superjson";
 import { z } from "zod";
 import { LidoError } from "../../api/errors.ts";
 import { withoutNulls } from "../../api/nulls.ts";
-import { describeError } from "../http/errors.ts";
+import { bodyFailure, describeError } from "../http/errors.ts";
 import type { Operation } from "../operations/operations.ts";
 
 /** A JSON body is a handful of names and keys; image and backup uploads are streams and do not come this way. */
@@ -127,10 +127,14 @@ async function readText(c: HonoContext): Promise<string> {
   if (!stream) return "";
   const chunks: Uint8Array[] = [];
   let size = 0;
-  for await (const chunk of stream as unknown as AsyncIterable<Uint8Array>) {
-    size += chunk.length;
-    if (size > maxBytes) throw tooLarge();
-    chunks.push(chunk);
+  try {
+    for await (const chunk of stream as unknown as AsyncIterable<Uint8Array>) {
+      size += chunk.length;
+      if (size > maxBytes) throw tooLarge();
+      chunks.push(chunk);
+    }
+  } catch (error) {
+    throw bodyFailure(error);
   }
   return Buffer.concat(chunks).toString();
 }
