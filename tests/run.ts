@@ -34,6 +34,21 @@ const suites: readonly Suite[] = [
   { name: "property", argv: test("tests/property"), limitS: 300 },
   { name: "system", argv: test("tests/system"), limitS: 1200 },
   { name: "hostile", argv: test("tests/hostile"), limitS: 900 },
+  // As many as the default run does not take: half an hour.
+  {
+    name: "requests",
+    argv: test("tests/hostile/requests_test.ts"),
+    limitS: 5400,
+    isSlow: true,
+    environment: { LIDO_REQUESTS: "50000" },
+  },
+  {
+    name: "archives",
+    argv: test("tests/property/archives_test.ts"),
+    limitS: 1800,
+    isSlow: true,
+    environment: { LIDO_ARCHIVES: "20000" },
+  },
   // The images of real systems. Making Debian 12 takes a minute of it, the first time.
   { name: "boot", argv: test("tests/boot/boot_test.ts"), limitS: 600 },
   { name: "boot-all", argv: test("tests/boot/all_test.ts"), limitS: 3600, isSlow: true },
