@@ -1,6 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { LidoError } from "../../api/errors.ts";
-import type { Config, StorageVolumesPost } from "../../api/types.ts";
+import type { StorageVolumesPost } from "../../api/types.ts";
 import type { Volume } from "../../drivers/storage/driver.ts";
 import type { Journal } from "../journal/journal.ts";
 import type { Operation } from "../operations/operations.ts";
@@ -8,7 +8,7 @@ import { watch } from "../operations/progress.ts";
 import type { Row } from "../state/database.ts";
 import { sizeOf } from "./config.ts";
 import { copyVolume, planCopy } from "./planner.ts";
-import { onDisk } from "./rows.ts";
+import { onDisk, setContentMap } from "./rows.ts";
 import { lockName, url, type Volumes, type VolumesOptions } from "./volumes.ts";
 
 /** How an existing copy is brought up to date: the new one is made beside it under a name that no user can give, sharing blocks where the drivers
@@ -131,12 +131,7 @@ export class VolumeRefresh {
   /** Writes down what the volume is now; within a transaction. @returns What takes the old one off the disk. */
   #inPlace({ pool, name, old, idmap, snapshots }: RefreshIntent): () => Promise<void> {
     const row = this.#volumes.row(pool, "custom", name.replace(/^default_/, ""));
-    const config: Config = JSON.parse(String(row.config));
-    // What was only planned was for the old files.
-    delete config["volatile.idmap.next"];
-    if (idmap === null) delete config["volatile.idmap.last"];
-    else config["volatile.idmap.last"] = idmap;
-    this.#options.database.run("UPDATE storage_volumes SET config = ? WHERE id = ?", JSON.stringify(config), row.id!);
+    setContentMap(this.#options.database, Number(row.id), idmap ?? undefined);
     if (snapshots) {
       this.#options.database.run("DELETE FROM storage_volume_snapshots WHERE volume_id = ?", row.id!);
       this.#volumes.insertSnapshots(Number(row.id), snapshots);

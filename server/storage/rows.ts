@@ -96,6 +96,20 @@ export function insertSnapshot(database: Database, volumeId: number, row: Row): 
   );
 }
 
+/** Writes down whose the files of a custom volume are, after its content has become another; within a transaction.
+ * @param map `volatile.idmap.last` of that content; undefined when nobody has mounted it. */
+export function setContentMap(database: Database, volumeId: number, map: string | undefined): void {
+  const config: Config = JSON.parse(
+    String(database.get("SELECT config FROM storage_volumes WHERE id = ?", volumeId)?.config),
+  );
+  if (config["volatile.idmap.last"] === map) return;
+  // What was only planned was for the old files.
+  delete config["volatile.idmap.next"];
+  if (map === undefined) delete config["volatile.idmap.last"];
+  else config["volatile.idmap.last"] = map;
+  database.run("UPDATE storage_volumes SET config = ? WHERE id = ?", JSON.stringify(config), volumeId);
+}
+
 export function deleteVolumeRow(database: Database, pool: string, type: string, name: string): void {
   database.run(
     "DELETE FROM storage_volumes WHERE type = ? AND name = ? AND pool_id = (SELECT id FROM storage_pools WHERE name = ?)",

@@ -10,7 +10,7 @@ import { checkName } from "./names.ts";
 import { expiryAfter } from "./schedule.ts";
 import { nextSnapshotName } from "./snapshot_pattern.ts";
 import { endRestore } from "./restore.ts";
-import { fromDisk, insertSnapshot, onDisk, snapshotRowsOfInstance, viewSnapshot } from "./rows.ts";
+import { fromDisk, insertSnapshot, onDisk, setContentMap, snapshotRowsOfInstance, viewSnapshot } from "./rows.ts";
 import { lockName, url, type Volumes, type VolumesOptions } from "./volumes.ts";
 
 interface SnapshotIntent {
@@ -23,6 +23,8 @@ interface SnapshotIntent {
 interface RestoreIntent extends SnapshotIntent {
   /** Names of the later snapshots that go with it. */
   readonly lost: readonly string[];
+  /** Whether the content is the snapshot's by now; not in the journal. */
+  isRestored?: true;
 }
 
 interface SnapshotRenameIntent extends SnapshotIntent {
@@ -74,13 +76,18 @@ export class VolumeSnapshots {
     // The content changes at one moment; what is left is beside it.
     this.#restoring = options.journal.kind<RestoreIntent>(
       "volume-snapshot.restore",
-      async ({ pool, name, snapshot, lost = [] }) => {
+      async ({ pool, name, snapshot, lost = [], isRestored }, cause) => {
         if (!options.pools.names().includes(pool)) return;
         const volume = { type: "custom", name } as const;
         const facet = options.pools.driver(pool).facets.snapshot;
         if (!facet) return;
         const ended = await endRestore(facet, { ...volume, snapshot }, lost);
-        if (ended) options.database.transaction(() => this.#dropRows(pool, name, lost));
+        // Nobody knows whether a kill was before or after the content changed, and whose the files are: it is done again.
+        const again = !ended && cause === "crashed" && this.#changesMap(pool, name, snapshot);
+        if (again) await options.mounts.alone(pool, volume, () => facet.restore({ ...volume, snapshot }, []));
+        if (ended || again || isRestored) {
+          options.database.transaction(() => this.#restored(pool, name, snapshot, lost));
+        }
         await facet.afterRestore(volume);
       },
     ) as ReturnType<Journal["kind"]>;
@@ -249,10 +256,11 @@ export class VolumeSnapshots {
             ? undefined
             : await this.#volumes.usedBytes(pool, "custom", volume, snapshot);
         await facet.restore(target, lost, watch(operation, volume, total));
+        intent.isRestored = true;
         operation.seal();
         await facet.afterRestore(onDisk("custom", volume));
       });
-      open.commit(() => this.#dropRows(pool, target.name, lost));
+      open.commit(() => this.#restored(pool, target.name, snapshot, lost));
       for (const one of lost) {
         const path = `${url(pool, "custom", volume)}/snapshots/${one}`;
         this.#options.events.lifecycle("storage-volume-snapshot-deleted", path);
@@ -261,16 +269,21 @@ export class VolumeSnapshots {
     }, { cancel: () => {} });
   }
 
-  /** @param name Of the volume, on disk. */
-  #dropRows(pool: string, name: string, snapshots: readonly string[]): void {
+  /** Writes down that a volume's content is that of its snapshot: whose its files are, and which snapshots were lost by that; within a transaction.
+   * @param name Of the volume, on disk. */
+  #restored(pool: string, name: string, snapshot: string, lost: readonly string[]): void {
+    const { database } = this.#options;
     const row = this.#volumes.row(pool, "custom", fromDisk({ type: "custom", name }));
-    for (const snapshot of snapshots) {
-      this.#options.database.run(
-        "DELETE FROM storage_volume_snapshots WHERE volume_id = ? AND name = ?",
-        row.id!,
-        snapshot,
-      );
+    setContentMap(database, Number(row.id), mapOf(this.#find(Number(row.id), snapshot)));
+    for (const one of lost) {
+      database.run("DELETE FROM storage_volume_snapshots WHERE volume_id = ? AND name = ?", row.id!, one);
     }
+  }
+
+  /** Whether the files of a snapshot are somebody else's than those of its volume. @param name Of the volume, on disk. */
+  #changesMap(pool: string, name: string, snapshot: string): boolean {
+    const row = this.#volumes.row(pool, "custom", fromDisk({ type: "custom", name }));
+    return mapOf(row) !== mapOf(this.#find(Number(row.id), snapshot));
   }
 
   /** @param options.cancel When it is there, `run` seals the operation before it commits. */
@@ -323,6 +336,11 @@ export class VolumeSnapshots {
     const present = await this.#facet(pool).list(onDisk("custom", String(row.name)));
     return nextSnapshotName(pattern, [...known, ...present], new Date());
   }
+}
+
+/** @param row Of a volume or a snapshot. */
+function mapOf(row: Row | undefined): string | undefined {
+  return row && (JSON.parse(String(row.config)) as Config)["volatile.idmap.last"];
 }
 
 function defaultExpiry(config: Config, isScheduled: boolean): string | null {
