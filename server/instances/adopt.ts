@@ -3,7 +3,7 @@ import type { Config, Devices } from "../../api/types.ts";
 import type { RunningContainer } from "../../drivers/runtime/runtime.ts";
 import { architectureName } from "./architectures.ts";
 import { checkInstanceConfig } from "./config_keys.ts";
-import { checkDevices, isRoot, sameDevice } from "./devices.ts";
+import { checkDevices, freeName, isRoot, sameDevice } from "./devices.ts";
 import { formatIdmap, type HostRanges } from "./idmaps.ts";
 import type { Maps } from "./maps.ts";
 import { checkInstanceName } from "./names.ts";
@@ -96,7 +96,7 @@ function rootPlaced(own: Devices, before: Devices, now: Devices, pool: string): 
   const old = rootOf(before)?.[1], present = rootOf(now)?.[1];
   const isSame = present?.pool === pool && (!old || sameDevice({ ...old, pool }, present));
   if (isSame) return own;
-  let name = "root";
-  for (let number = 0; own[name] !== undefined; number++) name = `root${number}`;
+  // In the place of a profile's, whose name it has then.
+  const name = rootOf(now)?.[0] ?? freeName("root", own);
   return { ...own, [name]: { ...old, type: "disk", path: "/", pool } };
 }

@@ -8,7 +8,7 @@ import type { Operation } from "../operations/operations.ts";
 import { watch } from "../operations/progress.ts";
 import { architectureName, hostArchitecture } from "./architectures.ts";
 import { checkForHost, checkInstanceConfig } from "./config_keys.ts";
-import { checkDevices, checkExpandedDevices, disksOf, rootDisk } from "./devices.ts";
+import { checkDevices, checkExpandedDevices, disksOf, isRoot, rootDisk, rootOn } from "./devices.ts";
 import type { Disks } from "./disks.ts";
 import type { Maps } from "./maps.ts";
 import { checkInstanceName, generateName } from "./names.ts";
@@ -177,7 +177,11 @@ export class Creation {
     operation.sealUnlessCancelled();
     intent.commit(() => {
       const record = this.#records.get(plan.name);
-      for (const snapshot of snapshots) this.#records.copySnapshot(record, snapshot);
+      // Restored, they are on this pool.
+      for (const snapshot of snapshots) {
+        const devices = rootOn(pool, snapshot.devices, this.#records.expand(snapshot).devices, plan.devices);
+        this.#records.insertFound(record, { ...snapshot, devices });
+      }
     });
     this.#services.events.lifecycle("instance-created", `/1.0/instances/${plan.name}`, {
       type: "container",
@@ -187,18 +191,7 @@ export class Creation {
 
   /** Deletes a stopped instance; the caller holds its lock. A delete that was begun is finished, now or at the next start. */
   async delete(record: InstanceRecord): Promise<void> {
-    let pool: string;
-    try {
-      pool = rootDisk(this.#records.expand(record).devices).device.pool!;
-    } catch {
-      // Its profile lost the root disk: the volume's row still knows the pool.
-      const row = this.#services.database.get(
-        `SELECT storage_pools.name FROM storage_volumes JOIN storage_pools ON storage_pools.id = pool_id
-         WHERE type = 'container' AND storage_volumes.name = ?`,
-        record.name,
-      );
-      pool = String(row?.name ?? "");
-    }
+    const pool = this.#poolOf(record);
     if (pool) await this.#services.volumes.look.refuseUnknownSnapshots(pool, volumeOf(record.name));
     await using intent = this.#openDelete({ name: record.name, pool });
     if (pool) {
@@ -210,6 +203,17 @@ export class Creation {
     await rm(`${this.#services.logs}/${record.name}`, { recursive: true, force: true });
     intent.commit(() => this.#records.delete(record.name));
     this.#services.events.lifecycle("instance-deleted", `/1.0/instances/${record.name}`);
+  }
+
+  /** @returns The pool that its volume is on, by the volume's row: what settings and profiles say may have changed. "" when there is none. */
+  #poolOf(record: InstanceRecord): string {
+    const rows = this.#services.database.all(
+      `SELECT storage_pools.name FROM storage_volumes JOIN storage_pools ON storage_pools.id = pool_id
+       WHERE type = 'container' AND storage_volumes.name = ?`,
+      record.name,
+    ).map(({ name }) => String(name));
+    const said = Object.values(this.#records.expand(record).devices).find(isRoot)?.pool;
+    return said !== undefined && rows.includes(said) ? said : rows[0] ?? "";
   }
 
   #check(plan: CreationPlan): { pool: string; size?: string } {

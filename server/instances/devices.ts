@@ -102,6 +102,23 @@ export function isRoot(device: Config): boolean {
     !device.source;
 }
 
+/** @param own An instance's own devices, or a snapshot's. @param expanded With those of its profiles. @param fallback Has a root disk for when there is
+ * none. @returns Its own devices, with its root disk on `pool` in any case. */
+export function rootOn(pool: string, own: Devices, expanded: Devices, fallback: Devices = {}): Devices {
+  const rootOf = (devices: Devices) => Object.entries(devices).find(([, device]) => isRoot(device));
+  const present = rootOf(own) ?? rootOf(expanded);
+  if (present?.[1].pool === pool) return own;
+  // Under the name that the profile's has, which it takes the place of.
+  const name = present?.[0] ?? freeName("root", own);
+  return { ...own, [name]: { type: "disk", path: "/", ...(present ?? rootOf(fallback))?.[1], pool } };
+}
+
+/** @returns `name`, or with a number behind it when it is taken. */
+export function freeName(name: string, devices: Devices): string {
+  if (devices[name] === undefined) return name;
+  for (let number = 0;; number++) if (devices[`${name}${number}`] === undefined) return `${name}${number}`;
+}
+
 /** The disks to mount, parents before children. @param devices Expanded and checked. */
 export function disksOf(devices: Devices): Disk[] {
   return Object.entries(devices)

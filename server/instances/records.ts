@@ -153,7 +153,7 @@ export class InstanceRecords {
     );
   }
 
-  /** A snapshot that was found on disk. */
+  /** A snapshot that was found on disk, or copied with its instance. */
   insertFound(instance: InstanceRecord, snapshot: Omit<SnapshotRecord, "id">): void {
     this.#database.run(
       `INSERT INTO instance_snapshots (instance_id, name, created_at, expires_at, config, devices, profiles)
@@ -165,16 +165,6 @@ export class InstanceRecords {
       JSON.stringify(snapshot.config),
       JSON.stringify(snapshot.devices),
       JSON.stringify(snapshot.profiles),
-    );
-  }
-
-  /** A snapshot of another instance that was copied with it. */
-  copySnapshot(instance: InstanceRecord, snapshot: SnapshotRecord): void {
-    this.#database.run(
-      `INSERT INTO instance_snapshots (instance_id, name, created_at, expires_at, config, devices, profiles)
-       SELECT ?, name, created_at, expires_at, config, devices, profiles FROM instance_snapshots WHERE id = ?`,
-      instance.id,
-      snapshot.id,
     );
   }
 
@@ -241,6 +231,12 @@ export class InstanceRecords {
       if (seen.has(name)) throw new LidoError("bad_request", "Duplicate profile found in request");
       seen.add(name);
     }
+  }
+
+  /** @returns Those of `profiles` that are there. */
+  knownProfiles(profiles: readonly string[]): string[] {
+    const known = this.#profiles();
+    return profiles.filter((name) => known.has(name));
   }
 
   expand(parts: Pick<InstanceRecord, "config" | "devices" | "profiles">): Expanded {

@@ -1,10 +1,13 @@
 import { LidoError } from "../../api/errors.ts";
+import { parseSizeBytes } from "../../api/size.ts";
 import { AlreadyThere, type Snapshots, type WatchOptions } from "../../drivers/storage/driver.ts";
+import { note } from "../operations/notes.ts";
 import type { Operation } from "../operations/operations.ts";
 import { watch } from "../operations/progress.ts";
 import { refuseLost } from "../storage/disk_look.ts";
 import { endRestore } from "../storage/restore.ts";
 import { storedConfig } from "../storage/rows.ts";
+import { isRoot, rootOn } from "./devices.ts";
 import { checkSnapshotName } from "./names.ts";
 import type { InstanceServices } from "./ports.ts";
 import { type InstanceRecord, type InstanceRecords, merge, type SnapshotRecord } from "./records.ts";
@@ -65,19 +68,21 @@ export class InstanceSnapshots {
       const facet = this.#facet(payload.pool);
       const { name, lost = [] } = payload;
       if (await endRestore(facet, { ...volumeOf(name), snapshot: payload.snapshot }, lost)) {
-        this.#records.update(name, settingsOf(snapshot, record));
+        this.#records.update(name, this.#settingsOf(snapshot, record, payload.pool));
         this.#deleteRecords(record, lost);
       } else if (cause === "failed") {
         this.#records.update(name, payload.before);
       } else {
         // Nobody knows how far it was: it is done again.
         await this.#restore(payload, lost);
-        this.#records.update(name, settingsOf(snapshot, record));
+        this.#records.update(name, this.#settingsOf(snapshot, record, payload.pool));
         this.#deleteRecords(record, lost);
       }
+      await this.#limit(name, payload.pool);
       await facet.afterRestore(volumeOf(name));
     });
     this.#openCleaning = services.journal.kind<SnapshotIntent>("instance.restored", async ({ name, pool }) => {
+      await this.#limit(name, pool);
       await this.#facet(pool).afterRestore(volumeOf(name));
     });
   }
@@ -187,7 +192,8 @@ export class InstanceSnapshots {
     operation.signal.throwIfAborted();
     await using intent = this.#openRestore({ ...payload, before: { config, devices, profiles }, lost });
     // The settings first: they can be put back when the content cannot be had.
-    this.#records.update(record.name, settingsOf(snapshot, record));
+    const settings = this.#settingsOf(snapshot, record, pool);
+    this.#records.update(record.name, settings);
     const total = async () =>
       this.#services.pools.driver(pool).mountsVolumes
         ? undefined
@@ -199,6 +205,14 @@ export class InstanceSnapshots {
       return this.#openCleaning(payload);
     });
     for (const one of lost) this.#publish("instance-snapshot-deleted", record.name, one);
+    const gone = snapshot.profiles.filter((one) => !settings.profiles.includes(one));
+    if (gone.length > 0) {
+      note(
+        operation,
+        `Profiles that are not there any more were left out: ${gone.map((one) => `"${one}"`).join(", ")}`,
+      );
+    }
+    if (this.#rootSize(record) !== this.#rootSize(settings)) await this.#limit(record.name, pool);
     await facet.afterRestore(volumeOf(record.name));
     cleaning.commit(() => {});
     this.#services.events.lifecycle("instance-restored", `/1.0/instances/${record.name}`, { snapshot: name });
@@ -212,6 +226,38 @@ export class InstanceSnapshots {
     const volume = volumeOf(name);
     const facet = this.#facet(pool);
     await this.#services.mounts.alone(pool, volume, () => facet.restore({ ...volume, snapshot }, lost, options));
+  }
+
+  /** What identifies the instance stays, and its root disk is where it is. Profiles that are gone are left out. */
+  #settingsOf(snapshot: SnapshotRecord, record: InstanceRecord, pool: string): Settings {
+    const kept = ["volatile.idmap.base", "volatile.idmap.next", "volatile.idmap.current", "volatile.last_state.power"];
+    const profiles = this.#records.knownProfiles(snapshot.profiles);
+    const { devices } = this.#records.expand({ ...snapshot, profiles });
+    return {
+      config: merge(snapshot.config, Object.fromEntries(kept.map((key) => [key, record.config[key]]))),
+      devices: rootOn(pool, snapshot.devices, devices, this.#records.expand(record).devices),
+      profiles,
+    };
+  }
+
+  #rootSize(settings: Settings): string | undefined {
+    return Object.values(this.#records.expand(settings).devices).find(isRoot)?.size;
+  }
+
+  /** Makes the root volume's limit what the settings say. One that cannot have it, since a filesystem does not shrink, keeps its own. */
+  async #limit(name: string, pool: string): Promise<void> {
+    const record = this.#records.find(name);
+    const { quota } = this.#services.pools.driver(pool).facets;
+    if (!record || !quota) return;
+    const size = this.#rootSize(record), volume = volumeOf(name);
+    const set = () => quota.set(volume, size ? parseSizeBytes(size) : undefined, { evenBelowUse: true });
+    await this.#services.mounts.alone(pool, volume, set).catch((error) => {
+      if (!(error instanceof LidoError)) throw error;
+      this.#services.log.warn(
+        { instance: name, error: error.message },
+        "a restored instance keeps its root disk's limit",
+      );
+    });
   }
 
   #deleteRecords(record: InstanceRecord, snapshots: readonly string[]): void {
@@ -229,16 +275,6 @@ export class InstanceSnapshots {
   #publish(action: string, instance: string, snapshot: string): void {
     this.#services.events.lifecycle(action, `/1.0/instances/${instance}/snapshots/${snapshot}`);
   }
-}
-
-/** What identifies the instance stays. */
-function settingsOf(snapshot: SnapshotRecord, record: InstanceRecord): Settings {
-  const kept = ["volatile.idmap.base", "volatile.idmap.next", "volatile.idmap.current", "volatile.last_state.power"];
-  return {
-    config: merge(snapshot.config, Object.fromEntries(kept.map((key) => [key, record.config[key]]))),
-    devices: snapshot.devices,
-    profiles: snapshot.profiles,
-  };
 }
 
 /** @returns As ISO 8601; undefined for never, which Go writes as its zero time. @throws {LidoError} bad_request. */

@@ -109,11 +109,13 @@ export class Profiles {
     const { database, events } = this.#options;
     database.transaction(() => {
       database.run("UPDATE profiles SET name = ? WHERE name = ?", to, name);
-      for (const row of database.all("SELECT id, profiles FROM instances")) {
-        const profiles: string[] = JSON.parse(String(row.profiles));
-        if (!profiles.includes(name)) continue;
-        const renamed = profiles.map((profile) => profile === name ? to : profile);
-        database.run("UPDATE instances SET profiles = ? WHERE id = ?", JSON.stringify(renamed), row.id!);
+      for (const table of ["instances", "instance_snapshots"]) {
+        for (const row of database.all(`SELECT id, profiles FROM ${table}`)) {
+          const profiles: string[] = JSON.parse(String(row.profiles));
+          if (!profiles.includes(name)) continue;
+          const renamed = profiles.map((profile) => profile === name ? to : profile);
+          database.run(`UPDATE ${table} SET profiles = ? WHERE id = ?`, JSON.stringify(renamed), row.id!);
+        }
       }
     });
     events.lifecycle("profile-renamed", `/1.0/profiles/${to}`, { old_name: name });
