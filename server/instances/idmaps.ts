@@ -21,6 +21,8 @@ import { isTrue } from "./config_keys.ts";
 const idsPerInstance = 65536;
 /** The kernel's limit on lines of an id map. @see user_namespaces(7) */
 const linesMax = 340;
+/** In an error's text. */
+const describedLinesMax = 4;
 
 /** A range of host ids. */
 export interface HostRange {
@@ -277,6 +279,18 @@ function cut(line: IdRange, hole: IdRange): IdRange[] {
     parts.push({ container: holeEnd, host: line.host + holeEnd - line.container, count: lineEnd - holeEnd });
   }
   return parts;
+}
+
+/** For people, in an error's text. */
+export function describeIdmap(map: IdMap | undefined): string {
+  if (!map) return "the host's ids (it is privileged)";
+  const range = (start: number, count: number): string => count === 1 ? `${start}` : `${start}-${start + count - 1}`;
+  const lines = (ranges: readonly IdRange[]): string =>
+    ranges.length > describedLinesMax
+      ? `${lines(ranges.slice(0, describedLinesMax))}, …`
+      : ranges.map(({ container, host, count }) => `${range(container, count)} as ${range(host, count)}`).join(", ");
+  const [uids, gids] = [lines(map.uid), lines(map.gid)];
+  return uids === gids ? `ids ${uids}` : `uids ${uids} and gids ${gids}`;
 }
 
 /** Writes a map as LXD does; no map (privileged, or not shifted) is "[]". */

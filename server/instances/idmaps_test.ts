@@ -3,6 +3,7 @@ import fc from "fast-check";
 import type { IdRange } from "../../drivers/runtime/runtime.ts";
 import {
   checkOwnRange,
+  describeIdmap,
   extendsIdmap,
   formatIdmap,
   type HostRanges,
@@ -253,4 +254,16 @@ Deno.test("parseIdmap() reads what LXD writes for an entry of both kinds", () =>
   const text =
     '[{"Isuid":true,"Isgid":false,"Hostid":100000,"Nsid":0,"Maprange":5},{"Isuid":true,"Isgid":true,"Hostid":1000,"Nsid":5,"Maprange":1},{"Isuid":true,"Isgid":false,"Hostid":100006,"Nsid":6,"Maprange":9999995},{"Isuid":false,"Isgid":true,"Hostid":100000,"Nsid":0,"Maprange":5},{"Isuid":true,"Isgid":true,"Hostid":1000,"Nsid":5,"Maprange":1},{"Isuid":false,"Isgid":true,"Hostid":100006,"Nsid":6,"Maprange":9999995}]';
   assert.deepEqual(parseIdmap(text), planIdmap({ "raw.idmap": "both 1000 5" }, { uid: [range], gid: [range] }, []).map);
+});
+
+Deno.test("describeIdmap() is for people: ranges, both kinds at once where they are the same, the first of many", () => {
+  assert.equal(describeIdmap(undefined), "the host's ids (it is privileged)");
+  const lines = [{ container: 0, host: 100, count: 50 }, { container: 50, host: 7, count: 1 }];
+  assert.equal(describeIdmap({ uid: lines, gid: lines }), "ids 0-49 as 100-149, 50 as 7");
+  assert.equal(
+    describeIdmap({ uid: lines, gid: lines.slice(0, 1) }),
+    "uids 0-49 as 100-149, 50 as 7 and gids 0-49 as 100-149",
+  );
+  const many = Array.from({ length: 9 }, (_, index) => ({ container: index, host: 100 - index, count: 1 }));
+  assert.equal(describeIdmap({ uid: many, gid: many }), "ids 0 as 100, 1 as 99, 2 as 98, 3 as 97, …");
 });

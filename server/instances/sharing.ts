@@ -14,7 +14,7 @@ import type { Volume } from "../../drivers/storage/driver.ts";
 import { isTrue } from "./config_keys.ts";
 import { disksOf } from "./devices.ts";
 import { fileCount } from "./file_count.ts";
-import { extendsIdmap, formatIdmap, parseIdmap, sameIdmap } from "./idmaps.ts";
+import { describeIdmap, extendsIdmap, formatIdmap, parseIdmap, sameIdmap } from "./idmaps.ts";
 import type { InstanceServices } from "./ports.ts";
 import { type ShiftProgress, untold } from "./shift_progress.ts";
 import { shiftInSteps } from "./shift_steps.ts";
@@ -119,9 +119,14 @@ export class Sharing {
       const map = parseIdmap(user.expanded.config[isRunning ? "volatile.idmap.current" : "volatile.idmap.next"]);
       if (extendsIdmap(map, next)) next = map;
       else if (!extendsIdmap(next, map)) {
-        const who = users.length === 1 ? "container" : `container "${user.name}"`;
-        const what = users.length === 1 ? "storage volume" : `storage volume "${name}"`;
-        throw new LidoError("bad_request", `Idmaps of ${who} and ${what} are not identical`);
+        // LXD names the other one whichever it is.
+        const differs = extendsIdmap(last, own) || extendsIdmap(own, last) ? user.name : instance;
+        throw new LidoError(
+          "bad_request",
+          `Idmaps of container "${differs}" and storage volume "${name}" are not identical: "${instance}" has ${
+            describeIdmap(own)
+          }; "${user.name}", which uses the volume too, has ${describeIdmap(map)}`,
+        );
       }
     }
     // What it had of a wider map stays its own.

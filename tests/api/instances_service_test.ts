@@ -408,14 +408,17 @@ Deno.test("sharing: one map works, another is refused with LXD's texts, made the
 
   await assert.rejects(
     change(world, "c2", { devices: { v: volume("v1", "/srv") } }),
-    /^Error: Failed to start device "v": Failed mounting volume: Failed shifting storage volume "v1" of type "custom" on storage pool "p": Idmaps of container and storage volume are not identical$/,
+    /^Error: Failed to start device "v": Failed mounting volume: Failed shifting storage volume "v1" of type "custom" on storage pool "p": Idmaps of container "c2" and storage volume "v1" are not identical: "c2" has ids 0-65535 as 1065536-1131071; "c1", which uses the volume too, has ids 0-399999 as 1000000-1399999$/,
   );
   assert.deepEqual(world.instances.get("c2").devices, {}, "the device is not kept");
   assert.equal(world.runtime.mounts.get("c2")!.size, 0);
 
   await world.done(world.instances.setState("c2", stopNow));
   await change(world, "c2", { devices: { v: volume("v1", "/srv") } });
-  await assert.rejects(start(world, "c2"), /Idmaps of container "c1" and storage volume "v1" are not identical$/);
+  await assert.rejects(
+    start(world, "c2"),
+    /Idmaps of container "c2" and storage volume "v1" are not identical: "c2" has ids .*; "c1", which uses/,
+  );
   await change(world, "c2", { config: { "security.idmap.isolated": "false" } });
   await start(world, "c2");
   assert.deepEqual(world.shifts.length, 1);

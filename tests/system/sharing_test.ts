@@ -215,7 +215,16 @@ for (const place of sharingPlaces) {
       await t.step(
         "an isolated one is refused with LXD's text, running or at its start, and the device is not kept",
         async () => {
-          const text = differs("v", 'Idmaps of container "c1" and storage volume "v" are not identical');
+          const map = async (name: string) => {
+            const [, host, count] = (await world.sh(name, "cat /proc/self/uid_map")).trim().split(/\s+/).map(Number);
+            return `ids 0-${count! - 1} as ${host}-${host! + count! - 1}`;
+          };
+          const text = differs(
+            "v",
+            `Idmaps of container "c3" and storage volume "v" are not identical: "c3" has ${await map(
+              "c3",
+            )}; "c1", which uses the volume too, has ${await map("c1")}`,
+          );
           await world.fails(["storage", "volume", "attach", "pool", "v", "c3", "data", "/data"], text);
           assert.deepEqual((await world.instance("c3")).devices, {});
           assert.deepEqual(await world.mounts("c3"), []);
@@ -225,8 +234,7 @@ for (const place of sharingPlaces) {
           await world.ok("storage", "volume", "detach", "pool", "v", "c2");
           await world.ok("config", "device", "remove", "c3", "data");
           await world.ok("start", "c3");
-          const alone = differs("v", "Idmaps of container and storage volume are not identical");
-          await world.fails(["storage", "volume", "attach", "pool", "v", "c3", "data", "/data"], alone);
+          await world.fails(["storage", "volume", "attach", "pool", "v", "c3", "data", "/data"], text);
         },
       );
 
@@ -551,7 +559,7 @@ Deno.test("sharing: the real lxc tells the same story", (t) =>
       for (const name of ["c1", "c2"]) await lxc("storage", "volume", "attach", "pool", "v", name, "data", "/data");
       await lxc("exec", "c1", "--", "sh", "-c", "echo hello > /data/f; chown 1000:1000 /data/f");
       assert.equal(await lxc("exec", "c2", "--", "sh", "-c", "cat /data/f; stat -c %u:%g /data/f"), "hello\n1000:1000");
-      const refused = differs("v", 'Idmaps of container "c1" and storage volume "v" are not identical');
+      const refused = differs("v", 'Idmaps of container "c4" and storage volume "v" are not identical: "c4" has ids ');
       await fails(["storage", "volume", "attach", "pool", "v", "c4", "data", "/data"], refused);
       assert.doesNotMatch(await lxc("config", "device", "show", "c4"), /data/);
       await fails(
