@@ -115,6 +115,16 @@ export class Cgroup {
     else writeFileSync(join(root, "freezer", this.path, "freezer.state"), frozen ? "FROZEN" : "THAWED");
   }
 
+  /** Thaws what is frozen in it and below, whoever froze it: a container may freeze the cgroups that it made. A missing cgroup is no error. */
+  thaw(): void {
+    const top = this.#isUnified ? join(root, this.path) : join(root, "freezer", this.path);
+    const [file, value] = this.#isUnified ? ["cgroup.freeze", "0"] : ["freezer.state", "THAWED"];
+    visitDirectories(top, (directory) => {
+      const path = join(directory, file!);
+      if (existsSync(path)) writeFileSync(path, value!);
+    });
+  }
+
   /** Whether it was asked to be. Whether every process stands still is another thing: one that waits for its vfork(2) child never does. */
   isFrozen(): boolean {
     if (this.#isUnified) return read(join(root, this.path, "cgroup.freeze")).trim() === "1";
@@ -123,12 +133,13 @@ export class Cgroup {
 
   /** Pids of every process in it and below. */
   processes(): number[] {
-    const top = this.#isUnified ? join(root, this.path) : join(root, "pids", this.path);
-    const found: number[] = [];
-    visitDirectories(top, (directory) => {
-      found.push(...read(join(directory, "cgroup.procs")).split("\n").filter(Boolean).map(Number));
-    });
-    return found;
+    return members(this.#isUnified ? join(root, this.path) : join(root, "pids", this.path));
+  }
+
+  /** As `processes`, of every hierarchy: a start that was interrupted has put its process into some of them, and a container's root may have moved
+   * one within each. */
+  stragglers(): number[] {
+    return [...new Set(this.#directories.flatMap(members))];
   }
 
   usage(): { processes: number; memoryBytes: bigint; memoryPeakBytes: bigint; cpuNs: bigint } {
@@ -215,6 +226,15 @@ function enableControllers(directory: string): void {
       } catch { /* it cannot be had here (cpu with real-time processes); limits that need it are refused by crun */ }
     }
   }
+}
+
+/** Pids of every process in the cgroup of a directory and below. One that is in no pid namespace of ours is shown as 0. */
+function members(top: string): number[] {
+  const found: number[] = [];
+  visitDirectories(top, (directory) => {
+    found.push(...read(join(directory, "cgroup.procs")).split("\n").map(Number).filter((pid) => pid > 0));
+  });
+  return found;
 }
 
 function read(path: string): string {

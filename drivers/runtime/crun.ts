@@ -2,6 +2,7 @@ import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, readFileSync, realpathSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { LidoError } from "../../api/errors.ts";
+import { killProcesses } from "../host/end_processes.ts";
 import { ExitTracer } from "../host/exit_tracer.ts";
 import { ExitWatch } from "../host/exit_watch.ts";
 import { hostId } from "../host/idmap.ts";
@@ -26,9 +27,10 @@ import { type CrunCommand, enterContainer, leftCommands } from "./exec.ts";
 import { checkHost } from "./host_check.ts";
 import { HotPlug } from "./hot_plug.ts";
 import { type Kept, readKept, writeKept } from "./kept.ts";
-import { killed } from "./killed.ts";
+import { killed, killTimeoutMs } from "./killed.ts";
 import { withoutDevices } from "./mounts.ts";
 import { Orphans } from "./orphans.ts";
+import { endCruns, endStragglers, removeCgroup } from "./remains.ts";
 import { replaceConsole } from "./replace_console.ts";
 import { LaunchError } from "./runtime.ts";
 import { devicesOf } from "./resources.ts";
@@ -122,10 +124,10 @@ export class CrunRuntime implements Runtime {
   async start(spec: ContainerSpec): Promise<RunningContainer> {
     if (this.#containers.has(spec.name)) throw new LidoError("bad_request", "The instance is already running");
     const directory = this.#directory(spec.name);
-    this.#clean(spec.name); // what an earlier life may have left
     using starting = new DisposableStack();
     starting.defer(() => this.#starting.delete(spec.name));
     this.#starting.add(spec.name);
+    await this.#clean(spec.name); // what an earlier life may have left
     makeDirectory(directory, 0o700);
     const log = join(directory, "crun.log"), pidFile = join(directory, "pid");
     const cgroup = this.#cgroups.of(spec.name);
@@ -176,7 +178,7 @@ export class CrunRuntime implements Runtime {
     } catch (error) {
       closeAll(cloned);
       await this.#consoles.end(spec.name, spec.consoleLog);
-      this.#clean(spec.name);
+      await this.#clean(spec.name);
       throw error;
     } finally {
       closeFd(held.read);
@@ -191,12 +193,12 @@ export class CrunRuntime implements Runtime {
 
   async destroy(name: string): Promise<void> {
     const container = this.#containers.get(name);
-    if (!container) return this.#clean(name);
-    // A frozen process is not there to die.
+    if (!container) return await this.#clean(name);
     const cgroup = this.#cgroup(name);
     sendSignal(container.pidfd, SIGKILL);
-    if (cgroup.isFrozen()) cgroup.freeze(false);
-    await killed(name, { ended: container.ended, processes: () => cgroup.processes() });
+    // The others die with it, but frozen ones, which may be its own doing, do not.
+    const others = endStragglers(this.#poller, cgroup, killTimeoutMs);
+    await Promise.all([killed(name, { ended: container.ended, processes: () => cgroup.processes() }), others]);
   }
 
   setLimits(name: string, limits: Limits): Promise<void> {
@@ -230,12 +232,14 @@ export class CrunRuntime implements Runtime {
 
   async adopt(): Promise<RunningContainer[]> {
     const adopted: RunningContainer[] = [];
-    await this.#consoles.adopt();
-    for (const name of readdirSync(this.#root)) {
-      if (name.startsWith(".") || this.#containers.has(name)) continue;
+    const consoles = await this.#consoles.adopt();
+    const left = await endCruns(this.#poller, this.#crun.root);
+    if (left.length > 0) this.#log.warn({ pids: left }, "crun processes of an earlier daemon do not end");
+    for (const name of new Set([...consoles, ...await this.strays()])) {
       const kept = readKept(this.#directory(name));
       if (kept && startTicks(kept.pid) === kept.startTicks) {
-        killEach(leftCommands(this.#directory(name), this.#cgroup(name).processes()));
+        const left = new Set(leftCommands(this.#directory(name), this.#cgroup(name).processes()));
+        killProcesses(() => this.#cgroup(name).processes().filter((pid) => left.has(pid)));
         this.#showBesides();
         this.#namespace.enter(() => makeStage(name));
         adopted.push(this.#watch(name, kept));
@@ -248,7 +252,7 @@ export class CrunRuntime implements Runtime {
         }
       } else {
         await this.#consoles.end(name, kept?.consoleLog);
-        this.#clean(name);
+        await this.#clean(name);
       }
     }
     this.#tracer.start(adopted.map(({ pid }) => pid).filter((pid) => !isChild(pid)));
@@ -366,23 +370,26 @@ export class CrunRuntime implements Runtime {
     const watch = this.#poller.watch(pidfd);
     const { promise: ended, resolve } = Promise.withResolvers<void>();
     const exit = isChild(kept.pid) ? undefined : this.#watchExit(name, kept.pid);
-    watch.arm("in", () => {
+    const hasEnded = async () => {
       watch.close();
       const seen = exit?.status();
       exit?.close();
-      void this.#consoles.end(name, kept.consoleLog).then(() => this.#tracer.ended(kept.pid)).then((traced) => {
-        closeFd(pidfd);
-        const status = (isChild(kept.pid) ? waitPid(kept.pid) : traced ?? seen) ?? {};
-        const limitsReached = this.#cgroup(name).limitsReached();
-        this.#orphans.removeCommand(kept.pid);
-        this.#containers.delete(name);
-        if (!this.#closed) this.#clean(name);
-        resolve();
-        for (const listener of this.#listeners) {
-          listener(name, { ...status, ...(limitsReached.length > 0 ? { limitsReached } : {}) });
-        }
-      });
-    });
+      await this.#consoles.end(name, kept.consoleLog);
+      const traced = await this.#tracer.ended(kept.pid);
+      const limitsReached = this.#cgroup(name).limitsReached();
+      // Until nothing of it is left, the next one of this name cannot start.
+      if (!this.#closed) await this.#clean(name);
+      // Whoever finds that the process is gone is told at once how it ended.
+      const status = (isChild(kept.pid) ? waitPid(kept.pid) : traced ?? seen) ?? {};
+      this.#orphans.removeCommand(kept.pid);
+      this.#containers.delete(name);
+      closeFd(pidfd);
+      resolve();
+      for (const listener of this.#listeners) {
+        listener(name, { ...status, ...(limitsReached.length > 0 ? { limitsReached } : {}) });
+      }
+    };
+    watch.arm("in", () => void hasEnded());
     const container = { name, pid: kept.pid, pidfd, startedAt: new Date(kept.startedAt), idmap: kept.idmap, ended };
     this.#containers.set(name, container);
     return this.get(name)!;
@@ -401,32 +408,20 @@ export class CrunRuntime implements Runtime {
     }
   }
 
-  /** Takes away all that a container that is no more leaves: mounts, cgroups, crun's state, our directory. */
-  #clean(name: string): void {
-    const directory = this.#directory(name);
+  /** Removes all that a container that is no more leaves: mounts, processes, cgroups, crun's state, our directory. */
+  async #clean(name: string): Promise<void> {
     try {
       this.#namespace.enter(() => {
         const placed = join(stage, name);
         for (const entry of readdirSyncOr(placed)) dropMount(join(placed, entry));
         rmSync(placed, { recursive: true, force: true });
       });
-      const cgroup = this.#cgroup(name);
-      // With a pid namespace nothing outlives its init, but a start that failed half-way may have left a process.
-      killEach(cgroup.processes());
-      cgroup.remove();
+      await removeCgroup(this.#poller, this.#cgroup(name));
     } catch (error) {
-      this.#log.warn({ container: name, error: String(error) }, "could not take everything of a container away");
+      this.#log.warn({ container: name, error: String(error) }, "could not remove all that a container left");
     }
     rmSync(join(this.#root, ".crun", name), { recursive: true, force: true });
-    rmSync(directory, { recursive: true, force: true });
-  }
-}
-
-function killEach(pids: readonly number[]): void {
-  for (const pid of pids) {
-    const pidfd = openPidfd(pid);
-    sendSignal(pidfd, SIGKILL);
-    closeFd(pidfd);
+    rmSync(this.#directory(name), { recursive: true, force: true });
   }
 }
 

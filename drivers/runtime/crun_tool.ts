@@ -22,15 +22,15 @@ export interface CrunStart {
 
 /** Runs crun inside the runtime's mount namespace. */
 export class CrunTool {
-  readonly #root: string;
+  /** Where crun keeps its state. */
+  readonly root: string;
   readonly #namespace: MountNamespace;
   readonly #poller: Poller;
   readonly #orphans: Orphans;
   readonly #running = new Map<number, { readonly argv: readonly string[]; readonly started: number }>();
 
-  /** @param parts.root Where crun keeps its state. */
   constructor(parts: { root: string; namespace: MountNamespace; poller: Poller; orphans: Orphans }) {
-    this.#root = parts.root;
+    this.root = parts.root;
     this.#namespace = parts.namespace;
     this.#poller = parts.poller;
     this.#orphans = parts.orphans;
@@ -68,7 +68,8 @@ export class CrunTool {
       const nothing = () => open(options.nullDevice, O_RDWR);
       const pid = spawnProcess({
         file: crunPath,
-        argv: ["crun", "--root", this.#root, "--cgroup-manager", "cgroupfs", "--log", options.log, ...argv],
+        // By its beginning the next daemon knows it: `endCruns`.
+        argv: ["crun", "--root", this.root, "--cgroup-manager", "cgroupfs", "--log", options.log, ...argv],
         environment: { PATH: "/usr/sbin:/usr/bin:/sbin:/bin" },
         stdio: options.stdio ?? { stdin: nothing(), stdout: nothing(), stderr: nothing() },
         ...(options.extra === undefined ? {} : { extra: options.extra }),

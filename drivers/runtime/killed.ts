@@ -2,7 +2,7 @@ import { readFileSync } from "node:fs";
 import { LidoError } from "../../api/errors.ts";
 
 /** A process that waits for a disk which does not answer cannot be killed until it does. */
-const killTimeoutMs = 30_000;
+export const killTimeoutMs = 30_000;
 const namedMax = 3;
 
 /** Waits for the end of a container that was killed. @param processes Pids of those that are left.
