@@ -23,7 +23,7 @@ import { besides, type Cgroup, Cgroups } from "./cgroup.ts";
 import { readable } from "./child.ts";
 import { crunMessage, crunPath, CrunTool } from "./crun_tool.ts";
 import { Consoles } from "./consoles.ts";
-import { type CrunCommand, enterContainer, leftCommands } from "./exec.ts";
+import { type CrunCommand, enterContainer, leftCommands, removeSockets, socketsOf } from "./exec.ts";
 import { checkHost } from "./host_check.ts";
 import { HotPlug } from "./hot_plug.ts";
 import { type Kept, readKept, writeKept } from "./kept.ts";
@@ -235,6 +235,7 @@ export class CrunRuntime implements Runtime {
     const consoles = await this.#consoles.adopt();
     const left = await endCruns(this.#poller, this.#crun.root);
     if (left.length > 0) this.#log.warn({ pids: left }, "crun processes of an earlier daemon do not end");
+    removeSockets(socketsOf(this.#cgroups.name));
     for (const name of new Set([...consoles, ...await this.strays()])) {
       const kept = readKept(this.#directory(name));
       if (kept && startTicks(kept.pid) === kept.startTicks) {
@@ -278,7 +279,8 @@ export class CrunRuntime implements Runtime {
       message: crunMessage,
       reachedLimits: () => reachedLimits(this.#cgroup(name)),
     };
-    const container = { name, init, idmap, directory: this.#directory(name) };
+    const sockets = socketsOf(this.#cgroups.name);
+    const container = { name, init, idmap, directory: this.#directory(name), sockets };
     return enterContainer(crun, this.#poller, container, command, stdio).catch((error) => {
       throw error instanceof LaunchError ? error : this.#interruption(name, init) ?? error;
     });

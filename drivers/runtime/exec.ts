@@ -1,5 +1,5 @@
 import { readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { LidoError } from "../../api/errors.ts";
 import { acceptUnix, listenUnix, receiveFd } from "../host/fd_passing.ts";
 import { holdExecution } from "../host/exec_gate.ts";
@@ -46,6 +46,8 @@ export interface EnteredContainer {
   readonly idmap: IdMap | undefined;
   /** Where its files are kept, `<root>/<name>`. */
   readonly directory: string;
+  /** What the paths of the sockets for its terminals begin with, the same for all of a daemon's containers. */
+  readonly sockets: string;
 }
 
 interface Pipes {
@@ -110,7 +112,7 @@ function holdCommand(init: number, command: CommandSpec): number | undefined {
 async function launch(
   crun: CrunCommand,
   poller: Poller,
-  { name, init, idmap, directory }: EnteredContainer,
+  { name, init, idmap, directory, sockets }: EnteredContainer,
   command: CommandSpec,
   stdio: CommandStdio,
 ): Promise<LaunchedCommand | { readonly refusal: string }> {
@@ -119,7 +121,7 @@ async function launch(
   const terminal = stdio.kind === "pty" ? { width: stdio.width || 80, height: stdio.height || 24 } : undefined;
   const process = ociProcess(command, { privileged: idmap === undefined, ...(terminal ? { terminal } : {}) });
   writeFileSync(files.spec, JSON.stringify(process), { mode: 0o600 });
-  const console = terminal && new ConsoleSocket(poller, (master) => ownTerminal(master, command, idmap));
+  const console = terminal && new ConsoleSocket(poller, sockets, (master) => ownTerminal(master, command, idmap));
   const gate = terminal && holdCommand(init, command);
   // However it ends: others may be about to execute the same file.
   if (gate !== undefined) console?.master.catch(() => {}).finally(() => closeFd(gate));
@@ -195,19 +197,31 @@ export function leftCommands(directory: string, members: readonly number[]): num
   return left;
 }
 
-/** Where crun sends the master of the container's own pty. */
+/** @param daemon Name that no other daemon has. @returns `EnteredContainer.sockets`. Short, for a socket's path is. */
+export function socketsOf(daemon: string): string {
+  return `/run/${daemon}-terminal-`;
+}
+
+/** Removes the sockets that a killed daemon has left. */
+export function removeSockets(sockets: string): void {
+  for (const name of readdirSync(dirname(sockets)).filter((each) => each.startsWith(basename(sockets)))) {
+    rmSync(join(dirname(sockets), name), { force: true });
+  }
+}
+
+/** Where crun sends the master of the container's own pty. Only root may connect. */
 class ConsoleSocket {
-  /** Short, for a socket's path is; in a directory that only root may enter. */
-  readonly path = `/run/lido-console-${process.pid}-${++sequence}`;
+  readonly path: string;
   /** Rejects when the socket is closed before it came. */
   readonly master: Promise<number>;
   readonly #poller: Poller;
   readonly #listening: number;
   readonly #closed = new AbortController();
 
-  /** @param onMaster Is called the moment it is here. */
-  constructor(poller: Poller, onMaster: (master: number) => void) {
+  /** @param sockets What its path begins with. @param onMaster Is called the moment it is here. */
+  constructor(poller: Poller, sockets: string, onMaster: (master: number) => void) {
     this.#poller = poller;
+    this.path = `${sockets}${++sequence}`;
     rmSync(this.path, { force: true });
     this.#listening = listenUnix(this.path);
     this.master = this.#receive(onMaster);

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { createHash } from "node:crypto";
 import { once } from "node:events";
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { withContainer } from "../../tests/support/running_container.ts";
@@ -184,4 +184,17 @@ Deno.test("a container that has frozen itself, in a cgroup that it made, can be 
     assert.deepEqual(await run(["sh", "-c", freeze]), { status: { code: 0 }, output: "" });
     await runtime.destroy("c1");
     assert.deepEqual(await runtime.strays(), []);
+  }));
+
+Deno.test("sockets for terminals that a killed runtime left are removed", () =>
+  withRoot(async ({ root, poller }) => {
+    const { name } = cgroupsOf(root);
+    const path = `/run/${name}-terminal-7`;
+    writeFileSync(path, "");
+    try {
+      await withNext(root, poller, (next) => next.adopt());
+      assert.deepEqual(readdirSync("/run").filter((entry) => entry.startsWith(name)), []);
+    } finally {
+      rmSync(path, { force: true });
+    }
   }));
