@@ -1,6 +1,6 @@
 /** A start tells the truth about an init that does not live, and a stop about one that does not die. */
 import assert from "node:assert/strict";
-import { mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, renameSync, rmdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { InstanceFull, Operation } from "../../api/types.ts";
 import { Daemon } from "../support/daemon.ts";
@@ -12,9 +12,11 @@ Deno.test("an init that ends at once, and one that ignores signals", async (t) =
   await daemon.furnish(await busyboxImage());
   await daemon.ok("init", "bb", "c1", "-s", "plain");
   const init = join(daemon.directory, "storage-pools/plain/containers/c1/rootfs/sbin/init");
+  // In one step: a container that reboots in a loop may just be about to execute it.
   const setInit = (content: string | Uint8Array, mode = 0o755) => {
-    rmSync(init, { force: true, recursive: true });
-    writeFileSync(init, content, { mode });
+    writeFileSync(`${init}.new`, content, { mode });
+    if (statSync(init, { throwIfNoEntry: false })?.isDirectory()) rmdirSync(init);
+    renameSync(`${init}.new`, init);
   };
   const script = (text: string) => setInit(`#!/bin/sh\n${text}\n`);
   const info = async () => await daemon.query("/1.0/instances/c1?recursion=1") as InstanceFull;
