@@ -10,6 +10,7 @@ import type { InstanceServices } from "../../server/instances/ports.ts";
 import { Journal } from "../../server/journal/journal.ts";
 import { type Operation, Operations } from "../../server/operations/operations.ts";
 import { MountedVolumes } from "../../server/storage/mounted.ts";
+import { deleteVolumeRow, insertVolume } from "../../server/storage/rows.ts";
 import { Locks } from "../../server/storage/locks.ts";
 import { Database } from "../../server/state/database.ts";
 import { FakeRuntime } from "../support/fake_runtime.ts";
@@ -91,6 +92,7 @@ export async function makeWorld(options: { root?: string; runtime?: FakeRuntime 
         );
         await writeFile(join(pathOf(volume), "templates", "hostname.tpl"), "{{ container.name }}\n");
         if (pool.failCreate) throw pool.failCreate;
+        insertVolume(database, { poolId: 1, type: volume.type, name: volume.name, config: {} });
       },
       usedBytes: async () => 0n,
       copiedBytes: async () => 0n,
@@ -103,7 +105,10 @@ export async function makeWorld(options: { root?: string; runtime?: FakeRuntime 
         unknownOf: () => [],
       },
       rollBackFor: (_pool, volume) => rm(pathOf(volume), { recursive: true, force: true }),
-      deleteFor: (_pool, volume) => rm(pathOf(volume), { recursive: true, force: true }),
+      deleteFor: async (_pool, volume) => {
+        await rm(pathOf(volume), { recursive: true, force: true });
+        deleteVolumeRow(database, "p", volume.type, volume.name);
+      },
     },
     images: {
       resolve: (name) => {
