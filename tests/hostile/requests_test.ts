@@ -11,9 +11,15 @@ import { freePort } from "../support/free_port.ts";
 import { identity } from "../support/identity.ts";
 import { busyboxImage } from "../support/image.ts";
 import { RawClient } from "../support/raw.ts";
-import { type ApiDocument, type GeneratedRequest, generatedRequests, type Vocabulary } from "../support/requests.ts";
+import {
+  type ApiDocument,
+  type GeneratedRequest,
+  generatedRequests,
+  routesOf,
+  type Vocabulary,
+} from "../support/requests.ts";
 import { slowness } from "../support/slowness.ts";
-import { encodeFrame, ended, type Endpoint, exchange, type Frame, type Reply, upgrade } from "../support/wire.ts";
+import { encodeFrame, ended, type Endpoint, exchange, type Frame, open, type Reply, upgrade } from "../support/wire.ts";
 
 const count = Number(process.env.LIDO_REQUESTS ?? 200);
 const seed = Number(process.env.LIDO_SEED ?? Math.floor(Math.random() * 2 ** 31));
@@ -367,14 +373,26 @@ Deno.test({
       scratch: `${daemon.directory}.scratch`,
     };
     const requests = generatedRequests(document, vocabulary);
+    const mild = generatedRequests(document, vocabulary, { mild: true });
     await attack(sample(requests, Math.min(300, count / 2), 1));
     const before = await rest();
 
     await t.step("from who may everything", async () => {
+      // Connections that never come to the end of a request, all the while.
+      const halves = sample(requests, Math.min(count, 200), 4).map(({ bytes }) => bytes.subarray(0, bytes.length / 2));
+      const held = await Promise.all(halves.map(async (bytes) => {
+        const socket = await open(local);
+        socket.resume().write(bytes);
+        return socket;
+      }));
+      using _held = { [Symbol.dispose]: () => held.forEach((socket) => socket.destroy()) };
       const chunk = 400;
       for (let done = 0; done < count; done += chunk) {
         await furnish();
-        await attack(sample(requests, Math.min(chunk, count - done), 100 + done));
+        const much = Math.min(chunk, count - done);
+        const hostile = sample(requests, Math.ceil(much * 3 / 4), 100 + done);
+        const others = sample(mild, Math.floor(much / 4), 101 + done);
+        await attack(hostile.flatMap((one, index) => [one, ...(index % 3 === 2 ? others.splice(0, 1) : [])]));
         await clear(raw);
       }
       console.log([...seen].sort().map(([status, much]) => `${status}: ${much}`).join(", "));
@@ -401,9 +419,9 @@ Deno.test({
           );
         }
         const sockets = await Promise.all(paths.map((path) => upgrade(local, path)));
-        const open = sockets.filter((socket) => "write" in socket);
-        for (const [index, one] of frames) open[index % open.length]?.write(encodeFrame(one));
-        for (const socket of open) {
+        const connected = sockets.filter((socket) => "write" in socket);
+        for (const [index, one] of frames) connected[index % connected.length]?.write(encodeFrame(one));
+        for (const socket of connected) {
           socket.resume();
           if (end === "half") socket.end();
           else if (end === "close") {
@@ -424,7 +442,7 @@ Deno.test({
             );
           } else socket.destroy();
         }
-        const closed = open.map((socket) => socket.destroyed ? undefined : ended(socket));
+        const closed = connected.map((socket) => socket.destroyed ? undefined : ended(socket));
         let timer: ReturnType<typeof setTimeout> | undefined;
         const late = new Promise<string>((resolve) => timer = setTimeout(resolve, answerMaxMs * slowness, "late"));
         const how = JSON.stringify({
@@ -446,6 +464,18 @@ Deno.test({
     await t.step("strangers", async () => {
       await daemon.ok("config", "set", `core.https_address=127.0.0.1:${port}`, "core.trust_password=8e0c6f1d");
       const strangers: Endpoint[] = [{ port }, { port, identity: await identity("stranger") }];
+      // Each route as it is meant, which all but three are refused by who it is that asks.
+      await each(routesOf(document), 4 * lanes, async ({ method, path }) => {
+        const filled = path.replaceAll(
+          /\{(\w+)\}/g,
+          (_, name: string) => ({ name: "c1", pool: "fast", type: "custom" })[name] ?? "snap0",
+        );
+        const line = `${method} ${filled}`;
+        const head = `${line} HTTP/1.1\r\nHost: lido\r\nContent-Length: 2\r\nContent-Type: application/json\r\n\r\n{}`;
+        const { status } = await exchange(strangers[1]!, Buffer.from(head), false, answerMaxMs);
+        const expected = /^GET \/(1\.0)?$/.test(line) ? 200 : 403;
+        if (status !== expected) faults.set(`${status} to a stranger`, line);
+      });
       const view = () =>
         Promise.all(
           ["instances", "storage-pools", "images", "profiles", "certificates"].map((noun) =>

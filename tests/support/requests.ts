@@ -407,126 +407,99 @@ function framed(body: Buffer, isChunked: boolean, pieces: number): { header: str
 /** An answer to more than this may be lost: it comes before all was read, and the connection ends with it. */
 const unreadMaxBytes = 64 << 10;
 
-/** Ends the daemon, and changes where it listens and whom it trusts: asked for by tests of their own. */
-const leftOut = new Set(["put /internal/shutdown", "put /1.0", "patch /1.0"]);
+const queries = [
+  ...["recursion", "filter", "project", "path", "type", "instance", "detach", "force", "secret", "target"],
+  ...["all-projects", "__proto__", "%00"],
+];
+const starts = fc.constantFrom("//", "/./", "/x/../", "http://h/", "/%2e/", "*", "", "\\", "///..//");
+const ends = fc.constantFrom("/", "//", "/..", "%2f", "/%2e%2e/", "?", "#x");
+const versions = fc.constantFrom("HTTP/1.0", "HTTP/2.0", "HTTP/9.9", "", "FTP/1.1");
+
+/** Ends the daemon. */
+const leftOut = new Set(["PUT /internal/shutdown"]);
+
+export interface Route {
+  readonly method: string;
+  /** With parts in braces. */
+  readonly path: string;
+  readonly schema: Schema | undefined;
+}
 
 /** @param document openapi.json. */
-export function generatedRequests(document: ApiDocument, vocabulary: Vocabulary): fc.Arbitrary<GeneratedRequest> {
-  const schemaValues = new Values(document, vocabulary);
-  const routes = Object.entries(document.paths).flatMap(([path, operations]) =>
-    Object.entries(operations).filter(([method]) => !leftOut.has(`${method} ${path}`)).map((
-      [method, { requestBody }],
-    ) => ({
+export function routesOf(document: ApiDocument): Route[] {
+  return Object.entries(document.paths).flatMap(([path, operations]) =>
+    Object.entries(operations).map(([method, { requestBody }]) => ({
       method: method.toUpperCase(),
       path,
       schema: requestBody?.content["application/json"]?.schema,
     }))
   );
+}
+
+export interface GeneratorOptions {
+  /** Only what is HTTP, with a body that its schema allows, to change something: most of the others are refused at the door. */
+  readonly mild?: boolean;
+}
+
+/** @param document openapi.json. */
+export function generatedRequests(
+  document: ApiDocument,
+  vocabulary: Vocabulary,
+  { mild = false }: GeneratorOptions = {},
+): fc.Arbitrary<GeneratedRequest> {
+  const schemaValues = new Values(document, vocabulary);
+  const routes = routesOf(document).filter(({ method, path }) =>
+    !leftOut.has(`${method} ${path}`) && !(mild && method === "GET")
+  );
+  /** @param weight How many times as often as the other. */
+  const mostly = <T>(weight: number, usual: fc.Arbitrary<T>, other: fc.Arbitrary<T>) =>
+    mild ? usual : fc.oneof({ weight, arbitrary: usual }, { weight: 1, arbitrary: other });
+  const part = fc.double({ min: 0, max: 0.9999, noNaN: true });
+  const encoded = (name: string) => schemaValues.text(name).map((text) => encodeURIComponent(text.toWellFormed()));
   const segment = (part: string, before: string) => {
     const named = /^\{(\w+)\}$/.exec(part)?.[1];
     const name = named === "name" && vocabulary.words[before] ? before : named;
-    if (name === undefined) {
-      return fc.oneof({ weight: 30, arbitrary: fc.constant(part) }, { weight: 1, arbitrary: escapes }, {
-        weight: 1,
-        arbitrary: fc.constant(encodeAll(part)),
-      });
-    }
-    return fc.oneof(
-      { weight: 30, arbitrary: schemaValues.text(name).map((text) => encodeURIComponent(text.toWellFormed())) },
-      { weight: 2, arbitrary: escapes },
-      { weight: 1, arbitrary: schemaValues.text(name).map(encodeAll) },
-    );
+    if (name === undefined) return mostly(15, fc.constant(part), fc.oneof(escapes, fc.constant(encodeAll(part))));
+    return mostly(10, encoded(name), fc.oneof(escapes, escapes, schemaValues.text(name).map(encodeAll)));
   };
-  const query = fc.array(
-    fc.constantFrom(
-      "recursion",
-      "filter",
-      "project",
-      "path",
-      "type",
-      "instance",
-      "detach",
-      "force",
-      "secret",
-      "target",
-      "all-projects",
-      "__proto__",
-      "%00",
-    )
-      .chain((name) =>
-        fc.tuple(
-          fc.constant(name),
-          fc.oneof({
-            weight: 4,
-            arbitrary: schemaValues.text(name).map((text) => encodeURIComponent(text.toWellFormed())),
-          }, { weight: 1, arbitrary: escapes }),
-        )
-      ),
-    { maxLength: 2 },
-  ).map((pairs) => pairs.map((pair) => `&${pair.join("=")}`).join(""));
+  const pair = oneOf(queries).chain((name) => fc.tuple(fc.constant(name), mostly(4, encoded(name), escapes)));
+  const query = fc.array(pair, { maxLength: 2 }).map((pairs) => pairs.map((pair) => `&${pair.join("=")}`).join(""));
   const target = (path: string) =>
     fc.tuple(
       fc.tuple(...path.split("/").slice(1).map((part, index, all) => segment(part, all[index - 1] ?? ""))),
-      query,
-      fc.oneof({ weight: 20, arbitrary: fc.constantFrom("/") }, {
-        weight: 1,
-        arbitrary: fc.constantFrom("//", "/./", "/x/../", "http://h/", "/%2e/", "*", "", "\\", "///..//"),
-      }),
-      fc.oneof({ weight: 20, arbitrary: fc.constant("") }, {
-        weight: 1,
-        arbitrary: fc.constantFrom("/", "//", "/..", "%2f", "/%2e%2e/", "?", "#x"),
-      }),
+      mostly(1, fc.constant(""), query),
+      mostly(20, fc.constant("/"), starts),
+      mostly(20, fc.constant(""), ends),
       // A wait may last as long as it is told to.
     ).map(([parts, pairs, start, end]) => `${start}${parts.join("/")}${end}?timeout=0${pairs}`);
-  const json = (schema: Schema) =>
-    fc.oneof(
-      { weight: 9, arbitrary: schemaValues.of(schema, "") },
-      {
-        weight: 3,
-        arbitrary: fc.tuple(schemaValues.of(schema, ""), fc.double({ min: 0, max: 0.9999, noNaN: true }), wrong)
-          .map(([value, at, other]) => replacePart(value, at, other)),
-      },
-    ).map((value) => Buffer.from(JSON.stringify(confine(value, vocabulary.scratch))));
+  const json = (schema: Schema) => {
+    const value = schemaValues.of(schema, "");
+    const mutated = fc.tuple(value, part, wrong).map(([value, at, other]) => replacePart(value, at, other));
+    return mostly(3, value, mutated).map((value) => Buffer.from(JSON.stringify(confine(value, vocabulary.scratch))));
+  };
   const body = (schema: Schema | undefined) =>
     schema
-      ? fc.oneof({ weight: 9, arbitrary: json(schema) }, { weight: 1, arbitrary: brokenBodies }, {
-        weight: 1,
-        arbitrary: binary,
-      })
-      : fc.oneof({ weight: 5, arbitrary: fc.constant(Buffer.alloc(0)) }, { weight: 1, arbitrary: brokenBodies }, {
-        weight: 2,
-        arbitrary: binary,
-      });
+      ? mostly(5, json(schema), fc.oneof(brokenBodies, binary))
+      : mostly(2, fc.constant(Buffer.alloc(0)), fc.oneof(brokenBodies, binary, binary));
 
   return oneOf(routes).chain(({ method, path, schema }) =>
     fc.record({
-      method: fc.oneof({ weight: 15, arbitrary: fc.constant(method) }, { weight: 1, arbitrary: oneOf(methods) }),
+      method: mostly(15, fc.constant(method), oneOf(methods)),
       target: target(path),
       body: body(schema),
-      type: types,
-      headers: fc.array(header, { maxLength: 3 }),
-      broken: fc.oneof({ weight: 12, arbitrary: fc.constant("") }, { weight: 1, arbitrary: brokenHeader }),
-      version: fc.oneof({ weight: 40, arbitrary: fc.constant("HTTP/1.1") }, {
-        weight: 1,
-        arbitrary: fc.constantFrom("HTTP/1.0", "HTTP/2.0", "HTTP/9.9", "", "FTP/1.1"),
-      }),
+      type: mostly(1, fc.constant("application/json"), types),
+      headers: mostly(1, fc.constant<string[]>([]), fc.array(header, { maxLength: 3 })),
+      broken: mostly(12, fc.constant(""), brokenHeader),
+      version: mostly(40, fc.constant("HTTP/1.1"), versions),
       isChunked: fc.boolean(),
       pieces: fc.integer({ min: 1, max: 20 }),
-      pipelined: fc.oneof({ weight: 15, arbitrary: fc.constant(0) }, {
-        weight: 1,
-        arbitrary: fc.integer({ min: 1, max: 20 }),
-      }),
-      cut: fc.oneof({ weight: 15, arbitrary: fc.constant(1) }, {
-        weight: 1,
-        arbitrary: fc.double({ min: 0, max: 0.999, noNaN: true }),
-      }),
-      flips: fc.oneof({ weight: 15, arbitrary: fc.constant([]) }, {
-        weight: 1,
-        arbitrary: fc.array(fc.tuple(fc.double({ min: 0, max: 0.999, noNaN: true }), fc.nat(255)), {
-          minLength: 1,
-          maxLength: 4,
-        }),
-      }),
+      pipelined: mostly(15, fc.constant(0), fc.integer({ min: 1, max: 20 })),
+      cut: mostly(15, fc.constant(1), part),
+      flips: mostly(
+        15,
+        fc.constant<[number, number][]>([]),
+        fc.array(fc.tuple(part, fc.nat(255)), { minLength: 1, maxLength: 4 }),
+      ),
     })
   ).map((one) => {
     const line = `${one.method} ${one.target}${one.version && " "}${one.version}`;
