@@ -6,10 +6,13 @@ import { succeed } from "../support/command.ts";
 /** Where the service of the package notes each of its starts and ends, a line each. */
 export const serviceLog = "/var/log/lido-probe";
 
+// The child is there before the trap. One that is forked after it has the shell's handler until it is executed; a SIGTERM to the whole group just
+// then is lost in it, and systemd waits for it for DefaultTimeoutStopSec, 90 s.
 const run = `#!/bin/sh
-trap 'echo ended >>${serviceLog}; exit 0' TERM
+sleep infinity &
+trap 'kill $!; echo ended >>${serviceLog}; exit 0' TERM
 echo started >>${serviceLog}
-while :; do sleep 3600 & wait $!; done
+wait $!
 `;
 
 const unit = `[Unit]
