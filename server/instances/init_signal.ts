@@ -1,31 +1,94 @@
-import { readFile, readlink } from "node:fs/promises";
+/** What makes an init end its system: SIGRTMIN+3 for systemd, SIGPWR for sysvinit, busybox and the others, as LXC.
+ *
+ * The kernel drops a signal that the first process of a pid namespace has no handler for. So systemd is sent its signal once, when it has the
+ * descriptor that it reads signals from; that may be late: after a start, an own reboot, or a script that ends with `exec` of it. A mask that blocks
+ * the signal is no sign: a shell blocks everything for a moment to fork.
+ *
+ * Nothing shows whether another init has taken SIGPWR: busybox waits for it in sigtimedwait(2), which takes it out of the mask; sysvinit catches it
+ * from its first milliseconds on, and forgets it when it came while the scripts of its boot ran. So SIGPWR is sent again, ever less often, and at
+ * once when the init has become another program or has other handlers. No event tells of those: they are looked for, 50 µs each. */
+
+import { readdir, readFile, readlink } from "node:fs/promises";
 import { basename } from "node:path";
 
-export const SIGPWR = 30;
+const SIGPWR = 30;
 /** SIGRTMIN+3 with glibc's SIGRTMIN of 34. @see systemd(1), SIGNALS */
 const SIGRTMIN_3 = 37;
 
-/** Which signal makes this init shut its system down: SIGRTMIN+3 for systemd, as soon as it has it blocked (it reads a signalfd; before that the signal
- * would be lost); SIGPWR for sysvinit, busybox and the others, as LXC. What busybox waits for cannot be seen: sigtimedwait(2)
- * takes it out of the mask while it sleeps.
- * @param program Path of the init's executable. @param status Text of /proc/<pid>/status.
- * @returns undefined when it is too early to send one. */
-export function haltSignal(program: string, status: string): number | undefined {
-  const isWaiting = (blocked(status) & (1n << BigInt(SIGRTMIN_3 - 1))) !== 0n;
-  if (isWaiting) return SIGRTMIN_3;
+const lookMinMs = 100, lookMaxMs = 1000;
+/** Between one SIGPWR and the next, and between others later. */
+const againMinMs = 1000, againMaxMs = 10_000;
+
+/** Masks have bit n - 1 for signal n. */
+export interface Listener {
+  /** Path of its executable; "" when it is gone. */
+  readonly program: string;
+  /** Those it has handlers for. */
+  readonly caught: bigint;
+  /** Those it reads from a descriptor. @see signalfd(2) */
+  readonly read: bigint;
+}
+
+/** @returns The signal for this init; undefined when it is too early for one. */
+export function haltSignal({ program, read }: Listener): number | undefined {
+  if ((read & (1n << BigInt(SIGRTMIN_3 - 1))) !== 0n) return SIGRTMIN_3;
   return basename(program) === "systemd" ? undefined : SIGPWR;
 }
 
-/** As `haltSignal`, for a process. @param pid As the host sees it. */
-export async function haltSignalOf(pid: number): Promise<number | undefined> {
-  const [program, status] = await Promise.all([
-    readlink(`/proc/${pid}/exe`).catch(() => ""),
-    readFile(`/proc/${pid}/status`, "utf8").catch(() => ""),
-  ]);
-  return haltSignal(program, status);
+/** Asks an init to end its system, until it is over, or until it is sure that it was heard.
+ * @param pid As the host sees it. @param options.over Resolves when nobody waits for the init's end any more. */
+export async function askToHalt(
+  pid: number,
+  options: { send: (signal: number) => Promise<void>; over: Promise<unknown> },
+): Promise<void> {
+  let isOver = false;
+  const over = options.over.then(() => void (isOver = true));
+  let lastSeen = "", againAt = 0, againMs = againMinMs;
+  for (let pauseMs = lookMinMs;; pauseMs = Math.min(1.5 * pauseMs, lookMaxMs)) {
+    const listener = await listenerOf(pid);
+    if (isOver) return;
+    const signal = haltSignal(listener);
+    if (signal === SIGRTMIN_3) return await options.send(signal);
+    const seen = `${listener.program} ${listener.caught}`;
+    if (seen !== lastSeen) [lastSeen, againAt, againMs] = [seen, 0, againMinMs];
+    if (signal !== undefined && performance.now() >= againAt) {
+      await options.send(signal);
+      [againAt, againMs] = [performance.now() + againMs, Math.min(2 * againMs, againMaxMs)];
+    }
+    await within(pauseMs, over);
+  }
 }
 
-function blocked(status: string): bigint {
-  const match = /^SigBlk:\s*([0-9a-f]+)$/m.exec(status);
-  return match ? BigInt(`0x${match[1]}`) : 0n;
+async function within(ms: number, over: Promise<void>): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const timer = setTimeout(resolve, ms);
+  await Promise.race([promise, over]);
+  clearTimeout(timer);
+}
+
+async function listenerOf(pid: number): Promise<Listener> {
+  const [program, status, read] = await Promise.all([
+    readlink(`/proc/${pid}/exe`).catch(() => ""),
+    readFile(`/proc/${pid}/status`, "utf8").catch(() => ""),
+    readByDescriptor(pid),
+  ]);
+  return { program, caught: mask(/^SigCgt:\s*([0-9a-f]+)$/m, status), read };
+}
+
+async function readByDescriptor(pid: number): Promise<bigint> {
+  const descriptors = await readdir(`/proc/${pid}/fd`).catch(() => []);
+  let read = 0n;
+  for (const descriptor of descriptors.slice(0, descriptorsMax)) {
+    const target = await readlink(`/proc/${pid}/fd/${descriptor}`).catch(() => "");
+    if (target !== "anon_inode:[signalfd]") continue;
+    const info = await readFile(`/proc/${pid}/fdinfo/${descriptor}`, "utf8").catch(() => "");
+    read |= mask(/^sigmask:\s*([0-9a-f]+)$/m, info);
+  }
+  return read;
+}
+/** Of an init's descriptors, the lowest first: it opens the one for signals early (systemd: 5), and may be made to have very many. */
+const descriptorsMax = 256;
+
+function mask(pattern: RegExp, text: string): bigint {
+  return BigInt(`0x${pattern.exec(text)?.[1] ?? "0"}`);
 }

@@ -18,7 +18,7 @@ import {
   isClean,
   isReboot,
 } from "./init_end.ts";
-import { haltSignalOf, SIGPWR } from "./init_signal.ts";
+import { askToHalt } from "./init_signal.ts";
 import { initUp } from "./init_up.ts";
 import { limitsOf } from "./limits.ts";
 import type { OperationLock, OperationLocks } from "./locks.ts";
@@ -51,11 +51,6 @@ export interface StopOptions {
 
 /** How long a clean stop may take when the client names no limit, as LXD's. */
 const stopTimeoutMs = 10 * 60_000;
-/** How often an init that does not wait for a signal yet is looked at again. */
-const initPollMs = 100;
-/** How often SIGPWR is sent, and how long in between. */
-const haltSignalsMax = 3;
-const haltSignalPauseMs = 1000;
 
 export class Lifecycle {
   readonly #services: InstanceServices;
@@ -293,22 +288,14 @@ export class Lifecycle {
     };
     onAbort(options.lock?.takenOver, () => resolve("taken over"));
     onAbort(options.cancelled, () => resolve("cancelled"));
-    let isOver = false;
-    over.then(() => isOver = true);
-    await Promise.resolve();
-    // An init that has just been started may not listen yet, and nobody sees whether SIGPWR was heard: it is sent again.
-    for (let sent = 0; sent < haltSignalsMax && !isOver;) {
-      const signal = await haltSignalOf(pid);
-      if (signal !== undefined && !isOver) {
-        await this.#services.runtime.kill(name, signal).catch((error) => {
+    await askToHalt(pid, {
+      over,
+      send: (signal) =>
+        this.#services.runtime.kill(name, signal).catch((error) => {
           // It ended just then.
           if (this.#services.runtime.get(name)) throw error;
-        });
-        sent = signal === SIGPWR ? sent + 1 : haltSignalsMax;
-      }
-      const pauseMs = signal === undefined ? initPollMs : haltSignalPauseMs;
-      if (sent < haltSignalsMax) await Promise.race([over, new Promise((wake) => setTimeout(wake, pauseMs))]);
-    }
+        }),
+    });
     return await over;
   }
 

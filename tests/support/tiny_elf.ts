@@ -20,6 +20,29 @@ export function program32(nr: number, args: readonly [number, number] = [0, 0]):
   );
 }
 
+/** A program for x86-64 that listens as systemd does, and no other way: it blocks a signal, reads it from a signalfd, and exits with 0. */
+export function signalReader64(signal: number): Uint8Array {
+  const SYS_read = 0, SYS_rt_sigprocmask = 14, SYS_exit = 60, SYS_signalfd4 = 289;
+  const bit = signal - 1;
+  const setMask = [0, 32].flatMap((shift) => u32(bit >= shift && bit < shift + 32 ? (1 << (bit - shift)) >>> 0 : 0));
+  const call = (nr: number) => [0xb8, ...u32(nr), 0x0f, 0x05]; // mov eax,nr; syscall
+  return elf(
+    64,
+    [0x48, 0xb8, ...setMask, 0x50], // mov rax,mask; push rax
+    // SIG_BLOCK: xor edi,edi; mov rsi,rsp; xor edx,edx; mov r10d,8
+    [0x31, 0xff, 0x48, 0x89, 0xe6, 0x31, 0xd2, 0x41, 0xba, ...u32(8)],
+    call(SYS_rt_sigprocmask),
+    // mov edi,-1; mov rsi,rsp; mov edx,8; xor r10d,r10d
+    [0xbf, ...u32(-1), 0x48, 0x89, 0xe6, 0xba, ...u32(8), 0x45, 0x31, 0xd2],
+    call(SYS_signalfd4),
+    // mov edi,eax; sub rsp,128; mov rsi,rsp; mov edx,128
+    [0x89, 0xc7, 0x48, 0x81, 0xec, ...u32(128), 0x48, 0x89, 0xe6, 0xba, ...u32(128)],
+    call(SYS_read),
+    [0x31, 0xff], // xor edi,edi
+    call(SYS_exit),
+  );
+}
+
 const base = 0x40_0000;
 
 /** One segment that holds the headers and the code. @see elf(5) */
