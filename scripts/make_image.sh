@@ -173,9 +173,9 @@ case $name in
   debian/11) make_debian bullseye 11 systemd "${systemd[@]}" ;;
   debian/12) make_debian bookworm 12 systemd "${systemd[@]}" ;;
   debian/13) make_debian trixie 13 systemd "${systemd[@]}" ;;
-  debian/12-sysvinit) make_debian bookworm 12 sysvinit sysvinit-core ;;
-  debian/12-openrc) make_debian bookworm 12 openrc openrc sysvinit-core ;;
-  debian/12-runit) make_debian bookworm 12 runit runit-init ;;
+  debian/12-sysvinit) make_debian bookworm 12 sysvinit sysvinit-core cron ;;
+  debian/12-openrc) make_debian bookworm 12 openrc openrc sysvinit-core cron ;;
+  debian/12-runit) make_debian bookworm 12 runit runit-init cron ;;
   debian/12-podman) make_debian bookworm 12 systemd "${systemd[@]}" podman crun uidmap ;;
 esac
 chmod 644 "$partial"
