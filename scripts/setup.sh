@@ -49,6 +49,7 @@ fi
 if [ "$goal" = test ]; then
   need mkfs.xfs xfsprogs
   need mksquashfs squashfs-tools
+  need python3 python3
   need lxc lxd-client
   need openssl openssl
   need setcap libcap2-bin

@@ -125,7 +125,7 @@ async function start(options: DaemonOptions, seams: DaemonSeams): Promise<Daemon
 
   const host = seams.host ?? createHost();
   const journal = new Journal(database, log, seams.observe);
-  const operations = new Operations(events, { settled: (sinceMs) => records.settled(sinceMs), log });
+  const operations = new Operations(events, { scope: () => records.scope(), log });
   const settings = new Settings(database);
   const trust = new Trust({ database, events, settings, log });
   const pools = new Pools({ database, journal, events, host, log, paths, opened: (name) => records.opened(name) });

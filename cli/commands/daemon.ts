@@ -23,6 +23,9 @@ export const verbs = [verb({
       value: "directory",
       summary: "Hold the consoles of running containers, for the daemon that starts this; not to be used by hand",
     },
+    files: {
+      summary: "Touch files that may never answer, for the daemon that starts this; not to be used by hand",
+    },
     logLevel: { value: "level", values: levels, initial: "info", summary: levels.join(", ") },
   },
   summary: "Run the daemon",
@@ -37,6 +40,10 @@ TERM and INT end it cleanly; containers go on and are found again by the next da
     if (flags.consoles !== undefined) {
       const { serveConsoles } = await import("../../drivers/runtime/console_server.ts");
       return serveConsoles();
+    }
+    if (flags.files) {
+      const { serveFiles } = await import("../../drivers/runtime/file_server.ts");
+      return serveFiles();
     }
     if (!levels.includes(flags.logLevel)) {
       throw new UsageError(`Invalid log level "${flags.logLevel}": ${levels.join(", ")} are allowed`);

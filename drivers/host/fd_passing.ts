@@ -1,5 +1,5 @@
 import { addressOf, check, errno, libc, SystemCallError } from "./libc.ts";
-import { again } from "./process.ts";
+import { again, setNonBlocking } from "./process.ts";
 
 /** Descriptors that another process sends over a unix socket. @see unix(7), cmsg(3) */
 
@@ -43,6 +43,16 @@ export function acceptUnix(listening: number, options: { nonBlocking?: boolean }
   return check("accept a connection", libc.accept4(listening, null, null, flags));
 }
 
+/** Two sockets that are connected, and keep the borders of messages.
+ * @returns `near`, which does not block, and `far` for another process, which does. */
+export function socketPair(): { readonly near: number; readonly far: number } {
+  const fds = new Int32Array(2);
+  const type = SOCK_SEQPACKET | SOCK_CLOEXEC;
+  check("make two sockets", libc.socketpair(AF_UNIX, type, 0, new Uint8Array(fds.buffer)));
+  setNonBlocking(fds[0]!);
+  return { near: fds[0]!, far: fds[1]! };
+}
+
 /** Takes the one descriptor that came with a message; call it when the socket is readable.
  * @throws {Error} If the message brings none. */
 export function receiveFd(socket: number): number {
@@ -51,16 +61,18 @@ export function receiveFd(socket: number): number {
   return packet.fd;
 }
 
-/** Sends one message, with a descriptor if there is one, without waiting.
+/** Sends one message, with descriptors if there are any, at most 12; without waiting if the socket does not block.
  * @throws {SystemCallError} EPIPE when the peer is gone; EAGAIN when its queue is full; EMSGSIZE. */
-export function sendPacket(socket: number, bytes: Uint8Array, fd?: number): void {
-  const control = new Uint8Array(fd === undefined ? 0 : 24);
-  if (fd !== undefined) {
+export function sendPacket(socket: number, bytes: Uint8Array, ...fds: readonly (number | undefined)[]): void {
+  const given = fds.filter((fd) => fd !== undefined);
+  // CMSG_SPACE and CMSG_LEN of so many ints.
+  const control = new Uint8Array(given.length === 0 ? 0 : 16 + Math.ceil(given.length / 2) * 8);
+  if (given.length > 0) {
     const header = new DataView(control.buffer);
-    header.setBigUint64(0, 20n, true); // CMSG_LEN(sizeof(int))
+    header.setBigUint64(0, BigInt(16 + 4 * given.length), true);
     header.setInt32(8, SOL_SOCKET, true);
     header.setInt32(12, SCM_RIGHTS, true);
-    header.setInt32(16, fd, true);
+    given.forEach((fd, index) => header.setInt32(16 + 4 * index, fd, true));
   }
   const message = messageHeader(bytes, control);
   check("send a message", libc.sendmsg(socket, message.bytes, MSG_NOSIGNAL));
@@ -75,7 +87,10 @@ export function setSendBuffer(socket: number, bytes: number): void {
 export interface Packet {
   /** Empty when the peer is gone: messages are not. */
   readonly bytes: Uint8Array;
+  /** The first of `fds`. */
   readonly fd?: number;
+  /** Descriptors that came with it; they are the receiver's to close. */
+  readonly fds: readonly number[];
 }
 
 /** @param buffer As large as the largest message. @returns The next message, which lies in the buffer, or `again` when there is none just now. */
@@ -90,7 +105,9 @@ export function receivePacket(socket: number, buffer: Uint8Array): Packet | type
   }
   const header = new DataView(control.buffer);
   const hasFd = header.getInt32(8, true) === SOL_SOCKET && header.getInt32(12, true) === SCM_RIGHTS;
-  return { bytes: buffer.subarray(0, count), ...(hasFd ? { fd: header.getInt32(16, true) } : {}) };
+  const fdCount = hasFd ? (Number(header.getBigUint64(0, true)) - 16) / 4 : 0;
+  const fds = Array.from({ length: fdCount }, (_, index) => header.getInt32(16 + 4 * index, true));
+  return { bytes: buffer.subarray(0, count), fds, ...(fds.length > 0 ? { fd: fds[0]! } : {}) };
 }
 
 /** `struct msghdr`; what it points to lives as long as the result. */

@@ -74,6 +74,7 @@ const table = {
   sigemptyset: "p:i",
   sigfillset: "p:i",
   socket: "iii:i",
+  socketpair: "iiip:i",
   statx: "ipiup:i",
   syncfs: "i:i",
   umount2: "pi:i",
@@ -246,6 +247,7 @@ export function check(call: string, result: number | bigint): number {
 }
 
 const { errno: errnoByName } = (await import("node:os")).constants;
+/** Where a number has two names, the first of the alphabet counts: EAGAIN, not EWOULDBLOCK. */
 const errnoNames: Record<number, string> = Object.fromEntries(
-  Object.entries(errnoByName).map(([name, number]) => [number, name]),
+  Object.entries(errnoByName).sort().reverse().map(([name, number]) => [number, name]),
 );

@@ -9,7 +9,7 @@ const O_PATH = 0x200000, O_DIRECTORY = 0x10000, O_NOFOLLOW = 0x20000;
 
 /** Puts a file in the place of another at one moment: after a kill or a power cut there is the old text or the new one, never a part of it.
  * No symlink is followed, neither on the way nor at the end: what an image or another host planted is replaced itself.
- * @param root A host path we trust. @param directory In it, e.g. "containers/c1". @param mode Owner is root.
+ * @param root A host path we trust. @param directory In it, e.g. "containers/c1", which may be a mount of ours. @param mode Owner is root.
  * @throws {SystemCallError} ENOENT when the directory is not there; ELOOP for a symlink on the way. */
 export async function replaceFile(
   root: string,
@@ -18,7 +18,7 @@ export async function replaceFile(
   text: string,
   mode: number,
 ): Promise<void> {
-  const fd = openBeneath(root, directory, { flags: O_PATH | O_DIRECTORY | O_NOFOLLOW });
+  const fd = openBeneath(root, directory, { flags: O_PATH | O_DIRECTORY | O_NOFOLLOW, acrossMounts: true });
   // The directory is the very one that was opened, whatever is renamed meanwhile.
   const at = (file: string) => `/proc/self/fd/${fd}/${file}`;
   const beside = `.${name}.lido`;
@@ -57,7 +57,7 @@ function openNew(path: string, mode: number): number {
 export async function removeFile(root: string, directory: string, name: string): Promise<void> {
   let fd: number;
   try {
-    fd = openBeneath(root, directory, { flags: O_PATH | O_DIRECTORY | O_NOFOLLOW });
+    fd = openBeneath(root, directory, { flags: O_PATH | O_DIRECTORY | O_NOFOLLOW, acrossMounts: true });
   } catch (error) {
     return ignoreMissing(error as NodeJS.ErrnoException);
   }

@@ -18,7 +18,7 @@ import { posix } from "node:path";
 import type { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { LidoError } from "../../api/errors.ts";
-import { openBeneath, openBeneathFd } from "./beneath.ts";
+import { openBeneath, openBeneathFd, openRegular } from "./beneath.ts";
 import { check, cString, libc } from "./libc.ts";
 
 /** Files in a tree that containers write to, for users who are outside. Paths are resolved by the kernel within the tree, whose root is "/": a
@@ -81,7 +81,7 @@ export async function entriesIn(root: string, path: string): Promise<DirectoryEn
 /** The content of a regular file, up to the size it has now: one that grows meanwhile has no end.
  * @throws {LidoError} bad_request when it is none. */
 export function readIn(root: string, path: string): { stream: Readable; sizeBytes: number } {
-  const fd = openRegular(root, path);
+  const fd = openFile(root, path, constants.O_RDONLY);
   try {
     const file = selfPath(fd);
     const { size } = statSync(file);
@@ -110,7 +110,7 @@ export interface WriteOptions {
 export async function writeIn(root: string, path: string, content: Readable, options: WriteOptions): Promise<void> {
   const { directory, name } = parentOf(root, path);
   try {
-    const existing = orNothing(() => openRegular(root, path));
+    const existing = orNothing(() => openFile(root, path, constants.O_WRONLY));
     if (existing !== undefined) return await fill(existing, content, options.append ? "a" : "w");
     const info = orNothing(() => lstatSync(`${selfPath(directory)}/${name}`));
     if (info) {
@@ -202,13 +202,17 @@ async function fill(fd: number, content: Readable, flags: string, then: (file: s
   }
 }
 
-/** An O_PATH descriptor of a regular file. Links are followed within the tree. */
-function openRegular(root: string, path: string): number {
+/** A descriptor of a regular file. Links are followed within the tree. While it is open nobody gets a lease that would keep the stream from opening
+ * it once more. */
+function openFile(root: string, path: string, flags: number): number {
   const fd = openBeneath(root, path, { flags: O_PATH, inRoot: true });
-  const info = infoOf(statSync(selfPath(fd)));
-  if (info.type === "file") return fd;
-  libc.close(fd);
-  throw wrongType(path, nameOf(info.type));
+  try {
+    const info = infoOf(statSync(selfPath(fd)));
+    if (info.type !== "file") throw wrongType(path, nameOf(info.type));
+    return openRegular(fd, path, flags);
+  } finally {
+    libc.close(fd);
+  }
 }
 
 async function entries<T>(root: string, path: string, of: (directory: string, name: string) => T): Promise<T[]> {

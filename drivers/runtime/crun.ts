@@ -23,18 +23,21 @@ import { besides, type Cgroup, Cgroups } from "./cgroup.ts";
 import { readable } from "./child.ts";
 import { crunMessage, crunPath, CrunTool } from "./crun_tool.ts";
 import { Consoles } from "./consoles.ts";
+import { ContainerFiles } from "./container_files.ts";
 import { type CrunCommand, enterContainer, leftCommands, removeSockets, socketsOf } from "./exec.ts";
+import { FileProcesses, NotAnswered } from "./file_processes.ts";
 import { checkHost } from "./host_check.ts";
 import { HotPlug } from "./hot_plug.ts";
 import { type Kept, readKept, writeKept } from "./kept.ts";
 import { killed, killTimeoutMs } from "./killed.ts";
+import type { ClonedMount } from "./mount_source.ts";
 import { withoutDevices } from "./mounts.ts";
 import { Orphans } from "./orphans.ts";
 import { endCruns, endStragglers, removeCgroup } from "./remains.ts";
 import { replaceConsole } from "./replace_console.ts";
 import { LaunchError } from "./runtime.ts";
 import { devicesOf } from "./resources.ts";
-import { cloneAll, type ClonedMount, closeAll, makeDirectory, makeStage, place, stage } from "./stage.ts";
+import { cloneAll, closeAll, makeDirectory, makeStage, place, stage } from "./stage.ts";
 import type {
   CommandSpec,
   CommandStdio,
@@ -76,7 +79,9 @@ export class CrunRuntime implements Runtime {
   readonly #poller: Poller;
   readonly #log: RuntimeLog;
   readonly #namespace: MountNamespace;
-  readonly #hotPlug = new HotPlug();
+  readonly #files: FileProcesses;
+  readonly #hotPlug: HotPlug;
+  readonly #containerFiles: ContainerFiles;
   readonly #cgroups: Cgroups;
   readonly #crun: CrunTool;
   readonly #containers = new Map<string, Container>();
@@ -94,6 +99,9 @@ export class CrunRuntime implements Runtime {
     this.#poller = options.poller;
     this.#log = options.log;
     this.#orphans = new Orphans(options.poller);
+    this.#files = new FileProcesses(options.poller);
+    this.#hotPlug = new HotPlug(this.#files);
+    this.#containerFiles = new ContainerFiles(this.#files);
     // Two daemons may have containers of one name.
     this.#cgroups = new Cgroups(`lido-${createHash("sha256").update(options.root).digest("hex").slice(0, 8)}`);
     makeDirectory(this.#root, 0o700);
@@ -137,7 +145,7 @@ export class CrunRuntime implements Runtime {
     // crun 1.8 enter the container. @see https://github.com/containers/crun/issues/1264
     const held: { read: number; write: number } = makePipe();
     try {
-      cloned = await cloneAll(spec);
+      cloned = await cloneAll(this.#files, spec);
       cgroup.create(owner, devicesOf(spec));
       if (spec.limits) cgroup.limit(spec.limits);
       this.#showBesides();
@@ -297,13 +305,32 @@ export class CrunRuntime implements Runtime {
     return this.#hotPlug.attach(container, { ...mount, options: withoutDevices(mount.options) }, container.idmap);
   }
 
-  detach(name: string, mount: MountPlace, options: DetachOptions = {}): Promise<void> {
+  async detach(name: string, mount: MountPlace, options: DetachOptions = {}): Promise<void> {
+    const container = this.#container(name);
     const processes = () => this.#cgroup(name).processes();
-    return this.#hotPlug.detach(this.#container(name), mount, { ...options, processes });
+    await this.#hotPlug.detach(container, mount, { ...options, processes });
+    if (options.removeTarget) await this.#containerFiles.removeDirectory(container, mount.target);
   }
 
   isAttached(name: string, mount: MountPlace): Promise<boolean> {
     return this.#hotPlug.isAttached(this.#container(name), mount);
+  }
+
+  async lookAtSource(name: string, path: string): Promise<"directory" | "file" | "other" | undefined> {
+    try {
+      return (await this.#files.ask(name, { do: "look", path })).answer.type;
+    } catch (error) {
+      if (!(error instanceof NotAnswered)) throw error;
+      throw new LidoError("bad_request", `Cannot use source path "${path}": ${error.message}`);
+    }
+  }
+
+  readFile(name: string, path: string): Promise<Uint8Array | undefined> {
+    return this.#containerFiles.read(this.#container(name), path);
+  }
+
+  fileExists(name: string, path: string): Promise<boolean> {
+    return this.#containerFiles.exists(this.#container(name), path);
   }
 
   async attachConsole(name: string): Promise<ConsoleTerminal> {
@@ -339,7 +366,7 @@ export class CrunRuntime implements Runtime {
     this.#orphans.close();
     this.#tracer.close();
     await this.#consoles.close();
-    await this.#hotPlug.close();
+    this.#files.close();
     this.#cgroups.removeIfEmpty();
     this.#namespace.close();
   }

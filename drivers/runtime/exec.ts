@@ -2,6 +2,7 @@ import { readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { LidoError } from "../../api/errors.ts";
 import { acceptUnix, listenUnix, receiveFd } from "../host/fd_passing.ts";
+import { openLocalRoot } from "../host/container_root.ts";
 import { holdExecution } from "../host/exec_gate.ts";
 import { hostId } from "../host/idmap.ts";
 import type { Poller } from "../host/poll.ts";
@@ -73,12 +74,22 @@ export async function enterContainer(
   if (stdio.kind === "pipes") own(stdio, command, container.idmap);
   const outcome = await launch(crun, poller, container, command, stdio);
   if (!("refusal" in outcome)) return outcome;
-  const failure = whyNotExecuted(`/proc/${container.init}/root`, command, outcome.refusal);
+  const failure = atRoot(container.init, (root) => whyNotExecuted(root, command, outcome.refusal));
   if (failure.script === undefined) throw new LaunchError(failure.exitCode, failure.message);
   const byShell = { ...command, argv: [shell, failure.script, ...command.argv.slice(1)] };
   const second = await launch(crun, poller, container, byShell, stdio);
   if ("refusal" in second) throw new LaunchError(failure.exitCode, failure.message);
   return second;
+}
+
+/** @param init The container's. */
+function atRoot<T>(init: number, work: (root: number | undefined) => T): T {
+  const root = openLocalRoot(init);
+  try {
+    return work(root);
+  } finally {
+    if (root !== undefined) closeFd(root);
+  }
 }
 
 /** The command opens its streams by name, /dev/stdin, only if they are its user's. Ids that the container does not have are refused by crun. */
@@ -97,7 +108,7 @@ function ownTerminal(master: number, { uid }: CommandSpec, idmap: IdMap | undefi
 /** crun does not wait for us to have the terminal: the command would run before it is its user's.
  * @returns A descriptor; whoever executes the command's file waits until it is closed. Absent where that cannot be had. */
 function holdCommand(init: number, command: CommandSpec): number | undefined {
-  const file = command.uid === 0 ? undefined : openExecutable(`/proc/${init}/root`, command);
+  const file = command.uid === 0 ? undefined : atRoot(init, (root) => openExecutable(root, command));
   if (file === undefined) return undefined;
   try {
     return holdExecution(file);

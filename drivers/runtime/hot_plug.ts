@@ -1,12 +1,20 @@
-import { statSync } from "node:fs";
 import { LidoError } from "../../api/errors.ts";
-import { HotPlugThread } from "../host/hot_plug.ts";
-import type { HotPlugAnswer, Inside, MountRoot } from "../host/hot_plug_messages.ts";
-import { cloneMountIn, userNamespace } from "../host/idmap.ts";
+import { userNamespace } from "../host/idmap.ts";
+import type { Inside } from "../host/plug_messages.ts";
 import { closeFd } from "../host/process.ts";
-import { findHolders } from "./holders.ts";
-import { withSource } from "./mount_source.ts";
+import type { FileAnswer, FileTask, WrittenRoot } from "./file_messages.ts";
+import { type FileProcesses, NotAnswered } from "./file_processes.ts";
+import { cloneSource, identityOf, withSource } from "./mount_source.ts";
 import type { DetachOptions, IdMap, MountPlace, MountSpec } from "./runtime.ts";
+
+/** What only makes an answer better is not waited for as long. */
+const detailTimeoutMs = 3_000;
+/** How many are looked at for those who keep a mount busy. */
+const processesMax = 10_000;
+
+export interface PluggedContainer extends Inside {
+  readonly name: string;
+}
 
 /** What stands in the way of a mount, in words. */
 const reasons: Readonly<Record<string, string>> = {
@@ -25,92 +33,126 @@ const reasons: Readonly<Record<string, string>> = {
     "the instance has ended, a directory on the way was removed just then, or a symbolic link on the way leads nowhere",
 };
 
-/** Mounts come and go in the namespace of a container that runs. The work inside is done by a thread of its own (`drivers/host/hot_plug.ts`):
- * the container may have put a filesystem in the way that never answers. */
+/** Mounts come and go in the namespace of a container that runs. The work inside is done by a process of its own (`file_processes.ts`): the container
+ * may have put a filesystem in the way that never answers. One change of a container comes after the other; other containers do not wait for it. */
 export class HotPlug {
-  readonly #thread = new HotPlugThread();
+  readonly #processes: FileProcesses;
+  readonly #queues = new Map<string, Promise<unknown>>();
 
-  async attach(container: Inside, mount: MountSpec, idmap: IdMap | undefined): Promise<void> {
-    const userNs = mount.shifted && idmap ? await userNamespace(idmap) : undefined;
-    const { tree, isDirectory } = withSource(mount, (path, isDirectory) => ({
-      isDirectory,
-      tree: cloneMountIn(path, {
-        namespace: userNs,
-        recursive: mount.recursive ?? false,
-        ...(mount.options ? { options: mount.options } : {}),
-        // What is mounted below a shared mount is shared, as at a start; what is unbindable the kernel refuses there.
-        propagation: mount.propagation?.replace("unbindable", "private"),
-      }),
-    }));
-    try {
-      const owner = { uid: rootOf(idmap?.uid), gid: rootOf(idmap?.gid) };
-      const answer = await this.#ask(container, mount.target, { kind: "attach", tree, isDirectory, ...owner });
-      if (answer.code !== undefined) throw refusal(`Cannot mount at "${mount.target}" in the instance`, answer.code);
-    } finally {
-      closeFd(tree);
-    }
+  constructor(processes: FileProcesses) {
+    this.#processes = processes;
   }
 
-  async detach(
-    container: Inside,
+  attach(container: PluggedContainer, mount: MountSpec, idmap: IdMap | undefined): Promise<void> {
+    return this.#inTurn(container, async () => {
+      const { tree, isDirectory } = await cloneSource(this.#processes, container.name, mount, {
+        namespace: mount.shifted && idmap ? await userNamespace(idmap) : undefined,
+        recursive: mount.recursive ?? false,
+        options: mount.options ?? [],
+        // What is mounted below a shared mount is shared, as at a start; what is unbindable the kernel refuses there.
+        propagation: mount.propagation?.replace("unbindable", "private"),
+      });
+      try {
+        const task = {
+          do: "attach",
+          pid: container.pid,
+          target: mount.target,
+          isDirectory,
+          uid: rootOf(idmap?.uid),
+          gid: rootOf(idmap?.gid),
+        } as const;
+        const answer = await this.#ask(container, task, tree);
+        if (answer.code !== undefined) throw refusal(`Cannot mount at "${mount.target}" in the instance`, answer.code);
+      } finally {
+        closeFd(tree);
+      }
+    });
+  }
+
+  detach(
+    container: PluggedContainer,
     mount: MountPlace,
     options: DetachOptions & { processes: () => number[] },
   ): Promise<void> {
-    const root = options.whatever ? undefined : mountRoot(mount);
-    const answer = await this.#ask(container, mount.target, {
-      kind: "detach",
-      lazy: options.lazy ?? false,
-      ...(root ? { root } : {}),
+    return this.#inTurn(container, async () => {
+      const root = options.whatever ? undefined : await this.#rootOf(container, mount);
+      const { pid } = container, { target } = mount;
+      const answer = await this.#ask(container, { do: "detach", pid, target, root, lazy: options.lazy ?? false });
+      if (answer.code === undefined) return;
+      const what = `Cannot unmount "${target}" in the instance`;
+      if (answer.code === "COVERED") {
+        throw new LidoError("bad_request", `${what}: the instance has mounted something over it`);
+      }
+      if (answer.code !== "EBUSY") throw refusal(what, answer.code);
+      const holders = await this.#holders(container, options.processes(), answer.place ?? target);
+      const by = holders.length > 0 ? ` by ${holders.join(", ")}` : "";
+      throw new LidoError("bad_request", `${what}: it is in use${by}`);
     });
-    if (answer.code === undefined) return;
-    const what = `Cannot unmount "${mount.target}" in the instance`;
-    if (answer.code === "COVERED") {
-      throw new LidoError("bad_request", `${what}: the instance has mounted something over it`);
+  }
+
+  isAttached(container: PluggedContainer, mount: MountPlace): Promise<boolean> {
+    return this.#inTurn(container, async () => {
+      const { pid } = container, { target } = mount;
+      const root = await this.#rootOf(container, mount);
+      const answer = await this.#ask(container, { do: "isAttached", pid, target, root });
+      if (answer.code !== undefined) throw refusal(`Cannot look at "${target}" in the instance`, answer.code);
+      return answer.isMounted ?? false;
+    });
+  }
+
+  async #inTurn<T>({ name }: PluggedContainer, work: () => Promise<T>): Promise<T> {
+    const turn = (this.#queues.get(name) ?? Promise.resolve()).then(work);
+    const over = turn.then(() => {}, () => {});
+    this.#queues.set(name, over);
+    try {
+      return await turn;
+    } finally {
+      if (this.#queues.get(name) === over) this.#queues.delete(name);
     }
-    if (answer.code !== "EBUSY") throw refusal(what, answer.code);
-    const holders = findHolders(container.pid, options.processes(), answer.place ?? mount.target);
-    const by = holders.length > 0 ? ` by ${holders.join(", ")}` : "";
-    throw new LidoError("bad_request", `${what}: it is in use${by}`);
   }
 
-  async isAttached(container: Inside, mount: MountPlace): Promise<boolean> {
-    const root = mountRoot(mount);
-    const answer = await this.#ask(container, mount.target, { kind: "look", ...(root ? { root } : {}) });
-    if (answer.code !== undefined) throw refusal(`Cannot look at "${mount.target}" in the instance`, answer.code);
-    return answer.isMounted ?? false;
+  async #ask({ name, pidfd }: PluggedContainer, task: FileTask, ...fds: number[]): Promise<FileAnswer> {
+    try {
+      return (await this.#processes.ask(name, task, { fds: [pidfd, ...fds] })).answer;
+    } catch (error) {
+      if (error instanceof NotAnswered) return { code: error.code };
+      throw error;
+    }
   }
 
-  close(): Promise<void> {
-    return this.#thread.close();
+  /** What it calls itself may lie in a file that never answers: then nobody is named. */
+  async #holders({ name, pid }: PluggedContainer, processes: number[], target: string): Promise<readonly string[]> {
+    const task = { do: "holders", pid, processes: processes.slice(0, processesMax), target } as const;
+    try {
+      return (await this.#processes.ask(name, task, { timeoutMs: detailTimeoutMs })).answer.holders ?? [];
+    } catch (error) {
+      if (error instanceof NotAnswered) return [];
+      throw error;
+    }
   }
 
-  #ask(
-    { pid, pidfd }: Inside,
-    target: string,
-    request: DistributiveOmit<Parameters<HotPlugThread["ask"]>[0], "pid" | "pidfd" | "target">,
-  ): Promise<HotPlugAnswer> {
-    return this.#thread.ask({ ...request, pid, pidfd, target });
+  /** @returns undefined when the source is gone, or does not answer. */
+  async #rootOf(
+    { name }: PluggedContainer,
+    { source, subPath, foreign }: MountPlace,
+  ): Promise<WrittenRoot | undefined> {
+    try {
+      if (foreign) {
+        const task = { do: "identify", source, subPath } as const;
+        return (await this.#processes.ask(name, task, { timeoutMs: detailTimeoutMs })).answer.root;
+      }
+      const { device, inode } = withSource({ source, subPath }, identityOf);
+      return { device: String(device), inode: String(inode) };
+    } catch {
+      return undefined;
+    }
   }
 }
 
-type DistributiveOmit<T, K extends PropertyKey> = T extends unknown ? Omit<T, K> : never;
-
 function refusal(what: string, code: string): LidoError {
-  return new LidoError("bad_request", `${what}: ${reasons[code] ?? code}`);
+  return new LidoError(code === "ETIMEDOUT" ? "unavailable" : "bad_request", `${what}: ${reasons[code] ?? code}`);
 }
 
 function rootOf(ranges: IdMap["uid"] | undefined): number {
   return ranges?.find(({ container }) => container === 0)?.host ?? 0;
-}
-
-/** @returns undefined when the source is gone. */
-function mountRoot(mount: MountPlace): MountRoot | undefined {
-  try {
-    return withSource(mount, (path) => {
-      const { dev: device, ino: inode } = statSync(path, { bigint: true });
-      return { device, inode };
-    });
-  } catch {
-    return undefined;
-  }
 }

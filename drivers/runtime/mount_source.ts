@@ -1,6 +1,10 @@
 import { statSync } from "node:fs";
+import { LidoError } from "../../api/errors.ts";
 import { openBeneath } from "../host/beneath.ts";
+import { cloneMountIn } from "../host/idmap.ts";
+import type { MountRoot } from "../host/plug_messages.ts";
 import { closeFd } from "../host/process.ts";
+import { type FileProcesses, NotAnswered } from "./file_processes.ts";
 import type { MountSpec } from "./runtime.ts";
 
 const O_PATH = 0x200000;
@@ -9,7 +13,7 @@ const O_PATH = 0x200000;
  * beneath the source without following symlinks, and held by a descriptor, so that what is swapped afterwards does not count.
  * @throws {SystemCallError} ENOENT, or ELOOP for a symlink on the way. */
 export function withSource<T>(
-  mount: Pick<MountSpec, "source" | "subPath">,
+  mount: Pick<MountSpec, "source"> & { readonly subPath?: string | undefined },
   work: (path: string, isDirectory: boolean) => T,
 ): T {
   if (!mount.subPath) return work(mount.source, statSync(mount.source).isDirectory());
@@ -19,5 +23,46 @@ export function withSource<T>(
     return work(path, statSync(path).isDirectory());
   } finally {
     closeFd(fd);
+  }
+}
+
+export function identityOf(path: string): MountRoot {
+  const { dev: device, ino: inode } = statSync(path, { bigint: true });
+  return { device, inode };
+}
+
+export interface CloneOptions {
+  /** Descriptor of a user namespace whose id map the mount gets. */
+  readonly namespace?: number | undefined;
+  readonly recursive: boolean;
+  readonly options: readonly string[];
+  readonly propagation?: string | undefined;
+}
+
+export interface ClonedMount {
+  /** A detached mount, for the caller to close. */
+  readonly tree: number;
+  readonly isDirectory: boolean;
+}
+
+/** A detached copy of a mount's source. A path of the host may be on a filesystem that never answers: another process looks it up.
+ * @param instance Whose mount it is. @throws {LidoError} bad_request, naming the source, when it does not answer. */
+export async function cloneSource(
+  processes: FileProcesses,
+  instance: string,
+  { source, subPath, foreign }: Pick<MountSpec, "source" | "subPath" | "foreign">,
+  options: CloneOptions,
+): Promise<ClonedMount> {
+  if (!foreign) {
+    return withSource({ source, subPath }, (path, isDirectory) => ({ isDirectory, tree: cloneMountIn(path, options) }));
+  }
+  const { namespace, ...rest } = options;
+  try {
+    const fds = namespace === undefined ? [] : [namespace];
+    const { answer, fd } = await processes.ask(instance, { do: "clone", source, subPath, ...rest }, { fds });
+    return { tree: fd!, isDirectory: answer.isDirectory ?? false };
+  } catch (error) {
+    if (!(error instanceof NotAnswered)) throw error;
+    throw new LidoError("bad_request", `Cannot use source path "${source}": ${error.message}`);
   }
 }

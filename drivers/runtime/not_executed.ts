@@ -1,7 +1,7 @@
-import { closeSync, constants, openSync, readSync, statSync } from "node:fs";
+import { constants, statSync } from "node:fs";
 import { join } from "node:path";
-import { openBeneath } from "../host/beneath.ts";
-import { closeFd } from "../host/process.ts";
+import { inDirectory, openBeneathFd, openRegular } from "../host/beneath.ts";
+import { again, closeFd, readFd } from "../host/process.ts";
 import type { CommandSpec } from "./runtime.ts";
 
 /** Why the kernel did not execute a command: read from the file after the fact, for the text only. What a container has mounted itself is not
@@ -9,6 +9,9 @@ import type { CommandSpec } from "./runtime.ts";
 
 /** What runs a file that is no program. @see execvp(3) */
 export const shell = "/bin/sh";
+
+/** An O_PATH descriptor of the container's root; undefined when the container has taken one that may not answer: then nothing is known of its files. */
+type Root = number | undefined;
 
 export interface NotExecuted {
   /** As a shell has it: 127 when something is not there, 126 when it cannot be executed. */
@@ -36,8 +39,9 @@ const machines: Readonly<Record<number, string>> = {
   258: "LoongArch",
 };
 
-/** @param root The container's root. @param said By crun: the kernel's reason in words. */
-export function whyNotExecuted(root: string, command: CommandSpec, said: string): NotExecuted {
+/** @param root A path for one that nobody runs in. @param said By crun: the kernel's reason in words. */
+export function whyNotExecuted(root: Root | string, command: CommandSpec, said: string): NotExecuted {
+  if (typeof root === "string") return inDirectory(root, (directory) => whyNotExecuted(directory, command, said));
   const file = findFile(root, command);
   const head = file === undefined ? undefined : readHead(root, file);
   const missing = head && missingInterpreter(root, command.cwd, file!, head);
@@ -59,18 +63,18 @@ export function whyNotExecuted(root: string, command: CommandSpec, said: string)
 }
 
 /** @returns A descriptor of the file that crun will find, for its name only (O_PATH), or undefined when there is none. */
-export function openExecutable(root: string, command: CommandSpec): number | undefined {
+export function openExecutable(root: Root, command: CommandSpec): number | undefined {
   const file = findFile(root, command);
-  if (file === undefined) return undefined;
+  if (root === undefined || file === undefined) return undefined;
   try {
-    return openBeneath(root, file, { flags: O_PATH, inRoot: true, oneMount: true });
+    return openBeneathFd(root, file, { flags: O_PATH, inRoot: true });
   } catch {
     return undefined; // deleted meanwhile, or what the container has mounted
   }
 }
 
 /** As crun finds it. @returns Its path in the container. */
-function findFile(root: string, { argv, environment, cwd }: CommandSpec): string | undefined {
+function findFile(root: Root, { argv, environment, cwd }: CommandSpec): string | undefined {
   const [name = ""] = argv;
   if (name.includes("/")) return name.startsWith("/") ? name : join(cwd, name);
   const candidates = (environment.PATH ?? "").split(":").map((directory) => join(directory || cwd, name));
@@ -78,7 +82,7 @@ function findFile(root: string, { argv, environment, cwd }: CommandSpec): string
 }
 
 /** @returns What is missing, in words, or undefined when nothing is, or nobody can tell. */
-function missingInterpreter(root: string, cwd: string, file: string, head: Uint8Array): string | undefined {
+function missingInterpreter(root: Root, cwd: string, file: string, head: Uint8Array): string | undefined {
   let user = file, bytes: Uint8Array | undefined = head;
   for (let depth = 0; bytes && depth <= interpretersMax; depth++) {
     const name = scriptInterpreter(bytes) ?? readElf(bytes)?.interpreter;
@@ -134,9 +138,10 @@ function elfInterpreter(view: DataView, isLittle: boolean, bits: 32 | 64): strin
   return undefined;
 }
 
-function exists(root: string, path: string): boolean {
+function exists(root: Root, path: string): boolean {
+  if (root === undefined) return true;
   try {
-    closeFd(openBeneath(root, path, { flags: O_PATH, inRoot: true, oneMount: true }));
+    closeFd(openBeneathFd(root, path, { flags: O_PATH, inRoot: true }));
     return true;
   } catch (error) {
     return !["ENOENT", "ENOTDIR"].includes((error as { code?: string }).code ?? "");
@@ -144,23 +149,24 @@ function exists(root: string, path: string): boolean {
 }
 
 /** @returns The first bytes of an executable file, or undefined when there is none. */
-function readHead(root: string, path: string): Uint8Array | undefined {
+function readHead(root: Root, path: string): Uint8Array | undefined {
+  if (root === undefined) return undefined;
   let descriptor: number;
   try {
-    descriptor = openBeneath(root, path, { flags: O_PATH, inRoot: true, oneMount: true });
+    descriptor = openBeneathFd(root, path, { flags: O_PATH, inRoot: true });
   } catch {
     return undefined;
   }
   try {
-    const name = `/proc/self/fd/${descriptor}`;
-    const { mode } = statSync(name);
+    const { mode } = statSync(`/proc/self/fd/${descriptor}`);
     if ((mode & constants.S_IFMT) !== constants.S_IFREG || (mode & 0o111) === 0) return undefined;
-    const file = openSync(name, constants.O_RDONLY);
+    const file = openRegular(descriptor, path, constants.O_RDONLY);
     try {
       const head = new Uint8Array(headBytesMax);
-      return head.subarray(0, readSync(file, head, 0, head.length, 0));
+      const count = readFd(file, head);
+      return count === again ? undefined : head.subarray(0, count);
     } finally {
-      closeSync(file);
+      closeFd(file);
     }
   } finally {
     closeFd(descriptor);

@@ -1,14 +1,13 @@
-import type { Inside } from "../host/hot_plug_messages.ts";
 import { closeFd } from "../host/process.ts";
 import type { Consoles } from "./consoles.ts";
 import type { RuntimeLog } from "./crun.ts";
-import type { HotPlug } from "./hot_plug.ts";
+import type { HotPlug, PluggedContainer } from "./hot_plug.ts";
 import type { IdMap } from "./runtime.ts";
 
 /** For a container whose console hung up with the console server and an earlier daemon, or that never had one: another one in its place. What is
  * open there stays hung up; a getty that is started anew gets this one. A failure is logged: the container goes on without. */
 export async function replaceConsole(
-  container: Inside & { readonly name: string; readonly idmap: IdMap | undefined },
+  container: PluggedContainer & { readonly idmap: IdMap | undefined },
   { consoles, hotPlug, log }: { consoles: Consoles; hotPlug: HotPlug; log: RuntimeLog },
 ): Promise<void> {
   const { name, idmap } = container;

@@ -17,6 +17,8 @@ export interface IdMap {
 export interface MountSpec {
   /** Absolute path on the host. */
   readonly source: string;
+  /** Whether `source` is a path of the host that is none of ours: it may be on a filesystem that never answers. */
+  readonly foreign?: boolean;
   /** What to mount within `source`, which containers may write to: no symlink is followed. Absent for all of it. */
   readonly subPath?: string;
   /** Absolute path in the container; resolved beneath its root, made if missing. */
@@ -30,11 +32,13 @@ export interface MountSpec {
 }
 
 /** A mount of a container, as far as it must be known to find it there. */
-export type MountPlace = Pick<MountSpec, "source" | "subPath" | "target">;
+export type MountPlace = Pick<MountSpec, "source" | "subPath" | "foreign" | "target">;
 
 export interface DetachOptions {
   readonly lazy?: boolean;
   readonly whatever?: boolean;
+  /** Whether the directory that it was mounted at goes, too, if it is empty. */
+  readonly removeTarget?: boolean;
 }
 
 /** A device that a container may use. @see https://docs.kernel.org/admin-guide/cgroup-v1/devices.html */
@@ -180,7 +184,8 @@ export interface Runtime {
   /** Called once for each end of a container, however it came; `status` is unknown for one that an earlier daemon had started. */
   onExit(listener: (name: string, end: ContainerEnd) => void): void;
   exec(name: string, command: CommandSpec, stdio: CommandStdio): Promise<LaunchedCommand>;
-  /** Mounts into the running container's own namespace. @throws {LidoError} When the target leaves the root or cannot be made. */
+  /** Mounts into the running container's own namespace. @throws {LidoError} When the target leaves the root or cannot be made; this and the next two:
+   * unavailable, when a filesystem of the container does not answer in time. */
   attach(name: string, mount: MountSpec): Promise<void>;
   /** Unmounts it, wherever the container may have moved it. What is not mounted any more is no error.
    * @throws {LidoError} When it is in use, with who holds it; not so if it may go `lazy`, when they have let it go.
@@ -188,6 +193,14 @@ export interface Runtime {
   detach(name: string, mount: MountPlace, options?: DetachOptions): Promise<void>;
   /** Whether it is mounted at its target now. */
   isAttached(name: string, mount: MountPlace): Promise<boolean>;
+  /** What is at a path of the host, which may never answer. @param name Of the instance that is to have it. @returns undefined when nothing is.
+   * @throws {LidoError} bad_request, naming the path, when it does not answer in time. */
+  lookAtSource(name: string, path: string): Promise<"directory" | "file" | "other" | undefined>;
+  /** A regular file of a running container as its processes find it, up to a MiB. @returns undefined when there is none.
+   * @throws {LidoError} bad_request when it is something else, or does not answer in time. */
+  readFile(name: string, path: string): Promise<Uint8Array | undefined>;
+  /** Whether there is anything at a path in a running container. @throws {LidoError} bad_request when it does not answer in time. */
+  fileExists(name: string, path: string): Promise<boolean>;
   /** A running container's console, for one who attaches to it. */
   attachConsole(name: string): Promise<ConsoleTerminal>;
   /** What a running container's console printed last; its size is bounded. */

@@ -1,11 +1,12 @@
 import { randomUUID } from "node:crypto";
 import { chmodSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { cloneMountIn, userNamespace } from "../host/idmap.ts";
+import { userNamespace } from "../host/idmap.ts";
 import { moveMount } from "../host/namespace.ts";
 import { closeFd } from "../host/process.ts";
 import { makeNullDevice } from "../host/special_file.ts";
-import { withSource } from "./mount_source.ts";
+import type { FileProcesses } from "./file_processes.ts";
+import { type ClonedMount, cloneSource } from "./mount_source.ts";
 import { withoutDevices } from "./mounts.ts";
 import type { ContainerSpec, MountSpec } from "./runtime.ts";
 
@@ -14,29 +15,21 @@ import type { ContainerSpec, MountSpec } from "./runtime.ts";
 /** Where they are there; the host's own directory is not touched. */
 export const stage = "/mnt";
 
-export interface ClonedMount {
-  readonly tree: number;
-  readonly isDirectory: boolean;
-}
-
 /** Detached copies of the root and of every mount, made where the pools are mounted: in the host's namespace, which the runtime's need not follow. */
-export async function cloneAll(spec: ContainerSpec): Promise<ClonedMount[]> {
+export async function cloneAll(processes: FileProcesses, spec: ContainerSpec): Promise<ClonedMount[]> {
   const namespace = spec.idmap && await userNamespace(spec.idmap);
   const cloned: ClonedMount[] = [];
-  const clone = (mount: Partial<MountSpec>, source: string, isDirectory: boolean) => {
-    const tree = cloneMountIn(source, {
-      namespace: mount.shifted ? namespace : undefined,
-      recursive: mount.recursive ?? true,
-      options: withoutDevices(mount.options),
-      // crun makes it what is asked for.
-      propagation: mount.propagation === undefined ? undefined : "as-source",
-    });
-    cloned.push({ tree, isDirectory });
-  };
   try {
-    clone({ shifted: spec.rootfsShifted }, spec.rootfs, true);
-    for (const mount of spec.mounts) {
-      withSource(mount, (source, isDirectory) => clone(mount, source, isDirectory));
+    for (const mount of [{ source: spec.rootfs, shifted: spec.rootfsShifted } as Partial<MountSpec>, ...spec.mounts]) {
+      cloned.push(
+        await cloneSource(processes, spec.name, { ...mount, source: mount.source! }, {
+          namespace: mount.shifted ? namespace : undefined,
+          recursive: mount.recursive ?? true,
+          options: withoutDevices(mount.options),
+          // crun makes it what is asked for.
+          propagation: mount.propagation === undefined ? undefined : "as-source",
+        }),
+      );
     }
     return cloned;
   } catch (error) {

@@ -1,5 +1,4 @@
 import { LidoError } from "../../api/errors.ts";
-import { readBeneath } from "../../drivers/host/beneath.ts";
 
 /** A user as the container's own files know it. @see passwd(5), group(5) */
 export interface Account {
@@ -14,10 +13,13 @@ export interface Account {
 
 const idMax = 4294967294;
 
-/** @param root The container's root as the host sees it. @param user A name, or a number.
+/** Reads a file of the container. @returns undefined when there is none. */
+export type ReadFile = (path: string) => Promise<Uint8Array | undefined>;
+
+/** @param user A name, or a number.
  * @throws {LidoError} bad_request when there is none, or the files are no files. */
-export function findAccount(root: string, user: string): Account {
-  for (const line of lines(root, "/etc/passwd")) {
+export async function findAccount(readFile: ReadFile, user: string): Promise<Account> {
+  for (const line of await lines(readFile, "/etc/passwd")) {
     const [name, , uid, gid, , home, shell] = line.split(":");
     if (name === undefined || (name !== user && uid !== user)) continue;
     if (!isId(uid) || !isId(gid)) {
@@ -29,14 +31,14 @@ export function findAccount(root: string, user: string): Account {
       gid: Number(gid),
       home: home?.startsWith("/") ? home : "/",
       shell: shell?.startsWith("/") ? shell : "/bin/sh",
-      groups: groupsOf(root, name),
+      groups: await groupsOf(readFile, name),
     };
   }
   throw new LidoError("bad_request", `User "${user}" not found in the instance's /etc/passwd`);
 }
 
-function groupsOf(root: string, user: string): number[] {
-  return lines(root, "/etc/group").flatMap((line) => {
+async function groupsOf(readFile: ReadFile, user: string): Promise<number[]> {
+  return (await lines(readFile, "/etc/group")).flatMap((line) => {
     const [, , gid, members = ""] = line.split(":");
     return isId(gid) && members.split(",").includes(user) ? [Number(gid)] : [];
   });
@@ -46,7 +48,7 @@ function isId(text: string | undefined): boolean {
   return text !== undefined && /^\d{1,10}$/.test(text) && Number(text) <= idMax;
 }
 
-function lines(root: string, path: string): string[] {
-  const bytes = readBeneath(root, path, { inRoot: true });
+async function lines(readFile: ReadFile, path: string): Promise<string[]> {
+  const bytes = await readFile(path);
   return bytes ? new TextDecoder().decode(bytes).split("\n") : [];
 }

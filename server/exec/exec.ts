@@ -38,8 +38,9 @@ export class ExecService {
   }
 
   /** @throws {LidoError} not_found; bad_request for a request or a container in which nothing can be run. */
-  start(name: string, post: InstanceExecPost): Operation {
-    const spec = commandSpec(this.#services.target(name), post);
+  async start(name: string, post: InstanceExecPost): Promise<Operation> {
+    const { runtime, target } = this.#services;
+    const spec = await commandSpec(runtime, target(name), post);
     if (post.detachable) {
       return post["wait-for-websocket"] ? this.#detachable(name, post, spec) : this.#detached(name, post, spec);
     }

@@ -1,7 +1,6 @@
 import { LidoError } from "../../api/errors.ts";
 import type { InstanceExecPost } from "../../api/types.ts";
-import { existsBeneath } from "../../drivers/host/beneath.ts";
-import type { CommandSpec } from "../../drivers/runtime/runtime.ts";
+import type { CommandSpec, Runtime } from "../../drivers/runtime/runtime.ts";
 import type { ExecTarget } from "../instances/instances.ts";
 import { findAccount } from "./accounts.ts";
 import { isWindowSize } from "./control.ts";
@@ -10,20 +9,27 @@ const path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /** The kernel's limit for one argument or variable. @see execve(2), MAX_ARG_STRLEN */
 const wordBytesMax = 128 * 1024;
 
+/** A running container's files. */
+export type Files = Pick<Runtime, "readFile" | "fileExists">;
+
 /** What the request says, with LXD's defaults and the container's own accounts.
  * @throws {LidoError} bad_request for what no command can be started with. */
-export function commandSpec(target: ExecTarget, post: InstanceExecPost): CommandSpec {
+export async function commandSpec(
+  files: Files,
+  target: ExecTarget,
+  post: InstanceExecPost,
+): Promise<CommandSpec> {
   checkSize(post);
-  const root = `/proc/${target.pid}/root`;
+  const { name } = target;
   const isLogin = post.login;
   const account = post["user-name"] !== "" || isLogin
-    ? findAccount(root, post["user-name"] || String(post.user))
+    ? await findAccount((path) => files.readFile(name, path), post["user-name"] || String(post.user))
     : undefined;
   const argv = post.command.length === 0 && isLogin && account ? [account.shell, "-l"] : post.command;
   checkWords(argv);
   const uid = account?.uid ?? post.user;
   const environment = {
-    PATH: existsBeneath(root, "/snap") ? `${path}:/snap/bin` : path,
+    PATH: await files.fileExists(name, "/snap") ? `${path}:/snap/bin` : path,
     LANG: "C.UTF-8",
     ...(uid === 0 ? { HOME: "/root", USER: "root" } : {}),
     ...(account ? { HOME: account.home, USER: account.name, LOGNAME: account.name, SHELL: account.shell } : {}),
@@ -34,7 +40,7 @@ export function commandSpec(target: ExecTarget, post: InstanceExecPost): Command
   return {
     argv,
     environment,
-    cwd: post.cwd === "" ? home(root, environment) : checkCwd(post.cwd),
+    cwd: post.cwd === "" ? await home(files, name, environment) : checkCwd(post.cwd),
     uid,
     gid: post["group-set"] || !account ? post.group : account.gid,
     ...(account ? { groups: account.groups } : {}),
@@ -52,9 +58,9 @@ function instanceEnvironment({ config }: ExecTarget): Record<string, string> {
 }
 
 /** A home that is not there is no reason not to run; a directory that was asked for is. */
-function home(root: string, environment: Record<string, string>): string {
+async function home(files: Files, name: string, environment: Record<string, string>): Promise<string> {
   const { HOME } = environment;
-  return HOME?.startsWith("/") && existsBeneath(root, HOME) ? HOME : "/";
+  return HOME?.startsWith("/") && await files.fileExists(name, HOME) ? HOME : "/";
 }
 
 function checkCwd(cwd: string): string {

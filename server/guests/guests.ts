@@ -1,6 +1,5 @@
 import { messageOf } from "../../api/errors.ts";
 import type { Config } from "../../api/types.ts";
-import { removeDirectoryWithin } from "../../drivers/host/container_files.ts";
 import type { MountSpec, Runtime } from "../../drivers/runtime/runtime.ts";
 import { type Guest, guestApi, hasGuestApi } from "./guest_api.ts";
 import { guestEvents } from "./guest_events.ts";
@@ -70,8 +69,7 @@ export class Guests {
   async changed(before: Guest, after: Guest): Promise<void> {
     const { name } = after;
     const { runtime } = this.#options;
-    const running = runtime.get(name);
-    if (!running) return;
+    if (!runtime.get(name)) return;
     if (hasGuestApi(before.config)) {
       for (const event of guestEvents(before, after)) {
         this.#sockets.publish(name, event);
@@ -82,8 +80,7 @@ export class Guests {
       await this.#sockets.open(name);
       if (!await runtime.isAttached(name, this.#mount(name))) await runtime.attach(name, this.#mount(name));
     } else {
-      await runtime.detach(name, this.#mount(name), { lazy: true });
-      removeDirectoryWithin(running.pid, target);
+      await runtime.detach(name, this.#mount(name), { lazy: true, removeTarget: true });
       await this.#sockets.delete(name);
     }
   }

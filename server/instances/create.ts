@@ -123,7 +123,7 @@ export class Creation {
     let size: string | undefined;
     try {
       ({ pool, size } = this.#check(plan));
-      for (const disk of disksOf(this.#records.expand(plan).devices)) await this.#disks.check(disk);
+      for (const disk of disksOf(this.#records.expand(plan).devices)) await this.#disks.check(plan.name, disk);
     } catch (error) {
       throw prefixed("Failed creating instance record: ", error);
     }

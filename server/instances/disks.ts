@@ -1,4 +1,3 @@
-import { stat } from "node:fs/promises";
 import { LidoError } from "../../api/errors.ts";
 import type { Devices } from "../../api/types.ts";
 import type { IdMap, MountPlace, MountSpec } from "../../drivers/runtime/runtime.ts";
@@ -22,11 +21,11 @@ export class Disks {
   }
 
   /** Checks that a device's source is there and of a kind that can be mounted; changes nothing.
-   * @throws {LidoError} bad_request, `Failed add validation for device "x": …`. */
-  async check(disk: Disk): Promise<void> {
+   * @param instance Whose device it is. @throws {LidoError} bad_request, `Failed add validation for device "x": …`. */
+  async check(instance: string, disk: Disk): Promise<void> {
     try {
       if (disk.volume) this.#sharing.get(disk.volume.pool, disk.volume.name);
-      else await this.#checkHostPath(disk, disk.hostPath!);
+      else await this.#checkHostPath(instance, disk, disk.hostPath!);
     } catch (error) {
       const failure = prefixed(`Failed add validation for device "${disk.device}": `, error);
       throw failure instanceof LidoError && failure.code === "not_found"
@@ -52,7 +51,7 @@ export class Disks {
     try {
       return disk.volume
         ? await this.#prepareVolume(instance, disk, disk.volume, map, progress)
-        : await this.#prepareHostPath(disk, disk.hostPath!, map);
+        : await this.#prepareHostPath(instance, disk, disk.hostPath!, map);
     } catch (error) {
       throw prefixed(`Failed to start device "${disk.device}": `, error);
     }
@@ -60,7 +59,7 @@ export class Disks {
 
   /** Where a disk is mounted from and to, whatever has become of its source. */
   place(disk: Disk): MountPlace {
-    if (!disk.volume) return { source: disk.hostPath!, target: disk.target };
+    if (!disk.volume) return { source: disk.hostPath!, foreign: true, target: disk.target };
     const { pool, subPath } = disk.volume;
     const source = this.#services.pools.driver(pool).path(volumeOf(disk.volume));
     return { source, target: disk.target, ...(subPath ? { subPath } : {}) };
@@ -115,19 +114,24 @@ export class Disks {
     return volume.subPath ? { ...mount, subPath: volume.subPath } : mount;
   }
 
-  async #prepareHostPath(disk: Disk, path: string, map: IdMap | undefined): Promise<MountSpec | undefined> {
-    const isThere = await this.#checkHostPath(disk, path);
-    return isThere ? this.#mount(disk, path, disk.shift && map !== undefined) : undefined;
+  async #prepareHostPath(
+    instance: string,
+    disk: Disk,
+    path: string,
+    map: IdMap | undefined,
+  ): Promise<MountSpec | undefined> {
+    const isThere = await this.#checkHostPath(instance, disk, path);
+    return isThere ? { ...this.#mount(disk, path, disk.shift && map !== undefined), foreign: true } : undefined;
   }
 
-  async #checkHostPath(disk: Disk, path: string): Promise<boolean> {
-    const found = await stat(path).catch((error: NodeJS.ErrnoException) => error);
-    if (found instanceof Error) {
+  async #checkHostPath(instance: string, disk: Disk, path: string): Promise<boolean> {
+    const found = await this.#services.runtime.lookAtSource(instance, path);
+    if (found === undefined) {
       if (!disk.required) return false;
       throw new LidoError("bad_request", `Missing source path "${path}" for disk "${disk.device}"`);
     }
     // A FIFO or a socket would let two containers talk behind everybody's back, and a block device is not a tree.
-    if (!found.isDirectory() && !found.isFile()) {
+    if (found === "other") {
       throw new LidoError(
         "bad_request",
         `Source path "${path}" for disk "${disk.device}" is neither a directory nor a regular file`,

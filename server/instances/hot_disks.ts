@@ -107,8 +107,14 @@ export class HotDisks {
     for (const disk of added.toReversed()) {
       if (isKept(disk)) continue;
       await using _use = await this.#disks.use(disk);
-      if (!await runtime.isAttached(name, this.#disks.place(disk))) continue;
-      await runtime.detach(name, this.#disks.place(disk), { lazy: true });
+      try {
+        if (!await runtime.isAttached(name, this.#disks.place(disk))) continue;
+        await runtime.detach(name, this.#disks.place(disk), { lazy: true });
+      } catch (error) {
+        // Where it would be, nothing answers: so it did not get there.
+        if (!(error instanceof LidoError && error.code === "unavailable")) throw error;
+        log.warn({ instance: name, device: disk.device, reason: messageOf(error) }, "could not look for a disk");
+      }
       await this.#disks.release(name, disk);
     }
     for (const disk of removed) {

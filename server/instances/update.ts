@@ -97,7 +97,7 @@ export class Updates {
     const { config, devices } = this.#records.expand(after);
     const old = this.#records.expand(before);
     for (const disk of disksOf(devices)) {
-      if (!sameDevice(old.devices[disk.device], devices[disk.device])) await this.#disks.check(disk);
+      if (!sameDevice(old.devices[disk.device], devices[disk.device])) await this.#disks.check(name, disk);
     }
     await this.#limit(
       name,

@@ -39,7 +39,7 @@ export class Operation {
   #metadata: Record<string, unknown> | null;
   readonly finished: Promise<void>;
 
-  readonly #settled: OperationServices["settled"];
+  readonly #scope: OperationServices["scope"];
   readonly #log: Pick<Log, "info" | "warn" | "error"> | undefined;
   /** Asked for at once: the connection may be gone when the operation ends. */
   readonly #client = currentClient();
@@ -47,7 +47,7 @@ export class Operation {
 
   constructor(options: OperationOptions, services: OperationServices, onFinished: () => void) {
     this.#options = options;
-    this.#settled = services.settled;
+    this.#scope = services.scope;
     this.#events = services.events;
     this.#log = services.log;
     this.#metadata = options.metadata ?? null;
@@ -131,7 +131,8 @@ export class Operation {
     // The client must get the operation's first answer before its end: the work starts on the next turn.
     await Promise.resolve();
     try {
-      await this.#options.run(this).finally(async () => note(this, ...await this.#settled(this.#started)));
+      const scope = this.#scope();
+      await scope.run(() => this.#options.run(this)).finally(async () => note(this, ...await scope.settled()));
       this.#status = this.#wasCancelled ? 401 : 200;
     } catch (error) {
       this.#status = this.#wasCancelled ? 401 : 400;
@@ -172,11 +173,19 @@ export class Operation {
   }
 }
 
+/** What knows what was changed in it. */
+export interface ChangeScope {
+  run<T>(work: () => Promise<T>): Promise<T>;
+  /** Must not reject. @returns What the client should know: what could not be written. */
+  settled(): Promise<readonly string[]>;
+}
+
+const nothingToWrite: ChangeScope = { run: (work) => work(), settled: () => Promise.resolve([]) };
+
 export interface OperationServices {
   readonly events: Events;
-  /** Resolves when what was changed is written down everywhere: an operation is not over before. Must not reject.
-   * @param sinceMs By `performance.now()`. @returns What its client should know: what could not be written since. */
-  readonly settled: (sinceMs: number) => Promise<readonly string[]>;
+  /** For each operation, which is not over before what it changed is written down everywhere. */
+  readonly scope: () => ChangeScope;
   readonly log?: Pick<Log, "info" | "warn" | "error"> | undefined;
 }
 
@@ -188,7 +197,7 @@ export class Operations {
 
   /** @param more Absent: nothing is to be waited for, or logged. */
   constructor(events: Events, more: Partial<Omit<OperationServices, "events">> = {}) {
-    this.#services = { settled: () => Promise.resolve([]), ...more, events };
+    this.#services = { scope: () => nothingToWrite, ...more, events };
   }
 
   start(options: OperationOptions): Operation {

@@ -1,3 +1,4 @@
+import { AsyncLocalStorage } from "node:async_hooks";
 import { randomUUID } from "node:crypto";
 import { messageOf } from "../../api/errors.ts";
 import type { Config, Devices } from "../../api/types.ts";
@@ -38,8 +39,17 @@ interface Failure {
   readonly atMs: number;
 }
 
+/** A change and what it makes of the records. What others change is not waited for: it may wait for a volume that is busy for minutes, or that a container
+ * keeps busy. */
+export interface RecordsScope {
+  /** Runs what changes something. */
+  run<T>(work: () => Promise<T>): Promise<T>;
+  /** Resolves when all that was changed by it is written, or could not be. @returns A sentence for each record that could not be written since. */
+  settled(): Promise<string[]>;
+}
+
 /** What the database knows, in small files beside the data, for when it is lost: `lido admin recover` reads them. They follow the database
- * (see `Changes`); whoever changes something waits for `settled` before it says that it is done. A record is compared before it is
+ * (see `Changes`); whoever changes something waits for its scope to be `settled` before it says that it is done. A record is compared before it is
  * written, so what did not change costs a read. */
 export class Records {
   readonly #options: RecordsOptions;
@@ -48,6 +58,9 @@ export class Records {
   /** What waits to be written. */
   readonly #due = new Set<string>();
   readonly #works = new Map<string, Promise<void>>();
+  readonly #scope = new AsyncLocalStorage<Set<string>>();
+  /** Which of `#works` were changed by nobody who waits for them. */
+  readonly #nobodys = new Set<string>();
   /** What could not be written, such as on a full disk. It is tried again with the next change, which may be the one that makes room. */
   readonly #failed = new Map<string, Failure>();
   #verifyOpened: (pool: string) => void = () => {};
@@ -96,17 +109,22 @@ export class Records {
   /** Resolves when nothing is looked over or written any more. */
   async idle(): Promise<void> {
     await this.#verifying;
-    await this.settled();
+    await Promise.all(this.#works.values());
   }
 
-  /** Resolves when all that was changed up to now is written, or could not be.
-   * @param sinceMs By `performance.now()`: when the change began whose client is told of the outcome.
-   * @returns A sentence for each record that could not be written since. */
-  async settled(sinceMs = Infinity): Promise<string[]> {
-    await Promise.all(this.#works.values());
-    return [...this.#failed].filter(([, { atMs }]) => atMs >= sinceMs).map(([key, { reason }]) =>
-      `recovery record of ${key}: not written (${reason}), so "lido admin recover" would find what was before; the next change tries again`
-    );
+  /** For one who changes something and tells a client of it. */
+  scope(): RecordsScope {
+    const mine = new Set<string>(), sinceMs = performance.now();
+    return {
+      run: (work) => this.#scope.run(mine, work),
+      settled: async () => {
+        const due = [...this.#works].filter(([key]) => mine.has(key) || this.#nobodys.has(key));
+        await Promise.all(due.map(([, work]) => work));
+        return [...this.#failed].filter(([, { atMs }]) => atMs >= sinceMs).map(([key, { reason }]) =>
+          `recovery record of ${key}: not written (${reason}), so "lido admin recover" would find what was before; the next change tries again`
+        );
+      },
+    };
   }
 
   /** Writes every record of a pool that is not as it should be: after a crash, and when a pool comes back or had none.
@@ -169,6 +187,7 @@ export class Records {
   /** One after the other, until one fails again: a disk that is still full is not tried for each. */
   #retry(): void {
     const key = "what failed";
+    this.#changed(key);
     if (this.#works.has(key)) return;
     const work = Promise.all(this.#works.values()).then(async () => {
       for (const [record, failure] of this.#failed) {
@@ -179,7 +198,7 @@ export class Records {
           return void this.#failed.set(record, failure);
         }
       }
-    }).finally(() => this.#works.delete(key));
+    }).finally(() => this.#forget(key));
     this.#works.set(key, work);
   }
 
@@ -187,8 +206,18 @@ export class Records {
     for (const name of names) this.#write(`instance ${name}`, () => this.#writeInstance(name));
   }
 
+  #changed(key: string): void {
+    (this.#scope.getStore() ?? this.#nobodys).add(key);
+  }
+
+  #forget(key: string): void {
+    this.#works.delete(key);
+    this.#nobodys.delete(key);
+  }
+
   /** One at a time for each record; what is changed again before its turn is written once. */
   #write(key: string, work: () => Promise<boolean>): void {
+    this.#changed(key);
     if (this.#due.has(key)) return;
     this.#due.add(key);
     const before = this.#works.get(key) ?? Promise.resolve();
@@ -202,7 +231,7 @@ export class Records {
         this.#failed.set(key, { work, reason, atMs: performance.now() });
         this.#options.log.warn({ record: key, error: reason }, "could not write a record");
       } finally {
-        if (this.#works.get(key) === mine) this.#works.delete(key);
+        if (this.#works.get(key) === mine) this.#forget(key);
       }
     });
     this.#works.set(key, mine);

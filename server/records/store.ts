@@ -96,7 +96,7 @@ export class RecordStore {
   }
 
   #read(directory: string, name: string): string | undefined {
-    const bytes = readBeneath(this.#root, join(directory, name), { maxBytes: recordMaxBytes });
+    const bytes = readBeneath(this.#root, join(directory, name), { maxBytes: recordMaxBytes, acrossMounts: true });
     return bytes && new TextDecoder().decode(bytes);
   }
 

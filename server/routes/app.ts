@@ -64,11 +64,11 @@ export function makeApp(context: Context): OpenAPIHono {
       if (!forStrangers.has(`${c.req.method} ${c.req.path}`)) throw new LidoError("forbidden", "not authorized");
       c.set("bodyMaxBytes", strangersBodyMaxBytes);
     }
-    const startedMs = performance.now();
-    await next();
-    if (c.req.method === "GET") return;
+    if (c.req.method === "GET") return await next();
+    const scope = context.records.scope();
+    await scope.run(next);
     // Who is told that something was changed may lose the database right then.
-    const notes = await context.records.settled(startedMs);
+    const notes = await scope.settled();
     if (notes.length > 0) c.res = await withNotes(c.res, notes);
   });
   const parts = [

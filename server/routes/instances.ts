@@ -186,7 +186,7 @@ function addState(app: OpenAPIHono, { instances, exec }: Context, root: string):
       summary: "Run a command in an instance",
       body: instanceExecPostSchema,
     },
-    ({ c, body, param }) => background(c, exec.start(param("name"), body)),
+    async ({ c, body, param }) => background(c, await exec.start(param("name"), body)),
   );
 }
 

@@ -1,3 +1,4 @@
+import { stat } from "node:fs/promises";
 import type {
   CommandSpec,
   CommandStdio,
@@ -107,6 +108,19 @@ export class FakeRuntime implements Runtime {
 
   isAttached(name: string, { source, target }: MountPlace): Promise<boolean> {
     return Promise.resolve(this.mounts.get(name)!.get(target)?.source === source);
+  }
+
+  async lookAtSource(_name: string, path: string): Promise<"directory" | "file" | "other" | undefined> {
+    const info = await stat(path).catch(() => undefined);
+    return info && (info.isDirectory() ? "directory" : info.isFile() ? "file" : "other");
+  }
+
+  readFile(): Promise<Uint8Array | undefined> {
+    return Promise.resolve(undefined);
+  }
+
+  fileExists(): Promise<boolean> {
+    return Promise.resolve(false);
   }
 
   attachConsole(): Promise<ConsoleTerminal> {

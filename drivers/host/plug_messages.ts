@@ -1,4 +1,4 @@
-/** What `hot_plug.ts` asks its thread. */
+/** What is to be done with a mount in a running container, and what became of it. */
 
 /** A container by its init. */
 export interface Inside {
@@ -13,7 +13,7 @@ export interface MountRoot {
   readonly inode: bigint;
 }
 
-export type HotPlugRequest =
+export type PlugRequest =
   & Inside
   & { readonly target: string }
   & (
@@ -31,7 +31,7 @@ export type HotPlugRequest =
     | { readonly kind: "look"; readonly root?: MountRoot }
   );
 
-export interface HotPlugAnswer {
+export interface PlugAnswer {
   /** Name of the errno; absent when it was done. "COVERED": something of the container's own is mounted over it. */
   readonly code?: string;
   /** Where it is mounted in the container, when it is busy. */

@@ -1,9 +1,13 @@
-/** The thread of `hot_plug.ts`: enters a container's mount namespace and attaches or detaches one mount there. The way to the target is resolved
+/** Enters a container's mount namespace and attaches or detaches one mount there. The way to the target is resolved
  * beneath the container's root by openat2(RESOLVE_IN_ROOT), so that /var/run leads to /run as at a start; a symlink at the target itself is
- * refused, and none leads out of the root. */
+ * refused, and none leads out of the root.
+ *
+ * A filesystem of the container's on the way may never answer: this runs in a process of its own (`drivers/runtime/file_server.ts`). */
 
 import { closeSync, openSync, readSync } from "node:fs";
-import type { HotPlugAnswer, HotPlugRequest, Inside, MountRoot } from "./hot_plug_messages.ts";
+import { joinNamespace } from "./join_namespace.ts";
+import { check, cString, libc, SystemCallError } from "./libc.ts";
+import type { Inside, MountRoot, PlugAnswer, PlugRequest } from "./plug_messages.ts";
 
 const O_PATH = 0x200000,
   O_DIRECTORY = 0x10000,
@@ -23,55 +27,47 @@ const mountsMax = 64;
 const searchesMax = 256;
 const readBytes = 1 << 13;
 
-type Libc = typeof import("./libc.ts") & typeof import("./join_namespace.ts");
-const thread = self as unknown as {
-  onmessage: (message: MessageEvent<HotPlugRequest>) => void;
-  postMessage(data: HotPlugAnswer): void;
-};
-
-thread.onmessage = async ({ data }) => {
-  // Loaded only now: libc is there after an await, and a message that comes before `onmessage` is set would be lost.
-  const libc = { ...await import("./libc.ts"), ...await import("./join_namespace.ts") };
+/** @param data By its init; it must be the process of `data.pidfd`. @returns What became of it. */
+export function plug(data: PlugRequest): PlugAnswer {
   let mountinfo: number | undefined;
   try {
     // As the container sees it, but opened where its /proc is not to be believed in.
     mountinfo = openSync(`/proc/${data.pid}/mountinfo`, "r");
     const fd = mountinfo;
-    thread.postMessage(inside(libc, data, (root) => carryOut(libc, root, data, fd)));
+    return inside(data, (root) => carryOut(root, data, fd));
   } catch (error) {
-    thread.postMessage({ code: (error as { code?: string }).code ?? String(error) });
+    return { code: (error as { code?: string }).code ?? String(error) };
   } finally {
     if (mountinfo !== undefined) closeSync(mountinfo);
   }
-};
+}
 
-function carryOut(c: Libc, root: number, request: HotPlugRequest, mountinfo: number): HotPlugAnswer {
+function carryOut(root: number, request: PlugRequest, mountinfo: number): PlugAnswer {
   if (request.kind === "attach") {
-    attach(c, root, request);
+    attach(root, request);
     return {};
   }
-  if (request.kind === "detach") return detach(c, root, request, mountinfo);
-  const isMounted = inParent(c, root, request.target, (last) => isOurs(mountAt(c, last), request.root));
+  if (request.kind === "detach") return detach(root, request, mountinfo);
+  const isMounted = inParent(root, request.target, (last) => isOurs(mountAt(last), request.root));
   return { isMounted: isMounted ?? false };
 }
 
-function attach(c: Libc, root: number, request: Extract<HotPlugRequest, { kind: "attach" }>): void {
-  const target = makeTarget(c, root, request);
+function attach(root: number, request: Extract<PlugRequest, { kind: "attach" }>): void {
+  const target = makeTarget(root, request);
   try {
     const flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH;
-    c.check("move_mount", c.libc.move_mount(request.tree, c.cString(""), target, c.cString(""), flags));
+    check("move_mount", libc.move_mount(request.tree, cString(""), target, cString(""), flags));
   } finally {
-    c.libc.close(target);
+    libc.close(target);
   }
 }
 
 /** The container may have unmounted it itself, moved it (a directory on the way was renamed), or mounted something over it. */
 function detach(
-  c: Libc,
   root: number,
-  request: Extract<HotPlugRequest, { kind: "detach" }>,
+  request: Extract<PlugRequest, { kind: "detach" }>,
   mountinfo: number,
-): HotPlugAnswer {
+): PlugAnswer {
   let before: string | undefined;
   let isMoving = false;
   for (let search = 0; search < searchesMax; search++) {
@@ -81,10 +77,10 @@ function detach(
     const listed = mountsOf(text);
     const targets = [...listed.values()].reverse();
     // Where the way to the target leads now.
-    const at = inParent(c, root, request.target, (last) => mountAt(c, last)?.id);
+    const at = inParent(root, request.target, (last) => mountAt(last)?.id);
     const place = (at === undefined ? undefined : listed.get(at)) ?? request.target;
     const isCovered = targets.filter((target) => target === place).length > 1;
-    const found = unmountAt(c, root, place, request, isCovered);
+    const found = unmountAt(root, place, request, isCovered);
     if (found === "ours") return {};
     if (found === "busy") return { code: "EBUSY", place };
     if (isCovered && !request.lazy) return { code: "COVERED" };
@@ -92,7 +88,7 @@ function detach(
     const others = new Set(targets.filter((target) => target !== place));
     let isElsewhere = found === "none" && targets.includes(place);
     for (const target of others) {
-      const other = unmountAt(c, root, target, request, false);
+      const other = unmountAt(root, target, request, false);
       if (other === "ours") return {};
       if (other === "busy") return { code: "EBUSY", place: target };
       isElsewhere ||= other === "none";
@@ -106,22 +102,21 @@ function detach(
 
 /** @param isCovered Whether what is over ours goes too, if it may. @returns What was there. */
 function unmountAt(
-  c: Libc,
   root: number,
   target: string,
   { root: ours, lazy }: { root?: MountRoot; lazy: boolean },
   isCovered: boolean,
 ): "ours" | "busy" | "another" | "none" {
-  return inParent(c, root, target, (last) => {
+  return inParent(root, target, (last) => {
     for (let count = 0; count < mountsMax; count++) {
-      const found = mountAt(c, last);
+      const found = mountAt(last);
       if (!found) return "none";
       const isIt = isOurs(found, ours);
       if (!isIt && !(isCovered && lazy)) return "another";
       try {
-        c.check("umount", c.libc.umount2(c.cString(last), UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0)));
+        check("umount", libc.umount2(cString(last), UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0)));
       } catch (error) {
-        if (error instanceof c.SystemCallError && error.code === "EBUSY") return "busy";
+        if (error instanceof SystemCallError && error.code === "EBUSY") return "busy";
         throw error;
       }
       if (isIt) return "ours";
@@ -132,30 +127,30 @@ function unmountAt(
 
 /** Runs `work` with the target's parent, which is resolved beneath the root, as the thread's working directory. Nothing may hold a mount while it
  * goes, a descriptor of ours included: so its last part goes by its name. @returns undefined when there is no such directory. */
-function inParent<T>(c: Libc, root: number, target: string, work: (last: string) => T): T | undefined {
+function inParent<T>(root: number, target: string, work: (last: string) => T): T | undefined {
   const parts = target.split("/").filter(Boolean);
   const last = parts.pop() ?? ".";
   let parent: number;
   try {
-    parent = openInRoot(c, root, `/${parts.join("/")}`, O_PATH | O_DIRECTORY);
+    parent = openInRoot(root, `/${parts.join("/")}`, O_PATH | O_DIRECTORY);
   } catch (error) {
-    if (error instanceof c.SystemCallError && ["ENOENT", "ENOTDIR", "ELOOP"].includes(error.code)) return undefined;
+    if (error instanceof SystemCallError && ["ENOENT", "ENOTDIR", "ELOOP"].includes(error.code)) return undefined;
     throw error;
   }
   try {
-    c.check("fchdir", c.libc.fchdir(parent));
+    check("fchdir", libc.fchdir(parent));
     return work(last);
   } finally {
-    c.libc.close(parent);
-    c.libc.fchdir(root);
+    libc.close(parent);
+    libc.fchdir(root);
   }
 }
 
 /** @returns What is mounted at a name of the working directory, and its id in mountinfo; undefined when nothing is. Asks no filesystem. */
-function mountAt(c: Libc, name: string): MountRoot & { readonly id: number } | undefined {
+function mountAt(name: string): MountRoot & { readonly id: number } | undefined {
   const stat = new Uint8Array(256);
   const view = new DataView(stat.buffer);
-  if (c.libc.statx(AT_FDCWD, c.cString(name), statFlags, STATX_INO | STATX_MNT_ID, stat) !== 0) return undefined;
+  if (libc.statx(AT_FDCWD, cString(name), statFlags, STATX_INO | STATX_MNT_ID, stat) !== 0) return undefined;
   const isRoot = (view.getBigUint64(8, true) & STATX_ATTR_MOUNT_ROOT) !== 0n;
   if (!isRoot) return undefined;
   return {
@@ -200,10 +195,10 @@ function mountsOf(mountinfo: string): Map<number, string> {
 }
 
 /** Runs `work` with this thread in the container's mount namespace; its root as a descriptor. */
-function inside<T>(c: Libc, { pid, pidfd }: Inside, work: (root: number) => T): T {
+function inside<T>({ pid, pidfd }: Inside, work: (root: number) => T): T {
   const opened: number[] = [];
   const open = (path: string, flags: number): number => {
-    const fd = c.check(`open ${path}`, c.libc.open(c.cString(path), flags | O_CLOEXEC, 0));
+    const fd = check(`open ${path}`, libc.open(cString(path), flags | O_CLOEXEC, 0));
     opened.push(fd);
     return fd;
   };
@@ -212,58 +207,57 @@ function inside<T>(c: Libc, { pid, pidfd }: Inside, work: (root: number) => T): 
     const theirs = open(`/proc/${pid}/ns/mnt`, 0);
     const root = open(`/proc/${pid}/root`, O_PATH | O_DIRECTORY);
     // Had it ended before, its number might be another process's by now, and these another's namespace and root.
-    c.check("find the instance's init", c.libc.pidfd_send_signal(pidfd, 0, null, 0));
-    c.joinNamespace(theirs, "enter the instance's mount namespace");
+    check("find the instance's init", libc.pidfd_send_signal(pidfd, 0, null, 0));
+    joinNamespace(theirs, "enter the instance's mount namespace");
     try {
       return work(root);
     } finally {
-      c.joinNamespace(own, "leave the instance's mount namespace");
+      joinNamespace(own, "leave the instance's mount namespace");
     }
   } finally {
-    for (const fd of opened) c.libc.close(fd);
+    for (const fd of opened) libc.close(fd);
   }
 }
 
 /** @param path Symlinks on the way lead where the container's own processes would come to; not so in `resolve`: `RESOLVE_NO_SYMLINKS`. */
-function openInRoot(c: Libc, root: number, path: string, flags: number, resolve = 0n): number {
+function openInRoot(root: number, path: string, flags: number, resolve = 0n): number {
   const how = new Uint8Array(
     new BigUint64Array([BigInt(flags | O_CLOEXEC), 0n, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | resolve]).buffer,
   );
   for (let attempt = 0;; attempt++) {
     try {
-      return c.check("openat2", c.libc.openat2(root, c.cString(path), how, how.length));
+      return check("openat2", libc.openat2(root, cString(path), how, how.length));
     } catch (error) {
       // EAGAIN: something on the way was renamed just then. A container that does so without end gets its error.
-      if (!(error instanceof c.SystemCallError && error.code === "EAGAIN" && attempt < 128)) throw error;
+      if (!(error instanceof SystemCallError && error.code === "EAGAIN" && attempt < 128)) throw error;
     }
   }
 }
 
 /** Opens the target, making what is missing on the way: as the container's root, for the container's filesystem may be idmapped and know no
  * other owner. */
-function makeTarget(c: Libc, root: number, request: Extract<HotPlugRequest, { kind: "attach" }>): number {
+function makeTarget(root: number, request: Extract<PlugRequest, { kind: "attach" }>): number {
   const parts = request.target.split("/").filter(Boolean);
   for (let depth = 1; depth < parts.length || (depth === parts.length && request.isDirectory); depth++) {
-    make(c, root, parts.slice(0, depth), request, (parent, name) => c.libc.mkdirat(parent, name, 0o755));
+    make(root, parts.slice(0, depth), request, (parent, name) => libc.mkdirat(parent, name, 0o755));
   }
   if (!request.isDirectory) {
-    make(c, root, parts, request, (parent, name) => {
-      const fd = Number(c.libc.openat(parent, name, O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0o644));
-      if (fd >= 0) c.libc.close(fd);
+    make(root, parts, request, (parent, name) => {
+      const fd = Number(libc.openat(parent, name, O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0o644));
+      if (fd >= 0) libc.close(fd);
       return fd;
     });
   }
-  const parent = openInRoot(c, root, `/${parts.slice(0, -1).join("/")}`, O_PATH | O_DIRECTORY);
+  const parent = openInRoot(root, `/${parts.slice(0, -1).join("/")}`, O_PATH | O_DIRECTORY);
   try {
     const flags = O_PATH | (request.isDirectory ? O_DIRECTORY : 0);
-    return openInRoot(c, parent, parts.at(-1)!, flags, RESOLVE_NO_SYMLINKS);
+    return openInRoot(parent, parts.at(-1)!, flags, RESOLVE_NO_SYMLINKS);
   } finally {
-    c.libc.close(parent);
+    libc.close(parent);
   }
 }
 
 function make(
-  c: Libc,
   root: number,
   parts: readonly string[],
   owner: { uid: number; gid: number },
@@ -271,20 +265,20 @@ function make(
 ): void {
   const path = `/${parts.join("/")}`;
   try {
-    c.libc.close(openInRoot(c, root, path, O_PATH | O_NOFOLLOW));
+    libc.close(openInRoot(root, path, O_PATH | O_NOFOLLOW));
     return;
   } catch (error) {
-    if (!(error instanceof c.SystemCallError && error.code === "ENOENT")) throw error;
+    if (!(error instanceof SystemCallError && error.code === "ENOENT")) throw error;
   }
-  const parent = openInRoot(c, root, `/${parts.slice(0, -1).join("/")}`, O_PATH | O_DIRECTORY);
+  const parent = openInRoot(root, `/${parts.slice(0, -1).join("/")}`, O_PATH | O_DIRECTORY);
   // Of this thread only. @see setfsuid(2)
-  c.libc.setfsgid(owner.gid);
-  c.libc.setfsuid(owner.uid);
+  libc.setfsgid(owner.gid);
+  libc.setfsuid(owner.uid);
   try {
-    c.check("create", create(parent, c.cString(parts.at(-1)!)));
+    check("create", create(parent, cString(parts.at(-1)!)));
   } finally {
-    c.libc.setfsuid(0);
-    c.libc.setfsgid(0);
-    c.libc.close(parent);
+    libc.setfsuid(0);
+    libc.setfsgid(0);
+    libc.close(parent);
   }
 }

@@ -1,0 +1,73 @@
+/** What the daemon asks of a process that touches files which may never answer, and what it answers: one packet a request, one an answer. */
+
+/** A `MountRoot` in words that JSON has. */
+export interface WrittenRoot {
+  readonly device: string;
+  readonly inode: string;
+}
+
+export type FileTask =
+  /** A detached mount of a source, as the descriptor of the answer. Brings one of a user namespace if the mount gets an id map. */
+  | {
+    readonly do: "clone";
+    readonly source: string;
+    readonly subPath?: string | undefined;
+    readonly recursive: boolean;
+    readonly options: readonly string[];
+    readonly propagation?: string | undefined;
+  }
+  /** What tells a source from others. */
+  | { readonly do: "identify"; readonly source: string; readonly subPath?: string | undefined }
+  /** What is at a path of the host; no type when nothing is. */
+  | { readonly do: "look"; readonly path: string }
+  /** Brings a pidfd of the container's init, and the tree. */
+  | {
+    readonly do: "attach";
+    readonly pid: number;
+    readonly target: string;
+    readonly isDirectory: boolean;
+    readonly uid: number;
+    readonly gid: number;
+  }
+  /** Brings a pidfd. */
+  | {
+    readonly do: "detach";
+    readonly pid: number;
+    readonly target: string;
+    readonly root?: WrittenRoot | undefined;
+    readonly lazy: boolean;
+  }
+  /** Brings a pidfd. */
+  | {
+    readonly do: "isAttached";
+    readonly pid: number;
+    readonly target: string;
+    readonly root?: WrittenRoot | undefined;
+  }
+  /** A file of a container, as its own processes would find it; its content comes before the answer. */
+  | { readonly do: "read"; readonly pid: number; readonly path: string; readonly maxBytes: number }
+  | { readonly do: "exists"; readonly pid: number; readonly path: string }
+  /** An empty directory of a container goes; one that is not there, or not empty, is no error: it is the container's. */
+  | { readonly do: "removeDirectory"; readonly pid: number; readonly path: string }
+  /** Which processes of a container keep a mount busy. */
+  | { readonly do: "holders"; readonly pid: number; readonly processes: readonly number[]; readonly target: string };
+
+export interface FileAnswer {
+  /** Why it was not done, for the user; with the code of an error of the API, or the name of an errno. */
+  readonly error?: string;
+  readonly code?: string;
+  readonly isDirectory?: boolean;
+  readonly root?: WrittenRoot;
+  readonly type?: "directory" | "file" | "other";
+  readonly place?: string;
+  readonly isMounted?: boolean;
+  readonly isThere?: boolean;
+  readonly holders?: readonly string[];
+}
+
+/** First byte of a packet that brings a part of a file; its answer comes after the last one. */
+export const contentMark = 0;
+export const contentBytesMax = 32 * 1024;
+/** The longest request names every process of a container. */
+export const packetBytesMax = 512 * 1024;
+export const socketFd = 3;

@@ -1,0 +1,69 @@
+import assert from "node:assert/strict";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import process from "node:process";
+import { Poller } from "../host/poll.ts";
+import { closeFd, listChildren } from "../host/process.ts";
+import { HangingFuse } from "../../tests/support/hanging_fuse.ts";
+import { FileProcesses, NotAnswered } from "./file_processes.ts";
+
+/** Long enough for a process to start on a busy machine. */
+const soonMs = 5_000;
+
+Deno.test("one tenant has two processes at most; what hangs is killed, and holds its share until it is gone", async () => {
+  const directory = mkdtempSync(join(tmpdir(), "lido-hanging-"));
+  const poller = new Poller();
+  const processes = new FileProcesses(poller);
+  const look = (tenant: string, path: string, timeoutMs = soonMs) =>
+    processes.ask(tenant, { do: "look", path }, { timeoutMs }).then(({ answer }) => answer.type);
+  try {
+    assert.deepEqual(await Promise.all(["/", "/etc/passwd", "/dev/null", "/nosuch"].map((path) => look("a", path))), [
+      "directory",
+      "file",
+      "other",
+      undefined,
+    ]);
+    {
+      await using _fuse = await HangingFuse.mount(directory);
+      const path = join(directory, "x");
+      const [one, two] = [look("a", path), look("a", path)];
+      const third = look("a", "/", soonMs / 2);
+      assert.equal(await look("b", "/"), "directory");
+      await assert.rejects(third, /2 requests before this one still wait for a filesystem that does not answer/);
+      for (const hung of [one, two]) await assert.rejects(hung, NotAnswered);
+      // The kernel does not let them go before the filesystem does.
+      await assert.rejects(look("a", "/", 10), NotAnswered);
+      assert.equal(await look("b", "/"), "directory");
+    }
+    assert.equal(await look("a", "/"), "directory");
+  } finally {
+    processes.close();
+    await poller.close();
+    rmSync(directory, { recursive: true, force: true });
+    assert.equal(poller.size, 0);
+  }
+});
+
+Deno.test("a process that somebody kills is replaced; a descriptor comes back", async () => {
+  const poller = new Poller();
+  const processes = new FileProcesses(poller);
+  try {
+    await processes.ask("a", { do: "look", path: "/" });
+    const mine = listChildren().filter(({ pid }) =>
+      readFileSync(`/proc/${pid}/cmdline`, "utf8").includes("file_server_main")
+    );
+    assert.equal(mine.length, 1);
+    process.kill(mine[0]!.pid, "SIGKILL");
+    const { answer, fd } = await processes.ask("a", { do: "clone", source: "/etc", recursive: false, options: [] });
+    assert.equal(answer.isDirectory, true);
+    closeFd(fd!);
+    await assert.rejects(
+      processes.ask("a", { do: "clone", source: "/nosuch", recursive: false, options: [] }),
+      /ENOENT/,
+    );
+  } finally {
+    processes.close();
+    await poller.close();
+  }
+});

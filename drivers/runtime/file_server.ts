@@ -1,0 +1,165 @@
+/** The process that touches files for the daemon where that may block for ever: what a container has mounted, a path of the host that is on a network
+ * filesystem. It does one thing after the other, by one thread without an event loop, and ends with the connection; one that does not answer in time
+ * is killed (`file_processes.ts`). A thread of the daemon would not do: none can be killed alone, and the daemon could not end while one hangs. */
+import { rmdirSync, statSync } from "node:fs";
+import { posix } from "node:path";
+import { LidoError } from "../../api/errors.ts";
+import { existsBeneathFd, openBeneathFd, readBeneathFd } from "../host/beneath.ts";
+import { kernelTypeOf, openRoot } from "../host/container_root.ts";
+import { receivePacket, sendPacket, setSendBuffer } from "../host/fd_passing.ts";
+import { cloneMountIn } from "../host/idmap.ts";
+import { plug } from "../host/plug.ts";
+import type { MountRoot } from "../host/plug_messages.ts";
+import { again, closeFd } from "../host/process.ts";
+import {
+  contentBytesMax,
+  contentMark,
+  type FileAnswer,
+  type FileTask,
+  packetBytesMax,
+  socketFd,
+  type WrittenRoot,
+} from "./file_messages.ts";
+import { findHolders } from "./holders.ts";
+import { identityOf, withSource } from "./mount_source.ts";
+
+const O_PATH = 0x200000;
+
+interface Outcome {
+  readonly answer: FileAnswer;
+  /** Is sent, and closed. */
+  readonly fd?: number;
+  readonly content?: Uint8Array | undefined;
+}
+
+/** Serves until the daemon has closed its end. */
+export function serveFiles(): void {
+  const buffer = new Uint8Array(packetBytesMax);
+  setSendBuffer(socketFd, packetBytesMax);
+  for (;;) {
+    const packet = receivePacket(socketFd, buffer);
+    if (packet === again) continue;
+    if (packet.bytes.length === 0) return;
+    try {
+      const task: FileTask = JSON.parse(new TextDecoder().decode(packet.bytes));
+      const { answer, fd, content } = outcomeOf(task, packet.fds);
+      sendContent(content);
+      sendPacket(socketFd, new TextEncoder().encode(JSON.stringify(answer)), fd);
+      if (fd !== undefined) closeFd(fd);
+    } finally {
+      for (const fd of packet.fds) closeFd(fd);
+    }
+  }
+}
+
+function sendContent(content: Uint8Array = new Uint8Array()): void {
+  for (let at = 0; at < content.length; at += contentBytesMax) {
+    const part = content.subarray(at, at + contentBytesMax);
+    const packet = new Uint8Array(1 + part.length);
+    packet[0] = contentMark;
+    packet.set(part, 1);
+    sendPacket(socketFd, packet);
+  }
+}
+
+function outcomeOf(task: FileTask, fds: readonly number[]): Outcome {
+  try {
+    return carryOut(task, fds);
+  } catch (error) {
+    const { code, message } = error as { code?: string; message: string };
+    return { answer: { error: message, ...(code === undefined ? {} : { code }) } };
+  }
+}
+
+function carryOut(task: FileTask, fds: readonly number[]): Outcome {
+  switch (task.do) {
+    case "clone":
+      return withSource(task, (path, isDirectory) => {
+        const { recursive, options, propagation } = task;
+        return {
+          answer: { isDirectory },
+          fd: cloneMountIn(path, { namespace: fds[0], recursive, options, propagation }),
+        };
+      });
+    case "identify":
+      return { answer: { root: written(withSource(task, identityOf)) } };
+    case "look":
+      return { answer: look(task.path) };
+    case "attach": {
+      const { pid, target, isDirectory, uid, gid } = task;
+      const [pidfd, tree] = fds as [number, number];
+      return { answer: plug({ kind: "attach", pid, pidfd, target, tree, isDirectory, uid, gid }) };
+    }
+    case "detach":
+    case "isAttached": {
+      const { pid, target } = task;
+      const inside = { pid, pidfd: fds[0]!, target, ...(task.root ? { root: read(task.root) } : {}) };
+      return {
+        answer: plug(
+          task.do === "detach" ? { ...inside, kind: "detach", lazy: task.lazy } : { ...inside, kind: "look" },
+        ),
+      };
+    }
+    case "read":
+      return inContainer(task.pid, (root) => {
+        const { path, maxBytes } = task;
+        const approve = (file: number) => refuseKernelFile(task.pid, file, path);
+        const content = readBeneathFd(root, path, { maxBytes, inRoot: true, acrossMounts: true, approve });
+        return { answer: { isThere: content !== undefined }, content };
+      });
+    case "exists":
+      return inContainer(task.pid, (root) => ({
+        answer: { isThere: existsBeneathFd(root, task.path, { acrossMounts: true }) },
+      }));
+    case "removeDirectory":
+      removeDirectory(task.pid, task.path);
+      return { answer: {} };
+    case "holders":
+      return { answer: { holders: findHolders(task.pid, task.processes, task.target) } };
+  }
+}
+
+function look(path: string): FileAnswer {
+  try {
+    const info = statSync(path);
+    return { type: info.isDirectory() ? "directory" : info.isFile() ? "file" : "other" };
+  } catch {
+    return {};
+  }
+}
+
+function inContainer<T>(pid: number, work: (root: number) => T): T {
+  const root = openRoot(pid);
+  try {
+    return work(root);
+  } finally {
+    closeFd(root);
+  }
+}
+
+function refuseKernelFile(pid: number, file: number, path: string): void {
+  const type = kernelTypeOf(pid, file);
+  if (type === undefined) return;
+  throw new LidoError("bad_request", `Cannot read "${path}": it is a file of the kernel's (${type})`);
+}
+
+function removeDirectory(pid: number, path: string): void {
+  inContainer(pid, (root) => {
+    try {
+      const parent = openBeneathFd(root, posix.dirname(path), { flags: O_PATH, acrossMounts: true });
+      try {
+        rmdirSync(`/proc/self/fd/${parent}/${posix.basename(path)}`);
+      } finally {
+        closeFd(parent);
+      }
+    } catch { /* what stays is an empty directory */ }
+  });
+}
+
+function written({ device, inode }: MountRoot): WrittenRoot {
+  return { device: String(device), inode: String(inode) };
+}
+
+function read({ device, inode }: WrittenRoot): MountRoot {
+  return { device: BigInt(device), inode: BigInt(inode) };
+}

@@ -1,0 +1,170 @@
+/** Files that never answer: a container's own, and sources on the host. Whoever asks for them gets an error that names them, and nobody else waits. */
+import assert from "node:assert/strict";
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Daemon } from "../support/daemon.ts";
+import { HangingFuse } from "../support/hanging_fuse.ts";
+import { busyboxImage } from "../support/image.ts";
+import { SecondClient } from "../support/second_client.ts";
+import { slowness } from "../support/slowness.ts";
+
+/** Longer than the daemon's own limit for all that it does for one request, and short enough to fail by name. */
+const limitMs = 40_000;
+
+async function pidOf(daemon: Daemon, name: string): Promise<number> {
+  return (await daemon.query(`/1.0/instances/${name}/state`) as { pid: number }).pid;
+}
+
+async function within<T>(seconds: number, work: Promise<T>, what: string): Promise<T> {
+  const started = performance.now();
+  const result = await work;
+  const took = performance.now() - started;
+  assert.ok(took < seconds * 1000 * slowness, `${what} took ${took} ms beside a filesystem that does not answer`);
+  return result;
+}
+
+/** The daemon's processes that touch files. */
+function fileProcesses(daemon: Daemon): number[] {
+  return readdirSync("/proc").filter((name) => /^\d+$/.test(name)).map(Number).filter((pid) => {
+    try {
+      const parent = Number(/^PPid:\s*(\d+)$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]);
+      return parent === daemon.pid && readFileSync(`/proc/${pid}/cmdline`, "utf8").includes("--files");
+    } catch {
+      return false;
+    }
+  });
+}
+
+async function until(what: string, is: () => boolean): Promise<void> {
+  const limit = performance.now() + 10_000 * slowness;
+  while (!is()) {
+    if (performance.now() > limit) assert.fail(`it did not come about that ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+const bob = "echo bob:x:1234:1234::/:/bin/sh >> /etc/passwd";
+const asBob = (name: string) => ["exec", name, "--user", "bob", "--", "id", "-un"];
+
+/** Holds a lease on a file, as a process of a container could. */
+async function lease(path: string): Promise<ChildProcess> {
+  const script = `import fcntl, os, signal, sys
+signal.signal(signal.SIGIO, signal.SIG_IGN)
+fd = os.open(sys.argv[1], os.O_RDWR)
+fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+print("leased", flush=True)
+sys.stdin.read()`;
+  const holder = spawn("python3", ["-c", script, path], { stdio: ["pipe", "pipe", "inherit"] });
+  await Promise.race([once(holder.stdout!, "data"), once(holder, "exit")]);
+  assert.equal(holder.exitCode, null);
+  return holder;
+}
+
+Deno.test("files that never answer keep nobody else from being served", async (t) => {
+  await using daemon = await Daemon.start();
+  await daemon.furnish(await busyboxImage());
+  const places = mkdtempSync(join(tmpdir(), "lido-sources-"));
+  using _places = { [Symbol.dispose]: () => rmSync(places, { recursive: true, force: true }) };
+  for (const name of ["c1", "c2"]) await daemon.ok("launch", "bb", name);
+  await daemon.ok("launch", "bb", "privileged", "-c", "security.privileged=true");
+  for (const name of ["c1", "c2", "privileged"]) await daemon.ok("exec", name, "--", "sh", "-c", bob);
+  await daemon.ok("storage", "volume", "create", "fast", "v", "security.shifted=true");
+  await daemon.ok("storage", "volume", "create", "fast", "w", "security.shifted=true");
+
+  await t.step("a file of the kernel's over /etc/passwd is not read", async () => {
+    await using _second = new SecondClient(daemon.directory);
+    await daemon.ok("exec", "c1", "--", "mount", "--bind", "/proc/kmsg", "/etc/passwd");
+    await daemon.fails(asBob("c1"), /Cannot read "\/etc\/passwd": it is a file of the kernel's \(proc\)/, {
+      timeoutMs: limitMs,
+    });
+    await daemon.ok("exec", "c1", "--", "umount", "/etc/passwd");
+    assert.equal(await daemon.ok(...asBob("c1")), "bob");
+  });
+
+  await t.step("what a container mounts itself is read all the same", async () => {
+    const script = "cp -a /etc /copy; mount -t tmpfs none /etc; cp -a /copy/. /etc";
+    await daemon.ok("exec", "c1", "--", "sh", "-c", script);
+    assert.equal(await daemon.ok(...asBob("c1")), "bob");
+    await daemon.ok("exec", "c1", "--", "umount", "/etc");
+  });
+
+  await t.step("a FUSE that never answers, over a container's /etc", async () => {
+    await using _second = new SecondClient(daemon.directory);
+    {
+      await using _fuse = await HangingFuse.mount("/etc", await pidOf(daemon, "privileged"));
+      const attacks = [1, 2, 3].map(() =>
+        daemon.fails(asBob("privileged"), /did not answer within 10 s|2 requests before this one still wait/, {
+          timeoutMs: limitMs,
+        })
+      );
+      const plug = ["config", "device", "add", "privileged", "v", "disk", "pool=fast", "source=v", "path=/etc/a/b"];
+      attacks.push(
+        daemon.fails(
+          plug,
+          /Cannot mount at "\/etc\/a\/b" in the instance: a filesystem of the instance does not answer/,
+          {
+            timeoutMs: limitMs,
+          },
+        ),
+      );
+      await within(5, daemon.ok(...asBob("c2")), "a command in another container");
+      const other = ["config", "device", "add", "c2", "w", "disk", "pool=fast", "source=w", "path=/mnt/w"];
+      await within(5, daemon.ok(...other), "an attach to another");
+      await within(5, daemon.ok("config", "device", "remove", "c2", "w"), "a detach from another");
+      await Promise.all(attacks);
+    }
+    await until("the killed processes end with the filesystem", () => fileProcesses(daemon).length <= 1);
+    assert.equal(await daemon.ok(...asBob("privileged")), "bob");
+    assert.ok(!(await daemon.ok("exec", "privileged", "--", "cat", "/proc/mounts")).includes("/etc/a/b"));
+    assert.match(await daemon.ok("admin", "check"), /Nothing is wrong/);
+  });
+
+  await t.step("sources of disks that never answer", async () => {
+    await using _second = new SecondClient(daemon.directory);
+    mkdirSync(join(places, "a/b"), { recursive: true });
+    const source = `source=${places}/a/b`;
+    for (const name of ["c3", "c4"]) {
+      await daemon.ok("init", "bb", name);
+      await daemon.ok("config", "device", "add", name, "d", "disk", source, "path=/mnt/d");
+    }
+    await daemon.ok("config", "device", "add", "c2", "d", "disk", source, "path=/mnt/d");
+    {
+      await using _fuse = await HangingFuse.mount(join(places, "a"));
+      const refusal = new RegExp(`Cannot use source path "${places}/a/b": it did not answer within 10 s`);
+      const attacks = ["c3", "c4"].map((name) => daemon.fails(["start", name], refusal, { timeoutMs: limitMs }));
+      attacks.push(
+        daemon.fails(["config", "device", "add", "c1", "d", "disk", source, "path=/mnt/d"], refusal, {
+          timeoutMs: limitMs,
+        }),
+      );
+      // All of these are work of the daemon's threads for files.
+      const file = join(places, "note");
+      await daemon.ok("exec", "c2", "--", "true");
+      const pushed = daemon.lido(["storage", "volume", "file", "push", "-", "fast", "v/note"], { input: "hello" });
+      assert.equal((await within(5, pushed, "a push into a volume")).code, 0);
+      await within(5, daemon.ok("storage", "volume", "file", "pull", "fast", "v/note", file), "a pull from a volume");
+      await within(10, daemon.ok("launch", "bb", "c5"), "a start of another container");
+      // Its source cannot be asked which of the mounts is its own.
+      await within(15, daemon.ok("config", "device", "remove", "c2", "d"), "a detach");
+      await Promise.all(attacks);
+    }
+    await daemon.ok("start", "c3");
+    assert.match(await daemon.ok("exec", "c3", "--", "cat", "/proc/mounts"), / \/mnt\/d /);
+  });
+
+  await t.step("a lease on a file of a volume", async () => {
+    await using _second = new SecondClient(daemon.directory);
+    const path = join(daemon.directory, "storage-pools/fast/custom/default_v/note");
+    const holder = await lease(path);
+    try {
+      const pull = ["storage", "volume", "file", "pull", "fast", "v/note", "-"];
+      await within(5, daemon.fails(pull, /a process has a lease on it/), "a pull");
+    } finally {
+      holder.kill();
+    }
+  });
+  assert.match(await daemon.ok("admin", "check"), /Nothing is wrong/);
+});
