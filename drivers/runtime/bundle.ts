@@ -2,7 +2,7 @@ import { containerCapabilities } from "./capabilities.ts";
 import { type MountSources, ociMounts, ociNestingHooks, readonlySettings } from "./mounts.ts";
 import { ociResources } from "./resources.ts";
 import type { CommandSpec, ContainerSpec, IdRange } from "./runtime.ts";
-import { seccompPolicy } from "./seccomp.ts";
+import { hasOwnNames, seccompPolicy } from "./seccomp.ts";
 
 /** The OCI configuration of a system container: its own init, its own cgroup namespace, what LXC gives it and no more.
  * @see https://github.com/opencontainers/runtime-spec/blob/main/config.md */
@@ -29,6 +29,10 @@ export function ociConfig(
     },
     root: { path: options.rootfs },
     hostname: spec.name,
+    // A name that the host's libseccomp does not know would be passed over, and the call be made.
+    ...(spec.syscalls && hasOwnNames(spec.syscalls)
+      ? { annotations: { "run.oci.seccomp_fail_unknown_syscall": "1" } }
+      : {}),
     mounts: ociMounts(spec, options),
     ...(spec.nesting ? { hooks: { createContainer: ociNestingHooks(options.rootfs) } } : {}),
     linux: {
@@ -38,7 +42,7 @@ export function ociConfig(
       })),
       cgroupsPath: options.cgroupsPath,
       resources: ociResources(spec, options.layout),
-      seccomp: seccompPolicy(),
+      seccomp: seccompPolicy(spec.syscalls),
       // As LXC: the mounts are shared within the container, in peer groups of their own, so that services with a mount namespace see what is
       // mounted later. crun makes them so when it has entered the container's root, after it has made everything private.
       rootfsPropagation: "rshared",

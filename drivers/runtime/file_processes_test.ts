@@ -1,15 +1,28 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
 import { Poller } from "../host/poll.ts";
-import { closeFd, listChildren } from "../host/process.ts";
+import { closeFd } from "../host/process.ts";
 import { HangingFuse } from "../../tests/support/hanging_fuse.ts";
 import { FileProcesses, NotAnswered } from "./file_processes.ts";
 
 /** Long enough for a process to start on a busy machine. */
 const soonMs = 5_000;
+
+/** Processes of ours whose command line has a word. */
+function startedHere(word: string): number[] {
+  return readdirSync("/proc").filter((name) => /^\d+$/.test(name)).map(Number).filter((pid) => {
+    try {
+      const status = readFileSync(`/proc/${pid}/status`, "utf8");
+      return status.includes(`\nPPid:\t${process.pid}\n`) &&
+        readFileSync(`/proc/${pid}/cmdline`, "utf8").includes(word);
+    } catch {
+      return false; // it has ended
+    }
+  });
+}
 
 Deno.test("one tenant has two processes at most; what hangs is killed, and holds its share until it is gone", async () => {
   const directory = mkdtempSync(join(tmpdir(), "lido-hanging-"));
@@ -50,11 +63,9 @@ Deno.test("a process that somebody kills is replaced; a descriptor comes back", 
   const processes = new FileProcesses(poller);
   try {
     await processes.ask("a", { do: "look", path: "/" });
-    const mine = listChildren().filter(({ pid }) =>
-      readFileSync(`/proc/${pid}/cmdline`, "utf8").includes("file_server_main")
-    );
+    const mine = startedHere("file_server_main");
     assert.equal(mine.length, 1);
-    process.kill(mine[0]!.pid, "SIGKILL");
+    process.kill(mine[0]!, "SIGKILL");
     const { answer, fd } = await processes.ask("a", { do: "clone", source: "/etc", recursive: false, options: [] });
     assert.equal(answer.isDirectory, true);
     closeFd(fd!);

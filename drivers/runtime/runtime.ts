@@ -2,6 +2,8 @@
  * mounted and a finished specification. One container is one OCI bundle below `$LIDO_DIR/run/<name>` and one crun state; there
  * is no monitor process, the daemon is the subreaper of what it starts and finds what an earlier daemon started again by `list`. */
 
+import type { SyscallPolicy } from "./seccomp.ts";
+
 /** One line of an id map: `count` ids from `container` on are `host` and up outside. @see user_namespaces(7) */
 export interface IdRange {
   readonly container: number;
@@ -64,6 +66,7 @@ export interface ContainerSpec {
   readonly devices?: readonly DeviceRule[];
   /** Whether containers may be run in it: it can mount /proc and /sys for them. */
   readonly nesting?: boolean;
+  readonly syscalls?: SyscallPolicy;
   readonly environment: Readonly<Record<string, string>>;
   /** Default ["/sbin/init"]. */
   readonly init?: readonly string[];

@@ -7,22 +7,13 @@ import { LidoError } from "../../api/errors.ts";
 import { parseSizeBytes, sizeUnits } from "../../api/size.ts";
 import type { Config } from "../../api/types.ts";
 import { onlineCpus, parseCpus } from "../../drivers/runtime/limits.ts";
+import { checkSyscalls, syscallKeys } from "./syscalls.ts";
+import { isFalse, isTrue } from "./words.ts";
+
+export { isFalse, isTrue } from "./words.ts";
 
 /** @returns The reason when the value is not allowed. */
 type Check = (value: string) => string | undefined;
-
-const trueWords = new Set(["true", "1", "yes", "on"]);
-const falseWords = new Set(["false", "0", "no", "off"]);
-
-/** @returns Whether a config value says yes; absent and empty say no. */
-export function isTrue(value: string | undefined): boolean {
-  return value !== undefined && trueWords.has(value.toLowerCase());
-}
-
-/** @returns Whether a config value says no in so many words. */
-export function isFalse(value: string | undefined): boolean {
-  return value !== undefined && falseWords.has(value.toLowerCase());
-}
 
 export const boolean: Check = (value) =>
   isTrue(value) || isFalse(value)
@@ -129,6 +120,7 @@ const keys: Readonly<Record<string, Check>> = {
   "security.privileged": boolean,
   "security.protection.delete": boolean,
   "security.protection.shift": boolean,
+  ...syscallKeys(boolean),
   "volatile.apply_template": anything,
   "volatile.base_image": anything,
   "volatile.cloud-init.instance-id": uuid,
@@ -160,6 +152,7 @@ export function checkInstanceConfig(config: Config): void {
     const reason = check(value);
     if (reason) throw new LidoError("bad_request", `Invalid value for configuration key "${key}": ${reason}`);
   }
+  checkSyscalls(config);
 }
 
 /** Checks the values that are new against this host. Not for profiles: they may be meant for other hosts. @throws {LidoError} bad_request. */

@@ -26,6 +26,7 @@ import type { InstanceServices } from "./ports.ts";
 import { type InstanceRecord, type InstanceRecords, merge } from "./records.ts";
 import type { Rootfs } from "./rootfs.ts";
 import { type ShiftProgress, untold } from "./shift_progress.ts";
+import { syscallPolicy } from "./syscalls.ts";
 
 type StopOutcome = "ended" | "too late" | "taken over" | "cancelled";
 
@@ -267,6 +268,7 @@ export class Lifecycle {
       ...(parts.map ? { idmap: parts.map } : {}),
       mounts: parts.mounts,
       nesting: isTrue(config["security.nesting"]),
+      syscalls: syscallPolicy(config),
       environment: { container: "lxc", ...environmentOf(config) },
       consoleLog,
       limits: limitsOf(config),

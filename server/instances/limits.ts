@@ -50,7 +50,13 @@ function present<T extends object>(value: T): Present<T> {
 }
 
 /** Keys of which a running container knows nothing until it is started again. */
-const keysOfTheNextStart = ["raw.idmap", "security.idmap.", "security.privileged"];
+const keysOfTheNextStart = [
+  "raw.idmap",
+  "security.idmap.",
+  "security.nesting",
+  "security.privileged",
+  "security.syscalls.",
+];
 
 /** @returns The keys that differ and take effect with the next start, in their order. */
 export function keysThatWait(before: Config, after: Config): string[] {

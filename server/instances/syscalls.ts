@@ -1,0 +1,74 @@
+import { LidoError, messageOf } from "../../api/errors.ts";
+import type { Config } from "../../api/types.ts";
+import type { SyscallPolicy } from "../../drivers/runtime/seccomp.ts";
+import { parseSyscalls } from "../../drivers/runtime/syscall_list.ts";
+import { isTrue } from "./words.ts";
+
+/** The settings `security.syscalls.*`, with LXD's names, defaults and texts. */
+
+const prefix = "security.syscalls.";
+
+/** Newer names by the older ones, which LXD 5.0 still takes. */
+const olderNames: Readonly<Record<string, string>> = {
+  whitelist: "allow",
+  blacklist: "deny",
+  blacklist_default: "deny_default",
+  blacklist_compat: "deny_compat",
+};
+
+/** What LXD hands to a handler in user space, by seccomp notifications. */
+const interceptions = [
+  ...["bpf", "bpf.devices", "mknod", "mount", "mount.allowed", "mount.fuse", "mount.shift", "sched_setscheduler"],
+  ...["setxattr", "sysinfo"],
+].map((name) => `${prefix}intercept.${name}`);
+
+type Check = (value: string) => string | undefined;
+
+const list: Check = (value) => {
+  try {
+    parseSyscalls(value);
+    return undefined;
+  } catch (error) {
+    return messageOf(error);
+  }
+};
+
+/** @param boolean Checks a value that is true or false. */
+export function syscallKeys(boolean: Check): Readonly<Record<string, Check>> {
+  const keys = { allow: list, deny: list, deny_default: boolean, deny_compat: boolean };
+  const older = Object.entries(olderNames).map(([old, name]) => [old, keys[name as keyof typeof keys]] as const);
+  return {
+    ...Object.fromEntries([...Object.entries(keys), ...older].map(([name, check]) => [prefix + name, check])),
+    ...Object.fromEntries(interceptions.map((key) => [key, noInterception])),
+  };
+}
+
+/** `false` is what LXD has by default, and what its backups and profiles may say. */
+const noInterception: Check = (value) =>
+  value === "false" ? undefined : "lido intercepts no system calls: only false is allowed";
+
+/** @throws {LidoError} bad_request for settings that exclude each other. */
+export function checkSyscalls(config: Config): void {
+  const of = (name: string) => config[prefix + name] || older(config, name);
+  const isDenying = of("deny") !== undefined || isTrue(of("deny_default")) || isTrue(of("deny_compat"));
+  if (of("allow") === undefined || !isDenying) return;
+  throw new LidoError("bad_request", `${prefix}allow is mutually exclusive with ${prefix}deny*`);
+}
+
+/** @param config Expanded. @throws {LidoError} bad_request for settings of profiles that exclude each other. */
+export function syscallPolicy(config: Config): SyscallPolicy {
+  checkSyscalls(config);
+  const of = (name: string) => config[prefix + name] || older(config, name);
+  const [allow, deny, byDefault] = [of("allow"), of("deny"), of("deny_default")];
+  return {
+    ...(allow === undefined ? {} : { allow: parseSyscalls(allow) }),
+    ...(deny === undefined ? {} : { deny: parseSyscalls(deny) }),
+    denyDefault: byDefault === undefined || isTrue(byDefault),
+    denyCompat: isTrue(of("deny_compat")),
+  };
+}
+
+function older(config: Config, name: string): string | undefined {
+  const old = Object.keys(olderNames).find((key) => olderNames[key] === name);
+  return (old && config[prefix + old]) || undefined;
+}
