@@ -11,7 +11,7 @@ import { contentMark, type FileAnswer, type FileTask, packetBytesMax } from "./f
 const shareMax = 2;
 const answerTimeoutMs = 10_000;
 /** For the next request, which is often one of the same change: a process takes 30 ms to start. */
-const idleMs = 60_000;
+const idleMs = 5_000;
 const SIGKILL = 9, O_RDWR = 2, O_CLOEXEC = 0x80000;
 
 /** Nothing came within the time limit. */
