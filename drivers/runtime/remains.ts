@@ -1,4 +1,4 @@
-import { readFileSync } from "node:fs";
+import { readFileSync, readlinkSync } from "node:fs";
 import { allPids, endProcesses } from "../host/end_processes.ts";
 import type { Poller } from "../host/poll.ts";
 import type { Cgroup } from "./cgroup.ts";
@@ -45,8 +45,11 @@ export async function endStragglers(
  * @returns The pids of those that have not ended. */
 export function endCruns(poller: Poller, root: string): Promise<readonly number[]> {
   const beginning = `crun\0--root\0${root}\0`;
+  const own = readlinkSync("/proc/self/ns/pid");
   const isOurs = (pid: number) => {
     try {
+      // Not of what runs in a container: its command line may lie in a file that never answers.
+      if (readlinkSync(`/proc/${pid}/ns/pid`) !== own) return false;
       return readFileSync(`/proc/${pid}/cmdline`, "latin1").startsWith(beginning);
     } catch {
       return false; // it has ended
