@@ -51,7 +51,7 @@ const suites: readonly Suite[] = [
   },
   // The images of real systems. Making Debian 12 takes a minute of it, the first time.
   { name: "boot", argv: test("tests/boot/boot_test.ts"), limitS: 600 },
-  { name: "boot-all", argv: test("tests/boot/all_test.ts"), limitS: 3600, isSlow: true },
+  { name: "boot-all", argv: test("tests/boot/all_test.ts", "tests/boot/podman_test.ts"), limitS: 3600, isSlow: true },
   { name: "clients", argv: test("tests/clients"), limitS: 400 },
   { name: "soak", argv: test("tests/soak/exec_test.ts"), limitS: 480 },
   {

@@ -9,6 +9,8 @@ export interface Plan {
   /** Words of tests/run.ts: suites and test files. */
   readonly words: readonly string[];
   readonly environment: Readonly<Record<string, string>>;
+  /** Of scripts/make_image.sh, that it boots: made on the host, since the guest has no network. */
+  readonly images?: readonly string[];
   /** Seconds that it took on two processors beside another machine; it is not begun when less is left. */
   readonly seconds: number;
 }
@@ -104,7 +106,24 @@ export const plans: readonly Plan[] = [
     seconds: 400,
   },
   // The guest has cgroup2 alone, and the kernel that Debian 12 has.
-  { name: "boot", kind: "qemu", driver: "dir", words: ["tests/boot/boot_test.ts"], environment: {}, seconds: 1000 },
+  {
+    name: "boot",
+    kind: "qemu",
+    driver: "dir",
+    words: ["tests/boot/boot_test.ts"],
+    environment: {},
+    images: ["busybox", "debian/12"],
+    seconds: 1000,
+  },
+  {
+    name: "podman",
+    kind: "qemu",
+    driver: "dir",
+    words: ["tests/boot/podman_test.ts"],
+    environment: {},
+    images: ["debian/12-podman"],
+    seconds: 300,
+  },
   {
     name: "limits, cgroup2 alone",
     kind: "qemu",

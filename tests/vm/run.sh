@@ -10,7 +10,5 @@ bash "$root/scripts/build.sh"
 bash "$root/scripts/build.sh" "" "$root/dist/lido-crash" tests/crash/daemon.ts
 bash "$root/scripts/setup.sh" test
 bash "$root/scripts/make_image.sh"
-# What the plan "boot" boots: made here, since the guest has no network.
-for name in busybox debian/12; do bash "$root/scripts/make_image.sh" "$name"; done
 cd "$root"
 exec "$deno" run -A --no-check tests/vm/run.ts "$@"

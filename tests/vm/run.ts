@@ -7,6 +7,7 @@ import { readFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import process from "node:process";
 import { driverKinds } from "../../drivers/storage/registry.ts";
+import { madeImage } from "../support/image.ts";
 import { type CutOffPlan, cutOffs, runCutOff } from "./cut_off.ts";
 import { NoGuest, prepare } from "./guest.ts";
 import { Disks, type Kind, Machine } from "./machine.ts";
@@ -191,6 +192,7 @@ async function main(words: readonly string[]): Promise<number> {
     console.log(`The tests in the guest are left out: ${error.message}`);
     return 3;
   }
+  for (const name of new Set(chosen(plans).flatMap(({ images = [] }) => images))) await madeImage(name);
   const sums: Sum[] = [];
   const waiting = [...lanes];
   await Promise.all(Array.from({ length: atOnce }, async () => {
