@@ -36,6 +36,7 @@ if ! $is_stamped; then
 fi
 if [ "$goal" != build ]; then
   need crun crun
+  need bwrap bubblewrap
   need mkfs.btrfs btrfs-progs
   need newuidmap uidmap
   need xz xz-utils

@@ -7,6 +7,7 @@ import { PidLock } from "../drivers/host/pid_lock.ts";
 import { Poller } from "../drivers/host/poll.ts";
 import { observeCommands } from "../drivers/host/command.ts";
 import type { Host } from "../drivers/host/host.ts";
+import { notInstalled } from "../drivers/host/host_tools.ts";
 import { createHost } from "../drivers/host/real.ts";
 import { CrunRuntime } from "../drivers/runtime/crun.ts";
 import { serverCertificate } from "./auth/certificate.ts";
@@ -124,6 +125,9 @@ async function start(options: DaemonOptions, seams: DaemonSeams): Promise<Daemon
   for (const problem of await runtime.check()) log.warn(`containers cannot run on this host: ${problem}`);
 
   const host = seams.host ?? createHost();
+  if (await host.which("bwrap") === undefined) {
+    log.warn(`storage and images cannot be worked on: ${notInstalled("bwrap")}`);
+  }
   const journal = new Journal(database, log, seams.observe);
   const operations = new Operations(events, { scope: () => records.scope(), log });
   const settings = new Settings(database);

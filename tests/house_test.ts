@@ -4,6 +4,7 @@ import { execFileSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { dirname, join, normalize } from "node:path";
 import { fileURLToPath } from "node:url";
+import { needTrusted, trustedTools } from "../drivers/host/host_tools.ts";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 const rooms = ["api", "cli", "drivers", "server", "examples"];
@@ -89,6 +90,24 @@ Deno.test("only drivers/host starts processes and calls libc", () => {
   const forbidden = /node:child_process|Deno\.Command|Bun\.spawn|\bdlopen\(|bun:ffi/;
   const wrong = product.filter(([path, text]) => !path.startsWith("drivers/host/") && forbidden.test(text));
   assert.deepEqual(wrong.map(([path]) => path), []);
+});
+
+Deno.test("what touches the trees and devices of containers and archives is started by Host.confined and nothing else", () => {
+  const starters = product.filter(([, text]) => /\bspawn\(|\bposix_spawn\(|node:child_process/.test(text));
+  assert.deepEqual(starters.map(([path]) => path).sort(), [
+    "drivers/host/command.ts", // all tools: those of `trustedTools` as they are, any other confined
+    "drivers/host/foreground.ts", // the client's editor
+    "drivers/host/idmap.ts", // holds a user namespace
+    "drivers/host/process.ts", // what follows uses it
+    "drivers/runtime/crun_tool.ts", // crun
+    "drivers/runtime/exec.ts", // crun, for a command in a container
+  ]);
+  const walkers =
+    /^(tar|cp|mv|rm|find|du|rsync|install|chown|chmod|xz|gzip|bzip2|zstd|sqfs2tar|unsquashfs|mksquashfs|mkfs.*|.*fsck.*|resize2fs|tune2fs|btrfstune|xfs_admin|xfs_repair|blkid|wipefs|dd|cat|sh|bash|env|unshare|nsenter|bwrap|btrfs receive)$/;
+  assert.deepEqual([...trustedTools].filter((tool) => walkers.test(tool)), []);
+  for (const argv of [["tar", "--create"], ["cp", "-a", "a", "b"], ["btrfs", "receive", "x"], ["/bin/cp"]]) {
+    assert.throws(() => needTrusted(argv), /must be confined/);
+  }
 });
 
 Deno.test("only three files know the runtime they are on: FFI, the client's stdin and its signals", () => {

@@ -1,13 +1,21 @@
-import { spawn } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { access, constants } from "node:fs/promises";
 import { join } from "node:path";
 import { PassThrough, type Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
-import { CommandError, type PipedCommand, type PipeOptions, type RunOptions, type RunResult } from "./host.ts";
+import { boxed, killChildren, type Launch, workerOf } from "./confined.ts";
+import {
+  CommandError,
+  type ConfinedTools,
+  type Confinement,
+  type PipedCommand,
+  type PipeOptions,
+  type RunOptions,
+  type RunResult,
+} from "./host.ts";
+import { findTool, needTrusted, notInstalled, searchPath } from "./host_tools.ts";
 
-/** Host tools are looked up here and nowhere else, whatever PATH the daemon was started with. */
-const searchPath = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 /** C locale: messages are parsed. */
 const environment = { PATH: searchPath.join(":"), LC_ALL: "C", HOME: "/root" };
 const defaultTimeoutMs = 600_000;
@@ -36,23 +44,6 @@ export function observed(argv: readonly string[], started: number, result: strin
   observer?.({ argv, ms: Math.round(performance.now() - started), result });
 }
 
-/** Debian packages of the tools that may be missing. */
-const packages: Record<string, string> = {
-  btrfs: "btrfs-progs",
-  "mkfs.btrfs": "btrfs-progs",
-  crun: "crun",
-  sqfs2tar: "squashfs-tools-ng",
-  xz: "xz-utils",
-  zstd: "zstd",
-  bzip2: "bzip2",
-  zfs: "zfsutils-linux",
-  zpool: "zfsutils-linux",
-  lvcreate: "lvm2",
-  vgcreate: "lvm2",
-  "mkfs.xfs": "xfsprogs",
-  "mkfs.ext4": "e2fsprogs",
-};
-
 export async function which(tool: string): Promise<string | undefined> {
   for (const directory of searchPath) {
     const path = join(directory, tool);
@@ -65,20 +56,81 @@ export async function which(tool: string): Promise<string | undefined> {
 }
 
 /** @see Host.run */
-export function run(argv: readonly string[], options: RunOptions = {}): Promise<RunResult> {
+// deno-lint-ignore require-await -- a mistake is a rejection, too
+export async function run(argv: readonly string[], options: RunOptions = {}): Promise<RunResult> {
+  needTrusted(argv);
+  return runTool(argv, options, undefined);
+}
+
+/** @see Host.pipe */
+export function pipe(argv: readonly string[], options: PipeOptions = {}): PipedCommand {
+  needTrusted(argv);
+  return pipeTool(argv, options, undefined);
+}
+
+/** @see Host.confined */
+export function confined(confinement: Confinement): ConfinedTools {
+  return {
+    run: (argv, options = {}) => runTool(argv, options, confinement),
+    pipe: (argv, options = {}) => pipeTool(argv, options, confinement),
+  };
+}
+
+/** A tool as it is, or what starts it in a confinement. @throws {CommandError} If it is not installed. */
+function prepare(argv: readonly string[], confinement: Confinement | undefined): Launch {
+  if (!confinement) return { argv, descriptors: [], started: () => {}, close: () => {} };
+  const tool = findTool(argv[0]!);
+  if (tool === undefined) throw new CommandError(argv, 127, "", notInstalled(argv[0]!));
+  return boxed(tool, argv, confinement);
+}
+
+function start(
+  launch: Launch,
+  stdin: "ignore" | "pipe",
+  cwd: string,
+): ChildProcess {
+  const [file, ...words] = launch.argv;
+  try {
+    const child = spawn(file!, words, {
+      cwd,
+      env: environment,
+      stdio: [stdin, "pipe", "pipe", ...launch.descriptors],
+    });
+    launch.started(child.pid);
+    return child;
+  } finally {
+    launch.close();
+  }
+}
+
+function kill(launch: Launch, child: ChildProcess): void {
+  if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return;
+  if (launch.argv[0] === "bwrap") killChildren(child.pid);
+  child.kill("SIGKILL");
+}
+
+/** What the sandbox itself says: the tool was not started. */
+function sandboxFailure(launch: Launch, stderr: string): string | undefined {
+  if (launch.argv[0] !== "bwrap" || !stderr.startsWith("bwrap: ")) return undefined;
+  if (!stderr.startsWith("bwrap: Unknown option")) return "it cannot be confined";
+  return '"bwrap" is too old (Debian package bubblewrap, 0.8.0-2+deb12u1 or later)';
+}
+
+function runTool(
+  argv: readonly string[],
+  options: RunOptions,
+  confinement: Confinement | undefined,
+): Promise<RunResult> {
   const { stdin, timeoutMs = defaultTimeoutMs, cwd = "/", signal, okCodes = [0] } = options;
   return new Promise((resolve, reject) => {
     if (signal?.aborted) return reject(signal.reason);
-    const child = spawn(argv[0]!, argv.slice(1), {
-      cwd,
-      env: environment,
-      stdio: [stdin === undefined ? "ignore" : "pipe", "pipe", "pipe"],
-    });
+    const launch = prepare(argv, confinement);
+    const child = start(launch, stdin === undefined ? "ignore" : "pipe", cwd);
     const started = performance.now();
     let failure: Error | undefined;
     const end = (reason: Error) => {
       failure ??= reason;
-      child.kill("SIGKILL");
+      kill(launch, child);
     };
     const output = collect(child.stdout!, end);
     const errors = collect(child.stderr!, end);
@@ -86,10 +138,11 @@ export function run(argv: readonly string[], options: RunOptions = {}): Promise<
       () => end(new CommandError(argv, undefined, "", `still running after ${timeoutMs} ms`)),
       timeoutMs,
     );
-    const sampling = options.progress && sample(child.pid, /^(?:wchar|write_bytes): (\d+)$/gm, options.progress);
+    const sampling = options.progress &&
+      sample(working(launch, child), /^(?:wchar|write_bytes): (\d+)$/gm, options.progress);
     const abort = () => end(signal!.reason);
     signal?.addEventListener("abort", abort, { once: true });
-    child.on("error", (error) => failure ??= launchFailure(argv, error));
+    child.on("error", (error) => failure ??= launchFailure(launch, argv, error));
     child.on("close", (code, killedBy) => {
       clearTimeout(timer);
       clearInterval(sampling);
@@ -98,8 +151,9 @@ export function run(argv: readonly string[], options: RunOptions = {}): Promise<
       const stderr = errors();
       if (failure) reject(failure);
       else if (code === null) reject(new CommandError(argv, undefined, stderr, `killed by ${killedBy}`));
-      else if (!okCodes.includes(code)) reject(new CommandError(argv, code, stderr));
-      else resolve({ code, stdout: output(), stderr });
+      else if (!okCodes.includes(code) || sandboxFailure(launch, stderr)) {
+        reject(new CommandError(argv, code, stderr, sandboxFailure(launch, stderr)));
+      } else resolve({ code, stdout: output(), stderr });
     });
     // A tool that does not read its input is no failure; its exit code tells.
     child.stdin?.on("error", () => {});
@@ -109,10 +163,10 @@ export function run(argv: readonly string[], options: RunOptions = {}): Promise<
 
 /** A tool that copies does not say how far it is; the kernel counts for it: what it was asked to write, when a call is over, or what has been written so
  * far, where that is more, as in the middle of a copy_file_range(2) of a whole file. @see proc_pid_io(5): wchar, write_bytes, rchar */
-function sample(pid: number | undefined, counters: RegExp, progress: (bytes: bigint) => void): NodeJS.Timeout {
+function sample(worker: () => number, counters: RegExp, progress: (bytes: bigint) => void): NodeJS.Timeout {
   const timer = setInterval(() => {
     try {
-      const counts = readFileSync(`/proc/${pid}/io`, "utf8").matchAll(counters);
+      const counts = readFileSync(`/proc/${worker()}/io`, "utf8").matchAll(counters);
       progress(BigInt(Math.max(...Array.from(counts, ([, bytes]) => Number(bytes)))));
     } catch {
       clearInterval(timer); // it has ended
@@ -121,41 +175,50 @@ function sample(pid: number | undefined, counters: RegExp, progress: (bytes: big
   return timer;
 }
 
-/** @see Host.pipe */
-export function pipe(argv: readonly string[], options: PipeOptions = {}): PipedCommand {
-  const child = spawn(argv[0]!, argv.slice(1), {
-    cwd: options.cwd ?? "/",
-    env: environment,
-    stdio: [options.stdin ? "pipe" : "ignore", "pipe", "pipe"],
-    signal: options.signal,
-    killSignal: "SIGKILL",
-  });
+/** Of whom the kernel counts. */
+function working(launch: Launch, { pid }: ChildProcess): () => number {
+  return () => launch.argv[0] === "bwrap" ? workerOf(pid!) : pid!;
+}
+
+function pipeTool(
+  argv: readonly string[],
+  options: PipeOptions,
+  confinement: Confinement | undefined,
+): PipedCommand {
+  const launch = prepare(argv, confinement);
+  const child = start(launch, options.stdin ? "pipe" : "ignore", options.cwd ?? "/");
+  const end = () => kill(launch, child);
+  const abort = () => end();
+  options.signal?.addEventListener("abort", abort, { once: true });
+  if (options.signal?.aborted) end();
   const started = performance.now();
-  const sampling = options.progress && sample(child.pid, /^rchar: (\d+)$/gm, options.progress);
-  const errors = collect(child.stderr!, () => child.kill("SIGKILL"));
+  const sampling = options.progress && sample(working(launch, child), /^rchar: (\d+)$/gm, options.progress);
+  const errors = collect(child.stderr!, end);
   const ended = new Promise<void>((resolve, reject) => {
     let failure: Error | undefined;
     const { stallMs = defaultTimeoutMs } = options;
     const watching = stallMs > 0
-      ? watchStall(child.pid, stallMs, (reason) => {
+      ? watchStall(working(launch, child), stallMs, (reason) => {
         failure ??= new CommandError(argv, undefined, "", reason);
-        child.kill("SIGKILL");
+        end();
       })
       : undefined;
-    child.on("error", (error) => failure ??= launchFailure(argv, error));
+    child.on("error", (error) => failure ??= launchFailure(launch, argv, error));
     child.on("close", (code, killedBy) => {
       clearInterval(watching);
+      options.signal?.removeEventListener("abort", abort);
       clearInterval(sampling);
       observed(argv, started, failure?.message ?? `${code ?? killedBy}`);
-      if (code !== null && (options.okCodes ?? [0]).includes(code)) resolve();
+      const stderr = errors(), refusal = sandboxFailure(launch, stderr);
+      if (code !== null && (options.okCodes ?? [0]).includes(code) && !refusal) resolve();
       else if (options.signal?.aborted) reject(options.signal.reason);
       else if (failure) reject(failure);
       else {reject(
-          new CommandError(argv, code ?? undefined, errors(), code === null ? `killed by ${killedBy}` : undefined),
+          new CommandError(argv, code ?? undefined, stderr, code === null ? `killed by ${killedBy}` : refusal),
         );}
     });
   });
-  const fed = options.stdin ? feed(options.stdin, child) : Promise.resolve();
+  const fed = options.stdin ? feed(options.stdin, child, end) : Promise.resolve();
   // The tool's own failure says more than the broken pipe that follows from it; but one that was ended because its source failed says nothing.
   const done = ended.then(() => fed, async (failure) => {
     if (!options.signal?.aborted) {
@@ -175,10 +238,10 @@ export function pipe(argv: readonly string[], options: PipeOptions = {}): PipedC
 }
 
 /** Looks now and then whether the tool has read or written since it looked last. @see proc_pid_io(5): rchar, wchar */
-function watchStall(pid: number | undefined, stallMs: number, stalled: (reason: string) => void): NodeJS.Timeout {
+function watchStall(worker: () => number, stallMs: number, stalled: (reason: string) => void): NodeJS.Timeout {
   const read = () => {
     try {
-      return readFileSync(`/proc/${pid}/io`, "utf8").split("\n", 2).join();
+      return readFileSync(`/proc/${worker()}/io`, "utf8").split("\n", 2).join();
     } catch {
       return undefined; // it has ended
     }
@@ -191,13 +254,13 @@ function watchStall(pid: number | undefined, stallMs: number, stalled: (reason: 
   }, stallMs);
 }
 
-async function feed(source: Readable, child: ReturnType<typeof spawn>): Promise<void> {
+async function feed(source: Readable, child: ChildProcess, end: () => void): Promise<void> {
   try {
     await pipeline(source, child.stdin!);
   } catch (error) {
     // A tool may stop reading before the end (tar does at its end mark); then its exit code tells. A source that fails ends the tool.
     if ((error as NodeJS.ErrnoException).code === "EPIPE") return;
-    child.kill("SIGKILL");
+    end();
     throw error;
   }
 }
@@ -213,14 +276,7 @@ function collect(stream: Readable, end: (reason: Error) => void): () => string {
   return () => Buffer.concat(chunks).toString();
 }
 
-function launchFailure(argv: readonly string[], error: Error): Error {
+function launchFailure(launch: Launch, argv: readonly string[], error: Error): Error {
   const { code } = error as NodeJS.ErrnoException;
-  if (code !== "ENOENT") return error;
-  const brought = packages[argv[0]!];
-  return new CommandError(
-    argv,
-    127,
-    "",
-    `"${argv[0]}" is not installed${brought ? ` (Debian package ${brought})` : ""}`,
-  );
+  return code === "ENOENT" ? new CommandError(argv, 127, "", notInstalled(launch.argv[0]!)) : error;
 }

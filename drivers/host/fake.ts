@@ -1,6 +1,7 @@
 import { Readable } from "node:stream";
 import {
   CommandError,
+  type ConfinedTools,
   type Host,
   type Loops,
   type MountEntry,
@@ -62,6 +63,11 @@ export class FakeHost implements Host {
     const done = isFailure ? Promise.reject(new CommandError(argv, code, stderr)) : Promise.resolve();
     done.catch(() => {});
     return { stdout: Readable.from([Buffer.from(stdout)]), done };
+  }
+
+  /** The same: what a tool would see is not looked at. */
+  confined(): ConfinedTools {
+    return { run: (argv, options) => this.run(argv, options), pipe: (argv, options) => this.pipe(argv, options) };
   }
 
   which(tool: string): Promise<string | undefined> {

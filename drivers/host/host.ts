@@ -3,17 +3,51 @@ import type { Readable } from "node:stream";
 /** The host as drivers see it. A driver gets one of these and calls nothing else: so a test can hand it `FakeHost`, which records what was
  * asked and answers from a script. Everything is argv lists and paths; there is no shell anywhere. */
 export interface Host {
-  /** Runs one tool to its end.
+  /** Runs one tool of those that may see the whole host (`trustedTools`) to its end.
    * @throws {CommandError} If it exits with a code not in `okCodes`, dies by a signal, times out or is missing. */
   run(argv: readonly string[], options?: RunOptions): Promise<RunResult>;
-  /** Starts a tool whose stdin and/or stdout is a stream (send, receive, tar, xz). */
+  /** Starts such a tool whose stdin and/or stdout is a stream. */
   pipe(argv: readonly string[], options?: PipeOptions): PipedCommand;
+  /** The only way to start a tool that touches what a container or an archive has shaped. It sees what it is given and the host's programs. */
+  confined(confinement: Confinement): ConfinedTools;
   /** @returns The absolute path of a tool on the host's PATH (with /usr/sbin and /sbin), or undefined. */
   which(tool: string): Promise<string | undefined>;
   readonly mounts: Mounts;
   readonly loops: Loops;
   readonly quotas: ProjectQuotas;
 }
+
+export interface ConfinedTools {
+  /** As `Host.run`. */
+  run(argv: readonly string[], options?: RunOptions): Promise<RunResult>;
+  /** As `Host.pipe`. */
+  pipe(argv: readonly string[], options?: PipeOptions): PipedCommand;
+}
+
+/** What a confined tool has. */
+export interface Confinement {
+  /** Directories and files that it may read: the path that they have for the tool → the host's path, which no container can exchange, such as
+   * that of a volume's root. */
+  readonly reads?: Readonly<Record<string, string>>;
+  /** The same, for those that it may change. */
+  readonly writes?: Readonly<Record<string, string>>;
+  /** Device nodes that it may open, at the paths that they have on the host. */
+  readonly devices?: readonly string[];
+  readonly capabilities?: readonly Capability[];
+  /** Of address space, for each process; default 4 GiB. */
+  readonly memoryBytes?: number;
+}
+
+/** @see capabilities(7) */
+export type Capability =
+  | "CAP_CHOWN"
+  | "CAP_DAC_OVERRIDE"
+  | "CAP_DAC_READ_SEARCH"
+  | "CAP_FOWNER"
+  | "CAP_FSETID"
+  | "CAP_MKNOD"
+  | "CAP_SETFCAP"
+  | "CAP_SYS_ADMIN";
 
 export interface RunOptions {
   readonly stdin?: string | Uint8Array;

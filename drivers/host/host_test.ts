@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdtemp, rm, truncate, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, rm, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Readable } from "node:stream";
@@ -10,6 +10,8 @@ import { parseMountInfo } from "./mounts.ts";
 import { createHost } from "./real.ts";
 
 const host = createHost();
+/** Any tool, and nothing to work on. */
+const tools = host.confined({ devices: ["/dev/zero"] });
 
 async function scratch(test: (directory: string) => Promise<void>): Promise<void> {
   const directory = await mkdtemp(join(tmpdir(), "lido-host-"));
@@ -21,9 +23,9 @@ async function scratch(test: (directory: string) => Promise<void>): Promise<void
 }
 
 Deno.test("run() gives code and output, and throws what the tool said", async () => {
-  assert.equal((await host.run(["cat"], { stdin: "hello" })).stdout, "hello");
-  assert.equal((await host.run(["sh", "-c", "exit 3"], { okCodes: [3] })).code, 3);
-  await assert.rejects(host.run(["sh", "-c", "echo bad >&2; exit 4"]), (error: CommandError) => {
+  assert.equal((await tools.run(["cat"], { stdin: "hello" })).stdout, "hello");
+  assert.equal((await tools.run(["sh", "-c", "exit 3"], { okCodes: [3] })).code, 3);
+  await assert.rejects(tools.run(["sh", "-c", "echo bad >&2; exit 4"]), (error: CommandError) => {
     assert.equal(error.code, 4);
     assert.match(error.message, /exit status 4 \(bad\)/);
     return true;
@@ -31,49 +33,49 @@ Deno.test("run() gives code and output, and throws what the tool said", async ()
 });
 
 Deno.test("run() says which package brings a tool that is missing", async () => {
-  await assert.rejects(host.run(["no-such-tool-of-lido"]), /"no-such-tool-of-lido" is not installed/);
+  await assert.rejects(tools.run(["no-such-tool-of-lido"]), /"no-such-tool-of-lido" is not installed/);
 });
 
 Deno.test("run() kills a tool that takes too long, or that is no longer wanted", async () => {
-  await assert.rejects(host.run(["sleep", "1000"], { timeoutMs: 50 }), /still running after 50 ms/);
+  await assert.rejects(tools.run(["sleep", "1000"], { timeoutMs: 50 }), /still running after 50 ms/);
   const abort = new AbortController();
-  const running = host.run(["sleep", "1000"], { signal: abort.signal });
+  const running = tools.run(["sleep", "1000"], { signal: abort.signal });
   abort.abort(new Error("no longer wanted"));
   await assert.rejects(running, /no longer wanted/);
 });
 
 Deno.test("pipe() ends a tool through which nothing goes any more, and none that is only slow", async () => {
-  const stuck = host.pipe(["sh", "-c", "echo begun; exec sleep 1000"], { stallMs: 150 });
+  const stuck = tools.pipe(["sh", "-c", "echo begun; exec sleep 1000"], { stallMs: 150 });
   assert.equal(await text(stuck.stdout), "begun\n");
   await assert.rejects(stuck.done, /Failed to run: sh .*: nothing has gone through it for 0.15 s/);
-  const slow = host.pipe(["sh", "-c", "for n in 1 2 3 4 5 6 7 8; do echo $n; sleep 0.05; done"], { stallMs: 200 });
+  const slow = tools.pipe(["sh", "-c", "for n in 1 2 3 4 5 6 7 8; do echo $n; sleep 0.05; done"], { stallMs: 200 });
   assert.equal(await text(slow.stdout), "1\n2\n3\n4\n5\n6\n7\n8\n");
   await slow.done;
 });
 
 Deno.test("pipe() keeps what a tool wrote until it is read, however long it has ended", async () => {
   for (const bytes of [1, 3000, 65536]) {
-    const { stdout, done } = host.pipe(["head", "-c", String(bytes), "/dev/zero"]);
+    const { stdout, done } = tools.pipe(["head", "-c", String(bytes), "/dev/zero"]);
     await done;
     assert.equal((await text(stdout)).length, bytes);
   }
 });
 
 Deno.test("pipe() ends a tool whose output nobody wants any more", async () => {
-  const { stdout, done } = host.pipe(["yes"]);
+  const { stdout, done } = tools.pipe(["yes"]);
   stdout.destroy();
   await assert.rejects(done, CommandError);
 });
 
 Deno.test("pipe() streams through a tool and reports its end", async () => {
-  const { stdout, done } = host.pipe(["tr", "a-z", "A-Z"], {
+  const { stdout, done } = tools.pipe(["tr", "a-z", "A-Z"], {
     stdin: Readable.from([Buffer.from("ab"), Buffer.from("cd")]),
   });
   const chunks: Uint8Array[] = [];
   for await (const chunk of stdout) chunks.push(chunk);
   await done;
   assert.equal(Buffer.concat(chunks).toString(), "ABCD");
-  const failing = host.pipe(["sh", "-c", "echo no >&2; exit 9"]);
+  const failing = tools.pipe(["sh", "-c", "echo no >&2; exit 9"]);
   failing.stdout.resume();
   await assert.rejects(failing.done, /exit status 9 \(no\)/);
 });
@@ -88,7 +90,10 @@ Deno.test("a loop device shows its file, grows with it and goes", () =>
       assert.deepEqual(await host.loops.find(file), [device]);
       await truncate(file, 16 * 1024 * 1024);
       await host.loops.refresh(device);
-      assert.equal((await host.run(["blockdev", "--getsize64", device])).stdout.trim(), String(16 * 1024 * 1024));
+      assert.equal(
+        (await host.confined({ devices: [device] }).run(["blockdev", "--getsize64", device])).stdout.trim(),
+        String(16 * 1024 * 1024),
+      );
     } finally {
       await host.loops.detach(device);
     }
@@ -98,7 +103,7 @@ Deno.test("a loop device shows its file, grows with it and goes", () =>
 Deno.test("mount, at and unmount agree; unmounting what is not mounted is no error", () =>
   scratch(async (directory) => {
     const target = join(directory, "a b");
-    await host.run(["mkdir", target]);
+    await mkdir(target);
     await host.mounts.mount("none", target, "tmpfs", ["nosuid", "size=1m"]);
     try {
       const entry = await host.mounts.at(target);

@@ -1,4 +1,4 @@
-import { pipe, run, which } from "./command.ts";
+import { confined, pipe, run, which } from "./command.ts";
 import type { Host } from "./host.ts";
 import { HostLoops } from "./loop.ts";
 import { HostMounts } from "./mounts.ts";
@@ -6,5 +6,13 @@ import { HostProjectQuotas } from "./project_quota.ts";
 
 /** The host this process runs on. */
 export function createHost(): Host {
-  return { run, pipe, which, mounts: new HostMounts(), loops: new HostLoops(), quotas: new HostProjectQuotas() };
+  return {
+    run,
+    pipe,
+    confined,
+    which,
+    mounts: new HostMounts(),
+    loops: new HostLoops(),
+    quotas: new HostProjectQuotas(),
+  };
 }

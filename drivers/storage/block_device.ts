@@ -4,7 +4,10 @@ import type { Host } from "../host/host.ts";
 
 /** @throws {LidoError} bad_request when the device holds a filesystem, partitions or the like. @see blkid(8) */
 export async function refuseFilled(host: Host, device: string): Promise<void> {
-  const { code, stdout } = await host.run(["blkid", "-p", "-o", "export", device], { okCodes: [0, 2, 8] });
+  const { code, stdout } = await host.confined({ devices: [device] }).run(
+    ["blkid", "-p", "-o", "export", device],
+    { okCodes: [0, 2, 8] },
+  );
   if (code === 2 && stdout === "") return;
   const kind = /^(?:TYPE|PTTYPE)=(.+)$/m.exec(stdout)?.[1] ?? "data";
   throw new LidoError("bad_request", `Source "${device}" already holds ${kind}; set source.wipe=true to overwrite it`);
@@ -12,7 +15,7 @@ export async function refuseFilled(host: Host, device: string): Promise<void> {
 
 /** Takes the signatures of filesystems and partition tables off. @see wipefs(8) */
 export async function wipeDevice(host: Host, device: string): Promise<void> {
-  await host.run(["wipefs", "-a", device]);
+  await host.confined({ devices: [device] }).run(["wipefs", "-a", device]);
 }
 
 /** @throws {LidoError} bad_request when there is no block device at `path`. @returns Its size. @see sysfs-block */

@@ -1,5 +1,5 @@
-import { open, rmdir } from "node:fs/promises";
-import type { Host } from "../host/host.ts";
+import { mkdir, open, rmdir, unlink } from "node:fs/promises";
+import type { Capability, Host } from "../host/host.ts";
 import type { WatchOptions } from "./driver.ts";
 
 export interface CopyTreeOptions extends WatchOptions {
@@ -7,17 +7,31 @@ export interface CopyTreeOptions extends WatchOptions {
   readonly reflink: "always" | "auto" | "never";
 }
 
-/** Copies a tree with owners, modes, times, xattrs, ACLs, hard links, holes and devices; `target` does not exist or is an
- * empty directory. One process, whatever
- * the size. @see cp(1) */
+/** To make files of all owners with all that hangs on them; attributes of the host's own (overlayfs's, ours) are for CAP_SYS_ADMIN alone. */
+export const writing: readonly Capability[] = [
+  "CAP_CHOWN",
+  "CAP_DAC_OVERRIDE",
+  "CAP_FOWNER",
+  "CAP_FSETID",
+  "CAP_MKNOD",
+  "CAP_SETFCAP",
+  "CAP_SYS_ADMIN",
+];
+
+/** Copies a tree with owners, modes, times, xattrs, ACLs, hard links, holes and devices, and those of its top; `target` does not exist or is an
+ * empty directory. One process, whatever the size, that sees nothing but the two: what somebody exchanges with a symbolic link meanwhile leads
+ * nowhere else. @see cp(1) */
 export async function copyTree(
   host: Host,
   source: string,
   target: string,
   { reflink, ...watch }: CopyTreeOptions,
 ): Promise<void> {
-  await host.run(
-    ["cp", "-a", `--reflink=${reflink}`, "--sparse=auto", "--no-target-directory", "--", source, target],
+  await mkdir(target, { mode: 0o700 }).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== "EEXIST") throw error;
+  });
+  await host.confined({ reads: { "/source": source }, writes: { "/target": target }, capabilities: writing }).run(
+    ["cp", "-a", `--reflink=${reflink}`, "--sparse=auto", "--", "/source/.", "/target"],
     { ...watch, timeoutMs: copyTimeoutMs },
   );
 }
@@ -43,15 +57,24 @@ export async function syncPath(path: string): Promise<void> {
   }
 }
 
-/** Removes a tree; nothing there is no error. An empty one costs no process. GNU rm walks by fds, so a hostile tree cannot lead it
- * elsewhere, and it stays on this filesystem. */
+/** Removes a tree; nothing there is no error. An empty one costs no process. It stays on this filesystem. */
 export async function removeTree(host: Host, path: string): Promise<void> {
   try {
     await rmdir(path);
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (code === "ENOENT") return;
-    if (code !== "ENOTEMPTY" && code !== "ENOTDIR" && code !== "EEXIST") throw error;
-    await host.run(["rm", "-rf", "--one-file-system", "--", path], { timeoutMs: copyTimeoutMs });
+    if (code === "ENOTDIR") return await unlink(path);
+    if (code !== "ENOTEMPTY" && code !== "EEXIST") throw error;
+    await emptyTree(host, path, { oneFilesystem: true });
+    await rmdir(path);
   }
+}
+
+/** Removes what is in a directory. @param options.oneFilesystem Fails at a mount point or subvolume that is not empty. */
+export async function emptyTree(host: Host, path: string, { oneFilesystem = false } = {}): Promise<void> {
+  const argv = ["find", "/tree", "-mindepth", "1", ...(oneFilesystem ? ["-xdev"] : []), "-delete"];
+  await host.confined({ writes: { "/tree": path }, capabilities: ["CAP_DAC_OVERRIDE", "CAP_FOWNER"] }).run(argv, {
+    timeoutMs: copyTimeoutMs,
+  });
 }

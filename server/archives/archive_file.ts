@@ -1,7 +1,7 @@
 import { createReadStream } from "node:fs";
 import type { Readable } from "node:stream";
 import { CommandError, type Host } from "../../drivers/host/host.ts";
-import { type Compression, decompressors } from "./compression.ts";
+import { type Compression, decompress, decompressors } from "./compression.ts";
 import { readTar, type TarEntry } from "./tar_reader.ts";
 
 /** An archive on disk, read from its beginning. */
@@ -20,10 +20,13 @@ export interface OpenArchive {
 export function openArchive(host: Host, file: string, compression: Compression, signal?: AbortSignal): OpenArchive {
   const isSquashfs = compression === "squashfs";
   const source = isSquashfs ? undefined : createReadStream(file, { highWaterMark: 1 << 18 });
-  const argv = isSquashfs ? ["sqfs2tar", "--root-becomes", ".", "--no-skip", file] : decompressors[compression];
+  const argv = isSquashfs ? ["sqfs2tar", "--root-becomes", ".", "--no-skip", "/archive"] : decompressors[compression];
   let read = 0n;
   const input = source ? { stdin: source } : { progress: (bytes: bigint) => void (read = bytes) };
-  const tool = argv && host.pipe(argv, { ...input, ...(signal ? { signal } : {}) });
+  const options = { ...input, ...(signal ? { signal } : {}) };
+  const tool = isSquashfs
+    ? host.confined({ reads: { "/archive": file }, memoryBytes: squashfsBytes }).pipe(argv!, options)
+    : argv && decompress(host, argv, options);
   const stream: Readable = tool?.stdout ?? source!;
   return {
     entries: readTar(stream as AsyncIterable<Uint8Array>),
@@ -42,3 +45,6 @@ export function openArchive(host: Host, file: string, compression: Compression, 
     consumed: () => source ? BigInt(source.bytesRead) : read,
   };
 }
+
+/** It holds the tables of the whole image. */
+const squashfsBytes = 2 * 1024 ** 3;

@@ -1,5 +1,7 @@
 import { open } from "node:fs/promises";
+import { availableParallelism } from "node:os";
 import { LidoError } from "../../api/errors.ts";
+import type { Host, PipedCommand, PipeOptions } from "../../drivers/host/host.ts";
 
 export type Compression = "none" | "gzip" | "xz" | "zstd" | "bzip2" | "squashfs";
 
@@ -24,6 +26,20 @@ export const compressors: Readonly<Record<string, readonly string[] | undefined>
   xz: ["xz", "-c", "-T0"],
   zstd: ["zstd", "-cq", "-T0"],
 };
+
+/** Of what anybody made: it sees nothing but its input. */
+export function decompress(host: Host, argv: readonly string[], options: PipeOptions): PipedCommand {
+  return host.confined({ memoryBytes: decompressorBytes }).pipe(argv, options);
+}
+
+export function compress(host: Host, argv: readonly string[], options: PipeOptions): PipedCommand {
+  return host.confined({ memoryBytes: decompressorBytes + availableParallelism() * threadBytes }).pipe(argv, options);
+}
+
+/** The largest settings of the formats take 128 MiB; what an archive asks for beyond is refused. */
+const decompressorBytes = 1 << 30;
+/** What each thread of a compressor takes at most, stacks and heaps of address space included. */
+const threadBytes = 1 << 30;
 
 /** How many of the first bytes tell. */
 export const headBytes = 512;

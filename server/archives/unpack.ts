@@ -2,27 +2,26 @@ import { Readable } from "node:stream";
 import { LidoError } from "../../api/errors.ts";
 import { CommandError, type Host } from "../../drivers/host/host.ts";
 import type { WatchOptions } from "../../drivers/storage/driver.ts";
+import { writing } from "../../drivers/storage/tree.ts";
 import type { Member } from "./member.ts";
 import { writeTree } from "./tree_stream.ts";
 
 /** How a tree comes out of an archive: with its numeric owners, modes, extended attributes and, as such, ACLs. Not with tar's own option for
  * those: it takes away the ACLs of files that have them as attributes only, as in what LXD writes. Directories get their times last, for links
  * are made when all else is there. */
-function unpackCommand(target: string): string[] {
-  return [
-    "tar",
-    "--extract",
-    "--blocking-factor=512", // reads of 256 KiB: with those of 10 each side would wait for the other all the time
-    "--numeric-owner",
-    "--same-owner",
-    "--preserve-permissions",
-    "--delay-directory-restore",
-    "--xattrs",
-    "--xattrs-include=*",
-    `--directory=${target}`,
-    "--file=-",
-  ];
-}
+const unpackCommand: readonly string[] = [
+  "tar",
+  "--extract",
+  "--blocking-factor=512", // reads of 256 KiB: with those of 10 each side would wait for the other all the time
+  "--numeric-owner",
+  "--same-owner",
+  "--preserve-permissions",
+  "--delay-directory-restore",
+  "--xattrs",
+  "--xattrs-include=*",
+  "--directory=/target",
+  "--file=-",
+];
 
 /** Unpacks members into a directory, each as it was parsed: tar gets nothing of the bytes that came but the contents of files.
  * @param target Of the host, trusted. @throws What the members throw; {LidoError} unavailable on a full disk; {CommandError} when the tree cannot be made. */
@@ -45,7 +44,8 @@ export async function unpackTree(
     }
   };
   const stdin = Readable.from(stream(), { objectMode: false, highWaterMark: 1 << 18 });
-  const { stdout, done } = host.pipe(unpackCommand(target), { stdin, ...(signal ? { signal } : {}) });
+  const tools = host.confined({ writes: { "/target": target }, capabilities: writing });
+  const { stdout, done } = tools.pipe(unpackCommand, { stdin, ...(signal ? { signal } : {}) });
   stdout.resume();
   await done.catch((error) => {
     stdin.destroy();

@@ -11,7 +11,13 @@ export async function unpackedBytes(host: Host, file: string): Promise<bigint | 
   const compression = await detectCompression(file);
   if (compression === "none") return BigInt((await stat(file)).size);
   if (!tellsUnpackedBytes(compression)) return undefined;
-  const { stdout } = await host.run(["xz", "--robot", "--list", "--", file]);
+  const { stdout } = await host.confined({ reads: { "/archive": file } }).run([
+    "xz",
+    "--robot",
+    "--list",
+    "--",
+    "/archive",
+  ]);
   const total = /^totals\t\d+\t\d+\t\d+\t(\d+)/m.exec(stdout)?.[1];
   return total === undefined ? undefined : BigInt(total);
 }

@@ -5,11 +5,11 @@ import { PassThrough, Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { LidoError, messageOf, notFound } from "../../api/errors.ts";
 import type { Config, StorageVolumeBackup, StorageVolumeBackupsPost } from "../../api/types.ts";
-import { CommandError, type PipedCommand } from "../../drivers/host/host.ts";
+import { CommandError, type PipedCommand, type PipeOptions } from "../../drivers/host/host.ts";
 import type { Driver, Volume } from "../../drivers/storage/driver.ts";
 import { driverKinds } from "../../drivers/storage/registry.ts";
-import { flush } from "../../drivers/storage/tree.ts";
-import { compressionOf, compressors, decompressors, headBytes } from "../archives/compression.ts";
+import { emptyTree, flush } from "../../drivers/storage/tree.ts";
+import { compress, compressionOf, compressors, decompress, decompressors, headBytes } from "../archives/compression.ts";
 import { cleanPath } from "../archives/member.ts";
 import { readTar, type TarEntry } from "../archives/tar_reader.ts";
 import type { Operation } from "../operations/operations.ts";
@@ -21,7 +21,7 @@ import { Sections } from "./backup_sections.ts";
 import { carriedOver, sizeOf } from "./config.ts";
 import { checkName } from "./names.ts";
 import { optimizedBy, readOptimized, writeOptimized } from "./optimized_backup.ts";
-import { checkLimit, emptyTree, transferSnapshot } from "./planner.ts";
+import { checkLimit, transferSnapshot } from "./planner.ts";
 import { onDisk, viewSnapshot } from "./rows.ts";
 import { checkTime } from "./snapshots.ts";
 import { lockName, url, type Volumes, type VolumesOptions } from "./volumes.ts";
@@ -150,12 +150,12 @@ export class VolumeBackups {
           places.push([await use({ ...stored, snapshot }), `backup/volume-snapshots/${snapshot}`]);
         }
         places.push([await use(content), "backup/volume"]);
-        const made = host.pipe(archiver(places), { signal, progress, okCodes: [0, changedWhileRead] });
+        const made = archive(host, places, { signal, progress, okCodes: [0, changedWhileRead] });
         const checked = checkedBackup(made.stdout as AsyncIterable<Uint8Array>, names);
         tar = { stdout: Readable.from(checked, { objectMode: false }), done: made.done };
       }
       const argv = compressors[compression]!;
-      const last = argv.length === 0 ? tar : host.pipe(argv, { stdin: tar.stdout, signal });
+      const last = argv.length === 0 ? tar : compress(host, argv, { stdin: tar.stdout, signal });
       started.resolve();
       // Not ended with its source: a tool that failed ends its output too.
       await pipeline(last.stdout, output, { end: false });
@@ -332,13 +332,12 @@ function rowOf(one: BackupIndex["snapshots"][number]): Row {
 }
 
 /** @param places Host path → name in the archive. */
-function archiver(places: readonly (readonly [string, string])[]): string[] {
-  const rename = places.map(([path, name]) => {
-    const pattern = path.slice(1).replaceAll(/[.[\]*^$\\,]/g, "\\$&");
-    // Not the targets of symbolic links, which are the container's own affair; those of hard links are names in the archive.
-    return `--transform=flags=rhS;s,^${pattern}\\(/\\|$\\),${name}\\1,`;
-  });
-  return [
+function archive(
+  host: VolumesOptions["host"],
+  places: readonly (readonly [string, string])[],
+  options: PipeOptions,
+): PipedCommand {
+  const argv = [
     "tar",
     "--create",
     "--format=posix",
@@ -350,12 +349,14 @@ function archiver(places: readonly (readonly [string, string])[]): string[] {
     "--acls",
     "--sparse",
     "--warning=no-file-changed",
-    ...rename,
     "--file=-",
     "--directory=/",
     "--",
-    ...places.map(([path]) => path.slice(1)),
+    ...places.map(([, name]) => name),
   ];
+  const reads = Object.fromEntries(places.map(([path, name]) => [`/${name}`, path]));
+  // Attributes of the host's own are seen with CAP_SYS_ADMIN alone.
+  return host.confined({ reads, capabilities: ["CAP_DAC_READ_SEARCH", "CAP_SYS_ADMIN"] }).pipe(argv, options);
 }
 
 interface Upload {
@@ -388,7 +389,7 @@ async function unpacked(host: VolumesOptions["host"], body: Readable): Promise<U
     { objectMode: false },
   );
   const argv = decompressors[compression];
-  const tool: PipedCommand | undefined = argv && host.pipe(argv, { stdin: whole });
+  const tool: PipedCommand | undefined = argv && decompress(host, argv, { stdin: whole });
   return {
     stream: tool?.stdout ?? whole,
     reason: async (error) => {

@@ -2,7 +2,7 @@ import { Readable } from "node:stream";
 import { LidoError } from "../../api/errors.ts";
 import type { Host } from "../../drivers/host/host.ts";
 import { CannotShrink, type CopyOptions, type Driver, type Volume } from "../../drivers/storage/driver.ts";
-import { flush } from "../../drivers/storage/tree.ts";
+import { copyTree, emptyTree, flush } from "../../drivers/storage/tree.ts";
 import { partsOf } from "../operations/progress.ts";
 import type { MountedVolumes } from "./mounted.ts";
 
@@ -124,7 +124,8 @@ async function copyFiles(
     if (index > 0) await emptyTree(host, filled.path);
     {
       await using read = await mounts.use(state.pool, state.volume);
-      await fillFrom(host, read.path, filled.path, { ...options, ...part() });
+      const { signal, progress } = { ...options, ...part() };
+      await copyTree(host, read.path, filled.path, { reflink: "auto", signal, progress });
     }
     await target.driver.flush?.(target.volume);
     const { snapshot } = state.volume;
@@ -143,23 +144,6 @@ export async function checkLimit(
   const { quota } = driver.facets;
   if (sizeBytes !== undefined && quota?.exemptsRoot) await quota.set(volume, sizeBytes);
 }
-
-async function fillFrom(host: Host, source: string, target: string, options: CopyOptions): Promise<void> {
-  const { signal, progress } = options;
-  // `/.`: the content, with the owner and mode of the top itself.
-  const argv = ["cp", "-a", "--reflink=auto", "--sparse=auto", "--", `${source}/.`, target];
-  await host.run(argv, {
-    ...(signal ? { signal } : {}),
-    ...(progress ? { progress } : {}),
-    timeoutMs: copyTimeoutMs,
-  });
-}
-
-export async function emptyTree(host: Host, path: string): Promise<void> {
-  await host.run(["find", path, "-mindepth", "1", "-delete"], { timeoutMs: copyTimeoutMs });
-}
-
-const copyTimeoutMs = 7 * 24 * 3_600_000;
 
 /** The snapshots, the oldest first, and then the volume; where the driver can only do so, each as the difference from the one before. */
 async function sendAll(

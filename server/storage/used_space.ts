@@ -34,6 +34,7 @@ export async function usedSpace(
   // Some can only tell while it is mounted.
   const mounted = quota && driver.mountsVolumes ? await count().catch(uncounted) : undefined;
   if (mounted) return mounted;
-  const { stdout } = await host.run(["du", "-sx", "--block-size=1", "--", use.path], { okCodes: [0, 1] });
+  const tools = host.confined({ reads: { "/tree": use.path }, capabilities: ["CAP_DAC_READ_SEARCH"] });
+  const { stdout } = await tools.run(["du", "-sx", "--block-size=1", "--", "/tree"], { okCodes: [0, 1] });
   return { used: Number(stdout.split("\t")[0]), total: 0, estimated: true };
 }

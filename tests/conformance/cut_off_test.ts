@@ -6,11 +6,12 @@ import assert from "node:assert/strict";
 import { existsSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
-import type { Host } from "../../drivers/host/host.ts";
+import type { ConfinedTools, Host } from "../../drivers/host/host.ts";
 import type { Driver, Volume } from "../../drivers/storage/driver.ts";
 import { flush } from "../../drivers/storage/tree.ts";
 import { endRestore } from "../../server/storage/restore.ts";
 import { host, type Opened, places, reasonAgainst, withPool } from "./places.ts";
+import { succeed } from "../support/command.ts";
 
 const work: Volume = { type: "custom", name: "default_work", config: { "zfs.remove_snapshots": "true" } };
 const target: Volume = { type: "custom", name: "default_new" };
@@ -38,17 +39,21 @@ class Power {
       this.#point();
       return result;
     };
-    this.host = {
-      ...host,
-      which: (tool) => host.which(tool),
-      run: (argv, options) => through(() => host.run(argv, options)),
+    const pointed = (tools: ConfinedTools): ConfinedTools => ({
+      run: (argv, options) => through(() => tools.run(argv, options)),
       pipe: (argv, options) => {
         this.#point();
-        const { stdout, done } = host.pipe(argv, options);
+        const { stdout, done } = tools.pipe(argv, options);
         const ended = done.then(() => this.#point());
         ended.catch(() => {});
         return { stdout, done: ended };
       },
+    });
+    this.host = {
+      ...host,
+      which: (tool) => host.which(tool),
+      ...pointed(host),
+      confined: (confinement) => pointed(host.confined(confinement)),
       mounts: {
         mount: (...args) => through(() => host.mounts.mount(...args)),
         bind: (...args) => through(() => host.mounts.bind(...args)),
@@ -212,7 +217,7 @@ async function look(driver: Driver): Promise<string[]> {
  * @returns Puts the pool back to it. */
 async function powerCut({ pool, kind }: Opened): Promise<() => Promise<void>> {
   const copy = `${pool.diskFile}.cut`;
-  await host.run(["cp", "--sparse=always", "--", pool.diskFile, copy]);
+  await succeed(["cp", "--sparse=always", "--", pool.diskFile, copy]);
   return async () => {
     await (await kind.open(host, pool)).close();
     renameSync(copy, pool.diskFile);

@@ -16,6 +16,7 @@ import { join } from "node:path";
 import process from "node:process";
 import { AlreadyThere, type Driver, type Facets, type Volume } from "../../drivers/storage/driver.ts";
 import { host, type Opened, places, reasonAgainst, withPool } from "./places.ts";
+import { succeed } from "../support/command.ts";
 
 const volume: Volume = { type: "custom", name: "default_v1" };
 const other: Volume = { type: "custom", name: "default_v2" };
@@ -373,7 +374,7 @@ function need<Name extends keyof Facets>(driver: Driver, name: Name): Facets[Nam
 async function write(directory: string, mebibytes: number): Promise<void> {
   const without = ["setpriv", "--bounding-set=-sys_resource", "--inh-caps=-sys_resource"];
   const to = [`of=${join(directory, "big")}`, "bs=1M", `count=${mebibytes}`, "conv=fsync", "status=none"];
-  await host.run([...without, "dd", "if=/dev/urandom", ...to]);
+  await succeed([...without, "dd", "if=/dev/urandom", ...to]);
 }
 
 function fill(path: string): void {

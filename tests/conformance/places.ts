@@ -7,6 +7,7 @@ import type { Driver, DriverKind, Pool } from "../../drivers/storage/driver.ts";
 import { createHost } from "../../drivers/host/real.ts";
 import { driverKinds } from "../../drivers/storage/registry.ts";
 import { loopDevice } from "../support/loop_device.ts";
+import { succeed } from "../support/command.ts";
 
 export interface Place {
   readonly name: string;
@@ -127,7 +128,7 @@ export async function mounted(filesystem: Filesystem): Promise<Mounted> {
   const file = join(base, "filesystem.img");
   await writeFile(file, "");
   await truncate(file, 600 * 1024 * 1024);
-  await host.run([...filesystem.format, file]);
+  await succeed([...filesystem.format, file]);
   const device = await host.loops.attach(file);
   stack.defer(() => host.loops.detach(device));
   await host.mounts.mount(device, directory, filesystem.type, filesystem.options);

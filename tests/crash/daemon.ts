@@ -1,6 +1,6 @@
 /** The daemon of the crash tests: its host commands, mounts and loop devices have points, as its calls of the file system have (build.ts). */
 import process from "node:process";
-import { CommandError, type Host } from "../../drivers/host/host.ts";
+import { CommandError, type ConfinedTools, type Host } from "../../drivers/host/host.ts";
 import { createHost } from "../../drivers/host/real.ts";
 import { startDaemon } from "../../server/main.ts";
 import { change, isTurnOf, onCancel, point } from "./points.ts";
@@ -25,18 +25,20 @@ function watched<T extends object>(target: T, names: readonly (keyof T)[]): T {
 }
 
 const real = createHost();
-const host: Host = {
-  ...real,
+
+const pointed = (tools: ConfinedTools): ConfinedTools => ({
   run: (argv, options) =>
     change(argv.join(" "), () => {
       const isHanging = isTurnOf("hang", argv.join(" "));
-      return isHanging ? real.run(["sleep", "infinity"], { ...options, timeoutMs: hangMs }) : real.run(argv, options);
+      return isHanging
+        ? real.confined({}).run(["sleep", "infinity"], { ...options, timeoutMs: hangMs })
+        : tools.run(argv, options);
     }, failureOf(argv)),
   pipe: (argv, options) => {
     const what = argv.join(" ");
     point(`before ${what}`);
     if (isTurnOf("fail", what)) throw failureOf(argv)();
-    const { stdout, done } = real.pipe(argv, options);
+    const { stdout, done } = tools.pipe(argv, options);
     const ended = done.then(() => {
       if (isTurnOf("late", what)) throw failureOf(argv)();
       point(`after ${what}`);
@@ -44,6 +46,12 @@ const host: Host = {
     ended.catch(() => {}); // as the real one: who starts it may come to it later
     return { stdout, done: ended };
   },
+});
+
+const host: Host = {
+  ...real,
+  ...pointed(real),
+  confined: (confinement) => pointed(real.confined(confinement)),
   mounts: watched(real.mounts, ["mount", "bind", "unmount"]),
   loops: watched(real.loops, ["attach", "detach", "refresh"]),
   quotas: watched(real.quotas, ["assign", "adopt", "limit", "release"]),

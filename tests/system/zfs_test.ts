@@ -347,7 +347,7 @@ async function story(t: Deno.TestContext): Promise<void> {
   };
 
   await step(t, "a transfer that is interrupted goes on where it stopped", async () => {
-    await api.within(work, (path) => host.run(["dd", "if=/dev/urandom", `of=${path}/big`, "bs=1M", "count=150"]));
+    await api.within(work, (path) => succeed(["dd", "if=/dev/urandom", `of=${path}/big`, "bs=1M", "count=150"]));
     let isOver = false;
     const copy = api.copy("one", "work", "two", "resumed", false).finally(() => isOver = true);
     const pid = await receiver(() => !isOver);

@@ -88,7 +88,7 @@ uml_version=$(newest user-mode-linux .)
 [ -n "$zfs_version" ] && [ -n "$uml_version" ] || lacking "no zfs-dkms of $zfs_suite or no user-mode-linux in Debian's lists"
 
 packages=(quota lvm2 thin-provisioning-tools dmsetup udev btrfs-progs xfsprogs e2fsprogs util-linux mount fdisk kmod procps iproute2
-  uidmap crun nftables attr acl strace ca-certificates jq zstd xz-utils bzip2 busybox-static squashfs-tools squashfs-tools-ng openssl libcap2-bin
+  uidmap crun bubblewrap nftables attr acl strace ca-certificates jq zstd xz-utils bzip2 busybox-static squashfs-tools squashfs-tools-ng openssl libcap2-bin
   lxd-client lxcfs "$@")
 key=$(cat - "$0" <<<"$kernel_version $zfs_version $uml_version ${packages[*]}" | sha256sum | cut -c1-16)
 guest=$cache/guest-$key

@@ -304,7 +304,7 @@ export class BtrfsDriver implements Driver {
         const { snapshot: _, ...parent } = volume;
         const directory = join(this.pool.root, temporaryOf(parent, "receive"));
         await mkdir(directory, { recursive: true, mode: 0o700 });
-        await this.#tool.receive(directory, stream, options.signal).done;
+        await this.#tool.receive(this.pool.root, directory, stream, options.signal).done;
         const [name] = await readdir(directory);
         if (name === undefined) throw new LidoError("bad_request", "The stream holds no subvolume");
         const received = join(directory, basename(name));

@@ -1,9 +1,10 @@
 import { lstat } from "node:fs/promises";
-import { dirname } from "node:path";
+import { dirname, join, relative } from "node:path";
 import type { Readable } from "node:stream";
 import { deleteNested } from "../../host/btrfs_nested.ts";
 import { hasQuota, staleQuotaGroups, subvolumeId } from "../../host/btrfs_quota.ts";
 import { CommandError, type Host, type PipedCommand } from "../../host/host.ts";
+import { writing } from "../tree.ts";
 import { DroppedGroups } from "./dropped_groups.ts";
 
 /** Everything lido asks of btrfs-progs: each argv and each parser, and nobody else starts them. @see btrfs(8) */
@@ -22,7 +23,7 @@ export class BtrfsTool {
 
   /** @param options.force Overwrites what is on the device. */
   async format(device: string, label: string, options: { force: boolean; words: readonly string[] }): Promise<void> {
-    await this.#host.run([
+    await this.#host.confined({ devices: [device] }).run([
       "mkfs.btrfs",
       "--quiet",
       ...(options.force ? ["--force"] : []),
@@ -87,9 +88,17 @@ export class BtrfsTool {
     return this.#host.pipe(argv, { signal: options.signal });
   }
 
-  /** Its root is `directory`: what the stream makes there leads nowhere else. */
-  receive(directory: string, stdin: Readable, signal?: AbortSignal): PipedCommand {
-    return this.#host.pipe(["btrfs", "receive", "--quiet", "--chroot", "-e", directory], { stdin, signal });
+  /** Makes what a stream tells. @param root Of the pool, of which it can change nothing. @param directory Beneath it, for what is made. */
+  receive(root: string, directory: string, stdin: Readable, signal?: AbortSignal): PipedCommand {
+    const target = join("/pool", relative(root, directory));
+    // Subvolumes that a stream is based on are found by the kernel, anywhere in the pool.
+    const tools = this.#host.confined({
+      reads: { "/pool": root },
+      writes: { [target]: directory },
+      capabilities: writing,
+    });
+    const argv = ["btrfs", "receive", "--quiet", "-e", "-m", "/pool", target];
+    return tools.pipe(argv, { stdin, ...(signal ? { signal } : {}) });
   }
 
   async growToDevice(path: string): Promise<void> {

@@ -8,7 +8,9 @@ export async function canReflink(host: Host, directory: string): Promise<boolean
   const source = join(directory, `${temporaryPrefix}reflink`), target = `${source}-copy`;
   try {
     await writeFile(source, ""); // nothing in it: there is room for it on a full disk, too
-    await host.run(["cp", "--reflink=always", "--", source, target]);
+    await writeFile(target, "");
+    const tools = host.confined({ reads: { "/source": source }, writes: { "/target": target } });
+    await tools.run(["cp", "--reflink=always", "--", "/source", "/target"]);
     return true;
   } catch (error) {
     if (error instanceof CommandError || (error as NodeJS.ErrnoException).code === "ENOSPC") return false;

@@ -45,6 +45,7 @@ async function fake(
       at: (target: string) => Promise.resolve(mounted.get(target)),
       list: () => Promise.resolve([...mounted].map(([target, mount]) => ({ target, ...mount }))),
     },
+    confined: () => host,
   } as unknown as Host;
   const volumes = (options.there ?? []).map((name): LogicalVolume => ({
     name,

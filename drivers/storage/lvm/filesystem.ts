@@ -1,7 +1,9 @@
 import { open } from "node:fs/promises";
 import { LidoError } from "../../../api/errors.ts";
 import { showUnequalBytes } from "../../../api/size.ts";
-import type { Host } from "../../host/host.ts";
+import { growExt4 } from "../../host/grow_ext4.ts";
+import type { ConfinedTools, Host } from "../../host/host.ts";
+import { deviceBytes } from "../block_device.ts";
 
 export type FilesystemType = "ext4" | "xfs" | "btrfs";
 
@@ -70,6 +72,12 @@ export class Filesystems {
     this.#host = host;
   }
 
+  /** What is on it is a container's work, if only through the kernel. */
+  #on(device: string): ConfinedTools {
+    // To set the device's block size.
+    return this.#host.confined({ devices: [device], capabilities: ["CAP_SYS_ADMIN"] });
+  }
+
   /** @param options.isZeroed Whether the device reads as zeros. @param options.words Of the user. */
   async format(
     device: string,
@@ -82,12 +90,12 @@ export class Filesystems {
       xfs: ["-q", "-f", "-K"],
       btrfs: ["-q", "-f", "--nodiscard"],
     };
-    await this.#host.run([`mkfs.${type}`, ...own[type], ...options.words, device]);
+    await this.#on(device).run([`mkfs.${type}`, ...own[type], ...options.words, device]);
   }
 
   /** To the size of its device. @param path Where it is mounted. */
   async grow(device: string, type: FilesystemType, path: string): Promise<void> {
-    if (type === "ext4") await this.#host.run(["resize2fs", device]);
+    if (type === "ext4") growExt4(path, await deviceBytes(device));
     else if (type === "xfs") await this.#host.run(["xfs_growfs", path]);
     else await this.#host.run(["btrfs", "filesystem", "resize", "max", path]);
   }
@@ -95,8 +103,8 @@ export class Filesystems {
   /** Offline. @throws {CommandError} When the data does not fit. */
   async shrinkExt4(device: string, sizeBytes: bigint): Promise<void> {
     // 1: it had errors and has none now.
-    await this.#host.run(["e2fsck", "-f", "-y", device], { okCodes: [0, 1], timeoutMs: checkTimeoutMs });
-    await this.#host.run(["resize2fs", device, `${sizeBytes / 1024n}K`], { timeoutMs: checkTimeoutMs });
+    await this.#on(device).run(["e2fsck", "-f", "-y", device], { okCodes: [0, 1], timeoutMs: checkTimeoutMs });
+    await this.#on(device).run(["resize2fs", device, `${sizeBytes / 1024n}K`], { timeoutMs: checkTimeoutMs });
   }
 
   /** @param path Where it is mounted. */
@@ -106,8 +114,8 @@ export class Filesystems {
 
   /** Two filesystems of one UUID cannot be mounted at once: a copy gets another. Those of ext4 may be equal. */
   async renewUuid(device: string, type: FilesystemType): Promise<void> {
-    if (type === "xfs") await this.#host.run(["xfs_admin", "-U", "generate", device]);
+    if (type === "xfs") await this.#on(device).run(["xfs_admin", "-U", "generate", device]);
     // In the superblocks only, whatever the size: the blocks keep the old one, which stands beside the new.
-    if (type === "btrfs") await this.#host.run(["btrfstune", "-f", "-m", device]);
+    if (type === "btrfs") await this.#on(device).run(["btrfstune", "-f", "-m", device]);
   }
 }

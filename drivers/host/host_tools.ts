@@ -1,0 +1,78 @@
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+
+/** Host tools are looked up here and nowhere else, whatever PATH the daemon was started with. */
+export const searchPath = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+
+/** Tools that may see the whole host, because nothing that they read or walk is shaped by a container or an archive: they ask the kernel to do
+ * something with a pool or a volume as a whole. All others are started by `Host.confined`, and by nothing else. */
+export const trustedTools: ReadonlySet<string> = new Set([
+  "btrfs filesystem",
+  "btrfs quota",
+  "btrfs device",
+  "btrfs send",
+  "btrfs subvolume",
+  "btrfs --version",
+  "crun",
+  "lvm",
+  "lvchange",
+  "lvconvert",
+  "lvcreate",
+  "lvextend",
+  "lvreduce",
+  "lvremove",
+  "lvrename",
+  "lvresize",
+  "lvs",
+  "modprobe",
+  "pvcreate",
+  "pvremove",
+  "pvresize",
+  "pvs",
+  "vgchange",
+  "vgcreate",
+  "vgextend",
+  "vgremove",
+  "vgs",
+  "xfs_growfs",
+  "stat",
+  "sync",
+  "zfs",
+  "zpool",
+]);
+
+/** @throws {TypeError} For a tool that has to be confined: a mistake of this program. */
+export function needTrusted(argv: readonly string[]): void {
+  const [tool = "", verb = ""] = argv;
+  if (trustedTools.has(tool) || trustedTools.has(`${tool} ${verb}`)) return;
+  throw new TypeError(`"${argv.join(" ")}" must be confined`);
+}
+
+/** Debian packages of the tools that may be missing. */
+const packages: Readonly<Record<string, string>> = {
+  btrfs: "btrfs-progs",
+  bwrap: "bubblewrap",
+  "mkfs.btrfs": "btrfs-progs",
+  crun: "crun",
+  sqfs2tar: "squashfs-tools-ng",
+  xz: "xz-utils",
+  zstd: "zstd",
+  bzip2: "bzip2",
+  zfs: "zfsutils-linux",
+  zpool: "zfsutils-linux",
+  lvcreate: "lvm2",
+  vgcreate: "lvm2",
+  "mkfs.xfs": "xfsprogs",
+  "mkfs.ext4": "e2fsprogs",
+};
+
+/** @returns The absolute path of a tool, or undefined. */
+export function findTool(name: string): string | undefined {
+  return searchPath.map((directory) => join(directory, name)).find((path) => existsSync(path));
+}
+
+/** What to say of a tool that is not there. */
+export function notInstalled(tool: string): string {
+  const brought = packages[tool];
+  return `"${tool}" is not installed${brought ? ` (Debian package ${brought})` : ""}`;
+}
