@@ -41,8 +41,11 @@ export function boxed(tool: string, argv: readonly string[], confinement: Confin
     for (const { at, path, option } of places.sort((one, other) => one.at < other.at ? -1 : 1)) {
       words.push(option, give(openPlace(path)), at);
     }
-    // Tools that write to devices look there first whether they are mounted, and want somewhere to write nothing to.
-    if (devices.length > 0) words.push("--proc", "/proc", "--dev-bind", "/dev/null", "/dev/null");
+    // Tools that write to devices look there first whether they are mounted, and want somewhere to write nothing to. Read-only, for the host's
+    // settings are in it, which belong to root with capabilities or without.
+    if (devices.length > 0) {
+      words.push("--proc", "/proc", "--remount-ro", "/proc", "--dev-bind", "/dev/null", "/dev/null");
+    }
     for (const device of devices) words.push("--dev-bind", device, device);
     words.push("--seccomp", give(openFilter()));
   } catch (error) {

@@ -49,7 +49,7 @@ Deno.test("a confined tool sees its trees and the host's programs, and nothing o
       assert.equal(await shell("kill -9 2 2>/dev/null || echo none"), "none");
       assert.equal((await shell("cat /proc/net/dev | tail -n +3 | cut -d: -f1", proc)).trim(), "lo");
       assert.equal(await shell("ls /proc/self/fd | tr '\\n' ' '", proc), "0 1 2 3"); // 3 is of ls
-      await assert.rejects(shell("echo 1 > /proc/sys/kernel/panic", proc), /Read-only|Permission denied/);
+      await assert.rejects(shell("cat /proc/sys/vm/swappiness > /proc/sys/vm/swappiness", proc), /Read-only/);
     });
 
     await t.step("capabilities and system calls", async () => {
