@@ -37,6 +37,8 @@ export class Journal {
   readonly #active = new Set<number>();
   /** Intents that are settled, but whose rows could not be taken away: the disk was full. */
   readonly #settled = new Set<number>();
+  /** Of the latest intent. SQLite gives an id again once its row is gone; and one in `#settled` must not be another's. */
+  #lastId = 0;
   readonly #observe: (point: string) => void;
   #watcher: JournalWatcher | undefined;
 
@@ -74,8 +76,11 @@ export class Journal {
     const id = this.#database.transaction(() => {
       for (const done of this.#settled) if (!this.#close(done)) this.#settled.delete(done);
       this.#refuseUnsettled(name, payload);
+      const { highest } = this.#database.get("SELECT coalesce(max(id), 0) AS highest FROM journal")!;
+      this.#lastId = Math.max(this.#lastId, Number(highest)) + 1;
       return this.#database.run(
-        "INSERT INTO journal (kind, payload, created_at) VALUES (?, ?, ?)",
+        "INSERT INTO journal (id, kind, payload, created_at) VALUES (?, ?, ?, ?)",
+        this.#lastId,
         name,
         JSON.stringify(payload),
         new Date().toISOString(),

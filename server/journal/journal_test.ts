@@ -64,3 +64,22 @@ Deno.test("settling may open intents of the same name", async () => {
   await creating(v)[Symbol.asyncDispose]();
   assert.deepEqual(await journal.recover(), { open: 1, unsettled: [] });
 });
+
+Deno.test("an intent whose row could not be deleted, on a full disk, takes no later one with it", async () => {
+  const database = new Database(":memory:");
+  const journal = new Journal(database, silent);
+  let isFull = true;
+  const run = database.run.bind(database);
+  database.run = (sql, ...values) => {
+    if (isFull && sql.startsWith("DELETE FROM journal")) throw new Error("the disk is full");
+    return run(sql, ...values);
+  };
+  const creating = journal.kind<Thing>("volume.create", () => Promise.resolve());
+  await creating(v)[Symbol.asyncDispose]();
+  assert.equal(journal.unsettled().length, 1);
+  isFull = false;
+  const second = creating({ ...v, name: "second" });
+  creating({ ...v, name: "third" });
+  assert.deepEqual(journal.openOf<Thing>("volume.create").map(({ payload }) => payload.name), ["second", "third"]);
+  second.commit(() => {});
+});
