@@ -29,11 +29,18 @@ const sources: Readonly<Record<string, (row: string) => string>> = {
   profiles: (row) => `VALUES ('profile', NULL, ${row}.name)`,
 };
 
+/** The journal has names as on disk; the tables have not, where a volume may be named `default_x`. */
+function withoutProject(name: string): string {
+  return `CASE WHEN substr(${name}, 1, 8) = 'default_' THEN substr(${name}, 9) ELSE ${name} END`;
+}
+
 /** An intent that is closed may have changed what is on disk (a restore brings an old record back), whatever it wrote into the tables. */
 const ofJournal = `
   SELECT CASE WHEN old.kind LIKE 'instance.%' OR old.payload ->> '$.type' = 'container' THEN 'instance' ELSE 'volume' END,
          old.payload ->> '$.pool', each.value
-  FROM (SELECT old.payload ->> '$.name' AS value UNION SELECT CASE WHEN old.kind LIKE '%.rename' THEN old.payload ->> '$.to' END UNION SELECT old.payload ->> '$.volume') AS each
+  FROM (SELECT ${withoutProject("old.payload ->> '$.name'")} AS value
+        UNION SELECT CASE WHEN old.kind LIKE '%.rename' THEN ${withoutProject("old.payload ->> '$.to'")} END
+        UNION SELECT old.payload ->> '$.volume') AS each
   WHERE each.value IS NOT NULL AND old.payload ->> '$.pool' IS NOT NULL
     AND old.kind NOT LIKE 'pool.%' AND coalesce(old.payload ->> '$.type', '') <> 'image'`;
 
@@ -67,8 +74,7 @@ export class Changes {
     return rows.map((row) => ({
       what: String(row.what),
       ...(row.pool === null ? {} : { pool: String(row.pool) }),
-      // The journal has names as on disk.
-      ...(row.name === null ? {} : { name: String(row.name).replace(/^default_/, "") }),
+      ...(row.name === null ? {} : { name: String(row.name) }),
     } as Change));
   }
 }

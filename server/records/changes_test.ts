@@ -31,6 +31,9 @@ Deno.test("the database tells which volumes, instances, pools and profiles were 
   database.run("UPDATE profiles SET description = 'x' WHERE name = 'default'");
   assert.deepEqual(took(), ["instance c1", "profile default"]);
 
+  insert("custom", "default_w");
+  assert.deepEqual(took(), ["volume p default_w"]);
+
   const close = (kind: string, payload: object) => {
     const { id } = database.run(
       "INSERT INTO journal (kind, payload, created_at) VALUES (?, ?, '')",

@@ -47,13 +47,14 @@ export class MountedVolumes {
   /** Mounts a volume or snapshot for a piece of work: `await using use = await mounts.use(pool, volume)`. */
   async use(pool: string, volume: Volume): Promise<Use> {
     const key = keyOf(pool, volume);
+    const path = this.#options.driver(pool).path(volume); // or it throws, and nothing is counted
     const current = this.#states.get(key);
     // At once when somebody has it: whoever waits for the last use to end must not stop one that is nested in it.
     if (current && current.users > 0) current.users++;
     else await this.#locks.hold([key], async () => void (await this.#mount(key, pool, volume)).users++);
     let isOver = false;
     return {
-      path: this.#options.driver(pool).path(volume),
+      path,
       [Symbol.asyncDispose]: async () => {
         if (isOver) return;
         isOver = true;
@@ -68,8 +69,9 @@ export class MountedVolumes {
   /** Mounts a volume for as long as `holder` runs. @param holder The instance, and which of its devices. @returns Its path. */
   async hold(pool: string, volume: Volume, holder: string): Promise<string> {
     const key = keyOf(pool, volume);
+    const path = this.#options.driver(pool).path(volume);
     await this.#locks.hold([key], async () => void (await this.#mount(key, pool, volume)).holders.add(holder));
-    return this.#options.driver(pool).path(volume);
+    return path;
   }
 
   /** Tells of a holder that an earlier daemon made. The pool need not be there. */

@@ -119,3 +119,25 @@ Deno.test("MountedVolumes: an unmount that fails is no failure of the work, and 
   await (await mounts.use("p1", volume))[Symbol.asyncDispose]();
   assert.deepEqual(seen, [mounted, unmounted, unmounted]);
 });
+
+Deno.test("MountedVolumes counts no use of a pool that is away", async () => {
+  const seen: string[] = [], driver = fakeDriver(seen);
+  let isAway = false;
+  const mounts = new MountedVolumes({
+    driver: () => {
+      if (isAway) throw new Error("the pool is away");
+      return driver;
+    },
+    config: () => undefined,
+    log: { warn: () => {} },
+  });
+  await mounts.start([driver], []);
+  const use = await mounts.use("p1", volume);
+  isAway = true;
+  await assert.rejects(mounts.use("p1", volume), /the pool is away/);
+  await assert.rejects(mounts.hold("p1", volume, "c1"), /the pool is away/);
+  isAway = false;
+  await use[Symbol.asyncDispose]();
+  assert.deepEqual(seen, ["mount default_v", "unmount default_v"]);
+  assert.equal(mounts.isInUse("p1"), false);
+});
