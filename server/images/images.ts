@@ -38,8 +38,13 @@ export interface ImportHeaders {
   readonly fingerprint: string;
 }
 
-interface ImportIntent {
+interface DeleteIntent {
   readonly fingerprint: string;
+}
+
+interface ImportIntent extends DeleteIntent {
+  /** Whether there was a file of that name, of an image that is not known: then it stays. */
+  readonly wasThere: boolean;
 }
 
 const uploadPrefix = ".upload-";
@@ -54,12 +59,13 @@ export class Images {
 
   constructor(options: ImagesOptions) {
     this.#options = options;
-    const takeAway = async ({ fingerprint }: ImportIntent) => {
+    this.#importing = options.journal.kind<ImportIntent>("image.import", async ({ fingerprint, wasThere }) => {
+      if (!wasThere) await this.#removeFiles(fingerprint);
+    }) as ReturnType<Journal["kind"]>;
+    this.#deleting = options.journal.kind<DeleteIntent>("image.delete", async ({ fingerprint }) => {
       await this.#removeFiles(fingerprint);
       options.database.run("DELETE FROM images WHERE fingerprint = ?", fingerprint);
-    };
-    this.#importing = options.journal.kind<ImportIntent>("image.import", takeAway) as ReturnType<Journal["kind"]>;
-    this.#deleting = options.journal.kind<ImportIntent>("image.delete", takeAway) as ReturnType<Journal["kind"]>;
+    }) as ReturnType<Journal["kind"]>;
   }
 
   /** Takes away the uploads that a killed daemon was in the middle of. */
@@ -282,7 +288,8 @@ export class Images {
       const metadata = await this.#check(files, isSplit, operation.signal);
       const [main, rootfs] = this.#files(fingerprint);
       operation.sealUnlessCancelled();
-      await using open = this.#importing({ fingerprint });
+      const wasThere = await access(main).then(() => true, () => false);
+      await using open = this.#importing({ fingerprint, wasThere } satisfies ImportIntent);
       await rename(files.main, main);
       if (isSplit) await rename(files.rootfs, rootfs);
       open.commit(() => insert(database, uploaded, metadata, headers));

@@ -25,6 +25,31 @@ export async function holdsPool(directory: string): Promise<boolean> {
   return names.some((name) => parts.has(name));
 }
 
+/** A pool that is on disk and not known keeps its name: a new one of that name would delete it when its making fails.
+ * @throws {LidoError} conflict. */
+export async function refuseFound(pool: Pool): Promise<void> {
+  const { source } = pool.config;
+  const found = source === pool.diskFile
+    ? await stat(pool.diskFile).then(() => pool.diskFile, () => undefined)
+    : source === pool.root
+    ? await filled(pool.root)
+    : undefined;
+  if (found === undefined) return;
+  throw new LidoError(
+    "conflict",
+    `Storage pool "${pool.name}" is on disk but not known, at "${found}"; see "lido admin recover"`,
+  );
+}
+
+/** @returns The first of a pool's directories that has something in it. */
+async function filled(root: string): Promise<string | undefined> {
+  for (const part of parts) {
+    const path = join(root, part);
+    if ((await readdir(path).catch(() => [])).length > 0) return path;
+  }
+  return undefined;
+}
+
 /** @returns Where a pool is: what was given, the loop file of its name, or its own directory.
  * @throws {LidoError} bad_request when there is nothing, or a directory that is no pool: nothing is made in it. */
 export async function findSource(pool: Pool): Promise<string> {

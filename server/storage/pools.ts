@@ -12,11 +12,11 @@ import type { Database, Row } from "../state/database.ts";
 import { checkPoolConfig, refuseShared } from "./config.ts";
 import { Locks } from "./locks.ts";
 import { type MissingDriver, probeDrivers, type SupportedDriver } from "./driver_probes.ts";
-import { findSource, removeEmpty } from "./found_pool.ts";
+import { findSource, refuseFound, removeEmpty } from "./found_pool.ts";
 import { checkName } from "./names.ts";
 import { Presence } from "./presence.ts";
 import { type PoolFailure, unmadePool, viewPool } from "./pool_view.ts";
-import { onDisk, volumeRows } from "./rows.ts";
+import { deletePoolRows, onDisk, volumeRows } from "./rows.ts";
 import { readUsage, type Usage } from "./usage.ts";
 
 /** A pool that was not there is tried again this often. */
@@ -75,7 +75,7 @@ export class Pools {
     const takeAway = async ({ name, driver, config }: PoolIntent) => {
       this.#drivers.delete(name);
       await this.kind(driver).destroy(options.host, this.#poolOf(name, config), this.#volumesOf(name));
-      options.database.run("DELETE FROM storage_pools WHERE name = ?", name);
+      deletePoolRows(options.database, name);
     };
     this.#creating = options.journal.kind<PoolIntent>("pool.create", takeAway) as ReturnType<Journal["kind"]>;
     this.#deleting = options.journal.kind<PoolIntent>("pool.delete", takeAway) as ReturnType<Journal["kind"]>;
@@ -235,6 +235,7 @@ export class Pools {
       }
       const planned = await kind.plan(host, this.#poolOf(name, config));
       refuseShared(database, planned);
+      await refuseFound(this.#poolOf(name, planned));
       await using intent = this.#creating({ name, driver: kind.name, config: planned });
       const driver = await kind.create(host, this.#poolOf(name, planned));
       intent.commit(() =>
@@ -348,12 +349,7 @@ export class Pools {
       await using intent = this.#deleting({ name, driver: kind.name, config });
       this.#drivers.delete(name);
       await kind.destroy(host, this.#poolOf(name, config), this.#volumesOf(name));
-      intent.commit(() =>
-        database.transaction(() => {
-          database.run("DELETE FROM storage_volumes WHERE pool_id = ?", row.id!);
-          database.run("DELETE FROM storage_pools WHERE id = ?", row.id!);
-        })
-      );
+      intent.commit(() => deletePoolRows(database, name));
       this.#unavailable.delete(name);
       events.lifecycle("storage-pool-deleted", `/1.0/storage-pools/${name}`);
     });

@@ -110,6 +110,14 @@ export function setContentMap(database: Database, volumeId: number, map: string 
   database.run("UPDATE storage_volumes SET config = ? WHERE id = ?", JSON.stringify(config), volumeId);
 }
 
+/** A pool's row, and those of what is left in it: images that are unpacked there. */
+export function deletePoolRows(database: Database, name: string): void {
+  database.transaction(() => {
+    database.run("DELETE FROM storage_volumes WHERE pool_id = (SELECT id FROM storage_pools WHERE name = ?)", name);
+    database.run("DELETE FROM storage_pools WHERE name = ?", name);
+  });
+}
+
 export function deleteVolumeRow(database: Database, pool: string, type: string, name: string): void {
   database.run(
     "DELETE FROM storage_volumes WHERE type = ? AND name = ? AND pool_id = (SELECT id FROM storage_pools WHERE name = ?)",

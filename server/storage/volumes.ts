@@ -63,11 +63,6 @@ interface RenameIntent extends VolumeIntent {
   readonly to: string;
 }
 
-interface LimitIntent extends VolumeIntent {
-  /** Bytes that the row still says, as decimal digits; null for none. */
-  readonly from: string | null;
-}
-
 export interface CreateForOptions extends WatchOptions {
   /** What it is to be a copy of; empty when absent. */
   readonly from?: Volume;
@@ -115,11 +110,12 @@ export class Volumes {
       const driver = this.#driver(pool);
       if (driver && !await isBoth(driver, type, name, to)) await driver.rename({ type, name: to }, name);
     }) as ReturnType<Journal["kind"]>;
-    this.#limiting = journal.kind<LimitIntent>("volume.limit", async ({ pool, type, name, from }) => {
+    this.#limiting = journal.kind<VolumeIntent>("volume.limit", async ({ pool, type, name }) => {
       const driver = this.#driver(pool), volume = { type, name };
-      const quota = driver?.facets.quota;
-      if (!quota || !await driver.exists(volume)) return;
-      const undo = () => quota.set(volume, from === null ? undefined : BigInt(from), { evenBelowUse: true });
+      const quota = driver?.facets.quota, row = volumeRow(options.database, pool, type, fromDisk(volume));
+      if (!quota || !row || !await driver.exists(volume)) return;
+      // What the row says by now: a later change may have been made meanwhile.
+      const undo = () => quota.set(volume, sizeOf(JSON.parse(String(row.config))), { evenBelowUse: true });
       await options.mounts.alone(pool, volume, undo).catch((error) => {
         // What cannot shrink stays larger than its row says: nothing is lost by that.
         if (!(options.pools.kindOf(pool).isBlock && error instanceof LidoError)) throw error;
@@ -198,7 +194,7 @@ export class Volumes {
       const isOwn = Object.keys(kind.volumeKeys).some((key) => before[key] !== config[key]);
       const configure = isOwn && driver.configureVolume ? () => driver.configureVolume!(changed, sizeBytes) : undefined;
       await using limit = configure || sizeOf(before) !== sizeBytes
-        ? await this.limit(pool, changed, sizeOf(before), sizeBytes, configure)
+        ? await this.limit(pool, changed, sizeBytes, configure)
         : undefined;
       this.#options.database.transaction(() => {
         this.#options.database.run(
@@ -213,13 +209,12 @@ export class Volumes {
     });
   }
 
-  /** Limits a volume's size; the caller holds its lock. @param from What the database says. @param change Does it, when there is more to change.
+  /** Limits a volume's size; the caller holds its lock. @param change Does it, when there is more to change.
    * @returns To be committed with what the database is to say; else the limit is what it was.
    * @throws {LidoError} bad_request; nothing has changed then. */
   async limit(
     pool: string,
     volume: Volume,
-    from: bigint | undefined,
     to: bigint | undefined,
     change?: () => Promise<void>,
   ): Promise<Intent> {
@@ -228,7 +223,7 @@ export class Volumes {
     if (!change) needQuota(driver, fromDisk(volume));
     await refuseOverPool(driver, fromDisk(volume), to);
     const { type, name } = volume;
-    const open = this.#limiting({ pool, type, name, from: from?.toString() ?? null } satisfies LimitIntent);
+    const open = this.#limiting({ pool, type, name } satisfies VolumeIntent);
     try {
       await this.#options.mounts.alone(pool, volume, set);
       return open;

@@ -32,6 +32,9 @@ Deno.test("a group of snapshots is of one moment, and all or none", async (t) =>
   await daemon.ok("exec", "c1", "--", "sh", "-c", `sh -c '${writer}' >/dev/null 2>&1 &`);
 
   await t.step("each volume has what was written before, none what was written after", async () => {
+    await new RawClient(daemon.directory).ask("PATCH", "/1.0/storage-pools/plain/volumes/custom/b", {
+      description: "the log",
+    });
     for (let round = 0; round < 5; round++) {
       await daemon.ok("storage", "volume", "snapshot-group", `g${round}`, "fast/a", "plain/b", "fast/c");
       const [a, b, c] = lines(`g${round}`);
@@ -40,7 +43,10 @@ Deno.test("a group of snapshots is of one moment, and all or none", async (t) =>
     const [first] = lines("g0"), [last] = lines("g4");
     assert.ok(last! > first!, "the container went on in between");
     assert.equal((await daemon.query("/1.0/instances/c1") as { status: string }).status, "Running");
-    assert.match(await daemon.lxc("storage", "volume", "show", "plain", "b/g0"), /name: g0/);
+    assert.match(
+      await daemon.lxc("storage", "volume", "show", "plain", "b/g0"),
+      /description: the log\n(.*\n)*name: g0/,
+    );
   });
 
   await t.step("the operation tells how", async () => {

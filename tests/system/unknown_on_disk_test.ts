@@ -1,6 +1,7 @@
 /** What is on disk and not known stays, whatever is asked for: each verb looks before it says that it will make or delete something. */
 import assert from "node:assert/strict";
-import { writeFileSync } from "node:fs";
+import { createHash } from "node:crypto";
+import { copyFileSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Daemon, projectRoot } from "../support/daemon.ts";
 import { busyboxImage } from "../support/image.ts";
@@ -17,6 +18,28 @@ Deno.test("volumes and snapshots that are on disk and not known stay as they are
   for (const [pool, kind] of [["fast", "subvolume"], ["plain", "directory"]] as const) {
     await t.step(pool, () => onPool(daemon, pool, kind));
   }
+});
+
+Deno.test("pools and image files that are on disk and not known stay, whatever fails", async () => {
+  await using daemon = await Daemon.start();
+  const image = await busyboxImage(), fingerprint = createHash("sha256").update(readFileSync(image)).digest("hex");
+  const strangers = new Strangers();
+  using _gone = { [Symbol.dispose]: () => strangers.remove() };
+  strangers.plant(join(daemon.directory, "storage-pools/d/containers/web"));
+  const disk = join(daemon.directory, "disks/b.img");
+  writeFileSync(disk, "precious");
+  await daemon.fails(["storage", "create", "d", "dir"], /"d" is on disk but not known, at ".*\/containers"; see/);
+  await daemon.fails(["storage", "create", "b", "btrfs", "size=200MiB"], /"b" is on disk but not known, at ".*b\.img"/);
+  assert.deepEqual(strangers.changed(), []);
+  assert.equal(readFileSync(disk, "utf8"), "precious");
+  rmSync(disk);
+  rmSync(join(daemon.directory, "storage-pools/d"), { recursive: true });
+  strangers.remove();
+  // A lost image's file is what is imported again.
+  const file = join(daemon.directory, "images", fingerprint);
+  copyFileSync(image, file);
+  await daemon.ok("image", "import", image, "--alias", "again");
+  assert.equal(createHash("sha256").update(readFileSync(file)).digest("hex"), fingerprint);
 });
 
 async function onPool(daemon: Daemon, pool: string, kind: "subvolume" | "directory"): Promise<void> {
