@@ -6,5 +6,5 @@ import { tellStory } from "./story.ts";
 const cycles = Number(process.env.LIDO_BOOT_CYCLES ?? 20);
 
 for (const image of images) {
-  Deno.test(`${image.name} boots, stays and stops, often`, (t) => tellStory(t, image, { cycles }));
+  Deno.test(`${image.name} boots, stays and stops, often`, (t) => tellStory(t, image, { cycles, cron: true }));
 }

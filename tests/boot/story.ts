@@ -87,11 +87,12 @@ class Guest {
   }
 }
 
-/** @param options.cycles How often it is started and stopped. @param options.host What the daemon's command begins with, to be on another host. */
+/** @param options.cycles How often it is started and stopped. @param options.cron Whether a job of cron is waited for, a minute at most, where there is no
+ * systemd. @param options.host What the daemon's command begins with, to be on another host. */
 export async function tellStory(
   t: Deno.TestContext,
   image: BootImage,
-  options: { cycles: number; host?: readonly string[] },
+  options: { cycles: number; cron?: boolean; host?: readonly string[] },
 ): Promise<void> {
   const file = await madeImage(image.name);
   await using daemon = await Daemon.start({ argv: [...(options.host ?? []), executable] });
@@ -103,10 +104,20 @@ export async function tellStory(
     if (does) await t.step(`${image.name}: ${name}`, body);
   };
 
+  // Its job comes with a minute's begin, beside the rest.
+  const timed = new Guest(daemon, image, "c2");
+  const hasCron = options.cron === true && isDebian && !isSystemd;
+  await step("takes a job for cron", hasCron, async () => {
+    await daemon.ok("launch", "bb", "c2");
+    await timed.booted();
+    await timed.sh("mkfifo /run/rang && echo '* * * * * root echo rang >/run/rang' >/etc/cron.d/rang");
+  });
+
   await step("boots, with the failed units of LXD", true, async () => {
     await daemon.ok("launch", "bb", "c1");
     await guest.booted();
     assert.equal(await guest.sh("hostname"), "c1");
+    if (image.init === "openrc") assert.equal(await guest.sh("rc-status --nocolor --crashed || :"), "");
     if (!isSystemd) return;
     const failed = await guest.sh("systemctl --failed --no-legend --plain | cut -d' ' -f1");
     assert.deepEqual(failed.split("\n").filter(Boolean), image.failedUnits);
@@ -205,5 +216,11 @@ export async function tellStory(
     await daemon.ok("config", "set", "c1", "security.nesting=true");
     await guest.start();
     await nest(daemon, "c1");
+  });
+
+  await step("cron has run its job", hasCron, async () => {
+    // A job that nobody reads waits.
+    assert.equal(await timed.sh("head -n 1 /run/rang", { timeoutMs: 130_000 }), "rang");
+    await timed.stop();
   });
 }
