@@ -39,9 +39,10 @@ export async function nest(daemon: Daemon, name: string): Promise<void> {
   assert.match(await sh(`${unshare} --user --map-root-user sh`, { input: asUser }), /^1 inner lo \d$/);
 }
 
-export async function runPodman(): Promise<void> {
+/** @param host What the daemon's command begins with, to be on another host. */
+export async function runPodman(host: readonly string[] = []): Promise<void> {
   const image = await madeImage("debian/12-podman");
-  await using daemon = await Daemon.start();
+  await using daemon = await Daemon.start({ argv: [...host, executable] });
   await daemon.furnish(image);
   await daemon.ok("launch", "bb", "c1", "-c", "security.nesting=true");
   const sh = (script: string, options: CommandOptions = {}) =>
@@ -51,10 +52,19 @@ export async function runPodman(): Promise<void> {
     input: await readFile("/bin/busybox"),
   });
   await sh("tar -C /root/image -c . | podman import - inner");
-  // Where the host's v1 hierarchies are not those that podman knows, it gets no cgroup, on LXD neither.
-  const cgroups = await sh("stat -fc %T /sys/fs/cgroup") === "cgroup2fs" ? "" : "--cgroups=disabled";
+  const isUnified = await sh("stat -fc %T /sys/fs/cgroup") === "cgroup2fs";
+  if (host.length > 0) assert.ok(isUnified, "cgroup2 alone");
+  // Where the host's v1 hierarchies are not those that podman knows, it gets no cgroup, on LXD neither. A tree of v2 whose controllers are v1's
+  // has none for podman's default limit of processes.
+  const controllers = isUnified ? (await sh("cat /sys/fs/cgroup/cgroup.controllers")).split(" ") : [];
+  const cgroups = !isUnified ? "--cgroups=disabled" : controllers.includes("pids") ? "" : "--pids-limit=-1";
   const run = `podman run ${cgroups} --rm --network none localhost/inner`;
   assert.equal(await sh(`${run} /bin/sh -c 'echo $$; exit 0'`), "1");
   const { code } = await daemon.lido(["exec", "c1", "--", "sh", "-c", `${run} /bin/sh -c 'exit 7'`]);
   assert.equal(code, 7);
+  if (!isUnified) return;
+  // It has a cgroup of its own below the container's.
+  await sh(`podman run ${cgroups} -d --name kept --network none localhost/inner /bin/sh -c 'sleep 1000'`);
+  assert.match(await sh("cat /proc/$(podman inspect -f '{{.State.Pid}}' kept)/cgroup"), /^0::\/.*libpod.+$/m);
+  await sh("podman rm -f -t 0 kept");
 }
