@@ -9,6 +9,9 @@ const roundMax = 256;
 /** How long the end of a round is waited for before one looks again at what is there: some may have started others meanwhile. */
 const roundMs = 500;
 
+/** Pids of those that are to end, as they are now. */
+type ListProcesses = () => readonly number[] | Promise<readonly number[]>;
+
 /** Ends processes, and those that they start meanwhile.
  * @param list Pids of those that are to end. Asked again and again; a pid counts while it is in the list: it may be another process's a moment later.
  * @param options.timeoutMs How long to wait for their end. @param options.graceMs How long of it they may go on, to end by themselves.
@@ -16,19 +19,19 @@ const roundMs = 500;
  * @returns Those that have not ended: they wait for a device that does not answer. */
 export async function endProcesses(
   poller: Poller,
-  list: () => readonly number[],
-  options: { timeoutMs: number; graceMs?: number; killed?: () => void },
+  list: ListProcesses,
+  options: { timeoutMs: number; graceMs?: number; killed?: () => void | Promise<void> },
 ): Promise<readonly number[]> {
   const started = performance.now();
   const leftMs = (limitMs: number) => started + limitMs - performance.now();
-  for (let pids = list(); pids.length > 0; pids = list()) {
+  for (let pids = await list(); pids.length > 0; pids = await list()) {
     const untilEndMs = leftMs(options.timeoutMs), graceMs = leftMs(options.graceMs ?? 0);
     if (untilEndMs <= 0) return pids;
-    const pidfds = openListed(pids.slice(0, roundMax), list);
+    const pidfds = await openListed(pids.slice(0, roundMax), list);
     try {
       if (graceMs <= 0) {
         for (const pidfd of pidfds) sendSignal(pidfd, SIGKILL);
-        options.killed?.();
+        await options.killed?.();
       }
       await endOf(poller, pidfds, Math.min(roundMs, untilEndMs, graceMs > 0 ? graceMs : roundMs));
     } finally {
@@ -39,20 +42,20 @@ export async function endProcesses(
 }
 
 /** Kills processes, as `endProcesses`, and does not wait for their end. */
-export function killProcesses(list: () => readonly number[]): void {
-  for (const pidfd of openListed(list(), list)) {
+export async function killProcesses(list: ListProcesses): Promise<void> {
+  for (const pidfd of await openListed(await list(), list)) {
     sendSignal(pidfd, SIGKILL);
     closeFd(pidfd);
   }
 }
 
 /** @returns Descriptors of those that live and are still in the list, now that their pids cannot be used again. */
-function openListed(pids: readonly number[], list: () => readonly number[]): number[] {
+async function openListed(pids: readonly number[], list: ListProcesses): Promise<number[]> {
   const opened = pids.flatMap((pid) => {
     const pidfd = pidfdOf(pid);
     return pidfd === undefined ? [] : [{ pid, pidfd }];
   });
-  const listed = new Set(opened.length > 0 ? list() : []);
+  const listed = new Set(opened.length > 0 ? await list() : []);
   return opened.flatMap(({ pid, pidfd }) => {
     if (listed.has(pid)) return [pidfd];
     closeFd(pidfd);

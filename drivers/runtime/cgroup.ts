@@ -26,6 +26,9 @@ const delegatedFiles = (() => {
   return [...new Set([...v1, ...v2, ...ofKernel])];
 })();
 
+/** Ten times what a host full of services has. @see Documentation/admin-guide/cgroup-v2.rst of the kernel */
+const boundsOfDescendants = { "cgroup.max.depth": "64", "cgroup.max.descendants": "10000" };
+
 /** The cgroups of one daemon's containers. */
 export class Cgroups {
   readonly layout: CgroupLayout;
@@ -96,6 +99,7 @@ export class Cgroup {
       const inherit = join(directory, "cgroup.clone_children");
       if (existsSync(join(directory, "cpuset.cpus")) && existsSync(inherit)) writeFileSync(inherit, "1");
       if (this.#isUnified) confineDevices(directory, devices);
+      bound(directory);
       delegate(directory, owner);
     }
   }
@@ -106,8 +110,8 @@ export class Cgroup {
   }
 
   /** Removes it, with those that the container made within; the processes must be gone. */
-  remove(): void {
-    for (const directory of this.#directories) removeDirectories(directory);
+  async remove(): Promise<void> {
+    for (const directory of this.#directories) await removeDirectories(directory);
   }
 
   freeze(frozen: boolean): void {
@@ -116,10 +120,10 @@ export class Cgroup {
   }
 
   /** Thaws what is frozen in it and below, whoever froze it: a container may freeze the cgroups that it made. A missing cgroup is no error. */
-  thaw(): void {
+  async thaw(): Promise<void> {
     const top = this.#isUnified ? join(root, this.path) : join(root, "freezer", this.path);
     const [file, value] = this.#isUnified ? ["cgroup.freeze", "0"] : ["freezer.state", "THAWED"];
-    visitDirectories(top, (directory) => {
+    await visitDirectories(top, (directory) => {
       const path = join(directory, file!);
       if (existsSync(path)) writeFileSync(path, value!);
     });
@@ -132,18 +136,22 @@ export class Cgroup {
   }
 
   /** Pids of every process in it and below. */
-  processes(): number[] {
+  processes(): Promise<number[]> {
     return members(this.#isUnified ? join(root, this.path) : join(root, "pids", this.path));
   }
 
   /** As `processes`, of every hierarchy: a start that was interrupted has put its process into some of them, and a container's root may have moved
    * one within each. */
-  stragglers(): number[] {
-    return [...new Set(this.#directories.flatMap(members))];
+  async stragglers(): Promise<number[]> {
+    const all = new Set<number>();
+    for (const directory of this.#directories) for (const pid of await members(directory)) all.add(pid);
+    return [...all];
   }
 
-  usage(): { processes: number; memoryBytes: bigint; memoryPeakBytes: bigint; cpuNs: bigint } {
-    const processes = this.processes().length;
+  /** Tasks count as processes, as in LXD: the kernel has the sum, however many cgroups the container made. */
+  async usage(): Promise<{ processes: number; memoryBytes: bigint; memoryPeakBytes: bigint; cpuNs: bigint }> {
+    const counted = this.#number(this.#isUnified ? "" : "pids", "pids.current");
+    const processes = counted > 0n ? Number(counted) : (await this.processes()).length;
     if (this.#isUnified) {
       const cpu = /^usage_usec (\d+)$/m.exec(this.#read("", "cpu.stat"))?.[1] ?? "0";
       const memoryBytes = this.#number("", "memory.current");
@@ -163,17 +171,17 @@ export class Cgroup {
   }
 
   /** The kernel counts in the cgroup of who was refused: those that the container made are looked at, too. */
-  limitsReached(): ReachedLimit[] {
-    const counted = (controller: string, file: string, counter: RegExp): boolean => {
+  async limitsReached(): Promise<ReachedLimit[]> {
+    const counted = async (controller: string, file: string, counter: RegExp): Promise<boolean> => {
       let isReached = false;
-      visitDirectories(join(root, this.#isUnified ? "" : controller, this.path), (directory) => {
+      await visitDirectories(join(root, this.#isUnified ? "" : controller, this.path), (directory) => {
         isReached ||= counter.test(read(join(directory, file)));
       });
       return isReached;
     };
     return [
-      ...(counted("pids", "pids.events", /^max [1-9]/m) ? ["processes" as const] : []),
-      ...(counted("memory", this.#isUnified ? "memory.events" : "memory.oom_control", /^oom_kill [1-9]/m)
+      ...(await counted("pids", "pids.events", /^max [1-9]/m) ? ["processes" as const] : []),
+      ...(await counted("memory", this.#isUnified ? "memory.events" : "memory.oom_control", /^oom_kill [1-9]/m)
         ? ["memory" as const]
         : []),
     ];
@@ -206,6 +214,14 @@ function denyDevices(directory: string, devices: readonly DeviceRule[]): void {
   }
 }
 
+/** How many cgroups a container's own may have within it: each is the kernel's memory, and looked at when the container ends. v1 has no such limit. */
+function bound(directory: string): void {
+  for (const [name, value] of Object.entries(boundsOfDescendants)) {
+    const file = join(directory, name);
+    if (existsSync(file)) writeFileSync(file, value);
+  }
+}
+
 function delegate(directory: string, { uid, gid }: { uid: number; gid: number }): void {
   if (uid === 0 && gid === 0) return;
   chownSync(directory, uid, gid);
@@ -229,9 +245,9 @@ function enableControllers(directory: string): void {
 }
 
 /** Pids of every process in the cgroup of a directory and below. One that is in no pid namespace of ours is shown as 0. */
-function members(top: string): number[] {
+async function members(top: string): Promise<number[]> {
   const found: number[] = [];
-  visitDirectories(top, (directory) => {
+  await visitDirectories(top, (directory) => {
     found.push(...read(join(directory, "cgroup.procs")).split("\n").map(Number).filter((pid) => pid > 0));
   });
   return found;

@@ -178,7 +178,7 @@ export class CrunRuntime implements Runtime {
       if (init !== undefined) this.#orphans.addCommand(init);
       this.#orphans.reap();
       if (init === undefined) {
-        const message = `${crunMessage(log)}${reachedLimits(cgroup)}`;
+        const message = `${crunMessage(log)}${await reachedLimits(cgroup)}`;
         throw new LidoError("internal", `Failed to start "${spec.name}": ${message}`);
       }
       await readable(this.#poller, held.read, crunTimeoutMs, `the start of "${spec.name}"`);
@@ -247,8 +247,8 @@ export class CrunRuntime implements Runtime {
     for (const name of new Set([...consoles, ...await this.strays()])) {
       const kept = readKept(this.#directory(name));
       if (kept && startTicks(kept.pid) === kept.startTicks) {
-        const left = new Set(leftCommands(this.#directory(name), this.#cgroup(name).processes()));
-        killProcesses(() => this.#cgroup(name).processes().filter((pid) => left.has(pid)));
+        const left = new Set(leftCommands(this.#directory(name), await this.#cgroup(name).processes()));
+        await killProcesses(async () => (await this.#cgroup(name).processes()).filter((pid) => left.has(pid)));
         this.#showBesides();
         this.#namespace.enter(() => makeStage(name));
         adopted.push(this.#watch(name, kept));
@@ -350,7 +350,7 @@ export class CrunRuntime implements Runtime {
 
   usage(name: string): Promise<{ processes: number; memoryBytes: bigint; memoryPeakBytes: bigint; cpuNs: bigint }> {
     this.#container(name);
-    return Promise.resolve(this.#cgroup(name).usage());
+    return this.#cgroup(name).usage();
   }
 
   strays(): Promise<string[]> {
@@ -405,7 +405,7 @@ export class CrunRuntime implements Runtime {
       exit?.close();
       await this.#consoles.end(name, kept.consoleLog);
       const traced = await this.#tracer.ended(kept.pid);
-      const limitsReached = this.#cgroup(name).limitsReached();
+      const limitsReached = await this.#cgroup(name).limitsReached();
       // Until nothing of it is left, the next one of this name cannot start.
       if (!this.#closed) await this.#clean(name);
       // Whoever finds that the process is gone is told at once how it ended.
@@ -455,8 +455,8 @@ export class CrunRuntime implements Runtime {
 }
 
 /** @returns For the end of an error's text. */
-function reachedLimits(cgroup: Cgroup): string {
-  const reached = cgroup.limitsReached();
+async function reachedLimits(cgroup: Cgroup): Promise<string> {
+  const reached = await cgroup.limitsReached();
   return reached.length > 0 ? ` (it has reached its limit of ${reached.join(" and ")})` : "";
 }
 

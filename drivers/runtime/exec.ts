@@ -35,7 +35,7 @@ export interface CrunCommand {
   reaped(pid: number): void;
   message(log: string): string;
   /** For the end of an error's text. */
-  reachedLimits(): string;
+  reachedLimits(): Promise<string>;
 }
 
 /** The container that a command is started in. */
@@ -148,7 +148,7 @@ async function launch(
       closeFd(held.write);
     }
     if (await crun.ended(pid, launchTimeoutMs) !== 0) {
-      throw launchError(crun.message(files.log), command, crun.reachedLimits);
+      throw await launchError(crun.message(files.log), command, crun.reachedLimits);
     }
     const child = Number(readFileSync(files.pid, "utf8"));
     writeFileSync(files.pid, `${child} ${startTicks(child) ?? ""}`); // for `leftCommands`
@@ -270,7 +270,11 @@ class ConsoleSocket {
 }
 
 /** crun says why in words only. @see crun 1.8, src/libcrun/linux.c and container.c */
-function launchError(message: string, command: CommandSpec, reachedLimits: () => string): Error {
+async function launchError(
+  message: string,
+  command: CommandSpec,
+  reachedLimits: () => Promise<string>,
+): Promise<Error> {
   if (/^chdir /.test(message)) {
     return new LaunchError(126, `Cannot change to directory "${command.cwd}": ${reason(message)}`);
   }
@@ -284,7 +288,7 @@ function launchError(message: string, command: CommandSpec, reachedLimits: () =>
     const { uid, gid } = command;
     return new LidoError("bad_request", `Cannot run as user ${uid} and group ${gid}: the instance has no such ids`);
   }
-  const reached = reachedLimits();
+  const reached = await reachedLimits();
   // A limit that the instance has used up is its own matter.
   const code = reached === "" ? "internal" : "bad_request";
   return new LidoError(code, `Failed to start the command: ${message}${reached}`);

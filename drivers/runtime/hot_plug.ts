@@ -72,7 +72,7 @@ export class HotPlug {
   detach(
     container: PluggedContainer,
     mount: MountPlace,
-    options: DetachOptions & { processes: () => number[] },
+    options: DetachOptions & { processes: () => Promise<number[]> },
   ): Promise<void> {
     return this.#inTurn(container, async () => {
       const root = options.whatever ? undefined : await this.#rootOf(container, mount);
@@ -84,7 +84,7 @@ export class HotPlug {
         throw new LidoError("bad_request", `${what}: the instance has mounted something over it`);
       }
       if (answer.code !== "EBUSY") throw refusal(what, answer.code);
-      const holders = await this.#holders(container, options.processes(), answer.place ?? target);
+      const holders = await this.#holders(container, await options.processes(), answer.place ?? target);
       const by = holders.length > 0 ? ` by ${holders.join(", ")}` : "";
       throw new LidoError("bad_request", `${what}: it is in use${by}`);
     });

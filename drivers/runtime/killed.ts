@@ -11,18 +11,23 @@ export async function killed(
   name: string,
   { ended, processes, timeoutMs = killTimeoutMs }: {
     ended: Promise<void>;
-    processes: () => readonly number[];
+    processes: () => readonly number[] | Promise<readonly number[]>;
     timeoutMs?: number;
   },
 ): Promise<void> {
-  const late = Promise.withResolvers<"late">();
-  const timer = setTimeout(() => late.resolve("late"), timeoutMs);
-  try {
-    if (await Promise.race([ended, late.promise]) !== "late") return;
-  } finally {
-    clearTimeout(timer);
+  let left: readonly number[];
+  for (;;) {
+    const late = Promise.withResolvers<"late">();
+    const timer = setTimeout(() => late.resolve("late"), timeoutMs);
+    try {
+      if (await Promise.race([ended, late.promise]) !== "late") return;
+    } finally {
+      clearTimeout(timer);
+    }
+    left = await processes();
+    // Its processes have ended; what it has left, such as thousands of cgroups, is being removed.
+    if (left.length > 0) break;
   }
-  const left = processes();
   const named = left.slice(0, namedMax).map(describe).join(", ");
   throw new LidoError(
     "unavailable",

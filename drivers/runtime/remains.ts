@@ -1,10 +1,16 @@
 import { readFileSync, readlinkSync } from "node:fs";
 import { allPids, endProcesses } from "../host/end_processes.ts";
 import type { Poller } from "../host/poll.ts";
-import type { Cgroup } from "./cgroup.ts";
 
 /** What a container, or the daemon that was killed with it half-way, leaves: processes that are about to end, a cgroup that is in use until they
  * have, and crun, which goes on and makes what the next daemon has just removed. */
+
+/** Of a `Cgroup`. */
+export interface Removable {
+  stragglers(): readonly number[] | Promise<readonly number[]>;
+  thaw(): void | Promise<void>;
+  remove(): void | Promise<void>;
+}
 
 const removeTimeoutMs = 5_000, crunTimeoutMs = 5_000;
 /** crun takes a tenth of this. One that is killed while it executes a command leaves a command that nobody knows of. */
@@ -16,14 +22,14 @@ const busyPauseMs = 2;
  * @param options.timeoutMs Of both together. @throws {SystemCallError} EBUSY: something in it has not ended within the time. */
 export async function removeCgroup(
   poller: Poller,
-  cgroup: Pick<Cgroup, "stragglers" | "thaw" | "remove">,
+  cgroup: Removable,
   options: { timeoutMs?: number } = {},
 ): Promise<void> {
   const deadline = performance.now() + (options.timeoutMs ?? removeTimeoutMs);
   while (true) {
     await endStragglers(poller, cgroup, deadline - performance.now());
     try {
-      return cgroup.remove();
+      return await cgroup.remove();
     } catch (error) {
       const isBusy = (error as NodeJS.ErrnoException).code === "EBUSY";
       if (!isBusy || performance.now() >= deadline) throw error;
@@ -35,7 +41,7 @@ export async function removeCgroup(
 /** Kills what is in a cgroup, in whichever hierarchy, and waits for the end of it. What is frozen does not die before it is thawed. */
 export async function endStragglers(
   poller: Poller,
-  cgroup: Pick<Cgroup, "stragglers" | "thaw">,
+  cgroup: Pick<Removable, "stragglers" | "thaw">,
   timeoutMs: number,
 ): Promise<void> {
   await endProcesses(poller, () => cgroup.stragglers(), { timeoutMs, killed: () => cgroup.thaw() });

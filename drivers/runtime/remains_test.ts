@@ -126,7 +126,7 @@ Deno.test("the next runtime removes cgroups of which nothing else is left, with 
         if (existsSync(state)) writeFileSync(state, "THAWED");
         child[Symbol.dispose]();
         await endOf(child);
-        removeDirectories(join(hierarchy, name));
+        await removeDirectories(join(hierarchy, name));
       });
       writeFileSync(join(below, "cgroup.procs"), String(child.pid));
       if (existsSync(state)) writeFileSync(state, "FROZEN");

@@ -16,7 +16,7 @@ export async function replaceConsole(
     const { path, peer } = await consoles.open(name, idmap);
     closeFd(peer);
     // Its file went with the master, and nothing can be mounted over one that is deleted.
-    await hotPlug.detach(container, { source: "", target }, { lazy: true, processes: () => [] });
+    await hotPlug.detach(container, { source: "", target }, { lazy: true, processes: () => Promise.resolve([]) });
     await hotPlug.attach(container, { source: path, target, options: ["nosuid", "noexec"] }, idmap);
     log.warn({ container: name }, "replaced the console of a container, which had hung up");
   } catch (error) {
