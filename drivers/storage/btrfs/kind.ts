@@ -1,4 +1,4 @@
-import { lstat, mkdir, readdir, rmdir, stat } from "node:fs/promises";
+import { lstat, mkdir, readdir, stat } from "node:fs/promises";
 import { isAbsolute, join } from "node:path";
 import { LidoError } from "../../../api/errors.ts";
 import { parseSizeBytes, showBytes, showUnequalBytes } from "../../../api/size.ts";
@@ -16,6 +16,7 @@ import {
   refuseShrink,
   removeLoopFile,
 } from "../loop_file.ts";
+import { deletePoolRoot } from "../pool_root.ts";
 import { checkSourceDirectory, refuseBusyDevice } from "../source.ts";
 import { removeTree } from "../tree.ts";
 import { BtrfsDriver, removeReceived } from "./driver.ts";
@@ -147,9 +148,7 @@ export const btrfsKind: DriverKind = {
     await host.mounts.unmount(pool.root);
     if (source === pool.diskFile) await removeLoopFile(host, pool.diskFile);
     if (isDirectory && source === pool.root) return;
-    await rmdir(pool.root).catch((error: NodeJS.ErrnoException) => {
-      if (error.code !== "ENOENT") throw error;
-    });
+    await deletePoolRoot(pool.root);
   },
 };
 

@@ -1,4 +1,4 @@
-import { mkdir, readdir, rmdir, stat } from "node:fs/promises";
+import { mkdir, readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { LidoError } from "../../../api/errors.ts";
 import type { Host } from "../../host/host.ts";
@@ -6,6 +6,7 @@ import { pathOf } from "../directory_volumes.ts";
 import type { DriverKind, Pool } from "../driver.ts";
 import { anyText, boolean } from "../keys.ts";
 import { listDirectories, makeDirectories, needDirectories, repairModes, temporaryPrefix } from "../layout.ts";
+import { deletePoolRoot } from "../pool_root.ts";
 import { checkSourceDirectory } from "../source.ts";
 import { removeTree } from "../tree.ts";
 import { DirDriver } from "./driver.ts";
@@ -61,13 +62,13 @@ export const dirKind: DriverKind = {
     const source = pool.config.source;
     const foreign = source !== undefined && source !== pool.root;
     // What was made is taken away and nothing else: a foreign directory stays, and what somebody put beside our directories.
-    if (foreign && (await host.mounts.at(pool.root)) === undefined) return await dropRoot(pool);
+    if (foreign && (await host.mounts.at(pool.root)) === undefined) return await deletePoolRoot(pool.root);
     for (const volume of await listDirectories(pool.root)) await host.quotas.release(pathOf(pool, volume));
     for (const entry of await readdir(pool.root).catch(() => [])) {
       if (ownEntries.test(entry) || entry.startsWith(temporaryPrefix)) await removeTree(host, join(pool.root, entry));
     }
     await host.mounts.unmount(pool.root);
-    await dropRoot(pool);
+    await deletePoolRoot(pool.root);
   },
 };
 
@@ -80,10 +81,4 @@ async function bindSource(host: Host, pool: Pool): Promise<void> {
   const [there, ours] = await Promise.all([stat(pool.root), stat(source)]);
   if (there.dev === ours.dev && there.ino === ours.ino) return;
   throw new LidoError("unavailable", `Something else than '${source}' is mounted at "${pool.root}"`);
-}
-
-async function dropRoot(pool: Pool): Promise<void> {
-  await rmdir(pool.root).catch((error: NodeJS.ErrnoException) => {
-    if (error.code !== "ENOENT") throw error;
-  });
 }
