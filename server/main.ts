@@ -25,6 +25,8 @@ import { HttpServer } from "./http/server.ts";
 import { Images } from "./images/images.ts";
 import { hostServices } from "./instances/host_services.ts";
 import { createLog } from "./log/log.ts";
+
+export { logFaults } from "./log/faults.ts";
 import { Instances } from "./instances/instances.ts";
 import { Journal } from "./journal/journal.ts";
 import { Operations } from "./operations/operations.ts";

@@ -49,7 +49,7 @@ TERM and INT end it cleanly; containers go on and are found again by the next da
       throw new UsageError(`Invalid log level "${flags.logLevel}": ${levels.join(", ")} are allowed`);
     }
     const { resolve } = await import("node:path");
-    const { startDaemon } = await import("../../server/main.ts");
+    const { logFaults, startDaemon } = await import("../../server/main.ts");
     const group = flags.group === undefined ? undefined : await groupId(flags.group);
     const daemon = await startDaemon({
       directory: resolve(process.env.LIDO_DIR || "/var/lib/lido"),
@@ -57,6 +57,7 @@ TERM and INT end it cleanly; containers go on and are found again by the next da
       lxcfs: resolve(flags.lxcfs || process.env.LIDO_LXCFS || "/var/lib/lxcfs"),
       ...(group === undefined ? {} : { group }),
     });
+    logFaults(daemon.context.log);
     for (const signal of ["SIGTERM", "SIGINT"] as const) process.on(signal, () => void daemon.close());
     process.on("SIGHUP", () => {}); // a terminal that closes is no reason to end
     await daemon.ended;

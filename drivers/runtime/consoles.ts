@@ -152,7 +152,10 @@ export class Consoles {
         writeFileSync(file, content, { mode: 0o600, flag: "wx" });
       }
     } catch (error) {
-      this.#log.warn({ container: name, error: String(error) }, "could not write down what the console printed last");
+      this.#log.warn(
+        { container: name, error: messageOf(error) },
+        "could not write down what the console printed last",
+      );
     }
     this.#forget(name);
     await this.#ask({ do: "drop", name }).catch(() => {}); // a server that was killed has nothing of it

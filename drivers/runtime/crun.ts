@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, readFileSync, realpathSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { LidoError } from "../../api/errors.ts";
+import { LidoError, messageOf } from "../../api/errors.ts";
 import { killProcesses } from "../host/end_processes.ts";
 import { ExitTracer } from "../host/exit_tracer.ts";
 import { ExitWatch } from "../host/exit_watch.ts";
@@ -430,7 +430,7 @@ export class CrunRuntime implements Runtime {
       return ExitWatch.open(pid);
     } catch (error) {
       this.#log.warn(
-        { container: name, error: String(error) },
+        { container: name, error: messageOf(error) },
         "how it ends will not be known",
       );
       return undefined;
@@ -447,7 +447,7 @@ export class CrunRuntime implements Runtime {
       });
       await removeCgroup(this.#poller, this.#cgroup(name));
     } catch (error) {
-      this.#log.warn({ container: name, error: String(error) }, "could not remove all that a container left");
+      this.#log.warn({ container: name, error: messageOf(error) }, "could not remove all that a container left");
     }
     rmSync(join(this.#root, ".crun", name), { recursive: true, force: true });
     rmSync(this.#directory(name), { recursive: true, force: true });

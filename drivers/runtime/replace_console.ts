@@ -1,3 +1,4 @@
+import { messageOf } from "../../api/errors.ts";
 import { closeFd } from "../host/process.ts";
 import type { Consoles } from "./consoles.ts";
 import type { RuntimeLog } from "./crun.ts";
@@ -20,6 +21,6 @@ export async function replaceConsole(
     await hotPlug.attach(container, { source: path, target, options: ["nosuid", "noexec"] }, idmap);
     log.warn({ container: name }, "replaced the console of a container, which had hung up");
   } catch (error) {
-    log.warn({ container: name, error: String(error) }, "could not replace the console of a container");
+    log.warn({ container: name, error: messageOf(error) }, "could not replace the console of a container");
   }
 }

@@ -1,3 +1,4 @@
+import { Readable } from "node:stream";
 import { LidoError } from "../../api/errors.ts";
 import type { InstanceConsolePost } from "../../api/types.ts";
 import type { Poller } from "../../drivers/host/poll.ts";
@@ -71,19 +72,19 @@ export class ConsoleService {
 
   /** What the console printed last: of the running container, or of its last run.
    * @throws {LidoError} not_found. */
-  async retrieve(name: string): Promise<ReadableStream<Uint8Array>> {
+  async retrieve(name: string): Promise<Readable> {
     const content = await this.read(name, "console.log");
     this.#publish("instance-console-retrieved", name);
     return content;
   }
 
   /** The same for the names under which it is among the log files. @param file "console.log" or "lxc.log". */
-  async read(name: string, file: string): Promise<ReadableStream<Uint8Array>> {
+  async read(name: string, file: string): Promise<Readable> {
     const directory = this.#services.logDirectory(name);
     const isConsole = file === "console.log" || file === "lxc.log";
     if (!isConsole || !this.#services.runtime.get(name)) return await readLog(directory, file);
     const content = await this.#services.runtime.consoleContent(name);
-    return new Blob([content as Uint8Array<ArrayBuffer>]).stream();
+    return Readable.from([content], { objectMode: false });
   }
 
   /** @throws {LidoError} not_found. */

@@ -1,6 +1,7 @@
 /** The sockets of the guest API: one for each container that runs, in a directory of its own that is mounted at /dev/lxd within. Which socket
  * it is says which container asks. Everything here is bounded, for the clients are hostile. */
 
+import { messageOf } from "../../api/errors.ts";
 import { chmodSync, closeSync, constants, mkdirSync, openSync, readdirSync, renameSync, rmSync } from "node:fs";
 import http, { type IncomingMessage, type ServerResponse } from "node:http";
 import net from "node:net";
@@ -160,7 +161,7 @@ export class GuestSockets {
       if (peerCredentials(socket).uid === this.#options.rootUid(name)) return {};
       return { refused: refusal(401, "Access denied for non-root user") };
     } catch (error) {
-      return { refused: refusal(500, String(error)) };
+      return { refused: refusal(500, messageOf(error)) };
     }
   }
 

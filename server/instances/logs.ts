@@ -17,13 +17,13 @@ export async function listLogs(directory: string): Promise<string[]> {
 }
 
 /** @throws {LidoError} bad_request for another name, not_found. */
-export async function readLog(directory: string, name: string): Promise<ReadableStream<Uint8Array>> {
+export async function readLog(directory: string, name: string): Promise<Readable> {
   // What `lxc info --show-log` asks for, and of an instance that has not been started yet, too. There is no liblxc here that writes one; the console
   // tells more.
   if (name === "lxc.log") return await readLog(directory, "console.log").catch(emptyWhenNotFound);
   const path = join(directory, checkName(name));
   const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW).catch(notFound);
-  return Readable.toWeb(file.createReadStream()) as ReadableStream<Uint8Array>;
+  return file.createReadStream();
 }
 
 export async function clearLog(directory: string, name: string): Promise<void> {
@@ -44,9 +44,9 @@ function checkName(name: string): string {
   return name;
 }
 
-function emptyWhenNotFound(error: unknown): ReadableStream<Uint8Array> {
+function emptyWhenNotFound(error: unknown): Readable {
   if (!(error instanceof LidoError) || error.code !== "not_found") throw error;
-  return Readable.toWeb(Readable.from([])) as ReadableStream<Uint8Array>;
+  return Readable.from([]);
 }
 
 function notFound(error: NodeJS.ErrnoException): never {

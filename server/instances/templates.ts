@@ -3,7 +3,7 @@
  * `{{ properties.key }}` and `{% if a == "b" %} … {% else %} … {% endif %}`. Anything else is an error that names it, not a guess. */
 
 import { parse as parseYaml } from "yaml";
-import { LidoError } from "../../api/errors.ts";
+import { LidoError, messageOf } from "../../api/errors.ts";
 import type { Config } from "../../api/types.ts";
 
 export type Trigger = "create" | "copy" | "start";
@@ -31,7 +31,7 @@ export function templatesFor(metadata: string, trigger: Trigger): TemplateFile[]
   try {
     templates = (parseYaml(metadata) as { templates?: unknown } | null)?.templates;
   } catch (error) {
-    throw new LidoError("bad_request", `Could not parse metadata.yaml: ${String(error).split("\n")[0]}`);
+    throw new LidoError("bad_request", `Could not parse metadata.yaml: ${messageOf(error).split("\n")[0]}`);
   }
   if (templates === undefined || templates === null) return [];
   if (typeof templates !== "object") throw new LidoError("bad_request", "Could not parse metadata.yaml: bad templates");

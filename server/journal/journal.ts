@@ -6,7 +6,7 @@
  * or wholly done for what takes something away). It is idempotent, trusts nothing but its payload, and serves both the failure inside the process and
  * the start after a crash. */
 
-import { LidoError } from "../../api/errors.ts";
+import { LidoError, messageOf } from "../../api/errors.ts";
 import type { ChangeOptions, Database, Row } from "../state/database.ts";
 
 export type Cause = "failed" | "crashed";
@@ -118,7 +118,7 @@ export class Journal {
         } catch (error) {
           // The intent stays open: the next start tries again. The caller sees the error that brought us here, not this one.
           this.#log.warn(
-            { intent: name, payload, error: String(error) },
+            { intent: name, payload, error: messageOf(error) },
             "could not settle an intent; left for the next start",
           );
         } finally {
@@ -140,8 +140,8 @@ export class Journal {
       try {
         await this.#settleRow(row);
       } catch (error) {
-        unsettled.push({ kind, error: String(error) });
-        this.#log.warn({ intent: kind, payload: row.payload, error: String(error) }, "could not settle an intent");
+        unsettled.push({ kind, error: messageOf(error) });
+        this.#log.warn({ intent: kind, payload: row.payload, error: messageOf(error) }, "could not settle an intent");
       }
     }
     return { open: rows.length, unsettled };
@@ -168,7 +168,7 @@ export class Journal {
   async settleBefore(kind: string, payload: object): Promise<void> {
     for (const row of this.unsettled().filter((row) => isInTheWay(row, kind, payload))) {
       await this.settle(row.id).catch((error) =>
-        this.#log.warn({ intent: row.kind, payload: row.payload, error: String(error) }, "still not settled")
+        this.#log.warn({ intent: row.kind, payload: row.payload, error: messageOf(error) }, "still not settled")
       );
     }
   }

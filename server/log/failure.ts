@@ -8,11 +8,17 @@ export interface Log {
   error(context: object, message: string): void;
 }
 
+const causesMax = 5;
+
 /** A failure with its causes; where it was thrown, when it is none that the daemon means to tell. */
 export function describeFailure(error: unknown): { readonly error: string; readonly stack?: string } {
   const causes: string[] = [];
-  for (let cause = error; cause !== undefined && causes.length < 5; cause = (cause as { cause?: unknown })?.cause) {
-    causes.push(messageOf(cause));
+  let cause = error;
+  for (let depth = 0; cause !== undefined && depth < causesMax; depth++) {
+    const text = messageOf(cause);
+    // Many an error has the text of its cause in its own.
+    if (!causes.some((said) => said.includes(text))) causes.push(text);
+    cause = (cause as { cause?: unknown })?.cause;
   }
   const stack = isUnexpected(error) ? (error as Error).stack : undefined;
   return { error: causes.join(": "), ...(stack === undefined ? {} : { stack }) };

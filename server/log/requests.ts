@@ -10,8 +10,13 @@ export async function logged(log: Logger, c: HonoContext, next: () => Promise<vo
   const started = performance.now();
   let identity: ReturnType<typeof clientOfRequest> | undefined;
   await asClient(() => identity ??= clientOfRequest(c), async () => {
-    await next();
     const { method, path } = c.req;
+    c.set("bodyFailed", (error) => {
+      const told = { ...currentClient(), method, path, ...describeFailure(error) };
+      if (isUnexpected(error)) log.error(told, "answer broken off");
+      else log.warn(told, "answer broken off");
+    });
+    await next();
     const { status } = c.res;
     const isLook = method === "GET" || method === "HEAD" || status === 202;
     if (c.error === undefined && isLook && !log.isLevelEnabled("debug")) return;

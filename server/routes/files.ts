@@ -6,7 +6,8 @@ import { z } from "zod";
 import { LidoError } from "../../api/errors.ts";
 import { fileEntrySchema } from "../../api/types.ts";
 import type { FileInfo } from "../../drivers/host/tree_files.ts";
-import { limitDownload, limitUpload } from "../http/stall.ts";
+import { limitUpload } from "../http/stall.ts";
+import { download } from "./download.ts";
 import {
   deleteFile,
   type FileMaking,
@@ -50,7 +51,7 @@ export function addFiles(app: OpenAPIHono, { path, tag, open }: FilesOptions): v
       // The tree is used until the last byte has gone, or the client.
       const rest = undo.move();
       stream.once("close", () => void rest.disposeAsync());
-      answer = bytes(Readable.toWeb(limitDownload(stream)) as unknown as globalThis.ReadableStream, sizeBytes);
+      answer = download(request.c, stream, headersOfBytes(sizeBytes));
     } else answer = await show(request, tree, file, info);
     for (const [name, value] of Object.entries(headersOf(info))) answer.headers.set(name, value);
     return answer;
@@ -83,10 +84,8 @@ export function addFiles(app: OpenAPIHono, { path, tag, open }: FilesOptions): v
   );
 }
 
-function bytes(body: globalThis.ReadableStream | string, length: number): Response {
-  return new Response(body, {
-    headers: { "content-type": "application/octet-stream", "content-length": String(length) },
-  });
+function headersOfBytes(length: number): Record<string, string> {
+  return { "content-type": "application/octet-stream", "content-length": String(length) };
 }
 
 async function show(request: RouteRequest, tree: FileTree, file: string, info: FileInfo): Promise<Response> {
@@ -109,7 +108,7 @@ async function show(request: RouteRequest, tree: FileTree, file: string, info: F
     }
     case "symlink": {
       const target = linkTarget(tree, file);
-      return bytes(target, Buffer.byteLength(target));
+      return new Response(target, { headers: headersOfBytes(Buffer.byteLength(target)) });
     }
     default:
       throw new LidoError("bad_request", `Cannot use "${file}": it is a FIFO, socket or device`);

@@ -6,7 +6,8 @@ import { imageAliasEntrySchema, imageAliasesPostSchema, imagePutSchema, imageSch
 import { LidoError } from "../../api/errors.ts";
 import { filterBy } from "../filter/filter.ts";
 import type { Context } from "../context.ts";
-import { limitDownload, limitUpload } from "../http/stall.ts";
+import { limitUpload } from "../http/stall.ts";
+import { download } from "./download.ts";
 import { background, checkEtag, created, done, newApp, route, sync } from "./route.ts";
 
 const tag = "images";
@@ -73,23 +74,19 @@ export function imageRoutes({ images }: Pick<Context, "images">): OpenAPIHono {
     ({ c, param }) => background(c, images.delete(param("fingerprint"))),
   );
 
-  route(app, { method: "get", path: `${one}/export`, summary: "The image's files", tag }, async ({ param }) => {
+  route(app, { method: "get", path: `${one}/export`, summary: "The image's files", tag }, async ({ c, param }) => {
     const { image, files } = await images.export(param("fingerprint"));
     const [first, second] = files;
-    const web = (stream: Readable) => Readable.toWeb(limitDownload(stream)) as unknown as globalThis.ReadableStream;
     if (!second) {
-      return new Response(web(first!.open()), {
-        headers: {
-          "content-type": "application/octet-stream",
-          "content-length": String(first!.sizeBytes),
-          "content-disposition": `inline;filename="${image.filename.replaceAll('"', "") || image.fingerprint}"`,
-        },
+      return download(c, first!.open(), {
+        "content-type": "application/octet-stream",
+        "content-length": String(first!.sizeBytes),
+        "content-disposition": `inline;filename="${image.filename.replaceAll('"', "") || image.fingerprint}"`,
       });
     }
     const boundary = image.fingerprint.slice(0, 32);
-    return new Response(web(Readable.from(form(boundary, files))), {
-      headers: { "content-type": `multipart/form-data; boundary=${boundary}` },
-    });
+    const headers = { "content-type": `multipart/form-data; boundary=${boundary}` };
+    return download(c, Readable.from(form(boundary, files)), headers);
   });
 
   return app;

@@ -1,3 +1,4 @@
+import { download } from "./download.ts";
 import type { OpenAPIHono } from "@hono/zod-openapi";
 import { z } from "zod";
 import { LidoError } from "../../api/errors.ts";
@@ -266,7 +267,7 @@ function addLogs(app: OpenAPIHono, { instances, consoles }: Context, root: strin
   route(
     app,
     { method: "get", path: `${list}/{file}`, tag, summary: "Read a log file" },
-    async ({ param }) => textResponse(await consoles.read(param("name"), param("file"))),
+    async ({ c, param }) => download(c, await consoles.read(param("name"), param("file")), textHeaders),
   );
   route(
     app,
@@ -279,7 +280,7 @@ function addLogs(app: OpenAPIHono, { instances, consoles }: Context, root: strin
   route(
     app,
     { method: "get", path: console, tag, summary: "Read what the console printed" },
-    async ({ param }) => textResponse(await consoles.retrieve(param("name"))),
+    async ({ c, param }) => download(c, await consoles.retrieve(param("name")), textHeaders),
   );
   route(
     app,
@@ -303,6 +304,4 @@ function checkAction(put: z.infer<typeof statePutSchema>): InstanceStatePut {
   return checked.data;
 }
 
-function textResponse(content: ReadableStream<Uint8Array>): Response {
-  return new Response(content, { headers: { "content-type": "application/octet-stream" } });
-}
+const textHeaders = { "content-type": "application/octet-stream" };

@@ -16,6 +16,8 @@ declare module "hono" {
   interface ContextVariableMap {
     /** Of a request whose body may have less than others'. */
     bodyMaxBytes: number;
+    /** Told when an answer is on its way and its body fails. */
+    bodyFailed?: (error: unknown) => void;
   }
 }
 /** Native clients ask for it and get dates, 64-bit numbers and maps as such. */

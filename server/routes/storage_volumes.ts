@@ -19,7 +19,8 @@ import {
 import type { Context } from "../context.ts";
 import { volumeTypes } from "../storage/volume_options.ts";
 import { filterBy } from "../filter/filter.ts";
-import { limitDownload, limitUpload } from "../http/stall.ts";
+import { limitUpload } from "../http/stall.ts";
+import { download } from "./download.ts";
 import { addFiles } from "./files.ts";
 import { background, checkEtag, created, done, newApp, route, type RouteRequest, sync } from "./route.ts";
 
@@ -205,9 +206,8 @@ function addBackups(app: OpenAPIHono, { volumeBackups }: Services): void {
   );
   route(app, { method: "get", path: `${path}/export`, summary: "Download a backup", tag }, async (request) => {
     const { stream, operation } = await volumeBackups.export(...keyed(request), request.param("backup"));
-    return new Response(Readable.toWeb(limitDownload(stream)) as unknown as globalThis.ReadableStream, {
-      headers: { "content-type": "application/octet-stream", [operationHeader]: operation.id },
-    });
+    const headers = { "content-type": "application/octet-stream", [operationHeader]: operation.id };
+    return download(request.c, stream, headers, { isOperations: true });
   });
 }
 

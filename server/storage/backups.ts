@@ -158,7 +158,9 @@ export class VolumeBackups {
       const last = argv.length === 0 ? tar : compress(host, argv, { stdin: tar.stdout, signal });
       started.resolve();
       // Not ended with its source: a tool that failed ends its output too.
-      await pipeline(last.stdout, output, { end: false });
+      await pipeline(last.stdout, output, { end: false }).catch((error) => {
+        throw signal.aborted ? signal.reason : error;
+      });
       await Promise.all([tar.done, last.done]);
       operation.sealUnlessCancelled();
     };

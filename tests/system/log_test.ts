@@ -3,8 +3,11 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { createInterface } from "node:readline";
+import { mkdirSync, renameSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
 import { request } from "node:http";
+import { join } from "node:path";
 import type { Event } from "../../api/types.ts";
+import { succeed } from "../support/command.ts";
 import { Daemon, executable } from "../support/daemon.ts";
 import { busyboxImage } from "../support/image.ts";
 
@@ -53,7 +56,7 @@ Deno.test("the log says what is done, by whom and how it ended, and no secret", 
   const ask = (method: string, path: string, body?: unknown) =>
     new Promise<void>((resolve, reject) => {
       const asked = request({ method, path, socketPath: `${daemon.directory}/unix.socket` }, (answer) => {
-        answer.resume().on("end", resolve);
+        answer.resume().on("end", resolve).on("error", reject);
       });
       asked.on("error", reject).end(body === undefined ? undefined : JSON.stringify(body));
     });
@@ -85,6 +88,57 @@ Deno.test("the log says what is done, by whom and how it ended, and no secret", 
     await daemon.lido(["storage", "create", "none", "dir", "source=/nosuch/path"]);
     assert.match(String(last("request failed").error), /nosuch/);
     await ask("GET", "/1.0/operations/00000000-0000-0000-0000-000000000000/websocket?secret=x");
+  });
+
+  await t.step("an answer that breaks off is one line, with its cause; nothing is printed beside the log", async () => {
+    const told = async (isIt: (line: Line) => boolean): Promise<Line> => {
+      for (const deadline = performance.now() + 10_000; performance.now() < deadline;) {
+        const found = lines().filter(isIt);
+        if (found.length > 0) return found.length === 1 ? found[0]! : assert.fail(JSON.stringify(found));
+        await new Promise((resolve) => setTimeout(resolve, 20));
+      }
+      assert.fail(daemon.log);
+    };
+    const pools = join(daemon.directory, "storage-pools");
+    await daemon.ok("storage", "volume", "create", "plain", "odd");
+    const file = join(pools, "plain/custom/default_odd/data");
+    await succeed(["mknod", file, "b", "7", "0"]);
+    assert.equal(
+      (await daemon.lido(["storage", "volume", "export", "plain", "odd", `${daemon.directory}.bad`])).code,
+      1,
+    );
+    const failed = await told(({ error }) => /data.* is a device node/.test(String(error)));
+    assert.deepEqual([failed.level, failed.msg, failed.stack], [40, "Exporting custom volume backup", undefined]);
+
+    // A client that goes away in the middle.
+    rmSync(file);
+    writeFileSync(file, new Uint8Array(64 * 1024 * 1024).fill(1));
+    const volume = "/1.0/storage-pools/plain/volumes/custom/odd";
+    const backup = JSON.stringify({ name: "b", compression_algorithm: "none" });
+    await daemon.ok("query", "-X", "POST", "--wait", "-d", backup, `${volume}/backups`);
+    for (const path of [`${volume}/files?path=/data`, `${volume}/backups/b/export`]) {
+      const gone = request({ path, socketPath: `${daemon.directory}/unix.socket` }, (answer) => {
+        answer.once("data", () => gone.destroy());
+      });
+      gone.on("error", () => {}).end();
+      await once(gone, "close");
+    }
+    const givenUp = await told(({ error }) => error === "The download was given up");
+    assert.deepEqual([givenUp.level, givenUp.stack], [40, undefined]);
+
+    // What is no operation's.
+    const [{ fingerprint }] = await daemon.query("/1.0/images?recursion=1") as [{ fingerprint: string }];
+    const image = join(daemon.directory, "images", fingerprint);
+    renameSync(image, `${image}.away`);
+    mkdirSync(image);
+    await ask("GET", `/1.0/images/${fingerprint}/export`).catch(() => {});
+    rmdirSync(image);
+    renameSync(`${image}.away`, image);
+    const broken = await told(({ msg }) => msg === "answer broken off");
+    assert.deepEqual([broken.level, broken.path, broken.uid], [50, `/1.0/images/${fingerprint}/export`, 0]);
+    assert.match(String(broken.error), /^EISDIR/);
+    await daemon.ok("storage", "volume", "delete", "plain", "odd");
+    for (const line of lines()) assert.equal(typeof line.msg, "string");
   });
 
   await t.step("logging events have every level, lxc and lido show them", async () => {
