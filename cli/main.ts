@@ -25,7 +25,16 @@ async function topHelp(): Promise<string> {
   return readWithCommander([], ["--help"], summaries()).help ?? "";
 }
 
-async function unknownCommand(word: string): Promise<never> {
+/** @throws {UsageError} For a verb of LXD's that is not here. */
+async function checkMissing(words: readonly string[]): Promise<void> {
+  const { missingVerb } = await import("./missing.ts");
+  const text = missingVerb(words);
+  if (text !== undefined) throw new UsageError(text);
+}
+
+async function unknownCommand(words: readonly string[]): Promise<never> {
+  await checkMissing(words);
+  const [word = ""] = words;
   const { readWithCommander } = await import("./program.ts");
   readWithCommander([], [word], summaries());
   throw new UsageError(`Unknown command "${word}"`);
@@ -35,6 +44,7 @@ async function read(verbs: readonly Verb[], words: string[]): Promise<Parsed | {
   const found = findVerb(verbs, words);
   const parsed = found && parse(found.verb, found.rest);
   if (parsed !== undefined) return parsed;
+  await checkMissing(words);
   const { readWithCommander } = await import("./program.ts");
   const outcome = readWithCommander(verbs, words);
   return outcome.parsed ?? { help: outcome.help ?? "" };
@@ -62,7 +72,7 @@ export async function main(argv: readonly string[], io: Partial<Io> = {}): Promi
     }
     const name = spellings[first] ?? first;
     const noun = Object.hasOwn(nouns, name) ? nouns[name] : undefined;
-    if (noun === undefined) return await unknownCommand(first);
+    if (noun === undefined) return await unknownCommand(words);
     const { verbs } = await noun.load();
     const outcome = await read(verbs.filter((verb) => verb.words.split(" ")[0] === name), [name, ...words.slice(1)]);
     if ("help" in outcome) {

@@ -36,6 +36,30 @@ Deno.test("the client at a terminal", async (t) => {
   await daemon.furnish(image);
   await daemon.ok("launch", "bb", "c1");
 
+  await t.step("verbs that LXD has and lido has not say what works", async () => {
+    for (
+      const [words, verb, works] of [
+        ["file pull c1/etc/hostname -", "file", /storage volume file/],
+        ["network list", "network", /what works/],
+        ["publish c1 --alias x", "publish", /image import/],
+        ["config metadata show c1", "config metadata", /image show/],
+        ["image copy a b", "image copy", /image import/],
+        ["config trust add-token x", "config trust add-token", /core\.trust_password/],
+        ["copy --refresh c1 c2", "copy --refresh", /delete the copy/],
+        ["info --resources", "info --resources", /storage info/],
+        ["remote --help", "remote", /LIDO_DIR/],
+        ["help export", "export", /tar/],
+      ] as const
+    ) {
+      await daemon.fails(words.split(" "), works);
+      const { err } = await daemon.lido(words.split(" "));
+      assert.ok(err.startsWith(`Error: lido has no "${verb}" yet; what works: `), err);
+    }
+    await daemon.fails(["nosuch"], /^Error: Unknown command 'nosuch'/);
+    await daemon.fails(["image", "imort"], /^Error: Unknown command 'imort'. Did you mean import/);
+    await daemon.fails(["copy"], /^Error: Missing required argument/);
+  });
+
   await t.step("options behind a command's first word are the command's, with and without --", async () => {
     assert.match(await daemon.ok("exec", "c1", "ls", "-la", "/etc"), /^total \d+\n/);
     assert.equal(await daemon.ok("exec", "c1", "echo", "-q", "--user", "--", "x"), "-q --user -- x");
