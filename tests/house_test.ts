@@ -167,3 +167,11 @@ Deno.test("every migration is numbered, without a gap", () => {
   const names = readdirSync(join(root, "server/state/migrations")).sort();
   assert.deepEqual(names.map((name) => Number(name.slice(0, 3))), names.map((_, index) => index + 1));
 });
+
+Deno.test("docs/operations.md has every kind of intent", () => {
+  const text = readFileSync(join(root, "docs/operations.md"), "utf8");
+  const kinds = product.filter(([path]) => roomOf(path) === "server")
+    .flatMap(([, source]) => [...source.matchAll(/\.kind<\w+>\(\s*"([\w.-]+)"/g)].map(([, kind]) => kind!));
+  assert.ok(kinds.length > 20, `${kinds.length} kinds were found`);
+  assert.deepEqual(kinds.filter((kind) => !text.includes(`\`${kind}\``)), []);
+});

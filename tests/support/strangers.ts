@@ -1,6 +1,6 @@
 /** Volumes and snapshots that no database knows, put into pools that are directory trees (dir, btrfs) behind the daemon's back. */
 import { execFileSync } from "node:child_process";
-import { existsSync, lstatSync, mkdirSync, readdirSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, lstatSync, mkdirSync, readdirSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { tree } from "./tree.ts";
 
@@ -22,7 +22,19 @@ export class Strangers {
       writeFileSync(join(path, "rootfs/etc/passwd"), `precious ${path}`);
       for (const [name, text] of Object.entries(files)) writeFileSync(join(path, name), text);
     }
+    // The mode that the daemon gives each such directory when it opens a pool, known or not: nobody is to pass.
+    if (/\/containers(-snapshots)?\//.test(path)) chmodSync(path, 0o100);
     this.#planted.set(path, digest(path));
+  }
+
+  /** Takes those along that are below a directory which was renamed, where they are at their new place. */
+  follow(from: string, to: string): void {
+    for (const [path, was] of [...this.#planted]) {
+      const moved = path.replace(`${from}/`, `${to}/`);
+      if (moved === path || existsSync(path) || !existsSync(moved)) continue;
+      this.#planted.delete(path);
+      this.#planted.set(moved, was);
+    }
   }
 
   /** Those that are not what they were, and how. */
