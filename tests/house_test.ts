@@ -110,6 +110,14 @@ Deno.test("what touches the trees and devices of containers and archives is star
   }
 });
 
+Deno.test("what lies in a process's memory is read where its file may never answer, or of none of a container's", () => {
+  const knowing = ["drivers/runtime/holders.ts", "drivers/runtime/remains.ts"];
+  const wrong = product.filter(([path, text]) =>
+    !knowing.includes(path) && /\/(cmdline|environ|maps|smaps)`/.test(text)
+  );
+  assert.deepEqual(wrong.map(([path]) => path), []);
+});
+
 Deno.test("only three files know the runtime they are on: FFI, the client's stdin and its signals", () => {
   const knowing = ["drivers/host/libc.ts", "cli/exec/descriptors.ts", "cli/exec/signals.ts"];
   const wrong = product.filter(([path, text]) =>

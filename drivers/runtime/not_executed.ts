@@ -98,6 +98,16 @@ function missingInterpreter(root: Root, cwd: string, file: string, head: Uint8Ar
   return undefined;
 }
 
+/** Whether a file of a container that does not run yet is a script, as an init may be. @param root Its root on the host. */
+export function isScript(root: string, file: string): boolean {
+  try {
+    const head = inDirectory(root, (directory) => readHead(directory, file));
+    return head !== undefined && scriptInterpreter(head) !== undefined;
+  } catch {
+    return false; // what it is will show when it is executed
+  }
+}
+
 function firstLineLength(head: Uint8Array): number {
   const end = head.subarray(0, 256).indexOf(10);
   return end < 0 ? Math.min(head.length, 256) : end;

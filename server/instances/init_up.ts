@@ -48,18 +48,23 @@ const inits: ReadonlySet<string> = new Set([
   "s6-svscan",
   "systemd",
 ]);
-/** Executables that are many programs, by their argv[0]: an init, or the shell of a script that is executed as one. */
+/** Executables that are many programs, by the name that they are executed by: an init, or the shell of a script that is executed as one. */
 const multicall: ReadonlySet<string> = new Set(["busybox", "toybox"]);
 
-/** Whether a program is an init, and not one that was put in its place. @param executable What /proc/PID/exe leads to. @param argv0 As it was executed. */
-export function isInit(executable: string, argv0: string): boolean {
+/** Whether a program is an init, and not one that was put in its place. @param executable What /proc/PID/exe leads to.
+ * @param called What it was executed by: a script's own name, if it is the shell of one. */
+export function isInit(executable: string, called: { readonly name: string; readonly isScript: boolean }): boolean {
   const name = basename(executable);
-  return inits.has(multicall.has(name) ? basename(argv0) : name);
+  return multicall.has(name) ? !called.isScript && inits.has(called.name) : inits.has(name);
 }
 
-/** Waits until an init is up. @param pid As the host sees it. @param ended Resolves when it has ended. @param unwatched Ends the wait before.
- * @returns How it ended, or undefined when it is up or not watched any more. */
-export async function initUp<End>(pid: number, ended: Promise<End>, unwatched?: AbortSignal): Promise<End | undefined> {
+/** Waits until an init is up. @param pid As the host sees it. @param isScript Whether the file that was executed is one.
+ * @param ended Resolves when it has ended. @param unwatched Ends the wait before. @returns How it ended, or undefined when it is up or not watched any more. */
+export async function initUp<End>(
+  { pid, isScript }: { pid: number; isScript: boolean },
+  ended: Promise<End>,
+  unwatched?: AbortSignal,
+): Promise<End | undefined> {
   const startedAt = performance.now();
   let end: { readonly how: End } | undefined;
   const watched = ended.then((how) => void (end = { how }));
@@ -69,7 +74,7 @@ export async function initUp<End>(pid: number, ended: Promise<End>, unwatched?: 
   for (let pauseMs = pauseMinMs; !end && !unwatched?.aborted; pauseMs = Math.min(2 * pauseMs, pauseMaxMs)) {
     const status = read(`/proc/${pid}/status`);
     const known = status === undefined ? undefined : controlSignalsIn(status);
-    const signals = known !== undefined && isInitAt(pid) ? known : undefined;
+    const signals = known !== undefined && isInitAt(pid, isScript) ? known : undefined;
     const now = performance.now();
     if (signals === "caught" || now - startedAt >= firstSecondMs) break;
     // Of one that is gone we are about to hear.
@@ -84,10 +89,11 @@ export async function initUp<End>(pid: number, ended: Promise<End>, unwatched?: 
 
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
-function isInitAt(pid: number): boolean {
-  const command = read(`/proc/${pid}/cmdline`);
+/** Its command line is not read: it lies in the process's memory, which may be a file that never answers. */
+function isInitAt(pid: number, isScript: boolean): boolean {
+  const name = read(`/proc/${pid}/comm`)?.trim();
   try {
-    return command !== undefined && isInit(readlinkSync(`/proc/${pid}/exe`), command.split("\0")[0]!);
+    return name !== undefined && isInit(readlinkSync(`/proc/${pid}/exe`), { name, isScript });
   } catch {
     return false;
   }

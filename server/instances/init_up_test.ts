@@ -20,18 +20,20 @@ Deno.test("an init that has come through its set-up is known by its signals, ano
   }
 });
 
-Deno.test("an init is known by its executable, and one of many programs by its argv[0]; a script in its place is none", () => {
+Deno.test("an init is known by its executable, and one of many programs by its name; a script in its place is none", () => {
   const cases = [
-    ["/usr/lib/systemd/systemd", "/sbin/init", true],
-    ["/usr/sbin/init", "init [2]", true],
-    ["/bin/busybox", "/sbin/init", true],
-    ["/bin/busybox", "init", true],
-    ["/usr/bin/runit", "runit", true],
-    ["/bin/busybox", "/bin/sh", false],
-    ["/bin/busybox", "/bin/busybox", false],
-    ["/usr/bin/dash", "/bin/sh", false],
-    ["/usr/bin/python3.11", "/usr/bin/python3", false],
-    ["/app/server", "/sbin/init", false],
+    ["/usr/lib/systemd/systemd", "systemd", false, true],
+    ["/usr/sbin/init", "init", false, true],
+    ["/bin/busybox", "init", false, true],
+    ["/usr/bin/runit", "runit", false, true],
+    ["/bin/busybox", "init", true, false],
+    ["/bin/busybox", "sh", false, false],
+    ["/bin/busybox", "busybox", false, false],
+    ["/usr/bin/dash", "init", true, false],
+    ["/usr/bin/python3.11", "python3", false, false],
+    ["/app/server", "init", false, false],
   ] as const;
-  for (const [executable, argv0, expected] of cases) assert.equal(isInit(executable, argv0), expected, executable);
+  for (const [executable, name, isScript, expected] of cases) {
+    assert.equal(isInit(executable, { name, isScript }), expected, `${executable} as ${name}`);
+  }
 });

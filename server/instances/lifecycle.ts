@@ -4,6 +4,7 @@ import { mkdir, rm } from "node:fs/promises";
 import { dirname } from "node:path";
 import { LidoError, messageOf } from "../../api/errors.ts";
 import type { Config, InstanceExit } from "../../api/types.ts";
+import { isScript } from "../../drivers/runtime/not_executed.ts";
 import type { ContainerSpec, IdMap, MountSpec } from "../../drivers/runtime/runtime.ts";
 import { isTrue } from "./config_keys.ts";
 import { checkExpandedDevices, disksOf } from "./devices.ts";
@@ -134,13 +135,14 @@ export class Lifecycle {
     const seen: { end?: ExitStatus } = {};
     this.#waiting.set(name, (status) => resolve(seen.end = status));
     using _waiting = { [Symbol.dispose]: () => this.#waiting.delete(name) };
+    const isInitScript = isScript(specification.rootfs, specification.init?.[0] ?? "/sbin/init");
     const startedAt = performance.now();
     const running = await runtime.start(specification).catch((error) => {
       isRefused = true;
       throw this.#notStarted(name, error);
     });
     revert.move();
-    const up = initUp(running.pid, ended, unwatched);
+    const up = initUp({ pid: running.pid, isScript: isInitScript }, ended, unwatched);
     this.#services.database.transaction(() => {
       this.#records.update(name, {
         config: merge(this.#records.get(name).config, {
