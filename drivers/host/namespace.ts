@@ -1,4 +1,4 @@
-import { mkdirSync, readFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync } from "node:fs";
 import { joinNamespace } from "./join_namespace.ts";
 import { check, cString, errno, libc, SystemCallError } from "./libc.ts";
 import { parseMountInfo } from "./mounts.ts";
@@ -112,6 +112,14 @@ function openNamespace(): number {
 /** Attaches a detached tree (`cloneMount`) at `target`; the caller closes it. @see move_mount(2) */
 export function moveMount(tree: number, target: string): void {
   check(`move_mount ${target}`, libc.move_mount(tree, cString(""), AT_FDCWD, cString(target), MOVE_MOUNT_F_EMPTY_PATH));
+}
+
+/** Called inside a namespace of ours: where FUSE filesystems are controlled from, mounted if it is not. @returns `path`. */
+export function mountControl(path: string): string {
+  if (existsSync(path)) return path;
+  mkdirSync(path, { mode: 0o700 });
+  check(`mount ${path}`, libc.mount(cString("none"), cString(path), cString("fusectl"), 0, null));
+  return path;
 }
 
 /** Unmounts the uppermost mount at `target`, whatever still uses it; nothing there is no error. */

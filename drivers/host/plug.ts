@@ -26,6 +26,11 @@ const mountsMax = 64;
 /** How often the mounts are read anew when one was not where they said it was: a container renames what it is below in a loop. */
 const searchesMax = 256;
 const readBytes = 1 << 13;
+/** Nothing of ours is there: no directory, or a filesystem of the container's that refuses us or has ended. */
+const noWay: ReadonlySet<string> = new Set([
+  ...["ENOENT", "ENOTDIR", "ELOOP", "ENAMETOOLONG"],
+  ...["EACCES", "EIO", "ENOTCONN", "ECONNABORTED", "ESTALE"],
+]);
 
 /** @param data By its init; it must be the process of `data.pidfd`. @returns What became of it. */
 export function plug(data: PlugRequest): PlugAnswer {
@@ -134,7 +139,7 @@ function inParent<T>(root: number, target: string, work: (last: string) => T): T
   try {
     parent = openInRoot(root, `/${parts.join("/")}`, O_PATH | O_DIRECTORY);
   } catch (error) {
-    if (error instanceof SystemCallError && ["ENOENT", "ENOTDIR", "ELOOP"].includes(error.code)) return undefined;
+    if (error instanceof SystemCallError && noWay.has(error.code)) return undefined;
     throw error;
   }
   try {

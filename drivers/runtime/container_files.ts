@@ -1,8 +1,8 @@
-import { LidoError } from "../../api/errors.ts";
+import { LidoError, messageOf } from "../../api/errors.ts";
 import { existsBeneathFd, readBeneathFd } from "../host/beneath.ts";
 import { openLocalRoot } from "../host/container_root.ts";
 import { closeFd } from "../host/process.ts";
-import { type FileProcesses, NotAnswered } from "./file_processes.ts";
+import type { FileProcesses } from "./file_processes.ts";
 
 /** Of what is read of a container: its lists of users and the like. */
 const readBytesMax = 1 << 20;
@@ -67,7 +67,8 @@ async function explained<T>(what: string, asked: Promise<T>): Promise<T> {
   try {
     return await asked;
   } catch (error) {
-    if (!(error instanceof NotAnswered)) throw error;
-    throw new LidoError("bad_request", `${what} in the instance: ${error.message}`);
+    if (error instanceof LidoError) throw error;
+    // Its filesystem's, or that it does not answer.
+    throw new LidoError("bad_request", `${what} in the instance: ${messageOf(error)}`);
   }
 }

@@ -6,7 +6,8 @@ import { killProcesses } from "../host/end_processes.ts";
 import { ExitTracer } from "../host/exit_tracer.ts";
 import { ExitWatch } from "../host/exit_watch.ts";
 import { hostId } from "../host/idmap.ts";
-import { dropMount, MountNamespace } from "../host/namespace.ts";
+import { abortWaitedFor, fuseConnections } from "../host/fuse.ts";
+import { dropMount, mountControl, MountNamespace } from "../host/namespace.ts";
 import type { Poller } from "../host/poll.ts";
 import {
   becomeSubreaper,
@@ -25,7 +26,7 @@ import { crunMessage, crunPath, CrunTool } from "./crun_tool.ts";
 import { Consoles } from "./consoles.ts";
 import { ContainerFiles } from "./container_files.ts";
 import { type CrunCommand, enterContainer, leftCommands, removeSockets, socketsOf } from "./exec.ts";
-import { FileProcesses, NotAnswered } from "./file_processes.ts";
+import { FileProcesses, NotAnswered, type Stuck } from "./file_processes.ts";
 import { checkHost } from "./host_check.ts";
 import { HotPlug } from "./hot_plug.ts";
 import { type Kept, readKept, writeKept } from "./kept.ts";
@@ -99,7 +100,7 @@ export class CrunRuntime implements Runtime {
     this.#poller = options.poller;
     this.#log = options.log;
     this.#orphans = new Orphans(options.poller);
-    this.#files = new FileProcesses(options.poller);
+    this.#files = new FileProcesses(options.poller, (stuck) => this.#freeStuck(stuck));
     this.#hotPlug = new HotPlug(this.#files);
     this.#containerFiles = new ContainerFiles(this.#files);
     // Two daemons may have containers of one name.
@@ -435,6 +436,19 @@ export class CrunRuntime implements Runtime {
       );
       return undefined;
     }
+  }
+
+  /** A process of ours hangs in a FUSE filesystem that a container has mounted, and keeps its mounts there until it is let go: the filesystem is
+   * ended, if the host has not mounted it. */
+  #freeStuck({ tenant, task, pid }: Stuck): void {
+    if (this.#closed || !("pid" in task)) return;
+    const ofHost = fuseConnections("self");
+    const theirs = new Set([...fuseConnections(pid), ...fuseConnections(task.pid)]);
+    const ended = this.#namespace.enter(() => {
+      const control = mountControl(join(stage, ".fuse"));
+      return abortWaitedFor(control, [...theirs].filter((connection) => !ofHost.has(connection)));
+    });
+    this.#log.warn({ container: tenant, ended }, "a filesystem of a container does not answer: ended it");
   }
 
   /** Removes all that a container that is no more leaves: mounts, processes, cgroups, crun's state, our directory. */

@@ -10,6 +10,8 @@ import { contentMark, type FileAnswer, type FileTask, packetBytesMax } from "./f
  * filesystem until that answers or is gone. */
 const shareMax = 2;
 const answerTimeoutMs = 10_000;
+/** How long one that was killed may take to end before it counts as stuck. */
+const endMs = 1_000;
 /** For the next request, which is often one of the same change: a process takes 30 ms to start. */
 const idleMs = 5_000;
 const SIGKILL = 9, O_RDWR = 2, O_CLOEXEC = 0x80000;
@@ -39,6 +41,13 @@ export interface AskOptions {
   readonly timeoutMs?: number;
 }
 
+export interface Stuck {
+  readonly tenant: string;
+  readonly task: FileTask;
+  /** Of the process. */
+  readonly pid: number;
+}
+
 interface Share {
   held: number;
   readonly waiting: (() => void)[];
@@ -50,11 +59,14 @@ export class FileProcesses {
   readonly #poller: Poller;
   readonly #all = new Set<FileProcess>();
   readonly #shares = new Map<string, Share>();
+  readonly #onStuck: (stuck: Stuck) => void;
   #idle: FileProcess | undefined;
   #idleTimer: ReturnType<typeof setTimeout> | undefined;
 
-  constructor(poller: Poller) {
+  /** @param onStuck Told of a process that was killed and does not end. */
+  constructor(poller: Poller, onStuck: (stuck: Stuck) => void = () => {}) {
     this.#poller = poller;
+    this.#onStuck = onStuck;
   }
 
   /** @param tenant Whose files they are: an instance's name.
@@ -73,7 +85,7 @@ export class FileProcesses {
       if (isOver) {
         if (used) this.#keep(used);
         this.#leave(tenant);
-      } else void used!.kill().then(() => this.#leave(tenant));
+      } else this.#kill(used!, tenant, task);
       throw error;
     }
   }
@@ -84,6 +96,12 @@ export class FileProcesses {
     for (const one of this.#all) one.abandon();
     this.#all.clear();
     this.#idle = undefined;
+  }
+
+  #kill(one: FileProcess, tenant: string, task: FileTask): void {
+    const late = setTimeout(() => this.#onStuck({ tenant, task, pid: one.pid }), endMs);
+    one.onForget(() => clearTimeout(late));
+    void one.kill().then(() => this.#leave(tenant));
   }
 
   async #askOne(
@@ -156,7 +174,7 @@ export class FileProcesses {
 class FileProcess {
   readonly #socket: number;
   readonly #watch: Watch;
-  readonly #pid: number;
+  readonly pid: number;
   readonly #pidfd: number;
   readonly #endWatch: Watch;
   readonly #ended = Promise.withResolvers<void>();
@@ -165,13 +183,14 @@ class FileProcess {
   #waiting: { resolve(answered: Answered): void; reject(error: unknown): void } | undefined;
   #isClosed = false;
   #hasEnded = false;
+  #forgotten: () => void = () => {};
 
   /** @param onEnd Called when it is reaped. */
   constructor(poller: Poller, onEnd: () => void) {
     const { near, far } = socketPair();
     try {
       setSendBuffer(near, packetBytesMax);
-      this.#pid = start(far);
+      this.pid = start(far);
     } catch (error) {
       closeFd(near);
       throw error;
@@ -181,11 +200,11 @@ class FileProcess {
     this.#socket = near;
     this.#watch = poller.watch(near);
     this.#watch.arm("in", () => this.#receive());
-    this.#pidfd = openPidfd(this.#pid);
+    this.#pidfd = openPidfd(this.pid);
     this.#endWatch = poller.watch(this.#pidfd);
     this.#endWatch.arm("in", () => {
       this.#forget();
-      waitPid(this.#pid);
+      waitPid(this.pid);
       this.#ended.resolve();
       onEnd();
     });
@@ -237,6 +256,12 @@ class FileProcess {
     return this.#ended.promise;
   }
 
+  /** Calls `work` when it has ended, or is not looked after any more. */
+  onForget(work: () => void): void {
+    if (this.#hasEnded) work();
+    else this.#forgotten = work;
+  }
+
   /** Kills it and does not look after it any more: whoever adopts it reaps it. */
   abandon(): void {
     this.#waiting?.reject(new NotAnswered("the daemon ends"));
@@ -249,6 +274,7 @@ class FileProcess {
     this.#hasEnded = true;
     this.#endWatch.close();
     closeFd(this.#pidfd);
+    this.#forgotten();
   }
 
   #receive(): void {

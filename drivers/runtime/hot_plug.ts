@@ -28,6 +28,9 @@ const reasons: Readonly<Record<string, string>> = {
   EDQUOT: "the path is missing and there is no space to make it",
   EAGAIN: "the instance keeps renaming directories on the way",
   ETIMEDOUT: "a filesystem of the instance does not answer",
+  ECONNABORTED: "a filesystem of the instance does not answer",
+  EIO: "a filesystem of the instance fails",
+  ENOTCONN: "a filesystem of the instance does not answer",
   ESRCH: "the instance has ended",
   ENOENT:
     "the instance has ended, a directory on the way was removed just then, or a symbolic link on the way leads nowhere",

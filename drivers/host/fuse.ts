@@ -1,0 +1,55 @@
+import { closeSync, openSync, readFileSync, readSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+
+/** FUSE filesystems by the numbers of their connections. A process that waits for one cannot be killed: the kernel lets it go when the filesystem answers,
+ * or is aborted. @see Documentation/filesystems/fuse/fuse.rst of the kernel */
+
+const mountsBytesMax = 1 << 22;
+
+/** @returns The connections of the FUSE filesystems that a process sees mounted; of the first ten thousands of mounts. */
+export function fuseConnections(pid: number | "self"): Set<string> {
+  const found = new Set<string>();
+  for (const line of mountsOf(pid).split("\n")) {
+    const [, minor] = /^\d+ \d+ \d+:(\d+) .* - fuse(?:blk|\.\S*)? /.exec(line) ?? [];
+    if (minor !== undefined) found.add(minor);
+  }
+  return found;
+}
+
+/** Ends those that somebody waits for: whoever does gets an error, now and later.
+ * @param control Where a fusectl filesystem is mounted. @returns Which were ended. */
+export function abortWaitedFor(control: string, connections: Iterable<string>): string[] {
+  return [...connections].filter((connection) => {
+    try {
+      if (Number(readFileSync(join(control, connection, "waiting"), "utf8")) === 0) return false;
+      writeFileSync(join(control, connection, "abort"), "1");
+      return true;
+    } catch {
+      return false; // it has gone by itself
+    }
+  });
+}
+
+function mountsOf(pid: number | "self"): string {
+  const chunks: Uint8Array[] = [];
+  let file: number;
+  try {
+    file = openSync(`/proc/${pid}/mountinfo`, "r");
+  } catch {
+    return ""; // it has ended
+  }
+  try {
+    for (let length = 0; length < mountsBytesMax;) {
+      const chunk = new Uint8Array(1 << 16);
+      const count = readSync(file, chunk, 0, chunk.length, null);
+      if (count === 0) break;
+      chunks.push(chunk.subarray(0, count));
+      length += count;
+    }
+    return Buffer.concat(chunks).toString();
+  } catch {
+    return "";
+  } finally {
+    closeSync(file);
+  }
+}
