@@ -235,7 +235,7 @@ class FileProcess {
         if (this.#isClosed) throw new Gone("the process has ended");
         sendPacket(this.#socket, new TextEncoder().encode(JSON.stringify(task)), ...fds);
       } catch (error) {
-        const isGone = (error as { code?: string }).code === "EPIPE";
+        const isGone = ["EPIPE", "ECONNRESET"].includes((error as { code?: string }).code ?? "");
         this.#waiting.reject(isGone ? new Gone("the process has ended") : error);
       }
     });
@@ -279,7 +279,7 @@ class FileProcess {
 
   #receive(): void {
     while (!this.#isClosed) {
-      const packet = receivePacket(this.#socket, this.#buffer);
+      const packet = received(this.#socket, this.#buffer);
       if (packet === again) return this.#watch.arm("in", () => this.#receive());
       const { bytes, fd } = packet;
       if (bytes.length === 0) {
@@ -296,6 +296,16 @@ class FileProcess {
       if (answer.error !== undefined) this.#waiting?.reject(failureOf(answer));
       else this.#waiting?.resolve({ answer, content, ...(fd === undefined ? {} : { fd }) });
     }
+  }
+}
+
+/** A process that was killed before it read its request resets the connection: it has ended. */
+function received(socket: number, buffer: Uint8Array): ReturnType<typeof receivePacket> {
+  try {
+    return receivePacket(socket, buffer);
+  } catch (error) {
+    if ((error as { code?: string }).code === "ECONNRESET") return { bytes: new Uint8Array(), fds: [] };
+    throw error;
   }
 }
 
