@@ -1,13 +1,14 @@
 /** Builds the daemon: every service in the order of what needs what. */
-import { chmodSync, existsSync, mkdirSync, readdirSync, rmSync, statSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, readdirSync, realpathSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { LidoError, messageOf } from "../api/errors.ts";
 import { version } from "../api/version.ts";
 import { PidLock } from "../drivers/host/pid_lock.ts";
 import { Poller } from "../drivers/host/poll.ts";
-import { observeCommands } from "../drivers/host/command.ts";
+import { markCommands, observeCommands } from "../drivers/host/command.ts";
 import type { Host } from "../drivers/host/host.ts";
 import { notInstalled } from "../drivers/host/host_tools.ts";
+import { endLeftTools } from "../drivers/host/left_tools.ts";
 import { createHost } from "../drivers/host/real.ts";
 import { CrunRuntime } from "../drivers/runtime/crun.ts";
 import { serverCertificate } from "./auth/certificate.ts";
@@ -116,12 +117,17 @@ async function start(options: DaemonOptions, seams: DaemonSeams): Promise<Daemon
 
   await using undo = new AsyncDisposableStack();
   undo.defer(() => lock[Symbol.dispose]());
+  const poller = new Poller();
+  undo.defer(() => poller.close());
+  // Before anything is looked at or repaired that they may be working on.
+  const directory = realpathSync(paths.root);
+  const { found, left } = await endLeftTools(poller, directory);
+  if (found.length > 0) log.warn({ tools: found, left }, "ended the tools that an earlier daemon was waiting for");
+  markCommands(directory);
   // sqlite takes it away when it closes the database.
   const wasClean = !existsSync(`${paths.database}-wal`);
   const database = new Database(paths.database);
   undo.defer(() => database.close());
-  const poller = new Poller();
-  undo.defer(() => poller.close());
   const runtime = new CrunRuntime({ root: paths.run, poller, log });
   undo.defer(() => runtime.close());
   for (const problem of await runtime.check()) log.warn(`containers cannot run on this host: ${problem}`);

@@ -15,6 +15,7 @@ import {
   type RunResult,
 } from "./host.ts";
 import { findTool, needTrusted, notInstalled, searchPath } from "./host_tools.ts";
+import { markOf } from "./left_tools.ts";
 
 /** C locale: messages are parsed. */
 const environment = { PATH: searchPath.join(":"), LC_ALL: "C", HOME: "/root" };
@@ -37,6 +38,18 @@ let observer: ((outcome: CommandOutcome) => void) | undefined;
 /** Tells of every tool that ends from now on, whoever started it: for the log. What goes through a tool's stdin is not told, for secrets go there. */
 export function observeCommands(told: (outcome: CommandOutcome) => void): void {
   observer = told;
+}
+
+let owner: string | undefined;
+
+/** Marks every tool that is started from now on as one of the daemon's of `directory`, for the next one: `endLeftTools`.
+ * @param directory Absolute and real; undefined for no mark. */
+export function markCommands(directory: string | undefined): void {
+  owner = directory;
+}
+
+function environmentOf(argv: readonly string[]): Record<string, string> {
+  return owner === undefined ? environment : { ...environment, ...markOf(owner, argv) };
 }
 
 /** @param started As `performance.now()` had it. */
@@ -93,7 +106,7 @@ function start(
   try {
     const child = spawn(file!, words, {
       cwd,
-      env: environment,
+      env: environmentOf(launch.argv),
       stdio: [stdin, "pipe", "pipe", ...launch.descriptors],
     });
     launch.started(child.pid);

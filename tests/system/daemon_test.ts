@@ -1,6 +1,17 @@
 /** The daemon's life: one for a directory, ended cleanly or not, its containers found again. */
 import assert from "node:assert/strict";
-import { chmodSync, chownSync, existsSync, mkdtempSync, rmSync, statSync } from "node:fs";
+import { randomBytes } from "node:crypto";
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { readFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
@@ -91,6 +102,39 @@ Deno.test("a daemon's socket, its second, its end and its next", async (t) => {
     await daemon.ok("admin", "init", "--minimal");
     assert.deepEqual(await daemon.query("/1.0/storage-pools?recursion=1"), before);
   });
+});
+
+Deno.test("a tool that a killed daemon was waiting for does not go on beside the next one", async () => {
+  await using daemon = await Daemon.start();
+  await daemon.ok("storage", "create", "b", "btrfs", "size=256MiB");
+  await daemon.ok("storage", "volume", "create", "b", "v");
+  const path = join(daemon.directory, "storage-pools/b/custom/default_v/data");
+  writeFileSync(path, randomBytes(16 * 2 ** 20)); // xz takes seconds for it
+  const file = `${daemon.directory}.log.tar.xz`;
+  let tool: number | undefined;
+  const goesOn = () => existsSync(`/proc/${tool}/exe`);
+  try {
+    const how = ["--optimized-storage", "--compression", "xz"];
+    const exported = daemon.lido(["storage", "volume", "export", "b", "v", file, ...how]);
+    exported.catch(() => {}); // when this fails before
+    await until(() => Promise.resolve((tool = childOf(daemon.pid, "btrfs send ")) !== undefined), "it sends");
+    // As slow as can be.
+    process.kill(tool!, "SIGSTOP");
+    await until(
+      () => Promise.resolve(/^State:\tT/m.test(readFileSync(`/proc/${tool}/status`, "utf8"))),
+      "it stands still",
+    );
+    await daemon.kill();
+    assert.equal((await exported).code, 1);
+    assert.ok(goesOn());
+    await daemon.up();
+    assert.ok(!goesOn());
+    assert.match(daemon.log, /"tools":\["btrfs send [^\n]*"ended the tools that an earlier daemon was waiting for"/);
+    assert.match(await daemon.ok("admin", "check"), /Nothing is wrong/);
+  } finally {
+    if (goesOn()) process.kill(tool!, "SIGKILL");
+    rmSync(file, { force: true });
+  }
 });
 
 Deno.test("admin init --minimal makes the default pool and the default profile's root disk", async () => {
@@ -218,3 +262,16 @@ Deno.test("a daemon refuses a host or a directory it cannot serve", async () => 
     rmSync(directory, { recursive: true });
   }
 });
+
+/** @returns The pid of a child whose command line begins so. */
+function childOf(pid: number, words: string): number | undefined {
+  const read = (file: string) => {
+    try {
+      return readFileSync(`/proc/${file}`, "utf8");
+    } catch {
+      return ""; // it has ended
+    }
+  };
+  return readdirSync(`/proc/${pid}/task`).flatMap((thread) => read(`${pid}/task/${thread}/children`).split(" "))
+    .filter(Boolean).map(Number).find((child) => read(`${child}/cmdline`).replaceAll("\0", " ").startsWith(words));
+}
