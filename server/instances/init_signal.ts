@@ -15,9 +15,9 @@ const SIGPWR = 30;
 /** SIGRTMIN+3 with glibc's SIGRTMIN of 34. @see systemd(1), SIGNALS */
 const SIGRTMIN_3 = 37;
 
-const lookMinMs = 100, lookMaxMs = 1000;
-/** Between one SIGPWR and the next, and between others later. */
-const againMinMs = 1000, againMaxMs = 10_000;
+const lookMinMs = 100, lookMaxMs = 500;
+/** Between one SIGPWR and the next, and between others later. They grow slowly: a boot that has come to its end is told soon after. */
+const againMinMs = 1000, againGrowth = 1.25, againMaxMs = 10_000;
 
 /** Masks have bit n - 1 for signal n. */
 export interface Listener {
@@ -53,7 +53,7 @@ export async function askToHalt(
     if (seen !== lastSeen) [lastSeen, againAt, againMs] = [seen, 0, againMinMs];
     if (signal !== undefined && performance.now() >= againAt) {
       await options.send(signal);
-      [againAt, againMs] = [performance.now() + againMs, Math.min(2 * againMs, againMaxMs)];
+      [againAt, againMs] = [performance.now() + againMs, Math.min(againGrowth * againMs, againMaxMs)];
     }
     await within(pauseMs, over);
   }
