@@ -1,7 +1,8 @@
 import { statfs } from "node:fs/promises";
 import type { Driver, Volume } from "../../drivers/storage/driver.ts";
 
-/** How many files and directories a mounted volume has; undefined where only a walk could tell. */
+/** How many files and directories a mounted volume has; undefined where only a walk could tell: btrfs and a `dir` pool without project quotas count bytes
+ * alone. A change of owners in one walk has no percentage there: a walk to count first would take as long as the work. */
 export async function fileCount(driver: Driver, volume: Volume): Promise<number | undefined> {
   try {
     if (!driver.mountsVolumes) return await driver.facets.quota?.usedInodes?.(volume);

@@ -83,12 +83,14 @@ function addVolumes(
         needCustom(param("type") || "custom", "");
         const body = c.req.raw.body as unknown as ReadableStream<Uint8Array> | null;
         const name = c.req.header("x-lxd-name") ?? "";
+        const sizeBytes = Number(c.req.header("content-length")) || undefined;
         return background(
           c,
           await volumeBackups.import(
             param("pool"),
             name,
             body ? limitUpload(Readable.fromWeb(body)) : Readable.from([]),
+            sizeBytes,
           ),
         );
       },

@@ -6,7 +6,7 @@ import { pipeline } from "node:stream/promises";
 import { LidoError, messageOf, notFound } from "../../api/errors.ts";
 import type { Config, StorageVolumeBackup, StorageVolumeBackupsPost } from "../../api/types.ts";
 import { CommandError, type PipedCommand, type PipeOptions } from "../../drivers/host/host.ts";
-import type { Driver, Volume } from "../../drivers/storage/driver.ts";
+import type { Driver, Volume, WatchOptions } from "../../drivers/storage/driver.ts";
 import { driverKinds } from "../../drivers/storage/registry.ts";
 import { emptyTree, flush } from "../../drivers/storage/tree.ts";
 import { compress, compressionOf, compressors, decompress, decompressors, headBytes } from "../archives/compression.ts";
@@ -182,10 +182,11 @@ export class VolumeBackups {
   }
 
   /** Makes a volume of an upload.
-   * @param name Of the new volume; the backup's own when empty. @returns The operation, when the upload has been read. */
-  async import(pool: string, name: string, body: Readable): Promise<Operation> {
+   * @param name Of the new volume; the backup's own when empty. @param sizeBytes Of the upload, where its client tells; for the progress.
+   * @returns The operation, when the upload has been read. */
+  async import(pool: string, name: string, body: Readable, sizeBytes?: number): Promise<Operation> {
     this.#options.pools.id(pool);
-    const upload = await unpacked(this.#options.host, body);
+    const upload = await unpacked(this.#options.host, body, sizeBytes);
     const entries = readTar(upload.stream as AsyncIterable<Uint8Array>);
     try {
       const first = await entries.next();
@@ -233,6 +234,15 @@ export class VolumeBackups {
         `Optimized backup storage driver "${index.driver}" differs from the target storage pool driver "${kind}"`,
       );
     }
+    const total = upload.sizeBytes === undefined ? undefined : BigInt(upload.sizeBytes);
+    /** By how much of the archive was read, where its size is known; else by what came out of it. */
+    const shown = (operation: Operation): Required<WatchOptions> => {
+      const { signal, progress } = watch(operation, name);
+      return {
+        signal,
+        progress: (bytes) => total === undefined ? progress(bytes) : progress(upload.consumed(), total),
+      };
+    };
     return operations.start({
       description: "Restoring custom volume backup",
       resources: { storage_volumes: [url(pool, "custom", name)] },
@@ -245,7 +255,7 @@ export class VolumeBackups {
             const names = index.snapshots.map((one) => one.name);
             await readOptimized(driver, volume, names, entries, {
               ...(sizeBytes === undefined ? {} : { sizeBytes }),
-              ...watch(operation, name),
+              ...shown(operation),
             }).catch(async (error) => {
               throw await upload.reason(error);
             });
@@ -255,7 +265,7 @@ export class VolumeBackups {
           }
           await driver.create(volume, sizeBytes === undefined ? {} : { sizeBytes });
           await using use = await mounts.use(pool, volume);
-          const { signal, progress } = watch(operation, name);
+          const { signal, progress } = shown(operation);
           const sections = new Sections(entries, index.snapshots.map((one) => one.name));
           let before = 0n, bytes = 0n;
           const told = (of: bigint) => progress(bytes = before + of);
@@ -366,10 +376,14 @@ interface Upload {
   /** What an error is to be called: the decompressor's own words say more than the truncation that follows from its failure. */
   reason(error: unknown): Promise<unknown>;
   close(): void;
+  /** Of the archive, as it came; absent when its client does not tell. */
+  readonly sizeBytes: number | undefined;
+  /** How much of it was read. */
+  consumed(): bigint;
 }
 
 /** @throws {LidoError} bad_request when it is no archive that we know. */
-async function unpacked(host: VolumesOptions["host"], body: Readable): Promise<Upload> {
+async function unpacked(host: VolumesOptions["host"], body: Readable, sizeBytes?: number): Promise<Upload> {
   const source = body[Symbol.asyncIterator]() as AsyncIterator<Uint8Array>;
   const head: Uint8Array[] = [];
   let bytes = 0;
@@ -386,7 +400,10 @@ async function unpacked(host: VolumesOptions["host"], body: Readable): Promise<U
   const whole = Readable.from(
     (async function* () {
       yield* head;
-      yield* { [Symbol.asyncIterator]: () => source };
+      for await (const chunk of { [Symbol.asyncIterator]: () => source }) {
+        bytes += chunk.length;
+        yield chunk;
+      }
     })(),
     { objectMode: false },
   );
@@ -407,5 +424,7 @@ async function unpacked(host: VolumesOptions["host"], body: Readable): Promise<U
       (tool?.stdout ?? whole).destroy();
       whole.destroy();
     },
+    sizeBytes,
+    consumed: () => BigInt(bytes),
   };
 }

@@ -278,7 +278,7 @@ export class Volumes {
 
   /** What a copy of a volume moves, in bytes; undefined when that is not known before. @param snapshots Those that come along. */
   async copiedBytes(pool: string, source: Volume, snapshots: readonly string[]): Promise<bigint | undefined> {
-    // Of what such snapshots share, nobody knows how much is sent once.
+    // Of what such snapshots share, nobody knows how much is sent once: the sum would count it with each. Only a dry run of every send could tell.
     if (snapshots.length > 0 && this.#options.pools.driver(pool).facets.send?.isChained) return undefined;
     let sum = 0n;
     for (const snapshot of [...snapshots, source.snapshot]) {

@@ -1,7 +1,10 @@
 /** Backups of volumes: round trips through every format and between drivers, with the real client and from the real LXD, and hostile ones. */
 import assert from "node:assert/strict";
 import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { randomBytes } from "node:crypto";
+import { request } from "node:http";
 import { join } from "node:path";
+import type { Operation } from "../../api/types.ts";
 import { command, succeed } from "../support/command.ts";
 import { Daemon, executable, projectRoot } from "../support/daemon.ts";
 import { craftedArchive } from "../support/image.ts";
@@ -48,6 +51,47 @@ Deno.test("backups of volumes", async (t) => {
       await isSame("fast", "data");
     });
   }
+
+  await t.step(
+    "an import that takes its time has a percentage, compressed or not: of the archive, as far as it was read",
+    async () => {
+      await daemon.ok("storage", "volume", "create", "plain", "large");
+      writeFileSync(join(at("plain", "large"), "random"), randomBytes(24 * 1024 * 1024));
+      for (const compression of ["none", "gzip"]) {
+        const file = work(`large.${compression}`);
+        await daemon.ok("storage", "volume", "export", "plain", "large", file, "--compression", compression);
+        const archive = readFileSync(file);
+        const answered = Promise.withResolvers<number>();
+        const upload = request({
+          method: "POST",
+          path: "/1.0/storage-pools/plain/volumes/custom",
+          socketPath: join(daemon.directory, "unix.socket"),
+          headers: {
+            "content-type": "application/octet-stream",
+            "content-length": archive.length,
+            "x-lxd-name": `slow-${compression}`,
+          },
+        }, (answer) => void answer.resume().on("end", () => answered.resolve(answer.statusCode!)));
+        upload.on("error", answered.reject);
+        const percent = async () => {
+          const { running = [] } = await daemon.query("/1.0/operations?recursion=1") as { running?: Operation[] };
+          const [restoring] = running.filter(({ description }) => description === "Restoring custom volume backup");
+          return (restoring?.metadata?.progress as { percent?: string } | undefined)?.percent;
+        };
+        let sent = 0, seen: string | undefined;
+        // The last tenth waits until it is seen.
+        for (const end = Math.floor(archive.length * 0.9); sent < end && !(seen = await percent());) {
+          upload.write(archive.subarray(sent, sent += 1024 * 1024));
+        }
+        upload.end(archive.subarray(sent));
+        assert.equal(await answered.promise, 202);
+        assert.ok(Number(seen) >= 0 && Number(seen) <= 95, `${compression}: ${seen} %`);
+        assert.deepEqual(tree(at("plain", `slow-${compression}`)), tree(at("plain", "large")));
+        await daemon.ok("storage", "volume", "delete", "plain", `slow-${compression}`);
+      }
+      await daemon.ok("storage", "volume", "delete", "plain", "large");
+    },
+  );
 
   await t.step("through a pipe, from btrfs, without snapshots", async () => {
     await daemon.ok("storage", "volume", "copy", "plain/data", "fast/source");
