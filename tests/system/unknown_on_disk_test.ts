@@ -3,10 +3,12 @@ import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { copyFileSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { Database } from "../../server/state/database.ts";
 import { Daemon, projectRoot } from "../support/daemon.ts";
 import { busyboxImage } from "../support/image.ts";
 import { RawClient } from "../support/raw.ts";
 import { Strangers } from "../support/strangers.ts";
+import { tree } from "../support/tree.ts";
 
 const backup = join(projectRoot, "tests/fixtures/lxd-5.0.2-volume.tar.gz");
 
@@ -17,6 +19,28 @@ Deno.test("volumes and snapshots that are on disk and not known stay as they are
   await daemon.ok("init", "bb", "c2", "-s", "plain");
   for (const [pool, kind] of [["fast", "subvolume"], ["plain", "directory"]] as const) {
     await t.step(pool, () => onPool(daemon, pool, kind));
+  }
+});
+
+Deno.test("an instance of which only the volume's row is left keeps its name, and is recovered", async () => {
+  await using daemon = await Daemon.start();
+  await daemon.furnish(await busyboxImage());
+  for (const pool of ["fast", "plain"]) {
+    await daemon.ok("init", "bb", "c1", "-s", pool);
+    await daemon.terminate();
+    const database = new Database(join(daemon.directory, "lido.db"));
+    database.run("DELETE FROM instances");
+    database.close();
+    await daemon.up();
+    const root = join(daemon.directory, "storage-pools", pool, "containers/c1");
+    const before = tree(root);
+    await daemon.fails(["init", "bb", "c1", "-s", pool], /is known, but no instance has it; see "lido admin recover"/);
+    assert.deepEqual(tree(root), before);
+    assert.match(await daemon.ok("admin", "recover", "--yes"), /1 recovered/);
+    assert.deepEqual(Object.keys(tree(root)), Object.keys(before));
+    assert.match(await daemon.ok("admin", "check"), /Nothing is wrong/);
+    await daemon.ok("start", "c1");
+    await daemon.ok("delete", "-f", "c1");
   }
 });
 
