@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
 import { mkdir, mkdtemp, rm, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -97,6 +98,33 @@ Deno.test("a loop device shows its file, grows with it and goes", () =>
     } finally {
       await host.loops.detach(device);
     }
+    assert.deepEqual(await host.loops.find(file), []);
+  }));
+
+Deno.test("a loop device that a copy of its mount keeps is detached when that is gone", () =>
+  scratch(async (directory) => {
+    const file = join(directory, "disk.img"), target = join(directory, "mounted");
+    await writeFile(file, "");
+    await truncate(file, 8 * 1024 * 1024);
+    await mkdir(target);
+    const device = await host.loops.attach(file);
+    await host.confined({ devices: [device] }).run(["mkfs.ext4", "-q", device]);
+    await host.mounts.mount(device, target, "ext4");
+    // As any process has it that is just being given a mount namespace.
+    const keeper = spawn("unshare", ["--mount", "--propagation", "private", "sh", "-c", "echo; cat"], {
+      stdio: ["pipe", "pipe", "inherit"],
+    });
+    const ended = new Promise((resolve) => keeper.once("exit", resolve));
+    await new Promise((resolve) => keeper.stdout.once("data", resolve));
+    await host.mounts.unmount(target);
+    const order: string[] = [];
+    const detached = host.loops.detach(device).then(() => order.push("detached"));
+    assert.deepEqual(await host.loops.find(file), [device]);
+    order.push("released");
+    keeper.stdin.end();
+    await ended;
+    await detached;
+    assert.deepEqual(order, ["released", "detached"]);
     assert.deepEqual(await host.loops.find(file), []);
   }));
 

@@ -1,5 +1,6 @@
-import { closeSync, openSync, readdirSync, readFileSync } from "node:fs";
+import { closeSync, existsSync, openSync, readdirSync, readFileSync } from "node:fs";
 import { realpath } from "node:fs/promises";
+import { basename } from "node:path";
 import type { Loops } from "./host.ts";
 import { check, libc, SystemCallError } from "./libc.ts";
 
@@ -27,7 +28,6 @@ export class HostLoops implements Loops {
     }
   }
 
-  // deno-lint-ignore require-await -- as above
   async detach(device: string): Promise<void> {
     const fd = openSync(device, "r");
     try {
@@ -37,6 +37,7 @@ export class HostLoops implements Loops {
     } finally {
       closeSync(fd);
     }
+    await released(device);
   }
 
   async find(file: string, options: { isCurrent?: boolean } = {}): Promise<string[]> {
@@ -71,6 +72,16 @@ export class HostLoops implements Loops {
     }
   }
 }
+
+/** A process that is being given a mount namespace of its own has, for a moment, a copy of every mount, also of one that was unmounted meanwhile where
+ * mounts are not shared; the kernel detaches a device with the last. What keeps it longer is not waited for. */
+async function released(device: string): Promise<void> {
+  const file = `/sys/block/${basename(device)}/loop/backing_file`;
+  for (const deadline = performance.now() + releaseMs; existsSync(file) && performance.now() < deadline;) {
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
+const releaseMs = 2000;
 
 /** Another process may take the device between the asking and the taking: then the next free one is asked for. */
 function attachTo(control: number, backing: number, file: string, directIo: boolean): string {
