@@ -14,7 +14,7 @@ import type { Maps } from "./maps.ts";
 import { checkInstanceName, generateName } from "./names.ts";
 import type { ImageInfo, InstanceServices } from "./ports.ts";
 import { type InstanceRecord, type InstanceRecords, merge, type SnapshotRecord } from "./records.ts";
-import { volumeOf } from "./rootfs.ts";
+import { volumeLock, volumeOf } from "./rootfs.ts";
 import { prefixed } from "./sharing.ts";
 
 interface PoolIntent {
@@ -160,19 +160,22 @@ export class Creation {
       }
       return this.#openCreate({ name: plan.name, pool });
     });
-    const content = await this.#content(plan, pool, operation);
-    const snapshots = this.#snapshotsOf(plan);
     const sizeBytes = size ? parseSizeBytes(size) : undefined;
-    await this.#services.volumes.createFor(pool, volumeOf(plan.name), {
-      config: {},
-      ...watch(operation, plan.name, async () => {
-        const { from, fromPool = pool } = content;
-        if (!from) return undefined;
-        return await this.#services.volumes.copiedBytes(fromPool, from, snapshots.map((snapshot) => snapshot.name));
-      }),
-      ...content,
-      snapshots: snapshots.map((snapshot) => snapshot.name),
-      ...(sizeBytes === undefined ? {} : { sizeBytes }),
+    const snapshots = await this.#holdSource(plan, async () => {
+      const content = await this.#content(plan, pool, operation);
+      const snapshots = this.#snapshotsOf(plan);
+      await this.#services.volumes.createFor(pool, volumeOf(plan.name), {
+        config: {},
+        ...watch(operation, plan.name, async () => {
+          const { from, fromPool = pool } = content;
+          if (!from) return undefined;
+          return await this.#services.volumes.copiedBytes(fromPool, from, snapshots.map((snapshot) => snapshot.name));
+        }),
+        ...content,
+        snapshots: snapshots.map((snapshot) => snapshot.name),
+        ...(sizeBytes === undefined ? {} : { sizeBytes }),
+      });
+      return snapshots;
     });
     operation.sealUnlessCancelled();
     intent.commit(() => {
@@ -244,6 +247,20 @@ export class Creation {
     } catch (error) {
       throw prefixed(`Failed loading storage pool "${pool}": `, error);
     }
+  }
+
+  /** Runs `work` while the instance that is copied, and its snapshots, are not deleted: the copy would lack what had gone already.
+   * @throws {LidoError} not_found when it was, before. */
+  async #holdSource<T>({ copyOf }: CreationPlan, work: () => Promise<T>): Promise<T> {
+    if (!copyOf) return await work();
+    const { name } = copyOf.record;
+    return await this.#services.volumes.locks.hold([volumeLock(this.#poolOf(copyOf.record), name)], async () => {
+      const record = this.#records.get(name);
+      if (copyOf.snapshot !== undefined && !this.#records.findSnapshot(record, copyOf.snapshot)) {
+        throw notFound("Instance snapshot", `${name}/${copyOf.snapshot}`);
+      }
+      return await work();
+    });
   }
 
   /** What the root volume is a copy of. */

@@ -5,7 +5,7 @@ import { isBoth } from "../storage/disk_look.ts";
 import { refuseRunning } from "./create.ts";
 import type { InstanceServices } from "./ports.ts";
 import type { InstanceRecords } from "./records.ts";
-import { type Rootfs, volumeOf } from "./rootfs.ts";
+import { type Rootfs, volumeLock, volumeOf } from "./rootfs.ts";
 
 interface RenameIntent {
   name: string;
@@ -45,12 +45,8 @@ export class Renames {
     await rm(`${this.#services.logs}/${to}`, { recursive: true, force: true });
     await using intent = this.#open({ name, to, pool });
     const driver = this.#services.pools.driver(pool);
-    await this.#services.mounts.alone(pool, volumeOf(name), () => driver.rename(volumeOf(name), to)).catch((error) => {
-      if (error instanceof AlreadyThere) intent.commit(() => {});
-      throw error;
-    });
-    await this.#renameLogs(name, to);
-    intent.commit(() => {
+    const move = () => driver.rename(volumeOf(name), to);
+    const commit = () => {
       this.#records.update(name, { name: to });
       // cloud-init takes it for another instance then, as on LXD.
       this.#records.setConfig(to, { "volatile.cloud-init.instance-id": randomUUID() });
@@ -61,6 +57,15 @@ export class Renames {
         name,
         pool,
       );
+    };
+    // Not while it is copied.
+    await this.#services.volumes.locks.hold([volumeLock(pool, name)], async () => {
+      await this.#services.mounts.alone(pool, volumeOf(name), move).catch((error) => {
+        if (error instanceof AlreadyThere) intent.commit(() => {});
+        throw error;
+      });
+      await this.#renameLogs(name, to);
+      intent.commit(commit);
     });
     this.#services.events.lifecycle("instance-renamed", `/1.0/instances/${to}`, { old_name: name });
   }

@@ -166,6 +166,9 @@ export class Rootfs {
   }
 }
 
+/** The name by which `volumes.locks` knows it: for what must not happen while the instance is copied. */
+export const volumeLock = (pool: string, name: string): string => `${pool}/container/${name}`;
+
 export const volumeOf = (name: string): Volume => ({ type: "container", name });
 
 function rootOwner(map: IdMap | undefined): Owner {

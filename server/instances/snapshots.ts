@@ -11,7 +11,7 @@ import { isRoot, rootOn } from "./devices.ts";
 import { checkSnapshotName } from "./names.ts";
 import type { InstanceServices } from "./ports.ts";
 import { type InstanceRecord, type InstanceRecords, merge, type SnapshotRecord } from "./records.ts";
-import { type Rootfs, volumeOf } from "./rootfs.ts";
+import { type Rootfs, volumeLock, volumeOf } from "./rootfs.ts";
 
 interface SnapshotIntent {
   name: string;
@@ -151,8 +151,11 @@ export class InstanceSnapshots {
     this.get(record, name);
     const pool = this.#rootfs.poolOf(record);
     await using intent = this.#openChange({ name: record.name, pool, snapshot: name });
-    await this.#facet(pool).delete({ ...volumeOf(record.name), snapshot: name });
-    intent.commit(() => this.#records.deleteSnapshot(record, name));
+    // Not while it is copied.
+    await this.#services.volumes.locks.hold([volumeLock(pool, record.name)], async () => {
+      await this.#facet(pool).delete({ ...volumeOf(record.name), snapshot: name });
+      intent.commit(() => this.#records.deleteSnapshot(record, name));
+    });
     this.#publish("instance-snapshot-deleted", record.name, name);
   }
 
@@ -163,11 +166,13 @@ export class InstanceSnapshots {
     const pool = this.#rootfs.poolOf(record);
     await this.#services.volumes.look.refuseTakenSnapshot(pool, { ...volumeOf(record.name), snapshot: to });
     await using intent = this.#openRename({ name: record.name, pool, snapshot: name, to });
-    await this.#facet(pool).rename({ ...volumeOf(record.name), snapshot: name }, to).catch((error) => {
-      if (error instanceof AlreadyThere) intent.commit(() => {});
-      throw error;
+    await this.#services.volumes.locks.hold([volumeLock(pool, record.name)], async () => {
+      await this.#facet(pool).rename({ ...volumeOf(record.name), snapshot: name }, to).catch((error) => {
+        if (error instanceof AlreadyThere) intent.commit(() => {});
+        throw error;
+      });
+      intent.commit(() => this.#records.renameSnapshot(snapshot.id, to));
     });
-    intent.commit(() => this.#records.renameSnapshot(snapshot.id, to));
     this.#publish("instance-snapshot-renamed", record.name, to);
   }
 
@@ -225,7 +230,9 @@ export class InstanceSnapshots {
   ): Promise<void> {
     const volume = volumeOf(name);
     const facet = this.#facet(pool);
-    await this.#services.mounts.alone(pool, volume, () => facet.restore({ ...volume, snapshot }, lost, options));
+    const restore = () => facet.restore({ ...volume, snapshot }, lost, options);
+    const alone = () => this.#services.mounts.alone(pool, volume, restore);
+    await this.#services.volumes.locks.hold([volumeLock(pool, name)], alone);
   }
 
   /** What identifies the instance stays, and its root disk is where it is. Profiles that are gone are left out. */
