@@ -144,6 +144,9 @@ export interface Send {
   readonly format: string;
   /** Whether a volume and its snapshots make one line: they are received in their order, and each is sent as the difference from the one before. */
   readonly isChained: boolean;
+  /** What was written since the snapshot before this one, or before the volume: about as much as is sent of it in a chain. In bytes; absent where
+   * only a dry run of the send could tell. */
+  writtenBytes?(volume: Volume): Promise<bigint>;
   /** @param options.parent What the receiver has already. */
   send(volume: Volume, options?: SendOptions & { parent?: Volume }): SentStream;
   /** @param options.parent What the stream builds on, as the target has it. */

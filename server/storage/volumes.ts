@@ -278,11 +278,17 @@ export class Volumes {
 
   /** What a copy of a volume moves, in bytes; undefined when that is not known before. @param snapshots Those that come along. */
   async copiedBytes(pool: string, source: Volume, snapshots: readonly string[]): Promise<bigint | undefined> {
-    // Of what such snapshots share, nobody knows how much is sent once: the sum would count it with each. Only a dry run of every send could tell.
-    if (snapshots.length > 0 && this.#options.pools.driver(pool).facets.send?.isChained) return undefined;
+    const all = [...snapshots, source.snapshot];
+    const used = (snapshot: string | undefined) => this.usedBytes(pool, source.type, fromDisk(source), snapshot);
+    const { send } = this.#options.pools.driver(pool).facets;
+    // What such snapshots share is sent once: the first as a whole, then the differences.
+    const isChain = snapshots.length > 0 && send?.isChained;
+    if (isChain && !send.writtenBytes) return undefined;
     let sum = 0n;
-    for (const snapshot of [...snapshots, source.snapshot]) {
-      sum += await this.usedBytes(pool, source.type, fromDisk(source), snapshot);
+    for (const [index, snapshot] of all.entries()) {
+      const { snapshot: _, ...volume } = source;
+      const of = snapshot === undefined ? volume : { ...volume, snapshot };
+      sum += isChain && index > 0 ? await send.writtenBytes!(of) : await used(snapshot);
     }
     return sum;
   }

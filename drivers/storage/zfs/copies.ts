@@ -5,6 +5,7 @@ import { setOwner } from "../directory_volumes.ts";
 import { describe } from "../layout.ts";
 import type { Kept } from "./kept.ts";
 import { names, transferSuffix } from "./layout.ts";
+import { parseBytes } from "./output.ts";
 import type { Mountpoints } from "./mountpoints.ts";
 import { createProperties, explainLimit } from "./properties.ts";
 import type { Properties, ZfsTool } from "./tool.ts";
@@ -122,6 +123,14 @@ export class ZfsSend implements Send {
         return { stream: stdout, done };
       },
     };
+  }
+
+  async writtenBytes(volume: Volume): Promise<bigint> {
+    const dataset = volume.snapshot === undefined
+      ? names.dataset(this.#top, volume)
+      : names.snapshot(this.#top, volume);
+    const [written = "0"] = await this.#parts.tool.get(dataset, "written") ?? [];
+    return parseBytes(written) ?? 0n;
   }
 
   send(volume: Volume, options: SendOptions & { parent?: Volume } = {}): SentStream {

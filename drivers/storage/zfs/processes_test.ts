@@ -183,6 +183,17 @@ Deno.test("the snapshot of a copy that fails does not stay", async () => {
   });
 });
 
+Deno.test("what a chain of snapshots sends is what was written between them", async () => {
+  const failures = {
+    "zfs get -Hp -o value written p/custom/default_v@snapshot-s0": "8192\n",
+    "zfs get -Hp -o value written p/custom/default_v": "4096\n",
+  };
+  await withDriver({ failures }, async ({ driver }) => {
+    const { send } = driver.facets;
+    assert.deepEqual([await send!.writtenBytes!(s0), await send!.writtenBytes!(volume)], [8192n, 4096n]);
+  });
+});
+
 Deno.test("rename, size, usage and health are one process each", async () => {
   const failures = {
     "zfs get -Hp -o value quota,refquota": "1073741824\n0\n",
