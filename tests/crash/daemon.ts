@@ -62,6 +62,11 @@ if (process.argv.includes("--consoles")) {
   serveConsoles();
   process.exit(0);
 }
+if (process.argv.includes("--files")) {
+  const { serveFiles } = await import("../../drivers/runtime/file_server.ts");
+  serveFiles();
+  process.exit(0);
+}
 const daemon = await startDaemon({ directory: process.env.LIDO_DIR!, logLevel: "info" }, { host, observe: point });
 onCancel(() => {
   for (const operation of daemon.context.operations.list()) if (operation.view().may_cancel) operation.cancel();
