@@ -154,8 +154,9 @@ async function anything(): Promise<void> {
       : join(root(pool), `${type}-snapshots`, own!, snapshot);
   };
   /** The snapshots of a volume that is renamed are renamed with it, whosever they are. */
-  const follow = ({ noun, verb, name, to }: Ask, strangers: Strangers) => {
-    if (verb !== "rename") return;
+  const follow = ({ noun, verb, pool, name, to }: Ask, strangers: Strangers) => {
+    // A move within a pool is a rename.
+    if (verb !== "rename" && !(verb === "move" && pool === to.pool)) return;
     for (const pool of pools) {
       strangers.follow(join(place(noun, pool, name, "s"), ".."), join(place(noun, pool, to.name, "s"), ".."));
     }
