@@ -254,13 +254,15 @@ export class Creation {
   async #holdSource<T>({ copyOf }: CreationPlan, work: () => Promise<T>): Promise<T> {
     if (!copyOf) return await work();
     const { name } = copyOf.record;
-    return await this.#services.volumes.locks.hold([volumeLock(this.#poolOf(copyOf.record), name)], async () => {
+    const hold = async () => {
       const record = this.#records.get(name);
       if (copyOf.snapshot !== undefined && !this.#records.findSnapshot(record, copyOf.snapshot)) {
         throw notFound("Instance snapshot", `${name}/${copyOf.snapshot}`);
       }
       return await work();
-    });
+    };
+    const lock = volumeLock(this.#poolOf(copyOf.record), name);
+    return await this.#services.volumes.locks.hold([lock], hold, undefined, "look");
   }
 
   /** What the root volume is a copy of. */

@@ -9,6 +9,7 @@ import type { Journal } from "../journal/journal.ts";
 import type { Operations } from "../operations/operations.ts";
 import type { Database } from "../state/database.ts";
 import type { DiskLook } from "../storage/disk_look.ts";
+import type { Locks } from "../storage/locks.ts";
 import type { MountedVolumes } from "../storage/mounted.ts";
 import type { CreateForOptions } from "../storage/volumes.ts";
 import type { HostRanges } from "./idmaps.ts";
@@ -26,7 +27,7 @@ export interface VolumesPort {
     options: CreateForOptions,
   ): Promise<void>;
   /** One change at a time for each volume, by `<pool>/<type>/<name on disk>`. */
-  readonly locks: { hold<T>(names: readonly string[], work: () => Promise<T>): Promise<T> };
+  readonly locks: Pick<Locks, "hold">;
   /** What is on disk and not known, to be looked at before an intent is opened. */
   readonly look: Pick<
     DiskLook,
