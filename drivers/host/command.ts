@@ -272,7 +272,9 @@ async function feed(source: Readable, child: ChildProcess, end: () => void): Pro
     await pipeline(source, child.stdin!);
   } catch (error) {
     // A tool may stop reading before the end (tar does at its end mark); then its exit code tells. A source that fails ends the tool.
-    if ((error as NodeJS.ErrnoException).code === "EPIPE") return;
+    const { code } = error as NodeJS.ErrnoException;
+    const hasEnded = child.exitCode !== null || child.signalCode !== null;
+    if (code === "EPIPE" || code === "ERR_STREAM_PREMATURE_CLOSE" && hasEnded) return;
     end();
     throw error;
   }

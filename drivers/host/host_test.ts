@@ -3,7 +3,7 @@ import { spawn } from "node:child_process";
 import { mkdir, mkdtemp, rm, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { Readable } from "node:stream";
+import { PassThrough, Readable } from "node:stream";
 import { text } from "node:stream/consumers";
 import { CommandError } from "./host.ts";
 import { canIdmap, parseSubIds, rootRanges } from "./idmap.ts";
@@ -79,6 +79,17 @@ Deno.test("pipe() streams through a tool and reports its end", async () => {
   const failing = tools.pipe(["sh", "-c", "echo no >&2; exit 9"]);
   failing.stdout.resume();
   await assert.rejects(failing.done, /exit status 9 \(no\)/);
+});
+
+Deno.test("a tool may end before what it is given does; a source that breaks off ends the tool", async () => {
+  const silent = new PassThrough();
+  silent.write("one, and then nothing");
+  await tools.pipe(["head", "-c", "3"], { stdin: silent }).done;
+  const broken = new PassThrough();
+  broken.write("a part");
+  const { done } = tools.pipe(["cat"], { stdin: broken });
+  broken.destroy();
+  await assert.rejects(done);
 });
 
 Deno.test("a loop device shows its file, grows with it and goes", () =>
