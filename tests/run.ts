@@ -28,7 +28,7 @@ const suites: readonly Suite[] = [
   { name: "lint", argv: [deno, "lint", "-q", ...roots], limitS: 60 },
   { name: "format", argv: [deno, "fmt", "-q", "--check", ...roots, "deno.json"], limitS: 60 },
   { name: "house", argv: test("tests/house_test.ts"), limitS: 60 },
-  { name: "unit", argv: test("api", "cli", "drivers", "server"), limitS: 240 },
+  { name: "unit", argv: test("api", "cli", "drivers", "server"), limitS: 480 },
   { name: "api", argv: test("tests/api"), limitS: 240 },
   { name: "conformance", argv: test("tests/conformance"), limitS: 240 },
   { name: "property", argv: test("tests/property"), limitS: 300 },
