@@ -246,7 +246,13 @@ function pipeTool(
   // Whoever reads may come to it later. What is in a child's own stream when it exits, and nobody reads, is thrown away (flushStdio of
   // node:child_process).
   const stdout = new PassThrough({ highWaterMark: heldBytes });
-  pipeline(child.stdout!, stdout).catch(() => {}); // its end is told by `done`, its failure by the stream
+  const output = child.stdout!;
+  output.pipe(stdout);
+  output.on("error", (error) => void stdout.destroy(error));
+  output.on("close", () => output.readableEnded || stdout.destroy(new Error(`the output of ${argv[0]} broke off`)));
+  // Whoever reads no more closes the tool's pipe. Not with the reason, as pipeline() would do: nobody would catch it there.
+  stdout.on("close", () => void output.destroy());
+  stdout.on("error", () => {});
   return { stdout, done };
 }
 
