@@ -115,8 +115,11 @@ async function converse(
   }
   signals.attach(running);
   const key = isDetachable && running.isInteractive ? new (await import("./detach_key.ts")).DetachKey() : undefined;
-  void sendInput(running, stdin, key)
-    .catch((error) => complain(`Cannot read stdin: ${(error as Error).message}`));
+  let isInputWhole = true;
+  void sendInput(running, stdin, key).catch((error) => {
+    isInputWhole = false;
+    complain(`Cannot read stdin: ${(error as Error).message}`);
+  });
   let outcome: ExecEnd | number;
   try {
     outcome = await Promise.race([running.ended, giveUp.promise]);
@@ -137,7 +140,9 @@ async function converse(
     return 0;
   }
   if (outcome.error !== "") complain(outcome.error);
-  return outcome.status ?? (outcome.error === "" ? connectionLost : 1);
+  const code = outcome.status ?? (outcome.error === "" ? connectionLost : 1);
+  // A command that made do with a part of its input has not done what was asked for.
+  return code === 0 && !isInputWhole && !stdinIsTerminal ? 1 : code;
 }
 
 /** @param key Looked for in what is typed. */

@@ -59,7 +59,7 @@ Deno.test({
         echo "#2"; { read first; $LIDO exec c1 -- cat; cat; } < ${work}/in
         echo "#3"; { $LIDO exec -n c1 -- true; cat; } < ${work}/in
         echo "#4"; $LIDO exec c1 -- head -c 3 < /dev/zero | wc -c
-        echo "#5"; $LIDO exec c1 -- wc -c < ${work} 2>&1
+        echo "#5"; $LIDO exec c1 -- wc -c < ${work} 2>&1; echo "rc $?"
         echo "#6"; truncate -s 3M ${work}/disk; loop=$(losetup -f --show ${work}/disk); $LIDO exec c1 -- wc -c < $loop; losetup -d $loop
         echo "#7"; { $LIDO storage volume create fast v > /dev/null; read first; $LIDO storage volume file push - fast v/x; cat; } < ${work}/in
         $LIDO storage volume file pull fast v/x -; $LIDO storage volume delete fast v > /dev/null
@@ -77,7 +77,7 @@ Deno.test({
         "b\nc\n",
         "a\nb\nc\n",
         "3\n",
-        "Error: Cannot read stdin: EISDIR: illegal operation on a directory, read\n0\n",
+        "Error: Cannot read stdin: EISDIR: illegal operation on a directory, read\n0\nrc 1\n",
         "3145728\n",
         "b\nc\n",
         'description: ""\n',
