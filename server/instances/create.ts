@@ -254,15 +254,19 @@ export class Creation {
   async #holdSource<T>({ copyOf }: CreationPlan, work: () => Promise<T>): Promise<T> {
     if (!copyOf) return await work();
     const { name } = copyOf.record;
+    const { volumes } = this.#services;
+    const pool = this.#poolOf(copyOf.record), isThere = () => volumes.find(pool, volumeOf(name));
+    const wasThere = isThere();
     const hold = async () => {
       const record = this.#records.get(name);
+      // Its deletion goes on when its volume is gone.
+      if (wasThere && !isThere()) throw notFound("Instance", name);
       if (copyOf.snapshot !== undefined && !this.#records.findSnapshot(record, copyOf.snapshot)) {
         throw notFound("Instance snapshot", `${name}/${copyOf.snapshot}`);
       }
       return await work();
     };
-    const lock = volumeLock(this.#poolOf(copyOf.record), name);
-    return await this.#services.volumes.locks.hold([lock], hold, undefined, "look");
+    return await volumes.locks.hold([volumeLock(pool, name)], hold, undefined, "look");
   }
 
   /** What the root volume is a copy of. */

@@ -33,6 +33,8 @@ export interface VolumesPort {
     DiskLook,
     "refuseTaken" | "refuseTakenSnapshot" | "refuseUnknownSnapshots" | "unknownOf"
   >;
+  /** Whether a volume is known: until its deletion is done. */
+  find(pool: string, volume: Volume): boolean;
   /** Deletes what `createFor` has made; nothing else that may be there. */
   rollBackFor(pool: string, volume: Volume): Promise<void>;
   /** Takes a volume, its snapshots and its row away, however much of it there is. */

@@ -1,3 +1,4 @@
+import { existsSync } from "node:fs";
 import { access, lstat, mkdir, mkdtemp, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -104,6 +105,7 @@ export async function makeWorld(options: { root?: string; runtime?: FakeRuntime 
         refuseUnknownSnapshots: async () => {},
         unknownOf: () => [],
       },
+      find: (_pool, volume) => existsSync(pathOf(volume)),
       rollBackFor: (_pool, volume) => rm(pathOf(volume), { recursive: true, force: true }),
       deleteFor: async (_pool, volume) => {
         await rm(pathOf(volume), { recursive: true, force: true });

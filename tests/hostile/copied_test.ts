@@ -45,7 +45,7 @@ Deno.test("an instance that goes while it is copied is copied whole", async () =
     const what = `${method} ${path}`;
     assert.equal(changed.status_code, 200, `${what}: ${changed.err}`);
     if (copied.status_code === 200) assert.deepEqual(files("c2"), whole, what);
-    else assert.match(copied.err, /not found/, what); // the other was first
+    else assert.match(copied.err, /not found/, `${what}: ${copied.err}`); // the other was first
     for (const url of await daemon.query("/1.0/instances") as string[]) {
       await daemon.ok("delete", url.split("/").at(-1)!);
     }
