@@ -1,5 +1,5 @@
-import { closeSync, openSync, readSync } from "node:fs";
 import { check, cString, libc } from "./libc.ts";
+import { readHead } from "./read_head.ts";
 
 /** The root of a running container, for whoever reads its files: which filesystem it is on says whether that can block. */
 
@@ -52,21 +52,4 @@ function mountType(pid: number, fd: number, bytesMax: number): string | undefine
   const id = Number(new DataView(stat.buffer).getBigUint64(144, true));
   // No field has a space of its own: the kernel writes it as \040.
   return new RegExp(`^${id} .*? - (\\S+) `, "m").exec(readHead(`/proc/${pid}/mountinfo`, bytesMax))?.[1];
-}
-
-function readHead(path: string, bytesMax: number): string {
-  const file = openSync(path, "r");
-  try {
-    const chunks: Uint8Array[] = [];
-    for (let length = 0; length < bytesMax;) {
-      const chunk = new Uint8Array(1 << 13);
-      const count = readSync(file, chunk, 0, chunk.length, null);
-      if (count === 0) break;
-      chunks.push(chunk.subarray(0, count));
-      length += count;
-    }
-    return Buffer.concat(chunks).toString();
-  } finally {
-    closeSync(file);
-  }
 }

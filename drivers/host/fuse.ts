@@ -1,5 +1,6 @@
-import { closeSync, openSync, readFileSync, readSync, writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { readHead } from "./read_head.ts";
 
 /** FUSE filesystems by the numbers of their connections. A process that waits for one cannot be killed: the kernel lets it go when the filesystem answers,
  * or is aborted. @see Documentation/filesystems/fuse/fuse.rst of the kernel */
@@ -31,25 +32,9 @@ export function abortWaitedFor(control: string, connections: Iterable<string>): 
 }
 
 function mountsOf(pid: number | "self"): string {
-  const chunks: Uint8Array[] = [];
-  let file: number;
   try {
-    file = openSync(`/proc/${pid}/mountinfo`, "r");
+    return readHead(`/proc/${pid}/mountinfo`, mountsBytesMax);
   } catch {
     return ""; // it has ended
-  }
-  try {
-    for (let length = 0; length < mountsBytesMax;) {
-      const chunk = new Uint8Array(1 << 16);
-      const count = readSync(file, chunk, 0, chunk.length, null);
-      if (count === 0) break;
-      chunks.push(chunk.subarray(0, count));
-      length += count;
-    }
-    return Buffer.concat(chunks).toString();
-  } catch {
-    return "";
-  } finally {
-    closeSync(file);
   }
 }

@@ -3,10 +3,10 @@ import { join } from "node:path";
 import { LidoError, messageOf } from "../../api/errors.ts";
 import { connectUnix, listenUnix, receivePacket, sendPacket } from "../host/fd_passing.ts";
 import { hostId } from "../host/idmap.ts";
-import { check, cString, libc, SystemCallError } from "../host/libc.ts";
+import { check, libc, SystemCallError } from "../host/libc.ts";
 import type { Poller, Watch } from "../host/poll.ts";
-import { again, closeFd, duplicateFd, makePipe, openPty, openPtyPeer, spawnProcess } from "../host/process.ts";
-import { startAgain } from "../host/self.ts";
+import { again, closeFd, duplicateFd, makePipe, openPty, openPtyPeer } from "../host/process.ts";
+import { serveAgain } from "../host/self.ts";
 import { childEnd } from "./child.ts";
 import {
   type ConsoleAnswer,
@@ -20,7 +20,6 @@ import type { ConsoleTerminal, IdMap } from "./runtime.ts";
 
 /** What a Linux console has, and LXC's. */
 const defaultSize = { width: 80, height: 24 };
-const O_RDWR = 2, O_CLOEXEC = 0x80000;
 const answerTimeoutMs = 10_000, endTimeoutMs = 2_000;
 /** Before another console server is tried when one could not be started. */
 const retryMs = 5_000;
@@ -247,27 +246,13 @@ export class Consoles {
     try {
       // In the socket's queue until the server comes to it.
       const connection = connectUnix(this.#socket);
-      const { file, argv } = startAgain(
-        ["daemon", "--consoles", this.#directory],
-        "console_server_main.ts",
-        import.meta.url,
-      );
-      const nothing = check("open /dev/null", libc.open(cString("/dev/null"), O_RDWR | O_CLOEXEC, 0));
       try {
-        const pid = spawnProcess({
-          file,
-          argv,
-          environment: { PATH: "/usr/sbin:/usr/bin:/sbin:/bin" },
-          stdio: { stdin: nothing, stdout: nothing, stderr: nothing },
-          cwd: "/",
-          extra: listening,
-        });
+        const words = ["daemon", "--consoles", this.#directory];
+        const pid = serveAgain(words, "console_server_main.ts", import.meta.url, listening);
         server = this.#use(connection, pid);
       } catch (error) {
         closeFd(connection);
         throw error;
-      } finally {
-        closeFd(nothing);
       }
     } finally {
       closeFd(listening);

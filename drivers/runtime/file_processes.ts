@@ -1,9 +1,8 @@
 import { LidoError } from "../../api/errors.ts";
 import { receivePacket, sendPacket, setSendBuffer, socketPair } from "../host/fd_passing.ts";
-import { check, cString, libc } from "../host/libc.ts";
 import type { Poller, Watch } from "../host/poll.ts";
-import { again, closeFd, openPidfd, sendSignal, spawnProcess, waitPid } from "../host/process.ts";
-import { startAgain } from "../host/self.ts";
+import { again, closeFd, openPidfd, sendSignal, waitPid } from "../host/process.ts";
+import { serveAgain } from "../host/self.ts";
 import { contentMark, type FileAnswer, type FileTask, packetBytesMax } from "./file_messages.ts";
 
 /** How many processes work for one tenant at a time, those included that were killed and cannot end: the kernel keeps one that waits for a FUSE
@@ -14,7 +13,7 @@ const answerTimeoutMs = 10_000;
 const endMs = 1_000;
 /** For the next request, which is often one of the same change: a process takes 30 ms to start. */
 const idleMs = 5_000;
-const SIGKILL = 9, O_RDWR = 2, O_CLOEXEC = 0x80000;
+const SIGKILL = 9;
 
 /** Nothing came within the time limit. */
 export class NotAnswered extends Error {
@@ -190,7 +189,7 @@ class FileProcess {
     const { near, far } = socketPair();
     try {
       setSendBuffer(near, packetBytesMax);
-      this.pid = start(far);
+      this.pid = serveAgain(["daemon", "--files"], "file_server_main.ts", import.meta.url, far);
     } catch (error) {
       closeFd(near);
       throw error;
@@ -306,24 +305,6 @@ function received(socket: number, buffer: Uint8Array): ReturnType<typeof receive
   } catch (error) {
     if ((error as { code?: string }).code === "ECONNRESET") return { bytes: new Uint8Array(), fds: [] };
     throw error;
-  }
-}
-
-/** @returns Its pid. */
-function start(socket: number): number {
-  const { file, argv } = startAgain(["daemon", "--files"], "file_server_main.ts", import.meta.url);
-  const nothing = check("open /dev/null", libc.open(cString("/dev/null"), O_RDWR | O_CLOEXEC, 0));
-  try {
-    return spawnProcess({
-      file,
-      argv,
-      environment: { PATH: "/usr/sbin:/usr/bin:/sbin:/bin" },
-      stdio: { stdin: nothing, stdout: nothing, stderr: nothing },
-      cwd: "/",
-      extra: socket,
-    });
-  } finally {
-    closeFd(nothing);
   }
 }
 
