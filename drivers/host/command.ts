@@ -4,7 +4,7 @@ import { access, constants } from "node:fs/promises";
 import { join } from "node:path";
 import { PassThrough, type Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
-import { boxed, killChildren, type Launch, workerOf } from "./confined.ts";
+import { boxed, killSandbox, type Launch, workerOf } from "./confined.ts";
 import {
   CommandError,
   type ConfinedTools,
@@ -117,9 +117,10 @@ function start(
 }
 
 function kill(launch: Launch, child: ChildProcess): void {
-  if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return;
-  if (launch.argv[0] === "bwrap") killChildren(child.pid);
-  child.kill("SIGKILL");
+  const hasEnded = () => child.exitCode !== null || child.signalCode !== null;
+  if (child.pid === undefined || hasEnded()) return;
+  if (launch.argv[0] === "bwrap") void killSandbox(child.pid, hasEnded);
+  else child.kill("SIGKILL");
 }
 
 /** What the sandbox itself says: the tool was not started. */

@@ -5,6 +5,7 @@
  * It is made by bubblewrap, which takes 2 ms more than the bare tool (namespaces of processes, IPC, host name, cgroups and network: 0.7 ms of them).
  * @see bwrap(1) */
 import { existsSync, lstatSync, readFileSync, readlinkSync } from "node:fs";
+import { setTimeout as delay } from "node:timers/promises";
 import { openFilter } from "./forbidden_calls.ts";
 import type { Confinement } from "./host.ts";
 import { check, cString, libc } from "./libc.ts";
@@ -106,13 +107,26 @@ export function workerOf(pid: number): number {
   return child ?? pid;
 }
 
-/** A sandbox that is killed while it is being made leaves a process behind that waits for it for ever; so that one is killed before. Stopped, it
- * makes no other. */
-export function killChildren(pid: number): void {
+/** Ends a sandbox with the tool in it. One that is killed while it is being made leaves a process behind that waits for it for ever, and holds the pipes
+ * of the tool; so that process is killed before. Only when the sandbox has stopped it makes no other: a stop that comes in the middle of clone(2) waits
+ * for the end of the call, and nothing tells of it but /proc.
+ * @param hasEnded Whether it was waited for, and its pid may be another's. */
+export async function killSandbox(pid: number, hasEnded: () => boolean): Promise<void> {
   try {
     process.kill(pid, "SIGSTOP");
+    while (!isStopped(pid)) {
+      await delay(1);
+      if (hasEnded()) return;
+    }
     for (const child of childrenOf(pid)) process.kill(child, "SIGKILL");
+    process.kill(pid, "SIGKILL");
   } catch { /* it has ended */ }
+}
+
+/** @see proc_pid_stat(5), field 3 */
+function isStopped(pid: number): boolean {
+  const text = readFileSync(`/proc/${pid}/stat`, "utf8");
+  return "TtZX".includes(text.charAt(text.lastIndexOf(")") + 2));
 }
 
 function childrenOf(pid: number): number[] {

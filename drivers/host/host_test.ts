@@ -45,6 +45,20 @@ Deno.test("run() kills a tool that takes too long, or that is no longer wanted",
   await assert.rejects(running, /no longer wanted/);
 });
 
+Deno.test("run() kills a tool at any moment of its start, and leaves nothing that holds its output open", async () => {
+  const killed = async (afterMs: number) => {
+    const abort = new AbortController();
+    const running = tools.run(["sleep", "1000"], { signal: abort.signal });
+    const from = performance.now();
+    while (performance.now() - from < afterMs) { /* timers are too coarse */ }
+    abort.abort(new Error("no longer wanted"));
+    await assert.rejects(running, /no longer wanted/);
+  };
+  for (let round = 0; round < 50; round++) {
+    await Promise.all(Array.from({ length: 8 }, (_, index) => killed(index * 0.2 + round * 0.004)));
+  }
+});
+
 Deno.test("pipe() ends a tool through which nothing goes any more, and none that is only slow", async () => {
   const stuck = tools.pipe(["sh", "-c", "echo begun; exec sleep 1000"], { stallMs: 150 });
   assert.equal(await text(stuck.stdout), "begun\n");

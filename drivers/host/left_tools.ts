@@ -29,7 +29,10 @@ export async function endLeftTools(
   const found = new Map<number, string>();
   const list = (kind: string) => () => {
     const pids = allPids().filter((pid) => isTool(pid, kind, directory));
-    for (const pid of pids) if (!found.has(pid)) found.set(pid, read(pid, "cmdline").split("\0").join(" ").trim());
+    for (const pid of pids) {
+      const line = read(pid, "cmdline").split("\0").join(" ").trim();
+      if (line !== "") found.set(pid, line); // otherwise it has just ended
+    }
     return pids;
   };
   const left = await endProcesses(poller, list("end"), { timeoutMs });
