@@ -275,13 +275,18 @@ function watchStall(worker: () => number, stallMs: number, stalled: (reason: str
 }
 
 async function feed(source: Readable, child: ChildProcess, end: () => void): Promise<void> {
+  const stdin = child.stdin!;
+  // A tool may stop reading before the end (tar does at its end mark), or not start at all; then its exit code tells. A source that fails ends the
+  // tool. The error does not say which of the two it was: a pipe breaks with EPIPE, ECANCELED or none, by the moment, and a source may fail with any.
+  // The order does: whichever stream breaks first, pipeline() then destroys the other.
+  let hasToolStopped = stdin.destroyed;
+  const onBreak = () => void (hasToolStopped ||= !source.readableAborted);
+  stdin.on("error", onBreak).on("close", onBreak);
   try {
-    await pipeline(source, child.stdin!);
+    await pipeline(source, stdin);
   } catch (error) {
-    // A tool may stop reading before the end (tar does at its end mark); then its exit code tells. A source that fails ends the tool.
-    const { code } = error as NodeJS.ErrnoException;
-    const hasEnded = child.exitCode !== null || child.signalCode !== null;
-    if (code === "EPIPE" || code === "ERR_STREAM_PREMATURE_CLOSE" && hasEnded) return;
+    source.destroy();
+    if (hasToolStopped) return;
     end();
     throw error;
   }

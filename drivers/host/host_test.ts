@@ -104,6 +104,27 @@ Deno.test("a tool may end before what it is given does; a source that breaks off
   const { done } = tools.pipe(["cat"], { stdin: broken });
   broken.destroy();
   await assert.rejects(done);
+  // The source's error may be one that a tool's pipe breaks with.
+  const reading = Object.assign(new Error("the peer is gone"), { code: "EPIPE" });
+  const failing = new PassThrough();
+  failing.write("a part");
+  const fed = tools.pipe(["cat"], { stdin: failing });
+  failing.destroy(reading);
+  await assert.rejects(fed.done, reading);
+});
+
+Deno.test("a tool that fails while its source is still being read says so itself, at any moment", async () => {
+  const refused = async (script: string) => {
+    const { stdout: stdin, done } = tools.pipe(["head", "-c", "20000000", "/dev/zero"]);
+    const source = done.catch(() => {}); // ended by nobody reading any more
+    const tool = tools.pipe(["sh", "-c", `${script}; echo refused >&2; exit 3`], { stdin });
+    await assert.rejects(tool.done, (error: CommandError) => error.code === 3 && /\(refused\)/.test(error.message));
+    await source;
+  };
+  for (let round = 0; round < 10; round++) {
+    const taken = `head -c ${round * 12_000} >/dev/null`;
+    await Promise.all([":", "exec <&-", taken].map(refused));
+  }
 });
 
 Deno.test("a loop device shows its file, grows with it and goes", () =>
