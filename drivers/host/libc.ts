@@ -131,6 +131,7 @@ interface Library {
 
 export const isBun = "Bun" in globalThis;
 
+/** For this thread, whose `errno` stays at one address: a call to find it again gives the runtime's own system calls time to change it. */
 async function load(): Promise<Library> {
   const symbols: Record<string, ForeignFunction> = {};
   const wrap = (raw: Record<string, ForeignFunction>) => {
@@ -159,10 +160,11 @@ async function load(): Promise<Library> {
       raw[name] = dlopen("libc.so.6", { [of]: declare(code) }).symbols[of];
     }
     wrap(raw);
+    const errnoAt = plain.__errno_location();
     return {
       symbols: symbols as Libc,
       addressOf: (buffer) => BigInt(ptr(buffer)),
-      errno: () => read.i32(plain.__errno_location(), 0),
+      errno: () => read.i32(errnoAt, 0),
     };
   }
   // deno-lint-ignore no-explicit-any -- Deno's FFI types want literal symbol tables; ours is computed
@@ -194,10 +196,11 @@ async function load(): Promise<Library> {
     };
   }
   wrap(raw);
+  const errnoView = new UnsafePointerView(library.symbols.__errno_location());
   return {
     symbols: symbols as Libc,
     addressOf: (buffer) => UnsafePointer.value(UnsafePointer.of(buffer)),
-    errno: () => new UnsafePointerView(library.symbols.__errno_location()).getInt32(),
+    errno: () => errnoView.getInt32(),
   };
 }
 
