@@ -4,10 +4,12 @@
  *
  * A filesystem of the container's on the way may never answer: this runs in a process of its own (`drivers/runtime/file_server.ts`). */
 
-import { closeSync, openSync, readSync } from "node:fs";
+import { closeSync, openSync } from "node:fs";
 import { joinNamespace } from "./join_namespace.ts";
 import { check, cString, libc, SystemCallError } from "./libc.ts";
-import type { Inside, MountRoot, PlugAnswer, PlugRequest } from "./plug_messages.ts";
+import { inParent, isOurs, mountAt, mountOfFd, openInRoot, readWhole } from "./mounted_at.ts";
+import type { Inside, ListedMount, MountRoot, PlugAnswer, PlugRequest } from "./plug_messages.ts";
+import { listMounts, mountsBelow, unmountTree } from "./plug_tree.ts";
 
 const O_PATH = 0x200000,
   O_DIRECTORY = 0x10000,
@@ -15,22 +17,13 @@ const O_PATH = 0x200000,
   O_NOFOLLOW = 0x20000,
   O_CREAT = 0x40,
   O_EXCL = 0x80;
-const RESOLVE_NO_MAGICLINKS = 0x02n, RESOLVE_NO_SYMLINKS = 0x04n, RESOLVE_IN_ROOT = 0x10n;
+const RESOLVE_NO_SYMLINKS = 0x04n;
 const MOVE_MOUNT_F_EMPTY_PATH = 4, MOVE_MOUNT_T_EMPTY_PATH = 0x40;
 const MNT_DETACH = 2, UMOUNT_NOFOLLOW = 8;
-const AT_FDCWD = -100, STATX_INO = 0x100, STATX_MNT_ID = 0x1000, STATX_ATTR_MOUNT_ROOT = 0x2000n;
-/** No symlink, no automount, and nothing that has to be asked for elsewhere. */
-const statFlags = 0x100 | 0x800 | 0x4000;
 /** How many mounts of the container's own, one over the other, are taken away to get at ours. */
 const mountsMax = 64;
 /** How often the mounts are read anew when one was not where they said it was: a container renames what it is below in a loop. */
 const searchesMax = 256;
-const readBytes = 1 << 13;
-/** Nothing of ours is there: no directory, or a filesystem of the container's that refuses us or has ended. */
-const noWay: ReadonlySet<string> = new Set([
-  ...["ENOENT", "ENOTDIR", "ELOOP", "ENAMETOOLONG"],
-  ...["EACCES", "EIO", "ENOTCONN", "ECONNABORTED", "ESTALE"],
-]);
 
 /** @param data By its init; it must be the process of `data.pidfd`. @returns What became of it. */
 export function plug(data: PlugRequest): PlugAnswer {
@@ -48,54 +41,88 @@ export function plug(data: PlugRequest): PlugAnswer {
 }
 
 function carryOut(root: number, request: PlugRequest, mountinfo: number): PlugAnswer {
-  if (request.kind === "attach") {
-    attach(root, request);
-    return {};
+  const { target } = request;
+  const read = () => listMounts(readWhole(mountinfo));
+  switch (request.kind) {
+    case "attach":
+      return attach(root, request, read);
+    case "detach":
+      return detach(root, request, read);
+    case "look":
+      return { isMounted: inParent(root, target, (last) => isOurs(mountAt(last), request.root)) ?? false };
+    case "locate":
+      return locate(root, request, read());
   }
-  if (request.kind === "detach") return detach(root, request, mountinfo);
-  const isMounted = inParent(root, request.target, (last) => isOurs(mountAt(last), request.root));
-  return { isMounted: isMounted ?? false };
 }
 
-function attach(root: number, request: Extract<PlugRequest, { kind: "attach" }>): void {
+function attach(
+  root: number,
+  request: Extract<PlugRequest, { kind: "attach" }>,
+  read: () => ListedMount[],
+): PlugAnswer {
   const target = makeTarget(root, request);
   try {
     const flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH;
     check("move_mount", libc.move_mount(request.tree, cString(""), target, cString(""), flags));
+    const found = mountOfFd(request.tree);
+    if (!found) return {};
+    return { root: found, below: mountsBelow(read(), found.id).map(({ identity }) => identity) };
   } finally {
     libc.close(target);
   }
+}
+
+/** What the container has unmounted, moved or covered by now is left out. */
+function locate(
+  root: number,
+  { target, root: ours, below }: Extract<PlugRequest, { kind: "locate" }>,
+  mounts: readonly ListedMount[],
+): PlugAnswer {
+  const at = (target: string, ours: MountRoot) =>
+    inParent(root, target, (last) => {
+      const found = mountAt(last);
+      return isOurs(found, ours) ? found : undefined;
+    });
+  const found = at(target, ours);
+  if (!found) return {};
+  const identities = below.flatMap((one) => {
+    const id = at(one.target, one.root)?.id;
+    return mounts.filter((mount) => mount.id === id).map(({ identity }) => identity);
+  });
+  return { root: found, below: identities };
 }
 
 /** The container may have unmounted it itself, moved it (a directory on the way was renamed), or mounted something over it. */
 function detach(
   root: number,
   request: Extract<PlugRequest, { kind: "detach" }>,
-  mountinfo: number,
+  read: () => ListedMount[],
 ): PlugAnswer {
   let before: string | undefined;
   let isMoving = false;
   for (let search = 0; search < searchesMax; search++) {
-    const text = readWhole(mountinfo);
+    const mounts = read();
+    const text = JSON.stringify(mounts);
     isMoving ||= before !== undefined && text !== before;
     before = text;
-    const listed = mountsOf(text);
-    const targets = [...listed.values()].reverse();
+    const targets = mounts.map(({ target }) => target).reverse();
     // Where the way to the target leads now.
     const at = inParent(root, request.target, (last) => mountAt(last)?.id);
-    const place = (at === undefined ? undefined : listed.get(at)) ?? request.target;
+    const place = mounts.find(({ id }) => id === at)?.target ?? request.target;
     const isCovered = targets.filter((target) => target === place).length > 1;
-    const found = unmountAt(root, place, request, isCovered);
+    const unmount = (target: string, isCovered: boolean) =>
+      unmountAt(root, target, request, { isCovered, mounts, read });
+    const found = unmount(place, isCovered);
     if (found === "ours") return {};
-    if (found === "busy") return { code: "EBUSY", place };
+    if (typeof found === "object") return { code: "EBUSY", place, ...found };
     if (isCovered && !request.lazy) return { code: "COVERED" };
     if (!request.root) return {};
     const others = new Set(targets.filter((target) => target !== place));
     let isElsewhere = found === "none" && targets.includes(place);
     for (const target of others) {
-      const other = unmountAt(root, target, request, false);
+      const other = unmount(target, false);
       if (other === "ours") return {};
-      if (other === "busy") return { code: "EBUSY", place: target };
+      if (typeof other === "object") return { code: "EBUSY", place: target, ...other };
       isElsewhere ||= other === "none";
     }
     // Each mount was looked at where it is, and is another.
@@ -105,98 +132,41 @@ function detach(
   return isMoving ? { code: "EAGAIN" } : {};
 }
 
-/** @param isCovered Whether what is over ours goes too, if it may. @returns What was there. */
+/** @param options.isCovered Whether what is over ours goes too, if it may.
+ * @returns What was there; what of ours is below it, when it is in use. */
 function unmountAt(
   root: number,
   target: string,
-  { root: ours, lazy }: { root?: MountRoot; lazy: boolean },
-  isCovered: boolean,
-): "ours" | "busy" | "another" | "none" {
+  { root: ours, below, lazy }: Pick<Extract<PlugRequest, { kind: "detach" }>, "root" | "below" | "lazy">,
+  { isCovered, mounts, read }: { isCovered: boolean; mounts: readonly ListedMount[]; read: () => ListedMount[] },
+): "ours" | "another" | "none" | { readonly below: readonly string[] } {
   return inParent(root, target, (last) => {
     for (let count = 0; count < mountsMax; count++) {
       const found = mountAt(last);
       if (!found) return "none";
       const isIt = isOurs(found, ours);
       if (!isIt && !(isCovered && lazy)) return "another";
-      try {
-        check("umount", libc.umount2(cString(last), UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0)));
-      } catch (error) {
-        if (error instanceof SystemCallError && error.code === "EBUSY") return "busy";
-        throw error;
+      if (unmount(last, lazy)) {
+        if (isIt) return "ours";
+        continue;
       }
-      if (isIt) return "ours";
+      const tree = { id: found.id, mounts, ours: below, read };
+      const left = unmountTree(root, tree, () => inParent(root, target, (last) => unmount(last, lazy)) ?? false);
+      return left === undefined ? "ours" : { below: left };
     }
     return "another";
   }) ?? "none";
 }
 
-/** Runs `work` with the target's parent, which is resolved beneath the root, as the thread's working directory. Nothing may hold a mount while it
- * goes, a descriptor of ours included: so its last part goes by its name. @returns undefined when there is no such directory. */
-function inParent<T>(root: number, target: string, work: (last: string) => T): T | undefined {
-  const parts = target.split("/").filter(Boolean);
-  const last = parts.pop() ?? ".";
-  let parent: number;
+/** @param last Its name in the working directory. @returns Whether it is gone; not so when it is in use. */
+function unmount(last: string, lazy: boolean): boolean {
   try {
-    parent = openInRoot(root, `/${parts.join("/")}`, O_PATH | O_DIRECTORY);
+    check("umount", libc.umount2(cString(last), UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0)));
+    return true;
   } catch (error) {
-    if (error instanceof SystemCallError && noWay.has(error.code)) return undefined;
+    if (error instanceof SystemCallError && error.code === "EBUSY") return false;
     throw error;
   }
-  try {
-    check("fchdir", libc.fchdir(parent));
-    return work(last);
-  } finally {
-    libc.close(parent);
-    libc.fchdir(root);
-  }
-}
-
-/** @returns What is mounted at a name of the working directory, and its id in mountinfo; undefined when nothing is. Asks no filesystem. */
-function mountAt(name: string): MountRoot & { readonly id: number } | undefined {
-  const stat = new Uint8Array(256);
-  const view = new DataView(stat.buffer);
-  if (libc.statx(AT_FDCWD, cString(name), statFlags, STATX_INO | STATX_MNT_ID, stat) !== 0) return undefined;
-  const isRoot = (view.getBigUint64(8, true) & STATX_ATTR_MOUNT_ROOT) !== 0n;
-  if (!isRoot) return undefined;
-  return {
-    device: device(view.getUint32(136, true), view.getUint32(140, true)),
-    inode: view.getBigUint64(32, true),
-    id: Number(view.getBigUint64(144, true)),
-  };
-}
-
-/** As stat(2) says it. @see makedev(3) */
-function device(major: number, minor: number): bigint {
-  const [high, low] = [BigInt(major), BigInt(minor)];
-  return low & 0xffn | (high & 0xfffn) << 8n | (low & ~0xffn) << 12n | (high & ~0xfffn) << 32n;
-}
-
-function isOurs(found: MountRoot | undefined, ours: MountRoot | undefined): boolean {
-  return found !== undefined && (!ours || (found.device === ours.device && found.inode === ours.inode));
-}
-
-/** From its beginning. */
-function readWhole(fd: number): string {
-  const chunks: Uint8Array[] = [];
-  let position = 0;
-  for (;;) {
-    const chunk = new Uint8Array(readBytes);
-    const length = readSync(fd, chunk, 0, readBytes, position);
-    if (length === 0) return Buffer.concat(chunks).toString();
-    chunks.push(chunk.subarray(0, length));
-    position += length;
-  }
-}
-
-/** @returns Mount points by their ids, the latest last. @see proc_pid_mountinfo(5) */
-function mountsOf(mountinfo: string): Map<number, string> {
-  return new Map(
-    mountinfo.split("\n").filter(Boolean).map((line) => {
-      const [id, , , , target] = line.split(" ");
-      const path = target!.replace(/\\([0-7]{3})/g, (_, digits: string) => String.fromCharCode(parseInt(digits, 8)));
-      return [Number(id), path];
-    }),
-  );
 }
 
 /** Runs `work` with this thread in the container's mount namespace; its root as a descriptor. */
@@ -221,21 +191,6 @@ function inside<T>({ pid, pidfd }: Inside, work: (root: number) => T): T {
     }
   } finally {
     for (const fd of opened) libc.close(fd);
-  }
-}
-
-/** @param path Symlinks on the way lead where the container's own processes would come to; not so in `resolve`: `RESOLVE_NO_SYMLINKS`. */
-function openInRoot(root: number, path: string, flags: number, resolve = 0n): number {
-  const how = new Uint8Array(
-    new BigUint64Array([BigInt(flags | O_CLOEXEC), 0n, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | resolve]).buffer,
-  );
-  for (let attempt = 0;; attempt++) {
-    try {
-      return check("openat2", libc.openat2(root, cString(path), how, how.length));
-    } catch (error) {
-      // EAGAIN: something on the way was renamed just then. A container that does so without end gets its error.
-      if (!(error instanceof SystemCallError && error.code === "EAGAIN" && attempt < 128)) throw error;
-    }
   }
 }
 

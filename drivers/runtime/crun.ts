@@ -19,6 +19,7 @@ import {
   startTicks,
   waitPid,
 } from "../host/process.ts";
+import { AttachedMounts } from "./attached.ts";
 import { ociConfig } from "./bundle.ts";
 import { besides, type Cgroup, Cgroups } from "./cgroup.ts";
 import { readable } from "./child.ts";
@@ -31,14 +32,13 @@ import { checkHost } from "./host_check.ts";
 import { HotPlug } from "./hot_plug.ts";
 import { type Kept, readKept, writeKept } from "./kept.ts";
 import { killed, killTimeoutMs } from "./killed.ts";
-import type { ClonedMount } from "./mount_source.ts";
 import { withoutDevices } from "./mounts.ts";
 import { Orphans } from "./orphans.ts";
 import { endCruns, endStragglers, removeCgroup } from "./remains.ts";
 import { replaceConsole } from "./replace_console.ts";
 import { LaunchError } from "./runtime.ts";
 import { devicesOf } from "./resources.ts";
-import { cloneAll, closeAll, makeDirectory, makeStage, place, stage } from "./stage.ts";
+import { cloneAll, closeAll, makeDirectory, makeStage, place, stage, type StagedMount } from "./stage.ts";
 import type {
   CommandSpec,
   CommandStdio,
@@ -70,6 +70,7 @@ interface Container {
   readonly pidfd: number;
   readonly startedAt: Date;
   readonly idmap: IdMap | undefined;
+  readonly mounts: AttachedMounts;
   readonly ended: Promise<void>;
 }
 
@@ -141,7 +142,7 @@ export class CrunRuntime implements Runtime {
     const log = join(directory, "crun.log"), pidFile = join(directory, "pid");
     const cgroup = this.#cgroups.of(spec.name);
     const owner = rootOwner(spec.idmap);
-    let cloned: ClonedMount[] = [];
+    let cloned: StagedMount[] = [];
     // crun and its children hold the other end; the container's init lets go of it when it executes its own program. Only then can
     // crun 1.8 enter the container. @see https://github.com/containers/crun/issues/1264
     const held: { read: number; write: number } = makePipe();
@@ -164,7 +165,8 @@ export class CrunRuntime implements Runtime {
         });
         writeFileSync(join(bundle, "config.json"), JSON.stringify(config), { mode: 0o600 });
       });
-      closeAll(cloned.splice(0)); // held open they would keep the mounts busy
+      const staged = cloned.splice(0);
+      closeAll(staged); // held open they would keep the mounts busy
       const pid = this.#crun.start(["run", "--detach", "--bundle", bundle, "--pid-file", pidFile, spec.name], {
         log,
         nullDevice: join(bundle, "null"),
@@ -183,7 +185,9 @@ export class CrunRuntime implements Runtime {
         throw new LidoError("internal", `Failed to start "${spec.name}": ${message}`);
       }
       await readable(this.#poller, held.read, crunTimeoutMs, `the start of "${spec.name}"`);
-      return this.#watch(spec.name, writeKept(directory, spec, init));
+      const running = this.#watch(spec.name, writeKept(directory, spec, init));
+      await this.#hotPlug.started(this.#container(spec.name), staged.slice(1));
+      return running;
     } catch (error) {
       closeAll(cloned);
       await this.#consoles.end(spec.name, spec.consoleLog);
@@ -420,8 +424,8 @@ export class CrunRuntime implements Runtime {
       }
     };
     watch.arm("in", () => void hasEnded());
-    const container = { name, pid: kept.pid, pidfd, startedAt: new Date(kept.startedAt), idmap: kept.idmap, ended };
-    this.#containers.set(name, container);
+    const { pid, idmap, startedAt } = kept, mounts = new AttachedMounts(this.#directory(name));
+    this.#containers.set(name, { name, pid, pidfd, startedAt: new Date(startedAt), idmap, mounts, ended });
     return this.get(name)!;
   }
 

@@ -4,15 +4,18 @@
 export interface WrittenRoot {
   readonly device: string;
   readonly inode: string;
+  readonly id?: number | undefined;
 }
 
 export type FileTask =
-  /** A detached mount of a source, as the descriptor of the answer. Brings one of a user namespace if the mount gets an id map. */
+  /** A detached mount of a source, as the descriptor of the answer. Brings one of a user namespace if the mount gets an id map. With `separate`
+   * the answer names the mounts below it, which are to be asked for by their paths as `subPath`: they are not in it. */
   | {
     readonly do: "clone";
     readonly source: string;
     readonly subPath?: string | undefined;
     readonly recursive: boolean;
+    readonly separate?: boolean | undefined;
     readonly options: readonly string[];
     readonly propagation?: string | undefined;
   }
@@ -35,7 +38,16 @@ export type FileTask =
     readonly pid: number;
     readonly target: string;
     readonly root?: WrittenRoot | undefined;
+    readonly below: readonly string[];
     readonly lazy: boolean;
+  }
+  /** Brings a pidfd. Which mounts of a container those are that it was started with. */
+  | {
+    readonly do: "locate";
+    readonly pid: number;
+    readonly target: string;
+    readonly root: WrittenRoot;
+    readonly below: readonly { readonly target: string; readonly root: WrittenRoot }[];
   }
   /** Brings a pidfd. */
   | {
@@ -49,8 +61,14 @@ export type FileTask =
   | { readonly do: "exists"; readonly pid: number; readonly path: string }
   /** An empty directory of a container goes; one that is not there, or not empty, is no error: it is the container's. */
   | { readonly do: "removeDirectory"; readonly pid: number; readonly path: string }
-  /** Which processes of a container keep a mount busy. */
-  | { readonly do: "holders"; readonly pid: number; readonly processes: readonly number[]; readonly target: string };
+  /** Which processes of a container keep a mount busy, and which mounts but those that came with it. */
+  | {
+    readonly do: "holders";
+    readonly pid: number;
+    readonly processes: readonly number[];
+    readonly target: string;
+    readonly below: readonly string[];
+  };
 
 export interface FileAnswer {
   /** Why it was not done, for the user; with the code of an error of the API, or the name of an errno. */
@@ -58,6 +76,10 @@ export interface FileAnswer {
   readonly code?: string;
   readonly isDirectory?: boolean;
   readonly root?: WrittenRoot;
+  /** Identities of mounts, see `ListedMount`. */
+  readonly below?: readonly string[];
+  /** Paths in the source where something is mounted. */
+  readonly submounts?: readonly string[];
   readonly type?: "directory" | "file" | "other";
   readonly place?: string;
   readonly isMounted?: boolean;

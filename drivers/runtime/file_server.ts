@@ -9,8 +9,9 @@ import { kernelTypeOf, openRoot } from "../host/container_root.ts";
 import { receivePacket, sendPacket, setSendBuffer } from "../host/fd_passing.ts";
 import { cloneMountIn } from "../host/idmap.ts";
 import { plug } from "../host/plug.ts";
-import type { MountRoot } from "../host/plug_messages.ts";
+import type { MountRoot, PlugRequest } from "../host/plug_messages.ts";
 import { again, closeFd } from "../host/process.ts";
+import { mountOn, submountsOf } from "../host/submounts.ts";
 import {
   contentBytesMax,
   contentMark,
@@ -74,13 +75,7 @@ function outcomeOf(task: FileTask, fds: readonly number[]): Outcome {
 function carryOut(task: FileTask, fds: readonly number[]): Outcome {
   switch (task.do) {
     case "clone":
-      return withSource(task, (path, isDirectory) => {
-        const { recursive, options, propagation } = task;
-        return {
-          answer: { isDirectory },
-          fd: cloneMountIn(path, { namespace: fds[0], recursive, options, propagation }),
-        };
-      });
+      return withSource({ ...task, foreign: true }, (path, isDirectory) => clone(task, path, isDirectory, fds[0]));
     case "identify":
       return { answer: { root: written(withSource(task, identityOf)) } };
     case "look":
@@ -88,17 +83,19 @@ function carryOut(task: FileTask, fds: readonly number[]): Outcome {
     case "attach": {
       const { pid, target, isDirectory, uid, gid } = task;
       const [pidfd, tree] = fds as [number, number];
-      return { answer: plug({ kind: "attach", pid, pidfd, target, tree, isDirectory, uid, gid }) };
+      return plugged({ kind: "attach", pid, pidfd, target, tree, isDirectory, uid, gid });
     }
     case "detach":
     case "isAttached": {
       const { pid, target } = task;
       const inside = { pid, pidfd: fds[0]!, target, ...(task.root ? { root: read(task.root) } : {}) };
-      return {
-        answer: plug(
-          task.do === "detach" ? { ...inside, kind: "detach", lazy: task.lazy } : { ...inside, kind: "look" },
-        ),
-      };
+      if (task.do === "isAttached") return plugged({ ...inside, kind: "look" });
+      return plugged({ ...inside, kind: "detach", below: task.below, lazy: task.lazy });
+    }
+    case "locate": {
+      const { pid, target } = task;
+      const below = task.below.map((one) => ({ target: one.target, root: read(one.root) }));
+      return plugged({ kind: "locate", pid, pidfd: fds[0]!, target, root: read(task.root), below });
     }
     case "read":
       return inContainer(task.pid, (root) => {
@@ -115,8 +112,47 @@ function carryOut(task: FileTask, fds: readonly number[]): Outcome {
       removeDirectory(task.pid, task.path);
       return { answer: {} };
     case "holders":
-      return { answer: { holders: findHolders(task.pid, task.processes, task.target) } };
+      return { answer: { holders: findHolders(task.pid, task.processes, task.target, task.below) } };
   }
+}
+
+function clone(
+  { source, subPath, recursive, separate, options, propagation }: Extract<FileTask, { do: "clone" }>,
+  path: string,
+  isDirectory: boolean,
+  namespace: number | undefined,
+): Outcome {
+  const root = written(identityOf(path));
+  const submounts = recursive && isDirectory ? submountsOf(path) : [];
+  try {
+    const fd = cloneMountIn(path, { namespace, recursive: recursive && !separate, options, propagation });
+    return { answer: { isDirectory, root, ...(separate ? { submounts } : {}) }, fd };
+  } catch (error) {
+    const place = subPath ? posix.join(source, subPath) : source;
+    const paths = [path, ...(separate ? [] : submounts.map((submount) => posix.join(path, submount)))];
+    const refusing = namespace === undefined ? undefined : paths.find((path) => !takesMap(path, namespace));
+    if (refusing === undefined) throw error;
+    const where = refusing === path ? place : posix.join(place, posix.relative(path, refusing));
+    const type = mountOn(refusing)?.type ?? "unknown type";
+    throw new LidoError(
+      "bad_request",
+      `Cannot mount "${where}" (${type}) with the instance's id map: it is mapped already, or its filesystem cannot be`,
+    );
+  }
+}
+
+function takesMap(path: string, namespace: number): boolean {
+  try {
+    closeFd(cloneMountIn(path, { namespace, recursive: false }));
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function plugged(request: PlugRequest): Outcome {
+  const { root, ...answer } = plug(request);
+  return { answer: { ...answer, ...(root ? { root: written(root) } : {}) } };
 }
 
 function look(path: string): FileAnswer {
@@ -156,10 +192,10 @@ function removeDirectory(pid: number, path: string): void {
   });
 }
 
-function written({ device, inode }: MountRoot): WrittenRoot {
-  return { device: String(device), inode: String(inode) };
+function written({ device, inode, id }: MountRoot): WrittenRoot {
+  return { device: String(device), inode: String(inode), id };
 }
 
-function read({ device, inode }: WrittenRoot): MountRoot {
-  return { device: BigInt(device), inode: BigInt(inode) };
+function read({ device, inode, id }: WrittenRoot): MountRoot {
+  return { device: BigInt(device), inode: BigInt(inode), id };
 }

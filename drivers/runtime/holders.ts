@@ -1,14 +1,14 @@
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
-import { parseMountInfo } from "../host/mounts.ts";
+import { listMounts } from "../host/plug_tree.ts";
 
 const holdersMax = 8;
 const commandMaxLength = 60;
 
 /** Who keeps a mount of a container busy, as the container would say it: "sleep 1000 (pid 12)" for a process that has its directory, its root, an open
  * file or a mapped one beneath `target`, and what is mounted below it.
- * @param init The container's init, by the host's number. @param pids Its processes, likewise. */
-export function findHolders(init: number, pids: readonly number[], target: string): string[] {
-  const found = mountsBelow(init, target).map((path) => `a mount at "${path}"`);
+ * @param init The container's init, by the host's number. @param pids Its processes, likewise. @param ours Identities of mounts that came with it. */
+export function findHolders(init: number, pids: readonly number[], target: string, ours: readonly string[]): string[] {
+  const found = mountsBelow(init, target, ours).map((path) => `a mount at "${path}"`);
   for (const pid of pids) {
     if (found.length >= holdersMax) break;
     if (holds(pid, target)) found.push(describe(pid));
@@ -16,9 +16,10 @@ export function findHolders(init: number, pids: readonly number[], target: strin
   return found.slice(0, holdersMax);
 }
 
-function mountsBelow(init: number, target: string): string[] {
-  const mounts = parseMountInfo(read(`/proc/${init}/mountinfo`));
-  return [...new Set(mounts.map((mount) => mount.target).filter((path) => path.startsWith(`${target}/`)))];
+function mountsBelow(init: number, target: string, ours: readonly string[]): string[] {
+  const mounts = listMounts(read(`/proc/${init}/mountinfo`));
+  const others = mounts.filter(({ identity, isFollowing }) => !isFollowing && !ours.includes(identity));
+  return [...new Set(others.map((mount) => mount.target).filter((path) => path.startsWith(`${target}/`)))];
 }
 
 /** Links of a process in another mount namespace are shown from its own root. */

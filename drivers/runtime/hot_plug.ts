@@ -2,10 +2,12 @@ import { LidoError } from "../../api/errors.ts";
 import { userNamespace } from "../host/idmap.ts";
 import type { Inside } from "../host/plug_messages.ts";
 import { closeFd } from "../host/process.ts";
+import type { Attached, AttachedMounts } from "./attached.ts";
 import type { FileAnswer, FileTask, WrittenRoot } from "./file_messages.ts";
 import { type FileProcesses, NotAnswered } from "./file_processes.ts";
 import { cloneSource, identityOf, withSource } from "./mount_source.ts";
 import type { DetachOptions, IdMap, MountPlace, MountSpec } from "./runtime.ts";
+import type { StagedMount } from "./stage.ts";
 
 /** What only makes an answer better is not waited for as long. */
 const detailTimeoutMs = 3_000;
@@ -14,6 +16,8 @@ const processesMax = 10_000;
 
 export interface PluggedContainer extends Inside {
   readonly name: string;
+  /** What it has of ours. */
+  readonly mounts: AttachedMounts;
 }
 
 /** What stands in the way of a mount, in words. */
@@ -66,6 +70,7 @@ export class HotPlug {
         } as const;
         const answer = await this.#ask(container, task, tree);
         if (answer.code !== undefined) throw refusal(`Cannot mount at "${mount.target}" in the instance`, answer.code);
+        if (answer.root) container.mounts.set(attached(mount, answer.root, answer.below));
       } finally {
         closeFd(tree);
       }
@@ -78,16 +83,21 @@ export class HotPlug {
     options: DetachOptions & { processes: () => Promise<number[]> },
   ): Promise<void> {
     return this.#inTurn(container, async () => {
-      const root = options.whatever ? undefined : await this.#rootOf(container, mount);
-      const { pid } = container, { target } = mount;
-      const answer = await this.#ask(container, { do: "detach", pid, target, root, lazy: options.lazy ?? false });
-      if (answer.code === undefined) return;
+      const known = options.whatever ? undefined : container.mounts.find(mount);
+      const root = options.whatever ? undefined : known?.root ?? await this.#rootOf(container, mount);
+      const { pid } = container, { target } = mount, below = known?.below ?? [], lazy = options.lazy ?? false;
+      const answer = await this.#ask(container, { do: "detach", pid, target, root, below, lazy });
+      if (answer.code === undefined) return container.mounts.delete(mount);
+      if (known && answer.below) container.mounts.set({ ...known, below: answer.below });
       const what = `Cannot unmount "${target}" in the instance`;
       if (answer.code === "COVERED") {
         throw new LidoError("bad_request", `${what}: the instance has mounted something over it`);
       }
       if (answer.code !== "EBUSY") throw refusal(what, answer.code);
-      const holders = await this.#holders(container, await options.processes(), answer.place ?? target);
+      const holders = await this.#holders(container, await options.processes(), {
+        target: answer.place ?? target,
+        below: answer.below ?? below,
+      });
       const by = holders.length > 0 ? ` by ${holders.join(", ")}` : "";
       throw new LidoError("bad_request", `${what}: it is in use${by}`);
     });
@@ -96,11 +106,26 @@ export class HotPlug {
   isAttached(container: PluggedContainer, mount: MountPlace): Promise<boolean> {
     return this.#inTurn(container, async () => {
       const { pid } = container, { target } = mount;
-      const root = await this.#rootOf(container, mount);
+      const root = container.mounts.find(mount)?.root ?? await this.#rootOf(container, mount);
       const answer = await this.#ask(container, { do: "isAttached", pid, target, root });
       if (answer.code !== undefined) throw refusal(`Cannot look at "${target}" in the instance`, answer.code);
       return answer.isMounted ?? false;
     });
+  }
+
+  /** Notes which mounts of a container that was started just now are ours. @param staged Those that it was started with. */
+  started(container: PluggedContainer, staged: readonly StagedMount[]): Promise<void> {
+    const own = staged.filter(({ above }) => above === undefined);
+    const found = own.map(async ({ mount, root }): Promise<Attached> => {
+      // Of a volume its root tells enough: nobody replaces it.
+      if (!mount.foreign) return attached(mount, root);
+      const below = staged.filter(({ above }) => above === mount)
+        .map(({ mount: { target }, root }) => ({ target, root }));
+      const { pid } = container, { target } = mount;
+      const answer = await this.#tell(container, { do: "locate", pid, target, root, below });
+      return attached(mount, answer.root ?? root, answer.below);
+    });
+    return this.#inTurn(container, async () => container.mounts.set(...await Promise.all(found)));
   }
 
   async #inTurn<T>({ name }: PluggedContainer, work: () => Promise<T>): Promise<T> {
@@ -124,13 +149,22 @@ export class HotPlug {
   }
 
   /** What it calls itself may lie in a file that never answers: then nobody is named. */
-  async #holders({ name, pid }: PluggedContainer, processes: number[], target: string): Promise<readonly string[]> {
-    const task = { do: "holders", pid, processes: processes.slice(0, processesMax), target } as const;
+  async #holders(
+    container: PluggedContainer,
+    processes: number[],
+    mount: { readonly target: string; readonly below: readonly string[] },
+  ): Promise<readonly string[]> {
+    const { pid } = container;
+    const task = { do: "holders", pid, processes: processes.slice(0, processesMax), ...mount } as const;
+    return (await this.#tell(container, task)).holders ?? [];
+  }
+
+  /** What can be done without: nothing when it is not answered, for whatever reason. */
+  async #tell({ name, pidfd }: PluggedContainer, task: FileTask): Promise<FileAnswer> {
     try {
-      return (await this.#processes.ask(name, task, { timeoutMs: detailTimeoutMs })).answer.holders ?? [];
-    } catch (error) {
-      if (error instanceof NotAnswered) return [];
-      throw error;
+      return (await this.#processes.ask(name, task, { fds: [pidfd], timeoutMs: detailTimeoutMs })).answer;
+    } catch {
+      return {};
     }
   }
 
@@ -154,6 +188,14 @@ export class HotPlug {
 
 function refusal(what: string, code: string): LidoError {
   return new LidoError(code === "ETIMEDOUT" ? "unavailable" : "bad_request", `${what}: ${reasons[code] ?? code}`);
+}
+
+function attached(
+  { source, subPath, target }: MountSpec,
+  root: WrittenRoot,
+  below: readonly string[] = [],
+): Attached {
+  return { source, target, root, below, ...(subPath ? { subPath } : {}) };
 }
 
 function rootOf(ranges: IdMap["uid"] | undefined): number {

@@ -4,6 +4,7 @@ import { openBeneath } from "../host/beneath.ts";
 import { cloneMountIn } from "../host/idmap.ts";
 import type { MountRoot } from "../host/plug_messages.ts";
 import { closeFd } from "../host/process.ts";
+import type { WrittenRoot } from "./file_messages.ts";
 import { type FileProcesses, NotAnswered } from "./file_processes.ts";
 import type { MountSpec } from "./runtime.ts";
 
@@ -11,13 +12,14 @@ const O_PATH = 0x200000;
 
 /** Runs `work` with a path that leads to a mount's source and nowhere else. A sub-path lies in a tree that containers write to: it is resolved
  * beneath the source without following symlinks, and held by a descriptor, so that what is swapped afterwards does not count.
+ * @param mount.foreign Whether the sub-path may be on another mount.
  * @throws {SystemCallError} ENOENT, or ELOOP for a symlink on the way. */
 export function withSource<T>(
-  mount: Pick<MountSpec, "source"> & { readonly subPath?: string | undefined },
+  mount: Pick<MountSpec, "source" | "foreign"> & { readonly subPath?: string | undefined },
   work: (path: string, isDirectory: boolean) => T,
 ): T {
   if (!mount.subPath) return work(mount.source, statSync(mount.source).isDirectory());
-  const fd = openBeneath(mount.source, mount.subPath, { flags: O_PATH });
+  const fd = openBeneath(mount.source, mount.subPath, { flags: O_PATH, acrossMounts: mount.foreign ?? false });
   try {
     const path = `/proc/self/fd/${fd}`;
     return work(path, statSync(path).isDirectory());
@@ -35,6 +37,8 @@ export interface CloneOptions {
   /** Descriptor of a user namespace whose id map the mount gets. */
   readonly namespace?: number | undefined;
   readonly recursive: boolean;
+  /** Whether the mounts below it are only named, for the caller to clone them by themselves. */
+  readonly separate?: boolean;
   readonly options: readonly string[];
   readonly propagation?: string | undefined;
 }
@@ -43,6 +47,9 @@ export interface ClonedMount {
   /** A detached mount, for the caller to close. */
   readonly tree: number;
   readonly isDirectory: boolean;
+  readonly root: WrittenRoot;
+  /** Paths in it. */
+  readonly submounts: readonly string[];
 }
 
 /** A detached copy of a mount's source. A path of the host may be on a filesystem that never answers: another process looks it up.
@@ -54,13 +61,18 @@ export async function cloneSource(
   options: CloneOptions,
 ): Promise<ClonedMount> {
   if (!foreign) {
-    return withSource({ source, subPath }, (path, isDirectory) => ({ isDirectory, tree: cloneMountIn(path, options) }));
+    return withSource({ source, subPath }, (path, isDirectory) => {
+      const { device, inode } = identityOf(path);
+      const root = { device: String(device), inode: String(inode) };
+      return { isDirectory, root, submounts: [], tree: cloneMountIn(path, options) };
+    });
   }
   const { namespace, ...rest } = options;
   try {
     const fds = namespace === undefined ? [] : [namespace];
     const { answer, fd } = await processes.ask(instance, { do: "clone", source, subPath, ...rest }, { fds });
-    return { tree: fd!, isDirectory: answer.isDirectory ?? false };
+    const { isDirectory = false, submounts = [] } = answer;
+    return { tree: fd!, isDirectory, root: answer.root!, submounts };
   } catch (error) {
     if (!(error instanceof NotAnswered)) throw error;
     throw new LidoError("bad_request", `Cannot use source path "${source}": ${error.message}`);

@@ -15,21 +15,40 @@ import type { ContainerSpec, MountSpec } from "./runtime.ts";
 /** Where they are there; the host's own directory is not touched. */
 export const stage = "/mnt";
 
-/** Detached copies of the root and of every mount, made where the pools are mounted: in the host's namespace, which the runtime's need not follow. */
-export async function cloneAll(processes: FileProcesses, spec: ContainerSpec): Promise<ClonedMount[]> {
+/** A mount of a container, and its copy for it. */
+export interface StagedMount extends ClonedMount {
+  readonly mount: MountSpec;
+  /** The mount that it is below, and comes along with. */
+  readonly above?: MountSpec;
+}
+
+/** Detached copies of the root and of every mount, made where the pools are mounted: in the host's namespace, which the runtime's need not follow.
+ * What is mounted below a path of the host is mounted by itself: crun 1.8 takes a tree of mounts for an unprivileged container, but mounts its top alone.
+ * @returns The root first. */
+export async function cloneAll(processes: FileProcesses, spec: ContainerSpec): Promise<StagedMount[]> {
   const namespace = spec.idmap && await userNamespace(spec.idmap);
-  const cloned: ClonedMount[] = [];
+  const cloned: StagedMount[] = [];
+  const clone = async (mount: MountSpec, above?: MountSpec) => {
+    const copy = await cloneSource(processes, spec.name, mount, {
+      namespace: mount.shifted ? namespace : undefined,
+      recursive: mount.recursive ?? true,
+      separate: mount.foreign ?? false,
+      options: withoutDevices(mount.options),
+      // crun makes it what is asked for.
+      propagation: mount.propagation === undefined ? undefined : "as-source",
+    });
+    cloned.push({ ...copy, mount, ...(above ? { above } : {}) });
+    return copy;
+  };
   try {
-    for (const mount of [{ source: spec.rootfs, shifted: spec.rootfsShifted } as Partial<MountSpec>, ...spec.mounts]) {
-      cloned.push(
-        await cloneSource(processes, spec.name, { ...mount, source: mount.source! }, {
-          namespace: mount.shifted ? namespace : undefined,
-          recursive: mount.recursive ?? true,
-          options: withoutDevices(mount.options),
-          // crun makes it what is asked for.
-          propagation: mount.propagation === undefined ? undefined : "as-source",
-        }),
-      );
+    await clone({ source: spec.rootfs, target: "/", shifted: spec.rootfsShifted });
+    for (const mount of spec.mounts) {
+      const { submounts } = await clone(mount);
+      for (const path of submounts) {
+        const { subPath } = mount;
+        const below = { subPath: subPath ? join(subPath, path) : path, target: join(mount.target, path) };
+        await clone({ ...mount, ...below, recursive: false }, mount);
+      }
     }
     return cloned;
   } catch (error) {
@@ -39,13 +58,12 @@ export async function cloneAll(processes: FileProcesses, spec: ContainerSpec): P
 }
 
 /** Called inside the namespace: puts them where crun will find them, with what else of files it needs. @returns The mounts with their sources there. */
-export function place(spec: ContainerSpec, [root, ...rest]: readonly ClonedMount[]): MountSpec[] {
+export function place(spec: ContainerSpec, [root, ...rest]: readonly StagedMount[]): MountSpec[] {
   const directory = makeStage(spec.name);
   writeFileSync(join(directory, "boot_id"), `${randomUUID()}\n`, { mode: 0o444 });
   makeDirectory(join(directory, "rootfs"), 0o711);
   moveMount(root!.tree, join(directory, "rootfs"));
-  return spec.mounts.map((mount, index) => {
-    const { tree, isDirectory } = rest[index]!;
+  return rest.map(({ mount, tree, isDirectory }, index) => {
     const source = join(directory, `device-${index}`);
     if (isDirectory) makeDirectory(source, 0o711);
     else writeFileSync(source, "");
