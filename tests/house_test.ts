@@ -103,9 +103,13 @@ Deno.test("what touches the trees and devices of containers and archives is star
     "drivers/runtime/exec.ts", // crun, for a command in a container
   ]);
   const walkers =
-    /^(tar|cp|mv|rm|find|du|rsync|install|chown|chmod|xz|gzip|bzip2|zstd|sqfs2tar|unsquashfs|mksquashfs|mkfs.*|.*fsck.*|resize2fs|tune2fs|btrfstune|xfs_admin|xfs_repair|blkid|wipefs|dd|cat|sh|bash|env|unshare|nsenter|bwrap|btrfs receive)$/;
+    /^(tar|cp|mv|rm|find|du|rsync|install|chown|chmod|xz|gzip|bzip2|zstd|sqfs2tar|unsquashfs|mksquashfs|mkfs.*|.*fsck.*|resize2fs|tune2fs|btrfstune|xfs_admin|xfs_repair|blkid|wipefs|dd|cat|sh|bash|env|unshare|nsenter|bwrap|btrfs receive|btrfs send)$/;
   assert.deepEqual([...trustedTools].filter((tool) => walkers.test(tool)), []);
-  for (const argv of [["tar", "--create"], ["cp", "-a", "a", "b"], ["btrfs", "receive", "x"], ["/bin/cp"]]) {
+  for (
+    const argv of [["tar", "--create"], ["cp", "-a", "a", "b"], ["btrfs", "receive", "x"], ["btrfs", "send", "x"], [
+      "/bin/cp",
+    ]]
+  ) {
     assert.throws(() => needTrusted(argv), /must be confined/);
   }
 });

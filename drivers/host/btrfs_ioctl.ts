@@ -1,3 +1,4 @@
+import { lstatSync } from "node:fs";
 import { check, cString, errno, libc, SystemCallError } from "./libc.ts";
 
 /** Subvolumes of btrfs by the kernel's own interface: by id, by descriptor, and with names as bytes, for a container chooses names and moves
@@ -10,6 +11,9 @@ const BTRFS_IOC_TREE_SEARCH = 0xd0009411, BTRFS_IOC_INO_LOOKUP = 0xd0009412;
 const BTRFS_IOC_SNAP_CREATE_V2 = 0x50009417, BTRFS_IOC_SNAP_DESTROY_V2 = 0x5000943f;
 /** _IOR(0x94, 25, __u64), _IOW(0x94, 26, __u64). */
 const BTRFS_IOC_SUBVOL_GETFLAGS = 0x80089419, BTRFS_IOC_SUBVOL_SETFLAGS = 0x4008941a;
+/** _IOR(0x94, 60, struct btrfs_ioctl_get_subvol_info_args). */
+const BTRFS_IOC_GET_SUBVOL_INFO = 0x81f8943c;
+const infoBytes = 504, infoUuid = 296, infoReceivedUuid = 328, uuidBytes = 16;
 const BTRFS_SUBVOL_RDONLY = 2n, BTRFS_SUBVOL_SPEC_BY_ID = 16n;
 const argumentBytes = 4096, nameOffset = 56;
 const searchKeyBytes = 104, searchHeaderBytes = 32, searchItemsMax = 4096;
@@ -50,6 +54,34 @@ export function subvolumeIdOf(fd: number): bigint {
   view.setBigUint64(8, topInode, true);
   check("look up a subvolume", libc.ioctl(fd, BTRFS_IOC_INO_LOOKUP, argument));
   return view.getBigUint64(0, true);
+}
+
+/** @param path One that we trust. @returns The UUID by which `btrfs receive` finds the subvolume there: that of the one which was sent, or its own. */
+export function streamUuidOf(path: string): Uint8Array {
+  const info = new Uint8Array(infoBytes);
+  const fd = openSubvolume(path);
+  try {
+    check("look at a subvolume", libc.ioctl(fd, BTRFS_IOC_GET_SUBVOL_INFO, info));
+  } finally {
+    libc.close(fd);
+  }
+  const received = info.slice(infoReceivedUuid, infoReceivedUuid + uuidBytes);
+  return received.some((byte) => byte !== 0) ? received : info.slice(infoUuid, infoUuid + uuidBytes);
+}
+
+/** @param path Of a directory, one that we trust. @returns Where it is in its subvolume: "" for its root, or "a/b". */
+export function pathInSubvolume(path: string): string {
+  const inode = lstatSync(path, { bigint: true }).ino;
+  if (inode === topInode) return "";
+  const argument = new Uint8Array(argumentBytes);
+  new DataView(argument.buffer).setBigUint64(8, inode, true);
+  const fd = openSubvolume(path);
+  try {
+    check("look up a directory", libc.ioctl(fd, BTRFS_IOC_INO_LOOKUP, argument));
+  } finally {
+    libc.close(fd);
+  }
+  return new TextDecoder().decode(argument.subarray(16, argument.indexOf(0, 16))).replace(/\/$/, "");
 }
 
 /** @param fd In the filesystem. @returns The subvolumes directly in subvolume `id`. */

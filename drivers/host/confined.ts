@@ -28,7 +28,14 @@ const firstDescriptor = 3;
 
 /** @param tool Absolute path. @throws {SystemCallError} ENOENT and the like when a tree is not there. */
 export function boxed(tool: string, argv: readonly string[], confinement: Confinement): Launch {
-  const { reads = {}, writes = {}, devices = [], capabilities = [], memoryBytes = memoryBytesDefault } = confinement;
+  const {
+    reads = {},
+    writes = {},
+    devices = [],
+    hasProc = devices.length > 0,
+    capabilities = [],
+    memoryBytes = memoryBytesDefault,
+  } = confinement;
   const descriptors: number[] = [];
   const close = () => descriptors.splice(0).forEach((fd) => void libc.close(fd));
   const words: string[] = [];
@@ -44,9 +51,7 @@ export function boxed(tool: string, argv: readonly string[], confinement: Confin
     }
     // Tools that write to devices look there first whether they are mounted, and want somewhere to write nothing to. Read-only, for the host's
     // settings are in it, which belong to root with capabilities or without.
-    if (devices.length > 0) {
-      words.push("--proc", "/proc", "--remount-ro", "/proc", "--dev-bind", "/dev/null", "/dev/null");
-    }
+    if (hasProc) words.push("--proc", "/proc", "--remount-ro", "/proc", "--dev-bind", "/dev/null", "/dev/null");
     for (const device of devices) words.push("--dev-bind", device, device);
     words.push("--seccomp", give(openFilter()));
   } catch (error) {

@@ -33,6 +33,8 @@ export interface Confinement {
   readonly writes?: Readonly<Record<string, string>>;
   /** Device nodes that it may open, at the paths that they have on the host. */
   readonly devices?: readonly string[];
+  /** Whether it has a /proc, of its own process; so have tools with devices. */
+  readonly hasProc?: boolean;
   readonly capabilities?: readonly Capability[];
   /** Of address space, for each process; default 4 GiB. */
   readonly memoryBytes?: number;

@@ -10,7 +10,6 @@ export const trustedTools: ReadonlySet<string> = new Set([
   "btrfs filesystem",
   "btrfs quota",
   "btrfs device",
-  "btrfs send",
   "btrfs subvolume",
   "btrfs --version",
   "crun",

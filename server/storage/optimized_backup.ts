@@ -146,10 +146,11 @@ export async function readOptimized(
         throw error;
       }
     };
+    const parent = at > 0 ? { parent: { ...volume, snapshot: snapshots[at - 1]! } } : {};
     const limit = snapshot === undefined && sizeBytes !== undefined ? { sizeBytes } : {};
     const stream = Readable.from(checked(), { objectMode: false });
     try {
-      await send.receive(target, stream, { ...unlimited, ...limit });
+      await send.receive(target, stream, { ...unlimited, ...limit, ...parent });
     } catch (error) {
       stream.destroy();
       throw failure === undefined ? error : failure instanceof LidoError ? failure : invalid(messageOf(failure));

@@ -21,12 +21,16 @@ export function streamCommand(kind: number, attributes: Attributes): Uint8Array 
 
 /** A full stream of subvolume "v". */
 export function fullStream(uuid: Uint8Array, ...commands: Uint8Array[]): Uint8Array {
-  return Buffer.concat([
-    Buffer.from("btrfs-stream\0\x01\0\0\0", "latin1"),
-    streamCommand(1, [[15, "v"], [1, uuid], [2, 1n]]),
-    ...commands,
-    streamCommand(21, []),
-  ]);
+  return whole(streamCommand(1, [[15, "v"], [1, uuid], [2, 1n]]), ...commands);
+}
+
+/** A stream of subvolume "v", based on the one with UUID `base`. */
+export function differenceStream(uuid: Uint8Array, base: Uint8Array, ...commands: Uint8Array[]): Uint8Array {
+  return whole(streamCommand(2, [[15, "v"], [1, uuid], [2, 2n], [20, base], [21, 1n]]), ...commands);
+}
+
+function whole(...commands: Uint8Array[]): Uint8Array {
+  return Buffer.concat([Buffer.from("btrfs-stream\0\x01\0\0\0", "latin1"), ...commands, streamCommand(21, [])]);
 }
 
 function number(value: bigint): Uint8Array {

@@ -1,7 +1,8 @@
 import { chmod, chown, mkdir, readdir, statfs } from "node:fs/promises";
-import { basename, dirname, join } from "node:path";
+import { basename, dirname, join, relative } from "node:path";
+import { Readable } from "node:stream";
 import { LidoError } from "../../../api/errors.ts";
-import { subvolumeHasChildren } from "../../host/btrfs_ioctl.ts";
+import { pathInSubvolume, streamUuidOf, subvolumeHasChildren } from "../../host/btrfs_ioctl.ts";
 import { copyNested } from "../../host/btrfs_nested.ts";
 import { hasQuota, limitQuotaGroup, needsRescan, quotaGroup } from "../../host/btrfs_quota.ts";
 import { exchange } from "../../host/exchange.ts";
@@ -43,7 +44,9 @@ import {
   temporaryOf,
 } from "../layout.ts";
 import { flush, removeTree, syncPath } from "../tree.ts";
-import { StreamGuard, streamUuid } from "./stream.ts";
+import { StreamGuard } from "./stream.ts";
+import { streamUuid } from "./stream_format.ts";
+import { withOwnNames } from "./stream_names.ts";
 import { type BtrfsTool, isSubvolume } from "./tool.ts";
 
 /** An open btrfs pool: a subvolume for each volume, a read-only snapshot for each snapshot. */
@@ -304,21 +307,33 @@ export class BtrfsDriver implements Driver {
         await refuseThere(this.pool, volume);
         const { snapshot: _, ...parent } = volume;
         const directory = join(this.pool.root, temporaryOf(parent, "receive"));
-        await mkdir(directory, { recursive: true, mode: 0o700 });
-        await this.#tool.receive(this.pool.root, directory, stream, options.signal).done;
-        const [name] = await readdir(directory);
+        const made = receivedIn(directory);
+        await mkdir(made, { recursive: true, mode: 0o700 });
+        const base = options.parent && this.path(options.parent);
+        const named = Readable.from(withOwnNames(stream, base === undefined ? undefined : streamUuidOf(base)), {
+          objectMode: false,
+        });
+        await this.#tool.receive(directory, named, {
+          ...(base === undefined ? {} : { base: { path: base, place: this.#placeOf(options.parent!) } }),
+          ...(options.signal ? { signal: options.signal } : {}),
+        }).done;
+        const [name] = await readdir(made);
         if (name === undefined) throw new LidoError("bad_request", "The stream holds no subvolume");
-        const received = join(directory, basename(name));
+        const received = join(made, basename(name));
         const target = this.path(volume);
         // What is read-only cannot be moved to another directory (EROFS): a snapshot of it can be made there.
         if (volume.snapshot !== undefined) await makeParent(target);
         await this.#tool.snapshot(received, target, { readonly: volume.snapshot !== undefined });
-        await this.#tool.delete(received);
-        await removeTree(this.#host, directory);
+        await removeReceived(this.#host, this.#tool, directory);
         if (volume.snapshot === undefined) await this.#limit(volume, options.sizeBytes);
         if (options.sizeBytes !== undefined) await this.#flush();
       },
     };
+  }
+
+  /** @returns Where a volume or snapshot is in the subvolume that the pool's directory is, or is in. */
+  #placeOf(volume: Volume): string {
+    return join(pathInSubvolume(this.pool.root), relative(this.pool.root, this.path(volume)));
   }
 
   #health(): Health {
@@ -331,9 +346,23 @@ export class BtrfsDriver implements Driver {
   }
 }
 
-/** A directory of subvolumes, which may be read-only: only `btrfs` can take those away. */
-export async function removeReceived(host: Host, tool: BtrfsTool, directory: string): Promise<void> {
-  const entries = await readdir(directory).catch(() => []);
-  await tool.delete(...entries.map((entry) => join(directory, entry)));
+/** Where a stream's subvolume is made, in a directory of its own. */
+function receivedIn(directory: string): string {
+  return join(directory, "received");
+}
+
+/** What a stream has made, and the directory. That of an earlier version has it at the top. */
+async function removeReceived(host: Host, tool: BtrfsTool, directory: string): Promise<void> {
+  const made = receivedIn(directory);
+  if (!await isSubvolume(made)) await removeSubvolumes(host, tool, made);
+  await removeSubvolumes(host, tool, directory);
+}
+
+/** A directory of subvolumes, which may be read-only: only `btrfs` can delete those. */
+export async function removeSubvolumes(host: Host, tool: BtrfsTool, directory: string): Promise<void> {
+  for (const name of await readdir(directory).catch(() => [])) {
+    const entry = join(directory, name);
+    if (await isSubvolume(entry)) await tool.delete(entry);
+  }
   await removeTree(host, directory);
 }

@@ -19,7 +19,7 @@ import {
 import { deletePoolRoot } from "../pool_root.ts";
 import { checkSourceDirectory, refuseBusyDevice } from "../source.ts";
 import { removeTree } from "../tree.ts";
-import { BtrfsDriver, removeReceived } from "./driver.ts";
+import { BtrfsDriver, removeSubvolumes } from "./driver.ts";
 import { BtrfsTool, isSubvolume } from "./tool.ts";
 
 const smallestBytes = 114_294_784n; // what mkfs.btrfs asks for at least
@@ -196,7 +196,7 @@ async function removeVolumes(host: Host, pool: Pool): Promise<void> {
     for (const entry of await readdir(path).catch(() => [])) {
       const one = join(path, entry);
       if (await isSubvolume(one)) await tool.delete(one);
-      else await removeReceived(host, tool, one);
+      else await removeSubvolumes(host, tool, one);
     }
     await removeTree(host, path);
   }

@@ -1,21 +1,17 @@
 /** What `btrfs send` writes, checked before `btrfs receive` acts on it: receive follows paths as they come, and a stream from elsewhere could name any.
  * Names are bytes: each byte is one character (latin1) here, so two names that the kernel tells apart never become one.
  * @see fs/btrfs/send.h, https://btrfs.readthedocs.io/en/latest/dev/dev-send-stream.html */
+import { attribute, attributesOf, command, eachCommand, hex, kindOf, truncatedText } from "./stream_format.ts";
 
-const magic = "btrfs-stream\0";
-const prefixBytes = magic.length + 4;
-const commandHeaderBytes = 10;
-const commandMaxBytes = 1 << 20;
 const pathMaxBytes = 4095;
 /** Each costs memory until the backup is read. */
 const linksMax = 2_000_000;
-const command = { subvolume: 1, snapshot: 2, makeNode: 5, symlink: 8, rename: 9, link: 10, unlink: 11, rmdir: 12 };
-const setXattr = 13, write = 15, clone = 16, truncate = 17, chmod = 18, end = 21, updateExtent = 22;
+const setXattr = 13, write = 15, truncate = 17, chmod = 18, updateExtent = 22;
 const fallocate = 23, fileAttributes = 24, encodedWrite = 25;
 /** These follow a link at the end of their path. */
 const following: ReadonlySet<number> = new Set([
   write,
-  clone,
+  command.clone,
   truncate,
   chmod,
   updateExtent,
@@ -25,18 +21,6 @@ const following: ReadonlySet<number> = new Set([
 ]);
 /** These may mean the subvolume itself, whose path is empty: set and remove an xattr, chmod, chown, utimes, file attributes. */
 const ofRoot: ReadonlySet<number> = new Set([setXattr, 14, chmod, 19, 20, fileAttributes]);
-const attribute = {
-  uuid: 1,
-  mode: 5,
-  device: 8,
-  xattrName: 13,
-  path: 15,
-  pathTo: 16,
-  pathLink: 17,
-  data: 19,
-  cloneUuid: 20,
-  clonePath: 22,
-};
 const nodeType = 0o170000n, blockDevice = 0o060000n, characterDevice = 0o020000n;
 
 /** Symbolic links by path, so that a directory that moves takes its own along. */
@@ -60,37 +44,22 @@ export class StreamGuard {
 
   /** @returns The stream as it came. @throws {Error} When it is none, is truncated, or would lead out of its subvolume. */
   async *check(stream: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
-    let rest: Uint8Array = new Uint8Array();
-    let version = 0, position: Position = "begin";
-    for await (const chunk of stream) {
-      rest = rest.length === 0 ? chunk : Buffer.concat([rest, chunk]);
-      let at = 0;
-      if (version === 0) {
-        if (rest.length < prefixBytes) continue;
-        version = versionOf(rest);
-        at = prefixBytes;
-      }
-      for (;;) {
-        const length = lengthAt(rest, at);
-        if (length === undefined || rest.length < at + length) break;
-        position = this.#command(rest.subarray(at, at + length), version, position);
-        at += length;
-      }
-      if (at > 0) yield rest.subarray(0, at);
-      rest = rest.subarray(at);
-    }
-    if (version === 0 || rest.length > 0 || position !== "end") throw new Error("the subvolume's stream is truncated");
+    let position: Position = "begin";
+    yield* eachCommand(stream, (bytes, version) => {
+      position = this.#command(bytes, version, position);
+      return bytes;
+    });
+    if (position as Position !== "end") throw new Error(truncatedText);
   }
 
   #command(bytes: Uint8Array, version: number, position: Position): Position {
-    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-    const kind = view.getUint16(4, true);
-    const attributes = attributesOf(bytes, view, version);
+    const kind = kindOf(bytes);
+    const attributes = attributesOf(bytes, version);
     const text = (type: number) => latin1(attributes.get(type));
     const path = text(attribute.path);
     const begins = kind === command.subvolume || kind === command.snapshot;
     if (position === "end" || begins !== (position === "begin")) throw new Error("it holds more than one subvolume");
-    if (kind === end) return "end";
+    if (kind === command.end) return "end";
     if (kind < 1 || kind > encodedWrite) throw new Error(`command ${kind} is unknown`);
     if (begins) {
       this.#begin(attributes, kind === command.snapshot);
@@ -102,7 +71,7 @@ export class StreamGuard {
     if (kind === command.rename) refuseOutside(root, need(text(attribute.pathTo)));
     // Of a symbolic link it is its target, which only the container will follow.
     if (kind === command.link) refuseOutside(root, need(text(attribute.pathLink)));
-    if (kind === clone) {
+    if (kind === command.clone) {
       this.#refuseForeignClone(need(text(attribute.clonePath)), hex(attributes.get(attribute.cloneUuid)));
     }
     if (following.has(kind)) refuseLink(root, path);
@@ -232,54 +201,4 @@ function need(path: string | undefined): string {
 function numberOf(bytes: Uint8Array | undefined): bigint {
   if (bytes?.length !== 8) throw new Error("the subvolume's stream is damaged: a number has not 8 bytes");
   return new DataView(bytes.buffer, bytes.byteOffset, 8).getBigUint64(0, true);
-}
-
-/** @returns The subvolume's UUID, of the first command of a stream; undefined while there are too few bytes. */
-export function streamUuid(head: Uint8Array): string | undefined {
-  if (head.length < prefixBytes) return undefined;
-  const version = versionOf(head);
-  const length = lengthAt(head, prefixBytes);
-  if (length === undefined || head.length < prefixBytes + length) return undefined;
-  const bytes = head.subarray(prefixBytes, prefixBytes + length);
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-  const uuid = hex(attributesOf(bytes, view, version).get(attribute.uuid));
-  return uuid.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
-}
-
-function versionOf(head: Uint8Array): number {
-  const view = new DataView(head.buffer, head.byteOffset, head.length);
-  const version = view.getUint32(magic.length, true);
-  if (new TextDecoder("latin1").decode(head.subarray(0, magic.length)) !== magic || version < 1 || version > 2) {
-    throw new Error("it is no stream of a btrfs subvolume");
-  }
-  return version;
-}
-
-function lengthAt(bytes: Uint8Array, at: number): number | undefined {
-  if (bytes.length < at + commandHeaderBytes) return undefined;
-  const length = new DataView(bytes.buffer, bytes.byteOffset + at, 4).getUint32(0, true) + commandHeaderBytes;
-  if (length > commandMaxBytes) throw new Error("the subvolume's stream is damaged: a command is too long");
-  return length;
-}
-
-function attributesOf(bytes: Uint8Array, view: DataView, version: number): Map<number, Uint8Array> {
-  const found = new Map<number, Uint8Array>();
-  for (let at = commandHeaderBytes; at < bytes.length;) {
-    if (at + 2 > bytes.length) throw new Error("the subvolume's stream is damaged");
-    const type = view.getUint16(at, true);
-    // In the second version the data has no length: it is the rest.
-    if (version >= 2 && type === attribute.data) break;
-    if (at + 4 > bytes.length) throw new Error("the subvolume's stream is damaged");
-    const length = view.getUint16(at + 2, true);
-    if (at + 4 + length > bytes.length) throw new Error("the subvolume's stream is damaged");
-    // Which of two counts is the reader's affair; there must be none to choose from.
-    if (found.has(type)) throw new Error("the subvolume's stream is damaged: an attribute comes twice");
-    found.set(type, bytes.subarray(at + 4, at + 4 + length));
-    at += 4 + length;
-  }
-  return found;
-}
-
-function hex(bytes: Uint8Array | undefined): string {
-  return bytes ? Buffer.from(bytes).toString("hex") : "";
 }

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import { StreamGuard, streamUuid } from "./stream.ts";
+import { StreamGuard } from "./stream.ts";
+import { streamUuid } from "./stream_format.ts";
 
 type Attributes = readonly (readonly [number, string | Uint8Array])[];
 

@@ -1,5 +1,5 @@
 import { lstat } from "node:fs/promises";
-import { dirname, join, relative } from "node:path";
+import { basename, dirname, join } from "node:path";
 import type { Readable } from "node:stream";
 import { deleteNested } from "../../host/btrfs_nested.ts";
 import { hasQuota, staleQuotaGroups, subvolumeId } from "../../host/btrfs_quota.ts";
@@ -83,21 +83,34 @@ export class BtrfsTool {
     await this.#host.run(["btrfs", "quota", "rescan", "-w", path], { timeoutMs: rescanTimeoutMs });
   }
 
+  /** @param snapshot Beside `options.parent`. */
   send(snapshot: string, options: { parent?: string; signal?: AbortSignal }): PipedCommand {
-    const argv = ["btrfs", "send", "--quiet", ...(options.parent ? ["-p", options.parent] : []), snapshot];
-    return this.#host.pipe(argv, { signal: options.signal });
+    const at = (path: string) => join("/snapshots", basename(path));
+    const argv = ["btrfs", "send", "--quiet", ...(options.parent ? ["-p", at(options.parent)] : []), at(snapshot)];
+    // Both must be on one mount; which that is, it reads in /proc.
+    const tools = this.#host.confined({
+      reads: { "/snapshots": dirname(snapshot) },
+      hasProc: true,
+      capabilities: ["CAP_DAC_READ_SEARCH", "CAP_SYS_ADMIN"],
+    });
+    return tools.pipe(argv, { signal: options.signal });
   }
 
-  /** Makes what a stream tells. @param root Of the pool, of which it can change nothing. @param directory Beneath it, for what is made. */
-  receive(root: string, directory: string, stdin: Readable, signal?: AbortSignal): PipedCommand {
-    const target = join("/pool", relative(root, directory));
-    // Subvolumes that a stream is based on are found by the kernel, anywhere in the pool.
+  /** Makes what a stream tells. @param directory For what is made, in its directory `received`; places for what it sees are made beside that.
+   * @param options.base What the stream may be based on: its path, and where it is in the subvolume that `directory` is in. */
+  receive(
+    directory: string,
+    stdin: Readable,
+    options: { base?: { path: string; place: string }; signal?: AbortSignal },
+  ): PipedCommand {
+    const { base, signal } = options;
+    // It asks the kernel where the base is, and looks there. So that is all that it sees of the pool.
     const tools = this.#host.confined({
-      reads: { "/pool": root },
-      writes: { [target]: directory },
+      reads: base ? { [join("/pool", base.place)]: base.path } : {},
+      writes: { "/pool": directory },
       capabilities: writing,
     });
-    const argv = ["btrfs", "receive", "--quiet", "-e", "-m", "/pool", target];
+    const argv = ["btrfs", "receive", "--quiet", "-e", "-m", "/pool", "/pool/received"];
     return tools.pipe(argv, { stdin, ...(signal ? { signal } : {}) });
   }
 
