@@ -18,6 +18,8 @@ export function limitDownload(source: Readable, maxMs: number = stallMaxMs): Rea
 
 /** Counts the time in which it is the client's turn, and not what the daemon itself takes: a disk may be slow. */
 function limited(source: Readable, direction: "upload" | "download", maxMs: number): Readable {
+  // It may fail before the first byte is asked for: whoever asks then is told.
+  source.on("error", () => {});
   let timer: NodeJS.Timeout | undefined;
   const turn = (isClients: boolean) => {
     clearTimeout(timer);

@@ -15,13 +15,17 @@ export function download(
 ): Response {
   const body = limitDownload(source)[Symbol.asyncIterator]();
   const outgoing = (c.env as { outgoing?: ServerResponse } | undefined)?.outgoing;
+  let isCancelled = false;
   const stream = new ReadableStream<Uint8Array>({
     async pull(controller) {
       try {
         const { done, value } = await body.next();
+        // The client went away meanwhile: the controller takes nothing more, not even an end.
+        if (isCancelled) return;
         if (done) controller.close();
         else controller.enqueue(value as Uint8Array);
       } catch (error) {
+        if (isCancelled) return;
         if (!options.isOperations) c.get("bodyFailed")?.(error);
         if (!outgoing) return controller.error(error);
         // Not by the stream: the listener would print what it hears of.
@@ -30,6 +34,7 @@ export function download(
       }
     },
     async cancel() {
+      isCancelled = true;
       await body.return?.();
     },
   }, { highWaterMark: 0 });

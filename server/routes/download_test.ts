@@ -1,0 +1,43 @@
+import assert from "node:assert/strict";
+import { PassThrough } from "node:stream";
+import type { Context } from "hono";
+import { download } from "./download.ts";
+
+/** A request over HTTP, and what is said of it. */
+function request() {
+  const failures: unknown[] = [];
+  const c = {
+    env: { outgoing: { destroy: () => {} } },
+    get: () => (error: unknown) => void failures.push(error),
+  } as unknown as Context;
+  return { c, failures };
+}
+
+const turn = () => new Promise((resolve) => setImmediate(resolve));
+
+Deno.test("a client that goes away while the source has nothing is no failure, however the source ends then", async () => {
+  for (
+    const end of [(source: PassThrough) => source.end(), (source: PassThrough) => source.destroy(new Error("gone"))]
+  ) {
+    const { c, failures } = request();
+    const source = new PassThrough();
+    const reader = download(c, source, {}).body!.getReader();
+    const reading = reader.read();
+    await turn(); // in which it is asked for
+    const cancelled = reader.cancel();
+    end(source);
+    await Promise.all([reading, cancelled]);
+    await turn();
+    assert.deepEqual(failures, []);
+  }
+});
+
+Deno.test("a source that fails is told once, and the answer ends", async () => {
+  const { c, failures } = request();
+  const source = new PassThrough();
+  const reader = download(c, source, {}).body!.getReader();
+  const reading = reader.read();
+  source.destroy(new Error("the disk is gone"));
+  assert.equal((await reading).done, true);
+  assert.equal(failures.length, 1);
+});
