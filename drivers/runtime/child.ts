@@ -49,6 +49,21 @@ export function readable(
   });
 }
 
+/** @returns Whether a process, a child or not, ends within the time. */
+export async function endsWithin(poller: Poller, pid: number, timeoutMs: number): Promise<boolean> {
+  let pidfd: number;
+  try {
+    pidfd = openPidfd(pid);
+  } catch {
+    return true; // it has ended, and was reaped
+  }
+  try {
+    return await readable(poller, pidfd, timeoutMs, "its end").then(() => true, () => false);
+  } finally {
+    closeFd(pidfd);
+  }
+}
+
 /** Waits for a child's end, and kills it when it takes too long. */
 export async function childEndWithin(poller: Poller, pid: number, timeoutMs: number): Promise<ExitStatus> {
   const pidfd = openPidfd(pid);

@@ -22,7 +22,7 @@ import {
 import { AttachedMounts } from "./attached.ts";
 import { ociConfig } from "./bundle.ts";
 import { besides, type Cgroup, Cgroups } from "./cgroup.ts";
-import { readable } from "./child.ts";
+import { endsWithin, readable } from "./child.ts";
 import { crunMessage, crunPath, CrunTool } from "./crun_tool.ts";
 import { Consoles } from "./consoles.ts";
 import { ContainerFiles } from "./container_files.ts";
@@ -57,6 +57,8 @@ import type {
 
 /** crun itself; a container's init goes on without limit. */
 const crunTimeoutMs = 60_000;
+/** How long a killed init may be at ending what it takes along. */
+const endingMs = 1000;
 const SIGKILL = 9;
 
 export interface RuntimeLog {
@@ -294,15 +296,18 @@ export class CrunRuntime implements Runtime {
     };
     const sockets = socketsOf(this.#cgroups.name);
     const container = { name, init, idmap, directory: this.#directory(name), sockets };
-    return enterContainer(crun, this.#poller, container, command, stdio).catch((error) => {
-      throw error instanceof LaunchError ? error : this.#interruption(name, init) ?? error;
+    return enterContainer(crun, this.#poller, container, command, stdio).catch(async (error) => {
+      throw error instanceof LaunchError ? error : await this.#interruption(name, init, error) ?? error;
     });
   }
 
   /** Why nothing can be started in a container that ran a moment ago: nobody's fault. */
-  #interruption(name: string, init: number): LidoError | undefined {
-    if (startTicks(init) === undefined) return new LidoError("bad_request", "Instance is not running");
-    return this.get(name)?.status === "frozen" ? new LidoError("bad_request", "Instance is frozen") : undefined;
+  async #interruption(name: string, init: number, error: unknown): Promise<LidoError | undefined> {
+    if (this.get(name)?.status === "frozen") return new LidoError("bad_request", "Instance is frozen");
+    // An init that is killed ends after all that it has taken along, which may be what was being started.
+    const isUnexplained = !(error instanceof LidoError) || error.code === "internal";
+    const isEnding = startTicks(init) === undefined || isUnexplained && await endsWithin(this.#poller, init, endingMs);
+    return isEnding ? new LidoError("bad_request", "Instance is not running") : undefined;
   }
 
   attach(name: string, mount: MountSpec): Promise<void> {

@@ -144,6 +144,25 @@ Deno.test("a command that comes as the container ends or is frozen is told so", 
     await assert.rejects(run(["true"]), { code: "bad_request", message: "Instance is not running" });
   }));
 
+Deno.test("commands that are being started when the container is killed are told so, and none that crun failed", () =>
+  withContainer(async ({ runtime, run }) => {
+    const failures: unknown[] = [];
+    // What of a start is met depends on the moment.
+    const starts = async () => {
+      for (let more = true; more;) {
+        await run(["true"]).catch((error) => {
+          more = false;
+          failures.push(error);
+        });
+      }
+    };
+    const started = Array.from({ length: 8 }, starts);
+    await run(["true"]);
+    process.kill(runtime.get("c1")!.pid, "SIGKILL");
+    await Promise.all(started);
+    assert.deepEqual(failures.map((error) => (error as Error).message), Array(8).fill("Instance is not running"));
+  }));
+
 Deno.test("another runtime on the same directory takes the container up, and knows when it ends", () =>
   withContainer(async ({ base, poller, runtime }) => {
     const next = new CrunRuntime({ root: join(base, "run"), poller, log });
