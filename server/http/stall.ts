@@ -46,6 +46,8 @@ function limited(source: Readable, direction: "upload" | "download", maxMs: numb
     })(),
     { objectMode: false },
   );
+  // Nobody may ever read it (a client that left before its answer began): then the end of the time is nobody's failure, least of all the daemon's.
+  moving.on("error", () => {});
   // Until it is asked for: the answer's first byte too has to be taken.
   turn(direction === "download");
   return moving.once("close", () => {

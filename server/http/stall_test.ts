@@ -65,3 +65,18 @@ Deno.test("one that is not taken at all is destroyed with its source", async () 
   await once(stream, "close");
   assert.equal(source.destroyed, true);
 });
+
+Deno.test("a download that nobody ever reads is closed when its time is over, and no fault of the daemon's", async () => {
+  const source = new PassThrough();
+  const download = limitDownload(source, 10);
+  await new Promise((resolve) => download.once("close", resolve));
+  assert.ok(source.destroyed);
+});
+
+Deno.test("a source that fails before it is read tells who reads it", async () => {
+  const source = new PassThrough();
+  const download = limitDownload(source);
+  source.destroy(new Error("the disk is gone"));
+  await new Promise((resolve) => source.once("close", resolve));
+  await assert.rejects(download.toArray(), /the disk is gone/);
+});

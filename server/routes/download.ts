@@ -13,9 +13,15 @@ export function download(
   headers: Readonly<Record<string, string>>,
   options: { isOperations?: boolean } = {},
 ): Response {
-  const body = limitDownload(source)[Symbol.asyncIterator]();
+  const limited = limitDownload(source), body = limited[Symbol.asyncIterator]();
   const outgoing = (c.env as { outgoing?: ServerResponse } | undefined)?.outgoing;
   let isCancelled = false;
+  const cancel = () => {
+    isCancelled = true;
+    limited.destroy();
+  };
+  // A client that leaves before its answer begins cancels nothing.
+  outgoing?.once("close", cancel);
   const stream = new ReadableStream<Uint8Array>({
     async pull(controller) {
       try {
@@ -33,10 +39,7 @@ export function download(
         controller.close();
       }
     },
-    async cancel() {
-      isCancelled = true;
-      await body.return?.();
-    },
+    cancel,
   }, { highWaterMark: 0 });
   return new Response(stream, { headers });
 }

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { EventEmitter } from "node:events";
 import { PassThrough } from "node:stream";
 import type { Context } from "hono";
 import { download } from "./download.ts";
@@ -6,11 +7,12 @@ import { download } from "./download.ts";
 /** A request over HTTP, and what is said of it. */
 function request() {
   const failures: unknown[] = [];
+  const outgoing = Object.assign(new EventEmitter(), { destroy: () => {} });
   const c = {
-    env: { outgoing: { destroy: () => {} } },
+    env: { outgoing },
     get: () => (error: unknown) => void failures.push(error),
   } as unknown as Context;
-  return { c, failures };
+  return { c, failures, outgoing };
 }
 
 const turn = () => new Promise((resolve) => setImmediate(resolve));
@@ -40,4 +42,14 @@ Deno.test("a source that fails is told once, and the answer ends", async () => {
   source.destroy(new Error("the disk is gone"));
   assert.equal((await reading).done, true);
   assert.equal(failures.length, 1);
+});
+
+Deno.test("a client that leaves before its answer begins releases the source", async () => {
+  const { c, failures, outgoing } = request();
+  const source = new PassThrough();
+  download(c, source, {});
+  outgoing.emit("close");
+  await turn();
+  assert.ok(source.destroyed);
+  assert.deepEqual(failures, []);
 });
