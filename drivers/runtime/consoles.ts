@@ -105,13 +105,21 @@ export class Consoles {
     return this.#masters.has(name);
   }
 
-  /** @returns What it printed last, at most as much as the ring holds. */
+  /** @returns What it printed last, at most as much as the ring holds. @throws {LidoError} bad_request when the container has ended meanwhile. */
   async content(name: string): Promise<Uint8Array> {
-    return (await this.#ask({ do: "show", name })).content;
+    return (await this.#askOf(name, "show")).content;
   }
 
+  /** @throws {LidoError} As `content`. */
   async clear(name: string): Promise<void> {
-    await this.#ask({ do: "clear", name });
+    await this.#askOf(name, "clear");
+  }
+
+  /** The request may come to the server behind the one that ends the console. */
+  #askOf(name: string, what: "show" | "clear"): Promise<Answered> {
+    return this.#ask({ do: what, name }).catch((error) => {
+      throw this.has(name) ? error : notRunning();
+    });
   }
 
   async attach(name: string): Promise<ConsoleTerminal> {
@@ -122,7 +130,7 @@ export class Consoles {
     try {
       // It is among the followers only then: a server that is started for this request must not get it twice.
       await this.#ask({ do: "follow", name }, pipe.write);
-      if (this.#masters.get(name) !== master) throw new LidoError("bad_request", "The instance is not running");
+      if (this.#masters.get(name) !== master) throw notRunning();
       const terminal = { master: duplicateFd(master), output: pipe.read };
       const followers = this.#followers.get(name) ?? new Set();
       this.#followers.set(name, followers.add(follower));
@@ -286,6 +294,10 @@ export class Consoles {
   get #socket(): string {
     return join(this.#directory, socketName);
   }
+}
+
+function notRunning(): LidoError {
+  return new LidoError("bad_request", "The instance is not running");
 }
 
 /** The console server is not there any more. */

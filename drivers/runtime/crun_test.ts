@@ -163,6 +163,20 @@ Deno.test("commands that are being started when the container is killed are told
     assert.deepEqual(failures.map((error) => (error as Error).message), Array(8).fill("Instance is not running"));
   }));
 
+Deno.test("what a console is asked as its container ends is refused, and no fault", () =>
+  withContainer(async ({ runtime }) => {
+    const destroyed = runtime.destroy("c1");
+    for (const ask of [() => runtime.clearConsole("c1"), () => runtime.consoleContent("c1")]) {
+      await assert.rejects(
+        async () => {
+          for (;;) await ask();
+        },
+        { code: "bad_request", message: /^(The i|I)nstance is not running$/ },
+      );
+    }
+    await destroyed;
+  }));
+
 Deno.test("another runtime on the same directory takes the container up, and knows when it ends", () =>
   withContainer(async ({ base, poller, runtime }) => {
     const next = new CrunRuntime({ root: join(base, "run"), poller, log });

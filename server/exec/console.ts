@@ -82,17 +82,32 @@ export class ConsoleService {
   async read(name: string, file: string): Promise<Readable> {
     const directory = this.#services.logDirectory(name);
     const isConsole = file === "console.log" || file === "lxc.log";
-    if (!isConsole || !this.#services.runtime.get(name)) return await readLog(directory, file);
-    const content = await this.#services.runtime.consoleContent(name);
-    return Readable.from([content], { objectMode: false });
+    const content = isConsole
+      ? await this.#ofRunning(name, () => this.#services.runtime.consoleContent(name))
+      : undefined;
+    return content === undefined ? await readLog(directory, file) : Readable.from([content], { objectMode: false });
   }
 
   /** @throws {LidoError} not_found. */
   async clear(name: string): Promise<void> {
     const directory = this.#services.logDirectory(name);
-    if (this.#services.runtime.get(name)) await this.#services.runtime.clearConsole(name);
-    else await clearLog(directory, "console.log");
+    const isCleared = await this.#ofRunning(name, async () => {
+      await this.#services.runtime.clearConsole(name);
+      return true;
+    });
+    if (!isCleared) await clearLog(directory, "console.log");
     this.#publish("instance-console-reset", name);
+  }
+
+  /** @returns undefined for an instance that does not run, or has ended meanwhile: then what it printed last is in the file. */
+  async #ofRunning<T>(name: string, work: () => Promise<T>): Promise<T | undefined> {
+    if (!this.#services.runtime.get(name)) return undefined;
+    try {
+      return await work();
+    } catch (error) {
+      if (error instanceof LidoError && error.code === "bad_request") return undefined;
+      throw error;
+    }
   }
 
   async #serve(
