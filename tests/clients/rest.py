@@ -96,7 +96,10 @@ class WebSocket:
             (length,) = struct.unpack("!Q", self.reader.read(8))
         payload = self.reader.read(length)
         if opcode == 9:
-            self.send(10, payload)
+            try:
+                self.send(10, payload)
+            except OSError:
+                pass  # a server that has ended meanwhile needs no answer
             return self.receive()
         return opcode, payload
 
