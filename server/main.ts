@@ -176,6 +176,7 @@ async function start(options: DaemonOptions, seams: DaemonSeams): Promise<Daemon
   const guests = new Guests({
     resources,
     directory: paths.devlxd,
+    mounts: host.mounts,
     runtime,
     guest: (name) => instances.guest(name),
     log,

@@ -14,7 +14,7 @@ export interface NamespaceView {
   /** Paths that are to be there: with the mounts on the way to them, and no others but the system's own. A mount that was copied into the
    * namespace would keep its device busy after the host unmounted it, be it ours, another daemon's or anybody's. */
   readonly needed: readonly string[];
-  /** A mount instead of which an empty tmpfs is to be seen; `graft` puts a part of it back. */
+  /** A mount instead of which an empty ramfs is to be seen; `graft` puts a part of it back. */
   readonly emptied?: string;
   /** A file that nobody may write to through the namespace. */
   readonly readonly?: string;
@@ -26,7 +26,7 @@ export class MountNamespace {
   readonly #host: number;
   readonly #own: number;
 
-  /** @param stage A directory of the host that is an empty tmpfs in it, which anybody may pass through: a container's root, who is nobody on the host,
+  /** @param stage A directory of the host that is an empty ramfs in it, which anybody may pass through: a container's root, who is nobody on the host,
    * gets to its mounts there, wherever the daemon's own directory is. */
   constructor(stage: string, view: NamespaceView) {
     check("unshare(CLONE_FS)", libc.unshare(CLONE_FS));
@@ -77,7 +77,8 @@ export class MountNamespace {
 }
 
 function mountEmpty(path: string): void {
-  check(`mount ${path}`, libc.mount(cString("none"), cString(path), cString("tmpfs"), 0, cString("mode=0711")));
+  // A ramfs has no size: `df` in a container does not tell of what is mounted from here, such as its boot id.
+  check(`mount ${path}`, libc.mount(cString("none"), cString(path), cString("ramfs"), 0, cString("mode=0711")));
 }
 
 function bindReadonly(path: string): void {

@@ -2,7 +2,7 @@
  * it is says which container asks. Everything here is bounded, for the clients are hostile. */
 
 import { messageOf } from "../../api/errors.ts";
-import { chmodSync, closeSync, constants, mkdirSync, openSync, readdirSync, renameSync, rmSync } from "node:fs";
+import { chmodSync, renameSync } from "node:fs";
 import http, { type IncomingMessage, type ServerResponse } from "node:http";
 import net from "node:net";
 import { join } from "node:path";
@@ -13,6 +13,7 @@ import { peerCredentials } from "../../drivers/host/unix_peer.ts";
 import { refusal } from "./guest_api.ts";
 import { EventSinks } from "./event_sinks.ts";
 import type { GuestEvent } from "./guest_events.ts";
+import type { SocketDirectory } from "./socket_directory.ts";
 
 /** Of one container, event streams included. */
 const connectionsMax = 16;
@@ -23,8 +24,7 @@ const headersMaxBytes = 8 << 10;
 const patienceMs = 30_000;
 
 export interface GuestSocketsOptions {
-  /** `$LIDO_DIR/devlxd`. */
-  readonly root: string;
+  readonly directory: SocketDirectory;
   readonly answer: (name: string, request: Request) => Response | Promise<Response>;
   /** Host uid of a container's root. @returns undefined when it does not run. */
   readonly rootUid: (name: string) => number | undefined;
@@ -49,7 +49,6 @@ interface Connection {
 export class GuestSockets {
   readonly #options: GuestSocketsOptions;
   readonly #opened = new Map<string, Opened>();
-  readonly #root: number;
   readonly #connections = new WeakMap<object, Connection>();
   readonly #http: http.Server;
   readonly #websockets = new WebSocketServer({ noServer: true, perMessageDeflate: false, maxPayload: headersMaxBytes });
@@ -71,27 +70,24 @@ export class GuestSockets {
     );
     this.#http.on("clientError", (_error, socket) => socket.destroy());
     this.#http.on("upgrade", (request, socket, head) => this.#upgrade(request, socket, head));
-    makeDirectory(options.root, 0o700);
-    this.#root = openSync(options.root, constants.O_RDONLY | constants.O_DIRECTORY);
   }
 
   /** The directory of a container's socket. */
   directory(name: string): string {
-    return join(this.#options.root, name);
+    return this.#options.directory.path(name);
   }
 
   /** Names of the directories that there are; those of an earlier daemon, too. */
   directories(): string[] {
-    return readdirSync(this.#options.root);
+    return this.#options.directory.names();
   }
 
   /** Listens for a container; in the directory that it has mounted already, if an earlier daemon did. */
   async open(name: string): Promise<void> {
     if (this.#opened.has(name)) return;
-    makeDirectory(this.directory(name), 0o755);
+    const above = await this.#options.directory.make(name);
     // Made where no container is, and renamed then: a privileged one may write to its directory, and put a symbolic link there just then.
-    // By the descriptor the path is short, however long the directory's is.
-    const made = `/proc/self/fd/${this.#root}/.${this.#opened.size}-${process.hrtime.bigint()}`;
+    const made = `${above}/.${this.#opened.size}-${process.hrtime.bigint()}`;
     const connections = new Set<net.Socket>();
     const listener = net.createServer((socket) => this.#accept(name, socket, connections));
     this.#opened.set(name, { listener, connections });
@@ -121,13 +117,13 @@ export class GuestSockets {
   /** Ends what is connected, and deletes the directory. */
   async delete(name: string): Promise<void> {
     await this.close(name);
-    rmSync(this.directory(name), { recursive: true, force: true });
+    await this.#options.directory.delete(name);
   }
 
   async closeAll(): Promise<void> {
     await Promise.all([...this.#opened.keys()].map((name) => this.close(name)));
     this.#http.close();
-    closeSync(this.#root);
+    await this.#options.directory.close();
   }
 
   /** Tells a container's listeners. */
@@ -235,10 +231,4 @@ function eventTypes(request: IncomingMessage): ReadonlySet<string> | undefined {
   const [path, query] = (request.url ?? "/").split("?", 2);
   if (path !== "/1.0/events") return undefined;
   return new Set((new URLSearchParams(query).get("type") || "config,device").split(","));
-}
-
-/** With exactly `mode`: mkdir's own is cut by the umask. */
-function makeDirectory(path: string, mode: number): void {
-  mkdirSync(path, { recursive: true });
-  chmodSync(path, mode);
 }

@@ -5,7 +5,9 @@ import net from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
+import { createHost } from "../../drivers/host/real.ts";
 import { GuestSockets } from "./guest_sockets.ts";
+import { SocketDirectory } from "./socket_directory.ts";
 
 const head = "GET /1.0 HTTP/1.1\r\nHost: lxd\r\n";
 
@@ -16,7 +18,7 @@ async function withSockets(
   // Longer than the path of a socket may be.
   const root = join(mkdtempSync(join(tmpdir(), "lido-guests-")), "d".repeat(100));
   const sockets = new GuestSockets({
-    root,
+    directory: new SocketDirectory(root, createHost().mounts),
     answer: (name) => new Response(name),
     rootUid: () => process.getuid!(),
     mayListen: () => true,
@@ -35,6 +37,7 @@ async function withSockets(
     }, sockets);
   } finally {
     for (const fd of directories.values()) closeSync(fd);
+    for (const name of directories.keys()) await sockets.delete(name);
     await sockets.closeAll();
     rmSync(join(root, ".."), { recursive: true });
   }

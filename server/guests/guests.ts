@@ -1,16 +1,19 @@
 import { messageOf } from "../../api/errors.ts";
 import type { Config } from "../../api/types.ts";
+import type { Mounts } from "../../drivers/host/host.ts";
 import type { MountSpec, Runtime } from "../../drivers/runtime/runtime.ts";
 import { type Guest, guestApi, hasGuestApi } from "./guest_api.ts";
 import { guestEvents } from "./guest_events.ts";
 import { GuestSockets } from "./guest_sockets.ts";
 import type { ResourceView } from "./resource_view.ts";
+import { SocketDirectory } from "./socket_directory.ts";
 
 const target = "/dev/lxd";
 
 export interface GuestsOptions {
   /** `$LIDO_DIR/devlxd`. */
   readonly directory: string;
+  readonly mounts: Pick<Mounts, "at" | "mount" | "unmount">;
   readonly runtime: Pick<Runtime, "get" | "attach" | "detach" | "isAttached">;
   /** An instance as it is now. */
   readonly guest: (name: string) => Guest | undefined;
@@ -28,7 +31,7 @@ export class Guests {
     this.#options = options;
     const { runtime, guest } = options;
     this.#sockets = new GuestSockets({
-      root: options.directory,
+      directory: new SocketDirectory(options.directory, options.mounts),
       answer: (name, request) => guestApi(() => guest(name)).fetch(request),
       rootUid: (name) => {
         const running = runtime.get(name);

@@ -117,6 +117,9 @@ export async function tellStory(
     await daemon.ok("launch", "bb", "c1");
     await guest.booted();
     assert.equal(await guest.sh("hostname"), "c1");
+    // Of what lido mounts for itself df tells nothing, and nothing hides the root.
+    const shown = (await guest.sh("df -P | tail -n +2 | sed 's/.* //'")).split("\n");
+    assert.ok(shown.includes("/") && !shown.includes("/proc/sys/kernel/random/boot_id"), shown.join("\n"));
     if (image.init === "openrc") assert.equal(await guest.sh("rc-status --nocolor --crashed || :"), "");
     if (!isSystemd) return;
     const failed = await guest.sh("systemctl --failed --no-legend --plain | cut -d' ' -f1");

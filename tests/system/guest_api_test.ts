@@ -57,6 +57,8 @@ Deno.test("the guest API", async (t) => {
       await daemon.ok("exec", "c1", "--", "sh", "-c", script),
       "755\n666\ntouch: /dev/lxd/x: Read-only file system",
     );
+    // A filesystem of its own: it tells nothing of the host's, and df tells of a root on the host's, too.
+    assert.equal(await daemon.ok("exec", "c1", "--", "stat", "-f", "-c", "%T", "/dev/lxd"), "tmpfs");
   });
 
   await t.step("its events come by a websocket and by a bare stream", async () => {
