@@ -43,14 +43,19 @@ export async function endLeftTools(
   return { found: [...found.values()], left: [...left, ...unfinished] };
 }
 
-/** What has a session of its own is no part of a tool any more, but a daemon that the tool has started, such as LVM's dmeventd. */
 function isTool(pid: number, kind: string, directory: string): boolean {
   if (!isTrusted(pid)) return false;
-  const mark = `${variable}=${kind} `;
-  const found = read(pid, "environ").split("\0").find((one) => one.startsWith(mark));
-  if (found === undefined) return false;
-  const [session, ...rest] = found.slice(mark.length).split(" ");
-  return rest.join(" ") === directory && sessionOf(pid) === session;
+  const found = markOn(pid);
+  return found?.kind === kind && found.directory === directory;
+}
+
+/** What has a session of its own is no part of a tool any more, but a daemon that the tool has started, such as LVM's dmeventd.
+ * @returns The daemon's directory and what is done with its tool, as the process's environment says; undefined when it is none. */
+export function markOn(pid: number): { readonly kind: string; readonly directory: string } | undefined {
+  const mark = read(pid, "environ").split("\0").find((one) => one.startsWith(`${variable}=`));
+  if (mark === undefined) return undefined;
+  const [kind, session, ...rest] = mark.slice(variable.length + 1).split(" ");
+  return sessionOf(pid) === session ? { kind: kind!, directory: rest.join(" ") } : undefined;
 }
 
 /** Whether it is root's and in no container. Others may put any mark into their environment, and the environment into a file that never answers. A tool

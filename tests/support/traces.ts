@@ -2,6 +2,7 @@
 import { createHash } from "node:crypto";
 import { readdirSync, readFileSync, readlinkSync, realpathSync, rmdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
+import { markOn } from "../../drivers/host/left_tools.ts";
 import { command } from "./command.ts";
 
 export interface Traces {
@@ -88,7 +89,7 @@ export function findTraces(directory: string, daemons: readonly string[] = [dire
     } catch { /* it ended, or it is a kernel thread */ }
     const isOurs = words.some((word) => word.includes(`${directory}/`) || word === directory) ||
       environment.some((one) => one.startsWith("LIDO_DIR=") && isWithin(one.slice(9))) || isWithin(cwd) ||
-      environment.some((one) => one.startsWith("LIDO_TOOL=") && isWithin(one.split(" ").slice(2).join(" "))) ||
+      isWithin(markOn(pid)?.directory ?? "") ||
       lines(`/proc/${pid}/cgroup`).some((line) => line.split(/[:/]/).some((part) => names.has(part)));
     return isOurs ? [{ pid, what: words.join(" ").trim() || name }] : [];
   });
