@@ -407,15 +407,14 @@ export class Pools {
   }
 
   async #openAll(): Promise<void> {
-    const rows = this.#options.database.all("SELECT name, driver, config FROM storage_pools").filter((row) =>
-      this.reason(String(row.name)) !== undefined
-    );
-    await Promise.all(rows.map((row) => this.#locks.hold([String(row.name)], () => this.#open(row))));
+    const away = this.names().filter((name) => this.reason(name) !== undefined);
+    await Promise.all(away.map((name) => this.#locks.hold([name], () => this.#open(name))));
   }
 
-  async #open(row: Row): Promise<void> {
-    const name = String(row.name);
-    if (this.reason(name) !== undefined && await this.#openNow(name, row)) this.#options.opened(name);
+  /** One that was deleted or opened while its lock was waited for stays as it is. */
+  async #open(name: string): Promise<void> {
+    const row = this.#options.database.get("SELECT * FROM storage_pools WHERE name = ?", name);
+    if (row && this.reason(name) !== undefined && await this.#openNow(name, row)) this.#options.opened(name);
   }
 
   /** @returns Whether it could be opened. */
