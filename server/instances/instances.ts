@@ -96,9 +96,10 @@ export class Instances {
     return records.map((record, index) => instanceView(record, expanded[index]!, this.#phase(record.name)));
   }
 
-  /** Every instance with its state and snapshots: `recursion=2`. */
+  /** Every instance with its state and snapshots: `recursion=2`. What was deleted while it was looked at is left out. */
   async listFull(): Promise<InstanceFull[]> {
-    return await Promise.all(this.list().map((instance) => this.#full(instance)));
+    const all = await Promise.all(this.list().map((instance) => this.#full(instance)));
+    return all.filter(({ name }) => this.#records.find(name) !== undefined);
   }
 
   /** @throws {LidoError} not_found. */

@@ -293,13 +293,16 @@ export class Volumes {
     return sum;
   }
 
-  /** What a volume takes up. */
-  async state(
-    pool: string,
-    type: string,
-    name: string,
-  ): Promise<{ usage: UsedSpace }> {
-    return { usage: await usedSpace(this.#options, pool, this.volume(this.row(pool, type, name))) };
+  /** What a volume takes up; nothing while it is being made or deleted. */
+  async state(pool: string, type: string, name: string): Promise<{ usage: UsedSpace | null }> {
+    const volume = this.volume(this.row(pool, type, name));
+    try {
+      return { usage: await usedSpace(this.#options, pool, volume) };
+    } catch (error) {
+      this.row(pool, type, name); // Not found, when that is why.
+      if (this.isBusy(pool, volume)) return { usage: null };
+      throw error;
+    }
   }
 
   /** The files of a custom volume, whether or not a container has it, with the owners that the container sees; until it is disposed of. */
