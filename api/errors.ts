@@ -30,6 +30,12 @@ export function notFound(what: string, name: string, where = ""): LidoError {
   return new LidoError("not_found", `${what} not found: ${JSON.stringify(name)}${where && ` ${where}`}`);
 }
 
+/** The refusal of what an instance's state does not allow: `Instance is not running: "web"`. LXD's clients compare the whole of LXD's text.
+ * @param text LXD's. */
+export function wrongState(text: string, name: string): LidoError {
+  return new LidoError("bad_request", `${text}: ${JSON.stringify(name)}`, { lxdText: text });
+}
+
 /** The text of anything that was thrown; never a stack trace, never `[object Object]`. */
 export function messageOf(error: unknown): string {
   if (error instanceof Error) return error.message || error.name;

@@ -30,6 +30,9 @@ const reasons: Record<string, string> = {
   ECONNRESET: "connection reset by peer",
   EPIPE: "broken pipe",
   ETIMEDOUT: "connection timed out",
+  EMFILE: "too many open files",
+  ENOSPC: "no space left on device",
+  EROFS: "read-only file system",
 };
 
 /** The plain words for a system error's code; an unknown one is given as it is. */

@@ -52,6 +52,10 @@ export async function connectionError(endpoint: Endpoint, cause: unknown): Promi
   if (endpoint.kind === "https") {
     return new ConnectionError(`Cannot connect to the lido daemon at "${endpoint.url}": ${reasonOf(cause)}`, { cause });
   }
+  if (await isOutOfDescriptors()) {
+    const text = 'too many open files; "ulimit -n" tells and sets how many this process may have';
+    return new ConnectionError(`Cannot connect to the lido daemon at "${endpoint.socket}": ${text}`, { cause });
+  }
   const { connect } = await import("node:net");
   const failure = await new Promise<unknown>((resolve) => {
     const socket = connect(endpoint.socket);
@@ -64,6 +68,23 @@ export async function connectionError(endpoint: Endpoint, cause: unknown): Promi
   }
   const advice = await adviceOn(endpoint.socket, (failure as { code?: string }).code);
   return new ConnectionError(`Cannot connect to ${name}: ${reasonOf(failure)}; ${advice}`, { cause: failure });
+}
+
+/** Descriptors that a command takes beyond those of its start: its websockets, and Bun's own. */
+const descriptorsNeeded = 8;
+
+/** Whether there is not enough room for what a command takes: Bun calls a socket that it has no descriptor for a refused connection. */
+async function isOutOfDescriptors(): Promise<boolean> {
+  const { closeSync, openSync } = await import("node:fs");
+  const opened: number[] = [];
+  try {
+    while (opened.length < descriptorsNeeded) opened.push(openSync("/dev/null", "r"));
+    return false;
+  } catch (error) {
+    return (error as { code?: string }).code === "EMFILE";
+  } finally {
+    opened.forEach((fd) => closeSync(fd));
+  }
 }
 
 /** What a person can do about a socket that does not answer. */

@@ -33,7 +33,7 @@ interface BunWebSocket extends Omit<WebSocket, "binaryType"> {
 
 /** Opens a websocket. The listener is in place before the connection is made: a message may come with the handshake.
  * @param opening Called with the socket at once, for those who may have to end it before it is open.
- * @throws {ConnectionError} If it is refused or the daemon is not there. */
+ * @throws {ApiError} If it is refused. @throws {ConnectionError} If the daemon is not there. */
 export async function openWebSocket(
   endpoint: Endpoint,
   path: string,
@@ -72,14 +72,19 @@ function openNative(
   native.onmessage = (event) => listener.message?.(event.data as string | Uint8Array);
   opening(socket);
   return new Promise((resolve, reject) => {
+    let hasFailed = false;
     native.onopen = () => resolve(socket);
     native.onerror = (event) => {
-      // Bun's message begins with the address, and with it the secret.
-      const message = (event as unknown as { message?: string }).message?.split(" failed: ").at(-1);
-      reject(new ConnectionError(`Cannot open a websocket to the daemon: ${message ?? "it was refused"}`));
+      hasFailed = true;
+      // Bun's message begins with the address, and with it the secret; and of the daemon's answer it has the status alone.
+      const message = (event as unknown as { message?: string }).message?.split(" failed: ").at(-1) ?? "it was refused";
+      void import("./websocket_failure.ts").then(({ explain }) => explain(socketPath, path, message)).then(
+        reject,
+        reject,
+      );
     };
     native.onclose = () => {
-      reject(new ConnectionError("Cannot open a websocket to the daemon: it was closed"));
+      if (!hasFailed) reject(new ConnectionError("Cannot open a websocket to the daemon: it was closed"));
       listener.close?.();
     };
   });

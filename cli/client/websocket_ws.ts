@@ -2,6 +2,7 @@
 import { type RawData, WebSocket } from "ws";
 import type { Endpoint } from "./endpoint.ts";
 import { ConnectionError, reasonOf } from "./errors.ts";
+import { refusalIn } from "./websocket_failure.ts";
 import type { Listener, MessageSocket } from "./websocket.ts";
 
 function connect(endpoint: Endpoint, path: string): WebSocket {
@@ -48,6 +49,9 @@ export function openByWs(
   opening(socket);
   return new Promise((resolve, reject) => {
     raw.once("open", () => resolve(socket));
+    raw.once("unexpected-response", (_request, reply) => {
+      void refusalIn(reply).then(reject, reject).finally(() => raw.terminate());
+    });
     raw.on("error", (error) => {
       reject(new ConnectionError(`Cannot open a websocket to the daemon: ${reasonOf(error)}`));
     });

@@ -71,6 +71,7 @@ async function converse(
 ): Promise<number> {
   const complain = (message: string) => say(`Error: ${message}\n`);
   let session: ExecSession | undefined;
+  let isErrorOutputLost = false;
   const giveUp = Promise.withResolvers<number>();
   using signals = new SignalForwarder(await ignoredSignals(), {
     giveUp: () => giveUp.resolve(terminated),
@@ -82,8 +83,11 @@ async function converse(
       await writeDescriptor(fd, chunk);
     } catch (error) {
       const code = (error as { code?: string }).code;
-      // Nobody reads what goes to stderr any more: that is no reason to stop.
-      if (fd === 2) return;
+      // Nobody reads what goes to stderr any more, or it has no room: that is no reason to stop. There is no other place to say what was lost.
+      if (fd === 2) {
+        isErrorOutputLost ||= code !== "EPIPE";
+        return;
+      }
       if (code !== "EPIPE") complain(`Cannot write to stdout: ${(error as Error).message}`);
       if (!isDetachable) session?.signal(sigpipe);
       giveUp.resolve(code === "EPIPE" ? brokenPipe : 1);
@@ -141,8 +145,8 @@ async function converse(
   }
   if (outcome.error !== "") complain(outcome.error);
   const code = outcome.status ?? (outcome.error === "" ? connectionLost : 1);
-  // A command that made do with a part of its input has not done what was asked for.
-  return code === 0 && !isInputWhole && !stdinIsTerminal ? 1 : code;
+  // A command that made do with a part of its input has not done what was asked for, nor have we when a part of its output is lost.
+  return code === 0 && (isErrorOutputLost || !isInputWhole && !stdinIsTerminal) ? 1 : code;
 }
 
 /** @param key Looked for in what is typed. */

@@ -1,6 +1,6 @@
 import { rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { LidoError, messageOf } from "../../api/errors.ts";
+import { LidoError, messageOf, wrongState } from "../../api/errors.ts";
 import { connectUnix, listenUnix, receivePacket, sendPacket } from "../host/fd_passing.ts";
 import { hostId } from "../host/idmap.ts";
 import { check, libc, SystemCallError } from "../host/libc.ts";
@@ -118,7 +118,7 @@ export class Consoles {
   /** The request may come to the server behind the one that ends the console. */
   #askOf(name: string, what: "show" | "clear"): Promise<Answered> {
     return this.#ask({ do: what, name }).catch((error) => {
-      throw this.has(name) ? error : notRunning();
+      throw this.has(name) ? error : wrongState("The instance is not running", name);
     });
   }
 
@@ -130,7 +130,7 @@ export class Consoles {
     try {
       // It is among the followers only then: a server that is started for this request must not get it twice.
       await this.#ask({ do: "follow", name }, pipe.write);
-      if (this.#masters.get(name) !== master) throw notRunning();
+      if (this.#masters.get(name) !== master) throw wrongState("The instance is not running", name);
       const terminal = { master: duplicateFd(master), output: pipe.read };
       const followers = this.#followers.get(name) ?? new Set();
       this.#followers.set(name, followers.add(follower));
@@ -294,10 +294,6 @@ export class Consoles {
   get #socket(): string {
     return join(this.#directory, socketName);
   }
-}
-
-function notRunning(): LidoError {
-  return new LidoError("bad_request", "The instance is not running");
 }
 
 /** The console server is not there any more. */

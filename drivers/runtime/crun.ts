@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, readFileSync, realpathSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { LidoError, messageOf } from "../../api/errors.ts";
+import { LidoError, messageOf, wrongState } from "../../api/errors.ts";
 import { killProcesses } from "../host/end_processes.ts";
 import { ExitTracer } from "../host/exit_tracer.ts";
 import { ExitWatch } from "../host/exit_watch.ts";
@@ -134,7 +134,7 @@ export class CrunRuntime implements Runtime {
   }
 
   async start(spec: ContainerSpec): Promise<RunningContainer> {
-    if (this.#containers.has(spec.name)) throw new LidoError("bad_request", "The instance is already running");
+    if (this.#containers.has(spec.name)) throw wrongState("The instance is already running", spec.name);
     const directory = this.#directory(spec.name);
     using starting = new DisposableStack();
     starting.defer(() => this.#starting.delete(spec.name));
@@ -303,11 +303,11 @@ export class CrunRuntime implements Runtime {
 
   /** Why nothing can be started in a container that ran a moment ago: nobody's fault. */
   async #interruption(name: string, init: number, error: unknown): Promise<LidoError | undefined> {
-    if (this.get(name)?.status === "frozen") return new LidoError("bad_request", "Instance is frozen");
+    if (this.get(name)?.status === "frozen") return wrongState("Instance is frozen", name);
     // An init that is killed ends after all that it has taken along, which may be what was being started.
     const isUnexplained = !(error instanceof LidoError) || error.code === "internal";
     const isEnding = startTicks(init) === undefined || isUnexplained && await endsWithin(this.#poller, init, endingMs);
-    return isEnding ? new LidoError("bad_request", "Instance is not running") : undefined;
+    return isEnding ? wrongState("Instance is not running", name) : undefined;
   }
 
   attach(name: string, mount: MountSpec): Promise<void> {
@@ -400,7 +400,7 @@ export class CrunRuntime implements Runtime {
 
   #container(name: string): Container {
     const container = this.#containers.get(name);
-    if (!container) throw new LidoError("bad_request", "Instance is not running");
+    if (!container) throw wrongState("Instance is not running", name);
     return container;
   }
 

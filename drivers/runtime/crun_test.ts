@@ -138,10 +138,10 @@ Deno.test("a command of a user or a group that the container's map does not have
 Deno.test("a command that comes as the container ends or is frozen is told so", () =>
   withContainer(async ({ runtime, run }) => {
     await runtime.freeze("c1");
-    await assert.rejects(run(["true"]), { code: "bad_request", message: "Instance is frozen" });
+    await assert.rejects(run(["true"]), { code: "bad_request", message: 'Instance is frozen: "c1"' });
     await runtime.unfreeze("c1");
     process.kill(runtime.get("c1")!.pid, "SIGKILL"); // which the runtime hears of later
-    await assert.rejects(run(["true"]), { code: "bad_request", message: "Instance is not running" });
+    await assert.rejects(run(["true"]), { code: "bad_request", message: 'Instance is not running: "c1"' });
   }));
 
 Deno.test("commands that are being started when the container is killed are told so, and none that crun failed", () =>
@@ -160,7 +160,7 @@ Deno.test("commands that are being started when the container is killed are told
     await run(["true"]);
     process.kill(runtime.get("c1")!.pid, "SIGKILL");
     await Promise.all(started);
-    assert.deepEqual(failures.map((error) => (error as Error).message), Array(8).fill("Instance is not running"));
+    assert.deepEqual(failures.map((error) => (error as Error).message), Array(8).fill('Instance is not running: "c1"'));
   }));
 
 Deno.test("what a console is asked as its container ends is refused, and no fault", () =>
@@ -171,7 +171,7 @@ Deno.test("what a console is asked as its container ends is refused, and no faul
         async () => {
           for (;;) await ask();
         },
-        { code: "bad_request", message: /^(The i|I)nstance is not running$/ },
+        { code: "bad_request", message: /^(The i|I)nstance is not running: "c1"$/ },
       );
     }
     await destroyed;

@@ -148,7 +148,12 @@ export function refuseBelowUse(volume: Volume, sizeBytes: bigint, usedBytes: big
   );
 }
 
-/** For messages: `custom volume "default_v/s0"`. */
+/** A volume's name as users know it: on disk a custom volume's has its project before it. */
+export function fromDisk(volume: Volume): string {
+  return volume.type === "custom" ? volume.name.replace(/^default_/, "") : volume.name;
+}
+
+/** For messages: `custom volume "v/s0"`. */
 export function describe(volume: Volume): string {
-  return `${volume.type} volume "${volume.name}${volume.snapshot === undefined ? "" : `/${volume.snapshot}`}"`;
+  return `${volume.type} volume "${fromDisk(volume)}${volume.snapshot === undefined ? "" : `/${volume.snapshot}`}"`;
 }

@@ -5,14 +5,14 @@ import type { CheckProblem } from "../../api/types.ts";
 import type { Host } from "../../drivers/host/host.ts";
 import type { Runtime } from "../../drivers/runtime/runtime.ts";
 import type { Driver, Volume } from "../../drivers/storage/driver.ts";
-import { recordsDirectory } from "../../drivers/storage/layout.ts";
+import { fromDisk, recordsDirectory } from "../../drivers/storage/layout.ts";
 import type { Paths } from "../context.ts";
 import type { Journal } from "../journal/journal.ts";
 import type { Records } from "../records/records.ts";
 import type { Database } from "../state/database.ts";
 import type { MountedVolumes } from "../storage/mounted.ts";
 import type { Pools } from "../storage/pools.ts";
-import { deleteVolumeRow, fromDisk, onDisk } from "../storage/rows.ts";
+import { deleteVolumeRow, onDisk } from "../storage/rows.ts";
 import type { Volumes } from "../storage/volumes.ts";
 
 export interface CheckOptions {

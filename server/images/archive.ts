@@ -2,6 +2,7 @@ import { stat } from "node:fs/promises";
 import { parse } from "yaml";
 import { z } from "zod";
 import { LidoError, messageOf } from "../../api/errors.ts";
+import { refusal } from "../../api/refusal.ts";
 import { CommandError, type Host } from "../../drivers/host/host.ts";
 import type { WatchOptions } from "../../drivers/storage/driver.ts";
 import { type OpenArchive, openArchive } from "../archives/archive_file.ts";
@@ -170,9 +171,6 @@ function readMetadata(bytes: Uint8Array): ImageMetadata {
   }
   const result = metadataSchema.safeParse(value);
   if (result.success) return result.data;
-  const issue = result.error.issues[0]!;
-  throw new LidoError(
-    "bad_request",
-    `Invalid image: metadata.yaml: ${issue.path.join(".") || "content"}: ${issue.message}`,
-  );
+  const { field, reason } = refusal(result.error, value);
+  throw new LidoError("bad_request", `Invalid image: metadata.yaml: ${field || "content"}: ${reason}`);
 }

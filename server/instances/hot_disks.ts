@@ -1,4 +1,4 @@
-import { LidoError, messageOf } from "../../api/errors.ts";
+import { LidoError, messageOf, wrongState } from "../../api/errors.ts";
 import type { Devices } from "../../api/types.ts";
 import type { IdMap } from "../../drivers/runtime/runtime.ts";
 import { type Disk, disksOf, sameDevice } from "./devices.ts";
@@ -61,7 +61,7 @@ export class HotDisks {
       this.#records.setMounted(name, change.devices);
     };
     if (removed.length === 0 && added.length === 0) return this.#services.database.transaction(record);
-    if (running.status === "frozen") throw new LidoError("bad_request", "Instance is frozen");
+    if (running.status === "frozen") throw wrongState("Instance is frozen", name);
     const map = parseIdmap(this.#records.get(name).config["volatile.idmap.current"]);
     await this.#disks.hold([...removed, ...added], async () => {
       await using intent = this.#open({ name, removed, added });

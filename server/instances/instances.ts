@@ -1,7 +1,7 @@
 /** Instances: the API's verbs. Each verb checks what can be checked at once, then answers with an operation that does the work under the
  * instance's lock. The parts (creation, lifecycle, devices, maps, snapshots) are in files of their own. */
 
-import { LidoError, messageOf } from "../../api/errors.ts";
+import { LidoError, messageOf, wrongState } from "../../api/errors.ts";
 import type {
   Config,
   Instance,
@@ -180,12 +180,12 @@ export class Instances {
   /** @throws {LidoError} not_found, or bad_request when it runs. */
   delete(name: string): Operation {
     this.#records.get(name);
-    if (this.#lifecycle.isOn(name)) throw new LidoError("bad_request", "Instance is running");
+    if (this.#lifecycle.isOn(name)) throw wrongState("Instance is running", name);
     return this.#operate(name, "delete", "Deleting instance", async () => {
       const record = this.#records.get(name);
-      if (this.#lifecycle.isOn(name)) throw new LidoError("bad_request", "Instance is running");
+      if (this.#lifecycle.isOn(name)) throw wrongState("Instance is running", name);
       if (isTrue(this.#records.expand(record).config["security.protection.delete"])) {
-        throw new LidoError("bad_request", "Container is protected");
+        throw wrongState("Container is protected", name);
       }
       await this.#creation.delete(record);
     });
@@ -241,8 +241,8 @@ export class Instances {
   execTarget(name: string): ExecTarget {
     const record = this.#records.get(name);
     const running = this.#services.runtime.get(name);
-    if (!running) throw new LidoError("bad_request", "Instance is not running");
-    if (running.status === "frozen") throw new LidoError("bad_request", "Instance is frozen");
+    if (!running) throw wrongState("Instance is not running", name);
+    if (running.status === "frozen") throw wrongState("Instance is frozen", name);
     const { config } = this.#records.expand(record);
     const idmap = parseIdmap(config["volatile.idmap.current"]);
     return { name, pid: running.pid, config, ...(idmap ? { idmap } : {}) };

@@ -2,7 +2,7 @@
 
 import { mkdir, rm } from "node:fs/promises";
 import { dirname } from "node:path";
-import { LidoError, messageOf } from "../../api/errors.ts";
+import { LidoError, messageOf, wrongState } from "../../api/errors.ts";
 import type { Config, InstanceExit } from "../../api/types.ts";
 import { isScript } from "../../drivers/runtime/not_executed.ts";
 import type { ContainerSpec, IdMap, MountSpec } from "../../drivers/runtime/runtime.ts";
@@ -97,7 +97,7 @@ export class Lifecycle {
   async start(name: string, options: StartOptions = {}): Promise<string | undefined> {
     const { runtime } = this.#services;
     const { progress = untold, unwatched } = options;
-    if (runtime.get(name)) throw new LidoError("bad_request", "The instance is already running");
+    if (runtime.get(name)) throw wrongState("The instance is already running", name);
     using _rebooted = { [Symbol.dispose]: () => this.#rebooting.delete(name) };
     const record = this.#records.get(name);
     const { config, devices } = this.#records.expand(record);
@@ -174,7 +174,7 @@ export class Lifecycle {
       if (this.#rebooting.delete(name)) return await this.#removeEphemeral(name, options.restart === true);
       // The operation that gave way to this one has stopped it.
       if (options.force && lock?.hasTakenOver) return;
-      throw new LidoError("bad_request", "The instance is already stopped");
+      throw wrongState("The instance is already stopped", name);
     }
     let isForced = options.force;
     if (!isForced) {
@@ -214,16 +214,16 @@ export class Lifecycle {
 
   async freeze(name: string): Promise<void> {
     const running = this.#services.runtime.get(name);
-    if (!running) throw new LidoError("bad_request", "The container isn't running");
-    if (running.status === "frozen") throw new LidoError("bad_request", "The container is already frozen");
+    if (!running) throw wrongState("The container isn't running", name);
+    if (running.status === "frozen") throw wrongState("The container is already frozen", name);
     await this.#services.runtime.freeze(name);
     this.#publish("instance-paused", name);
   }
 
   async unfreeze(name: string): Promise<void> {
     const running = this.#services.runtime.get(name);
-    if (!running) throw new LidoError("bad_request", "The container isn't running");
-    if (running.status !== "frozen") throw new LidoError("bad_request", "The container is already running");
+    if (!running) throw wrongState("The container isn't running", name);
+    if (running.status !== "frozen") throw wrongState("The container is already running", name);
     await this.#services.runtime.unfreeze(name);
     this.#publish("instance-resumed", name);
   }

@@ -123,7 +123,7 @@ export class OperationLocks {
         "bad_request",
         `Failed to create instance ${waiter.action} operation: Instance is busy running a "${
           this.action(name)
-        }" operation`,
+        }" operation: ${JSON.stringify(name)}`,
       ),
     );
   }

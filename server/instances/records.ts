@@ -71,7 +71,8 @@ export class InstanceRecords {
   /** @throws {LidoError} conflict when there is one of that name, with LXD's text. */
   refuseTaken(name: string): void {
     if (!this.find(name)) return;
-    throw new LidoError("conflict", 'Add instance info to the database: This "instances" entry already exists');
+    const lxdText = 'Add instance info to the database: This "instances" entry already exists';
+    throw new LidoError("conflict", `${lxdText}: ${JSON.stringify(name)}`, { lxdText });
   }
 
   /** @throws {LidoError} conflict when the name is taken. */

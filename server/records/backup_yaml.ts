@@ -1,6 +1,7 @@
 import { parse, stringify } from "yaml";
 import { z } from "zod";
 import { LidoError, messageOf } from "../../api/errors.ts";
+import { refusal } from "../../api/refusal.ts";
 import type { Config, Devices } from "../../api/types.ts";
 import type { Expanded, InstanceRecord, SnapshotRecord } from "../instances/records.ts";
 
@@ -178,8 +179,8 @@ export function checkedYaml<Schema extends z.ZodType>(text: string, schema: Sche
   }
   const result = schema.safeParse(value);
   if (result.success) return result.data;
-  const issue = result.error.issues[0]!;
-  throw new LidoError("bad_request", `${file}: ${issue.path.map(String).join(".") || "content"}: ${issue.message}`);
+  const { field, reason } = refusal(result.error, value);
+  throw new LidoError("bad_request", `${file}: ${field || "content"}: ${reason}`);
 }
 
 function validTime(value: string | Date | null | undefined): string | undefined {

@@ -5,7 +5,7 @@ import type { Config, Devices } from "../../api/types.ts";
 import { readBeneath } from "../../drivers/host/beneath.ts";
 import { removeFile, replaceFile } from "../../drivers/host/replace_file.ts";
 import type { Volume } from "../../drivers/storage/driver.ts";
-import { directoryOf } from "../../drivers/storage/layout.ts";
+import { directoryOf, fromDisk } from "../../drivers/storage/layout.ts";
 import { InstanceRecords } from "../instances/records.ts";
 import type { Journal } from "../journal/journal.ts";
 import type { Database, Row } from "../state/database.ts";
@@ -155,7 +155,7 @@ export class Records {
     for (const name of await store.volumes()) {
       // Of a volume that is on disk and only not known: its record is what it will be recovered by.
       if (known.has(name) || present.has(name)) continue;
-      wrong.push(`the record of custom volume "${name}", which is not there`);
+      wrong.push(`the record of custom volume "${fromDisk({ type: "custom", name })}", which is not there`);
       if (!onlyTell) await store.removeVolume(name);
     }
     // The mark of what is on disk and not known stays: recovery must know that it was being taken away.

@@ -4,13 +4,14 @@ import type { FoundPool, RecoverPost, RecoverResult, RecoverVolume } from "../..
 import { readBeneath } from "../../drivers/host/beneath.ts";
 import type { Host } from "../../drivers/host/host.ts";
 import type { Driver } from "../../drivers/storage/driver.ts";
+import { fromDisk } from "../../drivers/storage/layout.ts";
 import type { Paths } from "../context.ts";
 import type { Instances } from "../instances/instances.ts";
 import { parsePoolRecord } from "../records/volume_record.ts";
 import type { Database } from "../state/database.ts";
 import { findPools } from "../storage/found_pool.ts";
 import type { Pools } from "../storage/pools.ts";
-import { deleteVolumeRow, fromDisk, insertSnapshot, insertVolume, volumeRow } from "../storage/rows.ts";
+import { deleteVolumeRow, insertSnapshot, insertVolume, volumeRow } from "../storage/rows.ts";
 import { lockName, type Volumes } from "../storage/volumes.ts";
 import type { Config } from "../../api/types.ts";
 import { type FoundInstance, type FoundSnapshots, type FoundVolume, type Scan, scanPool } from "./scan.ts";

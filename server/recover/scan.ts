@@ -1,6 +1,6 @@
 import { LidoError, messageOf } from "../../api/errors.ts";
 import type { Driver, Volume } from "../../drivers/storage/driver.ts";
-import { directoryOf } from "../../drivers/storage/layout.ts";
+import { directoryOf, fromDisk } from "../../drivers/storage/layout.ts";
 import { type InstanceBackup, parseBackup, type PoolInfo } from "../records/backup_yaml.ts";
 import { type OpenIntent, RecordStore } from "../records/store.ts";
 import { parsePoolRecord, parseVolumeRecord, type VolumeRecord } from "../records/volume_record.ts";
@@ -82,7 +82,7 @@ export async function scanPool(driver: Driver, options: ScanOptions): Promise<Sc
         instances.push(await readInstance(driver, store, volume, { names, cutOff, isMounted }));
       } else volumes.push(readVolume(store, volume, names, cutOff));
     } catch (error) {
-      problems.push(`${volume.type} "${volume.name}": ${messageOf(error)}`);
+      problems.push(`${volume.type} "${fromDisk(volume)}": ${messageOf(error)}`);
     }
   }
   const own = store.readPool();

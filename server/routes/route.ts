@@ -6,6 +6,7 @@ import superjson from "superjson";
 import { z } from "zod";
 import { LidoError } from "../../api/errors.ts";
 import { withoutNulls } from "../../api/nulls.ts";
+import { refusal } from "../../api/refusal.ts";
 import { bodyFailure, describeError } from "../http/errors.ts";
 import type { Operation } from "../operations/operations.ts";
 
@@ -116,9 +117,8 @@ function refusePrototype(key: string, value: unknown): unknown {
 export function checkValue<Schema extends z.ZodType>(schema: Schema, value: unknown): z.infer<Schema> {
   const result = schema.safeParse(withoutNulls(schema, value ?? {}));
   if (result.success) return result.data;
-  const issue = result.error.issues[0]!;
-  const field = issue.path.map(String).join(".");
-  throw new LidoError("bad_request", field ? `Invalid value for "${field}": ${issue.message}` : issue.message);
+  const { field, reason } = refusal(result.error, value);
+  throw new LidoError("bad_request", `Invalid ${field ? `value for "${field}"` : "request"}: ${reason}`);
 }
 
 async function readText(c: HonoContext): Promise<string> {

@@ -1,6 +1,7 @@
 import { parse, stringify } from "yaml";
 import { z } from "zod";
 import { LidoError, messageOf } from "../../api/errors.ts";
+import { refusal } from "../../api/refusal.ts";
 import type { Config } from "../../api/types.ts";
 import { checkName } from "./names.ts";
 
@@ -59,8 +60,8 @@ export function parseIndex(text: string): BackupIndex {
   }
   const result = schema.safeParse(value);
   if (!result.success) {
-    const issue = result.error.issues[0]!;
-    throw invalid(`${issue.path.join(".") || "content"}: ${issue.message}`);
+    const { field, reason } = refusal(result.error, value);
+    throw invalid(`${field || "content"}: ${reason}`);
   }
   const { name, pool, backend, type, optimized, snapshots, config: { volume, volume_snapshots } } = result.data;
   if (type !== "custom") throw invalid(`type "${type}" is no custom volume's`);

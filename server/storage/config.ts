@@ -44,7 +44,7 @@ export function checkPoolConfig(kind: DriverKind, config: Config): void {
   }
 }
 
-/** @param name As on disk, for the text. @throws {LidoError} bad_request with LXD's texts. */
+/** @param name For the text. @throws {LidoError} bad_request with LXD's texts. */
 export function checkVolumeConfig(kind: DriverKind, name: string, config: Config): void {
   const keys = volumeKeys(kind);
   for (const [option, value] of Object.entries(config)) {

@@ -1,9 +1,9 @@
 import { LidoError } from "../../api/errors.ts";
 import type { Driver, Volume, VolumeType } from "../../drivers/storage/driver.ts";
-import { temporaryPrefix } from "../../drivers/storage/layout.ts";
+import { fromDisk, temporaryPrefix } from "../../drivers/storage/layout.ts";
 import type { Database } from "../state/database.ts";
 import type { Pools } from "./pools.ts";
-import { fromDisk, volumeRow } from "./rows.ts";
+import { nameInUse, volumeRow } from "./rows.ts";
 
 export interface DiskLookOptions {
   readonly database: Database;
@@ -24,7 +24,7 @@ export class DiskLook {
   async refuseTaken(pool: string, volume: Volume): Promise<void> {
     const name = fromDisk(volume), driver = this.#options.pools.driver(pool);
     if (volumeRow(this.#options.database, pool, volume.type, name)) {
-      if (volume.type !== "container") throw new LidoError("conflict", "Volume by that name already exists");
+      if (volume.type !== "container") throw nameInUse(pool, name);
       throw conflict(
         `Volume "${name}" of storage pool "${pool}" is known, but no instance has it; see "lido admin recover"`,
       );

@@ -2,6 +2,7 @@ import { Readable } from "node:stream";
 import { parse, stringify } from "yaml";
 import { z } from "zod";
 import { LidoError, messageOf } from "../../api/errors.ts";
+import { refusal } from "../../api/refusal.ts";
 import type { CopyOptions, Driver, Send, StreamBackup, Volume, WatchOptions } from "../../drivers/storage/driver.ts";
 import { cleanPath } from "../archives/member.ts";
 import type { TarEntry } from "../archives/tar_reader.ts";
@@ -168,7 +169,10 @@ function checkHeader(text: string): void {
     throw invalid(`optimized_header.yaml: ${messageOf(error).split("\n")[0]}`);
   }
   const result = headerSchema.safeParse(value);
-  if (!result.success) throw invalid(`optimized_header.yaml: ${result.error.issues[0]!.message}`);
+  if (!result.success) {
+    const { field, reason } = refusal(result.error, value);
+    throw invalid(`optimized_header.yaml: ${field || "content"}: ${reason}`);
+  }
   const nested = result.data.subvolumes?.find(({ path }) => path !== "/");
   if (!nested) return;
   throw new LidoError(

@@ -1,6 +1,7 @@
-import { notFound } from "../../api/errors.ts";
+import { LidoError, notFound } from "../../api/errors.ts";
 import type { Config, StorageVolume, StorageVolumeSnapshot } from "../../api/types.ts";
 import type { Volume, VolumeType } from "../../drivers/storage/driver.ts";
+import { fromDisk } from "../../drivers/storage/layout.ts";
 import type { Database, Row } from "../state/database.ts";
 import type { Usage } from "./usage.ts";
 
@@ -23,6 +24,12 @@ export function needVolumeRow(database: Database, pool: string, type: string, na
   const row = volumeRow(database, pool, type, name);
   if (!row) throw notFound("Storage pool volume", name.replace(/^default_/, ""), `of type "${type}" in pool "${pool}"`);
   return row;
+}
+
+/** The refusal of a name that another volume has. */
+export function nameInUse(pool: string, name: string): LidoError {
+  const lxdText = "Volume by that name already exists";
+  return new LidoError("conflict", `${lxdText}: ${JSON.stringify(name)} in pool "${pool}"`, { lxdText });
 }
 
 /** @returns The settings of a volume, or of that whose snapshot it is; undefined when it has no row. */
@@ -130,10 +137,6 @@ export function deleteVolumeRow(database: Database, pool: string, type: string, 
 /** A custom volume's name on disk has its project before it. */
 export function onDisk(type: VolumeType, name: string): Volume {
   return { type, name: type === "custom" ? `default_${name}` : name };
-}
-
-export function fromDisk(volume: Volume): string {
-  return volume.type === "custom" ? volume.name.replace(/^default_/, "") : volume.name;
 }
 
 export function viewVolume(row: Row, usage: Usage): StorageVolume {

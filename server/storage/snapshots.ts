@@ -1,6 +1,7 @@
 import { LidoError, notFound } from "../../api/errors.ts";
 import type { Config, StorageVolumeSnapshot } from "../../api/types.ts";
 import { AlreadyThere, type Volume } from "../../drivers/storage/driver.ts";
+import { fromDisk } from "../../drivers/storage/layout.ts";
 import type { Journal } from "../journal/journal.ts";
 import type { Operation, OperationOptions } from "../operations/operations.ts";
 import { watch } from "../operations/progress.ts";
@@ -10,7 +11,7 @@ import { checkName } from "./names.ts";
 import { expiryAfter } from "./schedule.ts";
 import { nextSnapshotName } from "./snapshot_pattern.ts";
 import { endRestore } from "./restore.ts";
-import { fromDisk, insertSnapshot, onDisk, setContentMap, snapshotRowsOfInstance, viewSnapshot } from "./rows.ts";
+import { insertSnapshot, onDisk, setContentMap, snapshotRowsOfInstance, viewSnapshot } from "./rows.ts";
 import { lockName, url, type Volumes, type VolumesOptions } from "./volumes.ts";
 
 interface SnapshotIntent {

@@ -10,6 +10,7 @@ import {
   type WatchOptions,
 } from "../../drivers/storage/driver.ts";
 import { flush } from "../../drivers/storage/tree.ts";
+import { fromDisk } from "../../drivers/storage/layout.ts";
 import type { Events } from "../events/events.ts";
 import type { Intent, Journal } from "../journal/journal.ts";
 import type { Operations } from "../operations/operations.ts";
@@ -25,9 +26,9 @@ import { copyVolume, planCopy } from "./planner.ts";
 import type { Pools } from "./pools.ts";
 import {
   deleteVolumeRow,
-  fromDisk,
   insertSnapshot,
   insertVolume,
+  nameInUse,
   needVolumeRow,
   onDisk,
   snapshotRows,
@@ -181,7 +182,7 @@ export class Volumes {
       const given = isPatch ? { ...before, ...put.config } : put.config ?? {};
       const config = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== ""));
       for (const [key, value] of Object.entries(before)) if (key.startsWith("volatile.")) config[key] ??= value;
-      checkVolumeConfig(kind, volume.name, config);
+      checkVolumeConfig(kind, fromDisk(volume), config);
       checkVolumeChange(kind, before, config);
       if (
         before["security.shifted"] !== config["security.shifted"] ||
@@ -460,10 +461,8 @@ export class Volumes {
     }
     const kind = pools.kindOf(pool);
     const config = withPoolDefaults(kind, pools.config(pool), post.config);
-    checkVolumeConfig(kind, onDisk("custom", post.name).name, config);
-    if (volumeRow(this.#options.database, pool, "custom", post.name)) {
-      throw new LidoError("conflict", "Volume by that name already exists");
-    }
+    checkVolumeConfig(kind, post.name, config);
+    if (volumeRow(this.#options.database, pool, "custom", post.name)) throw nameInUse(pool, post.name);
     if (sizeOf(config) !== undefined) needQuota(pools.driver(pool), post.name);
     return config;
   }

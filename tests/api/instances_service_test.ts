@@ -54,7 +54,7 @@ Deno.test("create, start, stop, delete: settings, template, volatile keys, nothi
   assert.equal(specification.rootfsShifted, true);
   assert.deepEqual(specification.environment, { container: "lxc", X: "1" });
   assert.equal((await world.instances.state("c1")).processes, 2);
-  await assert.rejects(start(world, "c1"), /^Error: The instance is already running$/);
+  await assert.rejects(start(world, "c1"), /^Error: The instance is already running: "c1"$/);
   assert.throws(() => world.instances.delete("c1"), /Instance is running/);
   assert.throws(() => world.instances.get("c2"), /Instance not found/);
 
@@ -107,7 +107,7 @@ Deno.test("create refuses with LXD's texts and leaves nothing", async () => {
   await assert.rejects(access(join(world.root, "container/c1")));
   delete world.pool.failCreate;
   await world.create("c1");
-  await assert.rejects(world.create("c1"), /This "instances" entry already exists/);
+  await assert.rejects(world.create("c1"), /This "instances" entry already exists: "c1"$/);
   assert.deepEqual(world.instances.names(), ["c1"], "the loser must not take the winner's instance away");
   await access(join(world.root, "container/c1"));
 });
@@ -161,7 +161,7 @@ Deno.test("a forced stop takes over a clean one that waits, and both end well", 
   const stop = await waits("stop");
   await assert.rejects(
     world.done(instances.setState("c1", state("stop"))),
-    /^Error: Failed to create instance stop operation: Instance is busy running a "stop" operation$/,
+    /^Error: Failed to create instance stop operation: Instance is busy running a "stop" operation: "c1"$/,
   );
   await world.done(instances.setState("c1", stopNow));
   await world.done(stop);
@@ -227,14 +227,17 @@ Deno.test("nobody waits for a hanging operation of the daemon itself for longer 
   const own = await locks.wait("c1", "start");
   await assert.rejects(
     locks.acquire("c1", "stop", { takeOver: true }),
-    /Instance is busy running a "start" operation$/,
+    /Instance is busy running a "start" operation: "c1"$/,
   );
   const next = locks.acquire("c1", "stop");
   own[Symbol.dispose]();
   using held = await next;
   assert.equal(held.hasTakenOver, false);
   // One that gives way but does not come to an end, as a restart whose start hangs.
-  await assert.rejects(locks.acquire("c1", "stop", { takeOver: true }), /Instance is busy running a "stop" operation$/);
+  await assert.rejects(
+    locks.acquire("c1", "stop", { takeOver: true }),
+    /Instance is busy running a "stop" operation: "c1"$/,
+  );
   assert.equal(held.takenOver.reason, "stop");
 });
 
@@ -257,7 +260,7 @@ Deno.test("everybody who waits for a lock has a turn: who tidies up first, then 
   own[Symbol.dispose]();
   // A user's operation does not wait for another one's.
   const [, user] = await Promise.allSettled(waiting);
-  assert.match(String((user as PromiseRejectedResult).reason), /busy running a "stop" operation$/);
+  assert.match(String((user as PromiseRejectedResult).reason), /busy running a "stop" operation: "c1"$/);
   assert.deepEqual(turns, ["tidies", "forced", "own"]);
   assert.equal(locks.action("c1"), undefined);
 });

@@ -88,9 +88,11 @@ Deno.test("in every request, a field that is null is one that is absent", () => 
       const plain = (result: unknown) =>
         JSON.stringify(result, (_, field) => field === null ? undefined : field) ?? result;
       assert.deepEqual(plain(given), plain(absent), `${name}: ${path.join(".")}`);
+      if (typeof given === "string") assert.match(given, /^Invalid value for "[\w.-]+": .*(required|allowed)$/, name);
       count++;
     }
     assert.deepEqual(outcome(schema, null), outcome(schema, {}), `${name}: the body itself`);
+    assert.equal(outcome(schema, []), "Invalid request: an object is required, not a list", name);
   }
   assert.ok(count > 150, `${count} fields were tried`);
 });

@@ -244,7 +244,7 @@ const cases: Record<string, (opened: Opened) => Promise<void>> = {
     await write(driver.path(volume), 24);
     await assert.rejects(
       quota.set(volume, 16n * MiB),
-      /Cannot limit .*default_v1.* to 16\.00MiB: it uses [\d.]+MiB/,
+      /Cannot limit custom volume "v1" to 16\.00MiB: it uses [\d.]+MiB/,
     );
     assert.equal(await quota.get(volume), undefined);
     await quota.set(volume, 64n * MiB);

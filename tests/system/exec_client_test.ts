@@ -101,6 +101,26 @@ Deno.test({
       assert.equal((await shell("$LIDO exec c1 -- sh -c 'echo x; exit 3' | true; echo done")).out, "done\n");
     });
 
+    await t.step("output that cannot be written is told by the exit code, of either stream", async () => {
+      const { out, err } = await shell(`
+        $LIDO exec c1 -- echo lost >/dev/full; echo $?
+        $LIDO exec c1 -- sh -c 'echo lost >&2' 2>/dev/full; echo $?
+        $LIDO exec c1 -- sh -c 'echo lost >&2; echo more; exit 7' 2>/dev/full; echo $?
+        $LIDO exec c1 -- true 2>/dev/full; echo $?
+      `);
+      assert.equal(out, "1\n1\nmore\n7\n0\n");
+      assert.match(err, /^Error: Cannot write to stdout: ENOSPC: [^\n]*\n$/);
+    });
+
+    await t.step("too few descriptors are named as the cause", async () => {
+      // With a few more or less the command is run, or Bun says it before us.
+      const { out } = await shell(`ulimit -n 9; $LIDO exec c1 -- echo hi 2>&1; echo $?`);
+      assert.match(
+        out,
+        /^Error: Cannot connect to the lido daemon at .*: too many open files; "ulimit -n" [^\n]*\n(1|255)\n$/,
+      );
+    });
+
     await t.step("a reader of stderr that goes away is no reason to end", async () => {
       const { code, out } = await shell("$LIDO exec c1 -- sh -c 'echo e >&2; echo o; exit 3' 2> >(exec true)");
       assert.deepEqual([out, code], ["o\n", 3]);

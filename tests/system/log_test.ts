@@ -7,6 +7,8 @@ import { mkdirSync, renameSync, rmdirSync, rmSync, writeFileSync } from "node:fs
 import { request } from "node:http";
 import { join } from "node:path";
 import type { Event } from "../../api/types.ts";
+import { Client } from "../../cli/client/client.ts";
+import { events } from "../../cli/client/events.ts";
 import { succeed } from "../support/command.ts";
 import { Daemon, executable } from "../support/daemon.ts";
 import { busyboxImage } from "../support/image.ts";
@@ -81,7 +83,7 @@ Deno.test("the log says what is done, by whom and how it ended, and no secret", 
   await t.step("a failure has its cause", async () => {
     await daemon.lido(["start", "c1"]);
     const { level, result, error } = last("Starting instance");
-    assert.deepEqual([level, result, error], [40, "failure", "The instance is already running"]);
+    assert.deepEqual([level, result, error], [40, "failure", 'The instance is already running: "c1"']);
     await daemon.lido(["exec", "c1", "--", "nosuch"]);
     const missing = last("Executing command");
     assert.deepEqual([missing.level, missing.return, missing.error], [40, 127, "Command not found"]);
@@ -181,6 +183,11 @@ Deno.test("the log says what is done, by whom and how it ended, and no secret", 
     await once(lxc, "exit");
     await Promise.all([monitor.end(), quiet.end()]);
     await daemon.fails(["monitor", "--loglevel", "loud"], /Invalid (value|log level) "loud"/);
+    const refused = /Invalid event type "foo": lifecycle, logging, operation are allowed/;
+    await daemon.fails(["monitor", "--type", "foo"], refused);
+    // Outside of Bun it is another websocket.
+    const client = new Client({ kind: "unix", socket: join(daemon.directory, "unix.socket") });
+    await assert.rejects(events(client, ["foo"]).next(), refused);
   });
 
   await t.step("no secret is in the log or its events, at any level", async () => {

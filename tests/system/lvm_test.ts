@@ -216,10 +216,10 @@ async function story(t: Deno.TestContext): Promise<void> {
     await withContent(daemon.directory, seen, { type: "custom", name: "default_ext4" }, async (path) => {
       await run("dd", "if=/dev/urandom", `of=${join(path, "data")}`, "bs=1M", "count=60", "conv=fsync");
     }, true);
-    await assert.rejects(resize("ext4", "48MiB"), /Cannot shrink .*default_ext4.* to 48\.00MiB/);
+    await assert.rejects(resize("ext4", "48MiB"), /Cannot shrink custom volume "ext4" to 48\.00MiB/);
     assert.equal(await sizeOf("ext4"), 96);
     await api.volume("one", "xfs", { size: "320MiB", "block.filesystem": "xfs" });
-    await assert.rejects(resize("xfs", "304MiB"), /Cannot shrink .*default_xfs.*: Cannot be shrunk/);
+    await assert.rejects(resize("xfs", "304MiB"), /Cannot shrink custom volume "xfs".*: Cannot be shrunk/);
     await resize("xfs", "340MiB");
     assert.equal(await sizeOf("xfs"), 340);
     await api.isWhole();

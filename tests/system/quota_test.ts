@@ -30,7 +30,7 @@ Deno.test("quotas: set, grow, refuse to shrink below use, lift, live", async (t)
   await t.step("below what is used it is refused, and nothing has changed", async () => {
     await assert.rejects(
       daemon.lxc("storage", "volume", "set", "fast", "v", "size", "30MiB"),
-      /Cannot limit custom volume "default_v" to 30\.00MiB: it uses [\d.]+MiB already/,
+      /Cannot limit custom volume "v" to 30\.00MiB: it uses [\d.]+MiB already/,
     );
     assert.equal((await state("v")).total, 60 * 1024 * 1024);
     assert.equal(await daemon.lxc("storage", "volume", "get", "fast", "v", "size"), "60MiB");

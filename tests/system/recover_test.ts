@@ -228,8 +228,8 @@ Deno.test("what is damaged, made up or cut off is told, and keeps nothing else f
   assert.match(out, /2 recovered/);
   for (
     const pattern of [
-      /"default_bad": default_bad\.yaml: /,
-      /"default_cut": it was cut off: volume\.delete/,
+      /"bad": default_bad\.yaml: /,
+      /"cut": it was cut off: volume\.delete/,
       /"truncated": its backup\.yaml is that of "t"/,
       /"bomb": backup\.yaml: .*alias/i,
       /"types": backup\.yaml: container\.devices/,
@@ -269,7 +269,7 @@ Deno.test("what is damaged, made up or cut off is told, and keeps nothing else f
   rmSync(join(root, "custom/default_bad"), { recursive: true });
   await daemon.ok("delete", "fine/odd"); // known since the second recovery
   // The record of what is gone goes too.
-  assert.match(await daemon.ok("admin", "check", "--repair"), /default_bad.*DONE/);
+  assert.match(await daemon.ok("admin", "check", "--repair"), /"bad".*DONE/);
   await nothingIsWrong(daemon);
 });
 

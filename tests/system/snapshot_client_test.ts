@@ -15,7 +15,7 @@ Deno.test("lxc on snapshots of a volume", async (t) => {
   await t.step("named by the pattern, which is checked when it is set", async () => {
     await daemon.fails(
       ["storage", "volume", "set", "plain", "v", "snapshots.pattern={{ name }}"],
-      /Invalid value for volume "default_v" option "snapshots\.pattern": .*{{ creation_date }} and/,
+      /Invalid value for volume "v" option "snapshots\.pattern": .*{{ creation_date }} and/,
     );
     await lxc("set", "plain", "v", "snapshots.pattern", "at-{{ creation_date|date:'2006-01-02' }}");
     await lxc("snapshot", "plain", "v");

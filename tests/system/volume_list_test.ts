@@ -80,11 +80,11 @@ Deno.test("volumes listed, shown and changed by both clients", async (t) => {
     await lxc("unset", "fast", "v", "user.k2");
     await daemon.fails(
       ["storage", "volume", "set", "fast", "v", "block.filesystem=ext4"],
-      /Invalid option for volume "default_v" option "block.filesystem"/,
+      /Invalid option for volume "v" option "block.filesystem"/,
     );
     await daemon.fails(
       ["storage", "volume", "set", "fast", "v", "zfs.blocksize=4096"],
-      /Invalid option for volume "default_v"/,
+      /Invalid option for volume "v"/,
     );
     await lxc("rename", "fast", "v/snap0", "v/snapren");
     await lxc("delete", "fast", "v/snapren");
