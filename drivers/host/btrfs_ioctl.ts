@@ -17,7 +17,9 @@ const infoBytes = 504, infoUuid = 296, infoReceivedUuid = 328, uuidBytes = 16;
 const BTRFS_SUBVOL_RDONLY = 2n, BTRFS_SUBVOL_SPEC_BY_ID = 16n;
 const argumentBytes = 4096, nameOffset = 56;
 const searchKeyBytes = 104, searchHeaderBytes = 32, searchItemsMax = 4096;
-const rootTree = 1n, rootReference = 156, topInode = 256n, noLimit = 0xffff_ffff_ffff_ffffn;
+const rootTree = 1n, rootReference = 156, noLimit = 0xffff_ffff_ffff_ffffn;
+/** Inode number of the root of each subvolume. */
+export const subvolumesTop = 256n;
 /** struct file_handle with a struct btrfs_fid without a parent (FILEID_BTRFS_WITHOUT_PARENT). */
 const handleBytes = 20, handleType = 0x4d;
 
@@ -51,7 +53,7 @@ export function subvolumeHasChildren(path: string): boolean {
 export function subvolumeIdOf(fd: number): bigint {
   const argument = new Uint8Array(argumentBytes);
   const view = new DataView(argument.buffer);
-  view.setBigUint64(8, topInode, true);
+  view.setBigUint64(8, subvolumesTop, true);
   check("look up a subvolume", libc.ioctl(fd, BTRFS_IOC_INO_LOOKUP, argument));
   return view.getBigUint64(0, true);
 }
@@ -72,7 +74,7 @@ export function streamUuidOf(path: string): Uint8Array {
 /** @param path Of a directory, one that we trust. @returns Where it is in its subvolume: "" for its root, or "a/b". */
 export function pathInSubvolume(path: string): string {
   const inode = lstatSync(path, { bigint: true }).ino;
-  if (inode === topInode) return "";
+  if (inode === subvolumesTop) return "";
   const argument = new Uint8Array(argumentBytes);
   new DataView(argument.buffer).setBigUint64(8, inode, true);
   const fd = openSubvolume(path);
@@ -98,7 +100,7 @@ export function childrenOf(fd: number, id: bigint): NestedSubvolume[] {
 /** @param fd In the filesystem. @param subvolume Id. @param inode Of a directory of it; default its root.
  * @returns A descriptor, whatever the directory is called and wherever it is by now. @throws {SystemCallError} ESTALE when it is gone.
  * @see open_by_handle_at(2) */
-export function openInode(fd: number, subvolume: bigint, inode = topInode): number {
+export function openInode(fd: number, subvolume: bigint, inode = subvolumesTop): number {
   const handle = new Uint8Array(8 + handleBytes);
   const view = new DataView(handle.buffer);
   view.setUint32(0, handleBytes, true);

@@ -1,6 +1,7 @@
 /** What the threads of `shift_tree.ts` say to one another. */
 
 import type { IdMap } from "../runtime/runtime.ts";
+import type { WasReadonly } from "./shift_readonly.ts";
 
 export interface ShiftRequest {
   /** A descriptor; closed here. */
@@ -16,6 +17,8 @@ export interface ShiftRequest {
 export interface ShiftAnswer {
   /** A descriptor of a directory that is given away. */
   readonly directory?: number;
+  /** One that was made writable. */
+  readonly subvolume?: WasReadonly;
   /** How many more entries are behind. */
   readonly entries?: number;
   /** How many of those were changed. */

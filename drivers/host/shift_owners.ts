@@ -2,6 +2,7 @@ import { chmodSync } from "node:fs";
 import type { IdMap } from "../runtime/runtime.ts";
 import { OwnerError, shiftAcl, shiftCapability, type Translate, translator } from "./id_shift.ts";
 import { check, cString, errno, libc, SystemCallError } from "./libc.ts";
+import { openReadonly, type WasReadonly } from "./shift_readonly.ts";
 import {
   AT_SYMLINK_NOFOLLOW,
   type EntryInfo,
@@ -9,6 +10,7 @@ import {
   O_CLOEXEC,
   O_NOFOLLOW,
   O_PATH,
+  S_IFDIR,
   S_IFLNK,
   S_IFMT,
   S_IFREG,
@@ -22,6 +24,7 @@ import {
 const S_ISUGID = 0o6000;
 const ENODATA = 61, ENOTSUP = 95;
 const xattrBytesMax = 65536;
+const dot = ".".charCodeAt(0);
 
 const markerName = "trusted.lido.shift";
 const names = {
@@ -43,9 +46,9 @@ export interface ShiftThread {
   readonly isWithin: boolean;
   /** Runs `work` while no other thread does the like in this tree. */
   readonly exclusively: (work: () => void) => void;
+  /** Told of each read-only subvolume that was made writable, for whoever ends the change to close it (`closeReadonly`). */
+  readonly opened: (subvolume: WasReadonly) => void;
 }
-
-export const soleThread: ShiftThread = { isWithin: false, exclusively: (work) => work() };
 
 /** A walk's visitor that changes owners. */
 export interface OwnerShift extends Visitor {
@@ -90,8 +93,11 @@ class Shift implements OwnerShift {
   }
 
   #entry(directory: number, name: Uint8Array, info: EntryInfo): void {
-    const { mode, links, uid, gid } = info;
+    const { mode, links, uid, gid, inode } = info;
     const kind = mode & S_IFMT;
+    const isRoot = name[0] === dot && name[1] === 0;
+    const subvolume = kind === S_IFDIR && !isRoot ? openReadonly(directory, name, inode) : undefined;
+    if (subvolume) this.#thread.opened(subvolume);
     const hasAttributes = kind !== S_IFLNK && this.#hasAttributes(directory, name);
     if (kind === S_IFREG && (hasAttributes || (mode & S_ISUGID) !== 0)) {
       // By another link another thread may be at it; what it was before does not count then.

@@ -2,6 +2,7 @@ import { availableParallelism } from "node:os";
 import type { IdMap } from "../runtime/runtime.ts";
 import { libc } from "./libc.ts";
 import { idleWord, type ShiftAnswer, type ShiftRequest, stopWord } from "./shift_messages.ts";
+import type { WasReadonly } from "./shift_readonly.ts";
 import { openTree, type WalkOptions } from "./walk_tree.ts";
 import { workerUrl } from "./worker_url.ts";
 
@@ -17,6 +18,7 @@ export interface ShiftResult {
 /** The threads that change the owners of one large tree: the first begins at the root, and one that has nothing to do is given a directory by one
  * that has several before it. */
 export class ShiftThreads {
+  readonly #opened: (subvolume: WasReadonly) => void;
   readonly #from: IdMap | undefined;
   readonly #to: IdMap | undefined;
   readonly #options: WalkOptions;
@@ -28,7 +30,14 @@ export class ShiftThreads {
   #changed = 0;
   #failure: Error | undefined;
 
-  constructor(from: IdMap | undefined, to: IdMap | undefined, options: WalkOptions) {
+  /** @param opened Told of each read-only subvolume that was made writable, an outer one before one that is nested in it. */
+  constructor(
+    from: IdMap | undefined,
+    to: IdMap | undefined,
+    options: WalkOptions,
+    opened: (subvolume: WasReadonly) => void,
+  ) {
+    this.#opened = opened;
     this.#from = from;
     this.#to = to;
     this.#options = options;
@@ -66,6 +75,8 @@ export class ShiftThreads {
   #heard(worker: Worker, answer: ShiftAnswer): void {
     if (answer.directory !== undefined) {
       this.#waiting.push(answer.directory);
+    } else if (answer.subvolume !== undefined) {
+      return this.#opened(answer.subvolume);
     } else if (answer.failure !== undefined) {
       return this.#fail(worker, new Error(answer.failure));
     } else if (answer.entries !== undefined) {

@@ -1,5 +1,7 @@
 import type { IdMap } from "../runtime/runtime.ts";
-import { ownerShift, soleThread } from "./shift_owners.ts";
+import { libc } from "./libc.ts";
+import { ownerShift } from "./shift_owners.ts";
+import { closeReadonly, type WasReadonly } from "./shift_readonly.ts";
 import { type ShiftResult, ShiftThreads } from "./shift_threads.ts";
 import { openTree, type WalkOptions, walkSteps } from "./walk_tree.ts";
 
@@ -16,14 +18,29 @@ export async function shiftTree(
   options: WalkOptions = {},
 ): Promise<ShiftResult> {
   options.signal?.throwIfAborted();
-  const shift = ownerShift(from, to, soleThread);
-  const walk = walkSteps(openTree(root), shift);
-  const { value, done } = walk.next();
-  if (!done) {
-    walk.return(0);
-    const { entries, changed } = await new ShiftThreads(from, to, options).run(root);
-    return { entries, changed: shift.changed + changed };
+  const readonly = new Map<bigint, WasReadonly>();
+  const opened = (subvolume: WasReadonly) => void readonly.set(subvolume.id, subvolume);
+  try {
+    const shift = ownerShift(from, to, { isWithin: false, exclusively: (work) => work(), opened });
+    const walk = walkSteps(openTree(root), shift);
+    const { value, done } = walk.next();
+    if (!done) {
+      walk.return(0);
+      const { entries, changed } = await new ShiftThreads(from, to, options, opened).run(root);
+      return { entries, changed: shift.changed + changed };
+    }
+    options.progress?.(value);
+    return { entries: value, changed: shift.changed };
+  } finally {
+    if (readonly.size > 0) close(root, [...readonly.values()]);
   }
-  options.progress?.(value);
-  return { entries: value, changed: shift.changed };
+}
+
+function close(root: string, subvolumes: readonly WasReadonly[]): void {
+  const directory = openTree(root);
+  try {
+    closeReadonly(directory, subvolumes);
+  } finally {
+    libc.close(directory);
+  }
 }

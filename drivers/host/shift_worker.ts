@@ -1,5 +1,6 @@
 /** A thread of `shift_tree.ts`: walks one part of a tree, and gives some of it to others that are idle. */
 
+import type { WasReadonly } from "./shift_readonly.ts";
 import { idleWord, lockWord, type ShiftAnswer, type ShiftRequest, stopWord } from "./shift_messages.ts";
 
 const thread = self as unknown as {
@@ -40,7 +41,8 @@ async function walk({ directory, from, to, isPart, memory }: ShiftRequest): Prom
     if (count <= 0 || Atomics.compareExchange(memory, idleWord, count, count - 1) !== count) return undefined;
     return (given: number) => thread.postMessage({ directory: given });
   };
-  const shift = ownerShift(from, to, { isWithin: true, exclusively });
+  const opened = (subvolume: WasReadonly) => thread.postMessage({ subvolume });
+  const shift = ownerShift(from, to, { isWithin: true, exclusively, opened });
   const steps = walkSteps(directory, shift, {
     isPart,
     give,

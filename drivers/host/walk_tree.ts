@@ -25,6 +25,7 @@ export interface EntryInfo {
   readonly links: number;
   readonly uid: number;
   readonly gid: number;
+  readonly inode: number;
 }
 
 export interface Visitor {
@@ -55,6 +56,7 @@ export function look(directory: number, name: Uint8Array = empty): EntryInfo {
     links: statView.getUint32(16, true),
     uid: statView.getUint32(20, true),
     gid: statView.getUint32(24, true),
+    inode: statView.getUint32(32, true) + 2 ** 32 * statView.getUint32(36, true),
   };
 }
 

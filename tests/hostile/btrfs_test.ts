@@ -174,6 +174,29 @@ Deno.test("subvolumes nested in a container", async (t) => {
       unharmed();
     },
   );
+
+  await t.step("those of a volume get the owners of who it is attached to, and stay read-only", async () => {
+    await daemon.ok("storage", "volume", "create", "shared", "v");
+    const volume = join(pool, "custom/default_v");
+    for (const name of ["image", "image/within"]) {
+      subvolume(join(volume, name));
+      writeFileSync(join(volume, name, "file"), "of the image\n");
+    }
+    for (const name of ["image/within", "image"]) {
+      tool("btrfs", "property", "set", "-ts", join(volume, name), "ro", "true");
+    }
+    for (const [name, ...settings] of [["c1"], ["c2", "-c", "security.idmap.isolated=true"]] as const) {
+      await daemon.ok("launch", "bb", name, "-s", "shared", ...settings);
+      await daemon.ok("storage", "volume", "attach", "shared", "v", name, "/v");
+      const script = "cd /v && stat -c %u:%g image image/file image/within/file && ! touch image/new image/within/new";
+      assert.equal(await daemon.ok("exec", name, "--", "sh", "-c", script), "0:0\n0:0\n0:0");
+      assert.deepEqual(["image", "image/within"].map((name) => isReadonly(join(volume, name))), [true, true]);
+      await daemon.ok("storage", "volume", "detach", "shared", "v", name);
+      await daemon.ok("delete", "-f", name);
+    }
+    await daemon.ok("storage", "volume", "delete", "shared", "v");
+    unharmed();
+  });
 });
 
 Deno.test("a backup whose stream leads out of its volume is refused, and nothing is left of it", async (t) => {
