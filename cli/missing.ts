@@ -25,6 +25,7 @@ const instead: Readonly<Record<string, string>> = {
   "project": 'the project "default" is the only one',
   "publish": '"image import" of a tarball, which "exec INSTANCE -- tar -c -C / ." can make',
   "remote": "LIDO_DIR chooses a daemon of this host; lxc reaches one over HTTPS",
+  "shell": '"exec INSTANCE -- su -l"',
   "warning": '"admin check" looks for what is wrong, and the daemon\'s log tells it',
 };
 
@@ -35,4 +36,10 @@ export function missingVerb(words: readonly string[]): string | undefined {
   const found = [...options!.map((option) => `${plain![0]} ${option}`), ...candidates]
     .find((verb) => Object.hasOwn(instead, verb));
   return found && `lido has no "${found}" yet; what works: ${instead[found]}`;
+}
+
+/** @param image As it was asked for. @returns What helps where there is no such image: a server's name before a colon is what users of LXD try first. */
+export function missingImage(image: string): string {
+  if (!/^[\w-]+:/.test(image)) return '"lido image list" shows those that are there';
+  return 'images of remote servers cannot be had yet; "lido image import FILE --alias NAME" takes a tarball';
 }

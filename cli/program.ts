@@ -51,11 +51,11 @@ export function readWithCommander(
   const configure = <T extends Command>(command: T): T => {
     command.exitOverride();
     command.configureOutput({ writeOut: (text) => help += text, writeErr: (text) => failure += text });
-    command.helpOption("-h, --help", "show help");
+    command.helpOption("-h, --help", "Show help").helpCommand("help [command]", "Show help for a command");
     return command;
   };
   const root = configure(new Command("lido"));
-  root.description("Storage pools, system containers and exec for this host").option("--version", "show the version")
+  root.description("Storage pools, system containers and exec for this host").option("--version", "Show the version")
     .addOption(option("quiet", quietFlag));
   if (top !== undefined) { for (const [name, summary] of top) configure(root.command(name)).description(summary); }
   const groups = new Map<string, Command>([["", root as Command]]);

@@ -15,8 +15,13 @@ log=$LIDO_DIR/daemon.log
 read -ra pool <<<"${LIDO_POOL:-btrfs size=2GiB}"
 
 run() {
+  local word
   printf '\n$ lido'
-  printf ' %q' "$@"
+  for word in "$@"; do
+    # As one would type it: %q would put a backslash before each space.
+    [[ $word =~ ^[A-Za-z0-9_./:=@%+-]+$ ]] || word=${word@Q}
+    printf ' %s' "$word"
+  done
   printf '\n'
   "$lido" "$@"
 }

@@ -116,6 +116,11 @@ Columns:
 `,
     async run(io, filters, flags) {
       const columns: Column[] = columnsOf(flags.columns);
+      const server = filters.find((filter) => filter.endsWith(":"));
+      if (server !== undefined) {
+        const { missingImage } = await import("../missing.ts");
+        throw new UsageError(`Cannot list the images of "${server}": ${missingImage(server)}`);
+      }
       const all = await io.client.get<Image[]>("/1.0/images?recursion=1");
       const raw = all.filter((image) => matchesImage(image, filters));
       const rows = raw.map((image) => columns.map((column) => column.value(image)));

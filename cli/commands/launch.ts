@@ -77,30 +77,41 @@ async function create(io: Io, words: readonly string[], flags: CreateFlags): Pro
     ? flags.profile
     : given.profiles as string[] | undefined ?? ["default"];
   if (!io.quiet) io.out(name === "" ? "Creating the instance\n" : `Creating ${name}\n`);
-  const operation = await advised(changeWithProgress(io, "POST", "/1.0/instances", {
-    ...given,
-    name,
-    type: "container",
-    ephemeral: flags.ephemeral || given.ephemeral === true,
-    profiles,
-    config: { ...given.config as Config | undefined, ...settingsOf(flags.config) },
-    devices: await devicesOf(io, flags, profiles, given.devices as Devices | undefined ?? {}),
-    source: image === undefined ? { type: "none" } : { type: "image", alias: image },
-  }));
+  const operation = await advised(
+    image,
+    changeWithProgress(io, "POST", "/1.0/instances", {
+      ...given,
+      name,
+      type: "container",
+      ephemeral: flags.ephemeral || given.ephemeral === true,
+      profiles,
+      config: { ...given.config as Config | undefined, ...settingsOf(flags.config) },
+      devices: await devicesOf(io, flags, profiles, given.devices as Devices | undefined ?? {}),
+      source: image === undefined ? { type: "none" } : { type: "image", alias: image },
+    }),
+  );
   const made = name || nameIn(operation);
   if (!io.quiet && name === "") io.out(`Instance name is: ${made}\n`);
   return made;
 }
 
-/** Without a pool the daemon only knows that there is no root disk; what to do about it is the client's to say. */
-async function advised<T>(creation: Promise<T>): Promise<T> {
+/** What the daemon misses it names; what to do about it is the client's to say. */
+async function advised<T>(image: string | undefined, creation: Promise<T>): Promise<T> {
   try {
     return await creation;
   } catch (error) {
-    if (!(error instanceof ApiError) || !error.message.includes("No root device could be found")) throw error;
-    const advice = 'set up a storage pool and the default profile by "lido admin init", or name a pool by --storage';
-    throw new ApiError(error.status, `${error.message}: ${advice}`);
+    if (!(error instanceof ApiError)) throw error;
+    const advice = await adviceOn(error.message, image);
+    throw advice === undefined ? error : new ApiError(error.status, `${error.message}: ${advice}`);
   }
+}
+
+async function adviceOn(message: string, image: string | undefined): Promise<string | undefined> {
+  if (message.includes("No root device could be found")) {
+    return 'set up a storage pool and the default profile by "lido admin init", or name a pool by --storage';
+  }
+  if (image === undefined || !message.includes("Image not found")) return undefined;
+  return (await import("../missing.ts")).missingImage(image);
 }
 
 function nameIn(operation: Operation | undefined): string {

@@ -49,12 +49,17 @@ Deno.test("the client at a terminal", async (t) => {
         ["info --resources", "info --resources", /storage info/],
         ["remote --help", "remote", /LIDO_DIR/],
         ["help export", "export", /tar/],
+        ["shell c1", "shell", /su -l/],
       ] as const
     ) {
       await daemon.fails(words.split(" "), works);
       const { err } = await daemon.lido(words.split(" "));
       assert.ok(err.startsWith(`Error: lido has no "${verb}" yet; what works: `), err);
     }
+    const remote = /"images:debian\/12": images of remote servers cannot be had yet; "lido image import FILE/;
+    await daemon.fails(["launch", "images:debian/12", "c9"], remote);
+    await daemon.fails(["init", "nosuch", "c9"], /Image not found: "nosuch": "lido image list" shows/);
+    await daemon.fails(["image", "list", "images:"], /Cannot list the images of "images:": images of remote servers/);
     await daemon.fails(["nosuch"], /^Error: Unknown command 'nosuch'/);
     await daemon.fails(["image", "imort"], /^Error: Unknown command 'imort'. Did you mean import/);
     await daemon.fails(["copy"], /^Error: Missing required argument/);

@@ -30,6 +30,7 @@ for (const pool of pools) {
         const { out } = await quickstart();
         assert.match(out, /^hello from c1$/m);
         assert.match(out, /It runs\. Go on with:/);
+        assert.match(out, /^\$ lido exec c1 -- sh -c 'echo "hello from /m);
         const { out: list } = await lido("list", "-f", "csv", "-c", "ns");
         assert.equal(list, "c1,RUNNING\nc2,RUNNING\n");
         const { out: listed } = await lido("storage", "list", "-f", "csv");
