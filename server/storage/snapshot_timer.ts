@@ -7,6 +7,8 @@ import { nextRun } from "./schedule.ts";
 
 /** A timer holds no more, and a host that slept or whose clock was set is not late by more than this. */
 const sleepMaxMs = 600_000;
+/** After which what failed is tried again. */
+const retryMs = 600_000;
 const watched = /^(storage-(volume|pool)|instance)-/;
 
 export interface SnapshotTimerOptions {
@@ -25,8 +27,8 @@ interface Job {
   readonly start: () => Operation;
 }
 
-/** Makes the snapshots that are scheduled and takes away those that have expired. It sleeps until the next of them is due, and looks anew when a
- * volume, snapshot or instance has changed. */
+/** Makes the snapshots that are scheduled and deletes those that have expired. It sleeps until the next of them is due, and looks anew when a
+ * volume, snapshot or instance has changed. What it has begun it does not begin again, and what takes long holds up only what was due with it. */
 export class SnapshotTimer {
   readonly #options: SnapshotTimerOptions;
   /** From where the next run of each schedule is counted. */
@@ -34,6 +36,11 @@ export class SnapshotTimer {
   #timer: NodeJS.Timeout | undefined;
   #unsubscribe = () => {};
   #isStale = false;
+  #isClosed = false;
+  /** What was begun and is not over. */
+  readonly #begun = new Set<string>();
+  /** When what failed is tried again, by `Date.now()`. */
+  readonly #retryAt = new Map<string, number>();
 
   constructor(options: SnapshotTimerOptions) {
     this.#options = options;
@@ -49,18 +56,28 @@ export class SnapshotTimer {
   }
 
   close(): void {
+    this.#isClosed = true;
     this.#unsubscribe();
     clearTimeout(this.#timer);
   }
 
-  /** What is due at `now`, or next. */
+  /** What is due, or will be, and was not begun: the next first. */
   jobs(): Job[] {
-    return [...this.#scheduled(), ...this.#expiring()].sort((left, right) => left.at.getTime() - right.at.getTime());
+    const all = [...this.#scheduled(), ...this.#expiring()];
+    const names = new Set(all.map(({ what }) => what));
+    for (const what of this.#retryAt.keys()) if (!names.has(what)) this.#retryAt.delete(what);
+    const delayed = (job: Job) => ({
+      ...job,
+      at: new Date(Math.max(job.at.getTime(), this.#retryAt.get(job.what) ?? 0)),
+    });
+    return all.filter(({ what }) => !this.#begun.has(what)).map(delayed)
+      .sort((left, right) => left.at.getTime() - right.at.getTime());
   }
 
   #arm(): void {
     this.#isStale = false;
     clearTimeout(this.#timer);
+    if (this.#isClosed) return;
     const [next] = this.jobs();
     if (!next) return;
     const waitMs = Math.max(0, Math.min(next.at.getTime() - Date.now(), sleepMaxMs));
@@ -71,15 +88,22 @@ export class SnapshotTimer {
     const now = new Date();
     const due = this.jobs().filter(({ at }) => at <= now);
     this.#since = now;
+    for (const { what } of due) this.#begun.add(what);
+    this.#arm();
     // Expired ones first: they make room.
     for (const { what, start } of due) {
       try {
+        if (this.#isClosed) return;
         const operation = start();
         await operation.finished;
         const { err } = operation.view();
         if (err) throw new Error(err);
+        this.#retryAt.delete(what);
       } catch (error) {
+        this.#retryAt.set(what, Date.now() + retryMs);
         this.#options.log.warn({ what, error: messageOf(error) }, "a scheduled task failed");
+      } finally {
+        this.#begun.delete(what);
       }
     }
     this.#arm();
