@@ -189,7 +189,10 @@ export class Records {
     const key = "what failed";
     this.#changed(key);
     if (this.#works.has(key)) return;
-    const work = Promise.all(this.#works.values()).then(async () => {
+    // After the change that may have made room, and not after what others do, which may take minutes.
+    const mine = this.#scope.getStore() ?? this.#nobodys;
+    const before = [...this.#works].filter(([record]) => mine.has(record)).map(([, work]) => work);
+    const work = Promise.all(before).then(async () => {
       for (const [record, failure] of this.#failed) {
         this.#failed.delete(record);
         try {

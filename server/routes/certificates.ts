@@ -20,6 +20,7 @@ export function certificateRoutes({ trust }: Pick<Context, "trust">): OpenAPIHon
       path: list,
       summary: "List the trusted certificates",
       tag,
+      query: ["recursion"],
       returns: z.array(z.string()).or(z.array(certificateSchema)),
     },
     ({ c, recursion }) => {

@@ -19,6 +19,7 @@ export function execSessionRoutes({ exec, execSessions }: Pick<Context, "exec" |
       path: list,
       summary: "List the sessions that can be attached to, of an `instance` or all",
       tag,
+      query: ["instance", "recursion"],
       returns: z.array(z.string()).or(z.array(execSessionSchema)),
     },
     ({ c, query, recursion }) => {

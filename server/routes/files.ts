@@ -38,7 +38,9 @@ export function addFiles(app: OpenAPIHono, { path, tag, open }: FilesOptions): v
     path,
     summary: "A file's content, a directory's names, or (recursion=1) its entries; HEAD for the headers alone",
     tag,
+    query: ["path", "recursion"],
     returns: z.array(z.union([z.string(), fileEntrySchema])),
+    bytes: "also",
   }, async (request) => {
     const file = pathOf(request);
     await using undo = new AsyncDisposableStack();
@@ -62,6 +64,7 @@ export function addFiles(app: OpenAPIHono, { path, tag, open }: FilesOptions): v
     path,
     summary: "Make a file, directory or link, or write a file; by X-LXD-type, -uid, -gid, -mode, -write, -modify-perm",
     tag,
+    query: ["path"],
   }, async (request) => {
     const file = pathOf(request);
     const making = makingOf(request);
@@ -74,7 +77,7 @@ export function addFiles(app: OpenAPIHono, { path, tag, open }: FilesOptions): v
 
   route(
     app,
-    { method: "delete", path, summary: "Delete a file, link or empty directory", tag },
+    { method: "delete", path, summary: "Delete a file, link or empty directory", tag, query: ["path"] },
     async (request) => {
       const file = pathOf(request);
       await using tree = await open(request);

@@ -24,6 +24,7 @@ export function imageRoutes({ images }: Pick<Context, "images">): OpenAPIHono {
     path: "/1.0/images",
     summary: "List images",
     tag,
+    query: ["filter", "recursion"],
     returns: z.array(z.union([z.string(), imageSchema])),
   }, (request) => {
     const found = filterBy(images.list(), request.query("filter"));
@@ -74,20 +75,24 @@ export function imageRoutes({ images }: Pick<Context, "images">): OpenAPIHono {
     ({ c, param }) => background(c, images.delete(param("fingerprint"))),
   );
 
-  route(app, { method: "get", path: `${one}/export`, summary: "The image's files", tag }, async ({ c, param }) => {
-    const { image, files } = await images.export(param("fingerprint"));
-    const [first, second] = files;
-    if (!second) {
-      return download(c, first!.open(), {
-        "content-type": "application/octet-stream",
-        "content-length": String(first!.sizeBytes),
-        "content-disposition": `inline;filename="${image.filename.replaceAll('"', "") || image.fingerprint}"`,
-      });
-    }
-    const boundary = image.fingerprint.slice(0, 32);
-    const headers = { "content-type": `multipart/form-data; boundary=${boundary}` };
-    return download(c, Readable.from(form(boundary, files)), headers);
-  });
+  route(
+    app,
+    { method: "get", path: `${one}/export`, summary: "The image's files", tag, bytes: "only" },
+    async ({ c, param }) => {
+      const { image, files } = await images.export(param("fingerprint"));
+      const [first, second] = files;
+      if (!second) {
+        return download(c, first!.open(), {
+          "content-type": "application/octet-stream",
+          "content-length": String(first!.sizeBytes),
+          "content-disposition": `inline;filename="${image.filename.replaceAll('"', "") || image.fingerprint}"`,
+        });
+      }
+      const boundary = image.fingerprint.slice(0, 32);
+      const headers = { "content-type": `multipart/form-data; boundary=${boundary}` };
+      return download(c, Readable.from(form(boundary, files)), headers);
+    },
+  );
 
   return app;
 }
@@ -116,6 +121,7 @@ function addAliases(app: OpenAPIHono, images: Context["images"]): void {
     path: aliases,
     summary: "List image aliases",
     tag,
+    query: ["recursion"],
     returns: z.array(z.union([z.string(), imageAliasEntrySchema])),
   }, (request) => {
     const found = images.aliases();

@@ -71,6 +71,7 @@ function addInstances(app: OpenAPIHono, { instances }: Context, root: string): v
       path: root,
       tag,
       summary: "List instances",
+      query: ["filter", "recursion"],
       returns: z.array(z.string()).or(z.array(instanceFullSchema)),
     },
     async ({ c, recursion, query }) => {
@@ -99,7 +100,14 @@ function addInstances(app: OpenAPIHono, { instances }: Context, root: string): v
   );
   route(
     app,
-    { method: "get", path, tag, summary: "Show an instance", returns: instanceSchema.or(instanceFullSchema) },
+    {
+      method: "get",
+      path,
+      tag,
+      summary: "Show an instance",
+      query: ["recursion"],
+      returns: instanceSchema.or(instanceFullSchema),
+    },
     async ({ c, param, recursion }) => {
       const name = param("name");
       const view = recursion() > 0 ? await instances.getFull(name) : instances.get(name);
@@ -113,6 +121,7 @@ function addInstances(app: OpenAPIHono, { instances }: Context, root: string): v
       path,
       tag,
       summary: "Replace an instance's settings, or restore a snapshot",
+      query: ["detach"],
       body: instancePutSchema,
     },
     ({ c, body, param, query }) => {
@@ -122,7 +131,14 @@ function addInstances(app: OpenAPIHono, { instances }: Context, root: string): v
   );
   route(
     app,
-    { method: "patch", path, tag, summary: "Change some of an instance's settings", body: patchSchema },
+    {
+      method: "patch",
+      path,
+      tag,
+      summary: "Change some of an instance's settings",
+      query: ["detach"],
+      body: patchSchema,
+    },
     ({ c, body, param, query }) => {
       checkEtag(c, instances.etag(param("name")));
       const { config, devices, profiles, ...rest } = body;
@@ -203,6 +219,7 @@ function addSnapshots(app: OpenAPIHono, { instances }: Context, root: string): v
       path: list,
       tag,
       summary: "List an instance's snapshots",
+      query: ["recursion"],
       returns: z.array(z.string()).or(z.array(instanceSnapshotSchema)),
     },
     ({ c, param, recursion }) => {
@@ -266,7 +283,7 @@ function addLogs(app: OpenAPIHono, { instances, consoles }: Context, root: strin
   );
   route(
     app,
-    { method: "get", path: `${list}/{file}`, tag, summary: "Read a log file" },
+    { method: "get", path: `${list}/{file}`, tag, summary: "Read a log file", bytes: "only" },
     async ({ c, param }) => download(c, await consoles.read(param("name"), param("file")), textHeaders),
   );
   route(
@@ -279,7 +296,7 @@ function addLogs(app: OpenAPIHono, { instances, consoles }: Context, root: strin
   );
   route(
     app,
-    { method: "get", path: console, tag, summary: "Read what the console printed" },
+    { method: "get", path: console, tag, summary: "Read what the console printed", bytes: "only" },
     async ({ c, param }) => download(c, await consoles.retrieve(param("name")), textHeaders),
   );
   route(

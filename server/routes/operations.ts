@@ -17,6 +17,7 @@ export function operationRoutes({ operations }: Pick<Context, "operations">): Op
     path: "/1.0/operations",
     summary: "List operations, by their status",
     tag,
+    query: ["recursion"],
     returns: z.record(z.string(), z.array(z.union([z.string(), operationSchema]))),
   }, (request) => {
     const byStatus: Record<string, (string | OperationView)[]> = {};
@@ -50,6 +51,7 @@ export function operationRoutes({ operations }: Pick<Context, "operations">): Op
     path: "/1.0/operations/{id}/wait",
     summary: "Wait until an operation ends, or for `timeout` seconds",
     tag,
+    query: ["timeout"],
     returns: operationSchema,
   }, async (request) => {
     const operation = operations.get(request.param("id"));

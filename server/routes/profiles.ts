@@ -18,6 +18,7 @@ export function profileRoutes({ profiles }: Pick<Context, "profiles">): OpenAPIH
       path: "/1.0/profiles",
       summary: "List profiles",
       tag,
+      query: ["recursion"],
       returns: z.array(z.union([z.string(), profileSchema])),
     },
     (request) =>
@@ -45,7 +46,7 @@ export function profileRoutes({ profiles }: Pick<Context, "profiles">): OpenAPIH
   for (const method of ["put", "patch"] as const) {
     route(
       app,
-      { method, path: one, summary: "Change a profile", tag, body: profilePutSchema },
+      { method, path: one, summary: "Change a profile", tag, query: ["detach"], body: profilePutSchema },
       async ({ c, param, body, query }) => {
         checkEtag(c, profiles.etag(param("name")));
         const notes = await profiles.update(param("name"), body, method === "patch", detachOptions(query("detach")));

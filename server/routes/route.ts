@@ -9,6 +9,7 @@ import { withoutNulls } from "../../api/nulls.ts";
 import { refusal } from "../../api/refusal.ts";
 import { bodyFailure, describeError } from "../http/errors.ts";
 import type { Operation } from "../operations/operations.ts";
+import { documentOf, type QueryName } from "./document.ts";
 
 /** A JSON body is a handful of names and keys; image and backup uploads are streams and do not come this way. */
 const bodyMaxBytes = 1 << 20;
@@ -29,7 +30,8 @@ export interface RouteRequest<Body = undefined> {
   readonly body: Body;
   /** A part of the path, decoded. */
   param(name: string): string;
-  query(name: string): string | undefined;
+  /** @param name One that the route declares. */
+  query(name: QueryName): string | undefined;
   /** 0 when it is not given. @throws {LidoError} bad_request for what is no number. */
   recursion(): number;
 }
@@ -43,8 +45,12 @@ export interface RouteOptions<Schema extends z.ZodType | undefined> {
   readonly body?: Schema;
   /** Takes the request instead when its body is a stream of bytes (application/octet-stream). */
   readonly upload?: (request: RouteRequest) => Promise<Response>;
+  /** What may be asked for behind the path, `project` apart. */
+  readonly query?: readonly QueryName[];
   /** What `metadata` of the answer is; absent for an operation or nothing. */
   readonly returns?: z.ZodType;
+  /** Whether the answer is no JSON, or may be none. */
+  readonly bytes?: "only" | "also";
 }
 
 type BodyOf<Schema> = Schema extends z.ZodType ? z.infer<Schema> : undefined;
@@ -66,7 +72,12 @@ export function route<Schema extends z.ZodType | undefined = undefined>(
   handler: Handler<BodyOf<Schema>>,
 ): void {
   const { method, path, body } = options;
-  document(app, options);
+  app.openAPIRegistry.registerPath(documentOf(options));
+  /** What is not declared is not in openapi.json. */
+  const queried = (c: HonoContext, name: QueryName) => {
+    if (!options.query?.includes(name)) throw new Error(`${method} ${path} does not declare "${name}" in its query`);
+    return c.req.query(name) || undefined;
+  };
   app.on(method.toUpperCase(), path.replaceAll(/\{(\w+)\}/g, ":$1"), async (c) => {
     checkProject(c.req.query("project"));
     const isUpload = options.upload && c.req.header("content-type")?.startsWith("application/octet-stream");
@@ -74,9 +85,9 @@ export function route<Schema extends z.ZodType | undefined = undefined>(
     const request = {
       c,
       param: (name: string) => c.req.param(name) ?? "",
-      query: (name: string) => c.req.query(name) || undefined,
+      query: (name: QueryName) => queried(c, name),
       recursion: () => {
-        const value = c.req.query("recursion") || "0";
+        const value = queried(c, "recursion") ?? "0";
         if (!/^[012]$/.test(value)) {
           throw new LidoError("bad_request", `Invalid recursion "${value}": 0, 1 or 2 is allowed`);
         }
@@ -224,23 +235,4 @@ export function checkEtag(c: HonoContext, value: unknown): void {
 export function sameSecret(one: string, other: string): boolean {
   const digest = (text: string) => createHash("sha256").update(text).digest();
   return timingSafeEqual(digest(one), digest(other));
-}
-
-function document(app: OpenAPIHono, options: RouteOptions<z.ZodType | undefined>): void {
-  const { method, path, summary, tag, body, returns } = options;
-  const names = [...path.matchAll(/\{(\w+)\}/g)].map(([, name]) => name!);
-  app.openAPIRegistry.registerPath({
-    method,
-    path,
-    summary,
-    tags: [tag],
-    request: {
-      ...(names.length > 0 ? { params: z.object(Object.fromEntries(names.map((name) => [name, z.string()]))) } : {}),
-      ...(body ? { body: { required: true, content: { "application/json": { schema: body } } } } : {}),
-    },
-    responses: {
-      200: { description: "Done", ...(returns ? { content: { "application/json": { schema: returns } } } : {}) },
-      default: { description: "An operation (202), or an error" },
-    },
-  });
 }

@@ -19,6 +19,18 @@ const configBody = z.object({ config: z.record(z.string(), settingSchema).defaul
   id: "ServerPut",
 });
 
+const projectSchema = z.object({
+  name: z.string(),
+  description: z.string(),
+  config: z.record(z.string(), z.string()),
+  used_by: z.array(z.string()),
+}).meta({ id: "Project" });
+const clusterSchema = z.object({
+  server_name: z.string(),
+  enabled: z.boolean(),
+  member_config: z.array(z.unknown()),
+}).meta({ id: "Cluster" });
+
 export function serverRoutes(context: Context): OpenAPIHono {
   const app = newApp();
   const { settings, pools, trust } = context;
@@ -105,21 +117,36 @@ export function serverRoutes(context: Context): OpenAPIHono {
 
   route(
     app,
-    { method: "get", path: "/1.0/projects", summary: "The one project there is", tag },
+    {
+      method: "get",
+      path: "/1.0/projects",
+      summary: "The one project there is",
+      tag,
+      query: ["recursion"],
+      returns: z.array(z.union([z.string(), projectSchema])),
+    },
     (request) => sync(request.c, request.recursion() > 0 ? [project()] : ["/1.0/projects/default"]),
   );
-  route(app, { method: "get", path: "/1.0/projects/{name}", summary: "A project", tag }, (request) => {
-    if (request.param("name") !== "default") throw notFound("Project", request.param("name"));
-    return sync(request.c, project());
-  });
+  route(
+    app,
+    { method: "get", path: "/1.0/projects/{name}", summary: "A project", tag, returns: projectSchema },
+    (request) => {
+      if (request.param("name") !== "default") throw notFound("Project", request.param("name"));
+      return sync(request.c, project());
+    },
+  );
 
   // What LXD has and a host of containers does not need: the honest answer is that there are none.
   for (const none of ["networks", "network-acls", "cluster/members"]) {
-    route(app, { method: "get", path: `/1.0/${none}`, summary: "Always empty", tag }, ({ c }) => sync(c, []));
+    route(
+      app,
+      { method: "get", path: `/1.0/${none}`, summary: "Always empty", tag, returns: z.array(z.string()) },
+      ({ c }) => sync(c, []),
+    );
   }
   route(
     app,
-    { method: "get", path: "/1.0/cluster", summary: "Not clustered", tag },
+    { method: "get", path: "/1.0/cluster", summary: "Not clustered", tag, returns: clusterSchema },
     ({ c }) => sync(c, { server_name: "", enabled: false, member_config: [] }),
   );
 
@@ -137,7 +164,7 @@ export function serverRoutes(context: Context): OpenAPIHono {
   return app;
 }
 
-function project(): object {
+function project(): z.infer<typeof projectSchema> {
   return {
     name: "default",
     description: "Default lido project",

@@ -23,6 +23,7 @@ export function storagePoolRoutes({ pools }: Pick<Context, "pools">): OpenAPIHon
       path: "/1.0/storage-pools",
       summary: "List storage pools",
       tag,
+      query: ["recursion"],
       returns: z.array(z.union([z.string(), storagePoolSchema])),
     },
     (request) =>

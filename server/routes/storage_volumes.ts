@@ -58,6 +58,7 @@ function addVolumes(
       path,
       summary: "List storage volumes",
       tag,
+      query: ["filter", "recursion"],
       returns: z.array(z.union([z.string(), storageVolumeSchema])),
     }, (request) => {
       const found = volumes.list(request.param("pool"), request.param("type") || undefined);
@@ -175,6 +176,7 @@ function addBackups(app: OpenAPIHono, { volumeBackups }: Services): void {
     path: list,
     summary: "List a volume's backups",
     tag,
+    query: ["recursion"],
     returns: z.array(z.union([z.string(), storageVolumeBackupSchema])),
   }, (request) => {
     const [pool, name] = keyed(request);
@@ -206,11 +208,15 @@ function addBackups(app: OpenAPIHono, { volumeBackups }: Services): void {
     { method: "delete", path, summary: "Forget a backup", tag },
     (request) => background(request.c, volumeBackups.delete(...keyed(request), request.param("backup"))),
   );
-  route(app, { method: "get", path: `${path}/export`, summary: "Download a backup", tag }, async (request) => {
-    const { stream, operation } = await volumeBackups.export(...keyed(request), request.param("backup"));
-    const headers = { "content-type": "application/octet-stream", [operationHeader]: operation.id };
-    return download(request.c, stream, headers, { isOperations: true });
-  });
+  route(
+    app,
+    { method: "get", path: `${path}/export`, summary: "Download a backup", tag, bytes: "only" },
+    async (request) => {
+      const { stream, operation } = await volumeBackups.export(...keyed(request), request.param("backup"));
+      const headers = { "content-type": "application/octet-stream", [operationHeader]: operation.id };
+      return download(request.c, stream, headers, { isOperations: true });
+    },
+  );
 }
 
 function addSnapshots(app: OpenAPIHono, { volumeSnapshots }: Services): void {
@@ -224,6 +230,7 @@ function addSnapshots(app: OpenAPIHono, { volumeSnapshots }: Services): void {
     path: snapshotsPath,
     summary: "List a volume's snapshots",
     tag,
+    query: ["recursion"],
     returns: z.array(z.union([z.string(), storageVolumeSnapshotSchema])),
   }, (request) => {
     const [pool, type, name] = keyOf(request);

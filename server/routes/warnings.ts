@@ -18,6 +18,7 @@ export function warningRoutes({ poolWatch, resources }: Pick<Context, "poolWatch
       path: "/1.0/warnings",
       summary: "What needs attention: thin pools that run full, LXCFS that has ended",
       tag,
+      query: ["recursion"],
       returns: z.array(z.union([z.string(), warningSchema])),
     },
     (request) => {
