@@ -20,6 +20,7 @@ export interface OpenArchive {
 export function openArchive(host: Host, file: string, compression: Compression, signal?: AbortSignal): OpenArchive {
   const isSquashfs = compression === "squashfs";
   const source = isSquashfs ? undefined : createReadStream(file, { highWaterMark: 1 << 18 });
+  source?.on("error", () => {}); // whoever reads the entries is told
   const argv = isSquashfs ? ["sqfs2tar", "--root-becomes", ".", "--no-skip", "/archive"] : decompressors[compression];
   let read = 0n;
   const input = source ? { stdin: source } : { progress: (bytes: bigint) => void (read = bytes) };

@@ -122,6 +122,8 @@ export class VolumeBackups {
     const output = new PassThrough();
     const started = Promise.withResolvers<void>();
     const abort = new AbortController();
+    // One that cannot begin is told to the request, and read by nobody.
+    output.on("error", () => {});
     output.on("close", () => abort.abort(new LidoError("bad_request", "The download was given up")));
     const run = async (operation: Operation) => {
       await using undo = new AsyncDisposableStack();

@@ -1,6 +1,6 @@
 /** Backups of volumes: round trips through every format and between drivers, with the real client and from the real LXD, and hostile ones. */
 import assert from "node:assert/strict";
-import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { randomBytes } from "node:crypto";
 import { request } from "node:http";
 import { join } from "node:path";
@@ -116,6 +116,13 @@ Deno.test("backups of volumes", async (t) => {
     for (let round = 0; round < 60; round++) await raw.giveUp(`${backups}/b/export`, round);
     await daemon.ok("storage", "volume", "delete", "plain", "given");
     assert.deepEqual(readdirSync(join(daemon.directory, "backups")), []);
+  });
+
+  await t.step("one that cannot begin is refused, and the daemon goes on", async () => {
+    await daemon.ok("storage", "volume", "create", "plain", "lost");
+    rmSync(at("plain", "lost"), { recursive: true });
+    await daemon.fails(["storage", "volume", "export", "plain", "lost", work("lost")], /default_lost": ENOENT/);
+    await daemon.ok("storage", "volume", "delete", "plain", "lost");
   });
 
   await t.step("by the real client", async () => {
