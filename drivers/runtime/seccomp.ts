@@ -1,4 +1,4 @@
-/** The system calls that a container is refused: LXD's default policy, for every instruction set that the machine runs, and what its settings say.
+/** The system calls that a container is refused: LXD's default policy and a little more, for every instruction set that the machine runs, and what its settings say.
  * @see https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#seccomp */
 import { rejectForceUmount, type SyscallAction, type SyscallCondition, type SyscallRule } from "./syscall_list.ts";
 
@@ -24,7 +24,7 @@ const architectures: Readonly<Record<string, readonly string[]>> = {
 /** Those whose calls come in by the compat entries of another's. */
 const compatArchitecture = "SCMP_ARCH_X32";
 
-const EACCES = 13, ENOSYS = 38;
+const EPERM = 1, EACCES = 13, ENOSYS = 38;
 const MNT_FORCE = 1;
 
 /** What loads code into the kernel or opens files past the root. "Not implemented" makes programs take another way, where "not permitted" makes them
@@ -33,6 +33,20 @@ const defaultRules: readonly SyscallRule[] = [
   ...["kexec_load", "kexec_file_load", "open_by_handle_at"],
   ...["init_module", "finit_module", "delete_module"],
 ].map((name) => ({ name, action: { kind: "errno", errno: ENOSYS }, conditions: [] }));
+
+/** A privileged container's root may ask for any BPF program, map and link of the host by its number, the program that confines its devices on cgroup v2
+ * among them: with that it could detach or replace it. Those that it makes have descriptors; runc passes over a program that it is refused.
+ * @see bpf(2), cgroup_bpf_detach() in kernel/bpf/cgroup.c */
+const refuseBpfByNumber: readonly SyscallRule[] = [
+  ["BPF_PROG_GET_FD_BY_ID", 13],
+  ["BPF_MAP_GET_FD_BY_ID", 14],
+  ["BPF_LINK_GET_FD_BY_ID", 30],
+].map(([, command]) => ({
+  name: "bpf",
+  action: { kind: "errno", errno: EPERM },
+  // The kernel takes the lower half of the register.
+  conditions: [{ index: 0, value: Number(command), mask: 0xffff_ffff, operator: "SCMP_CMP_MASKED_EQ" }],
+}));
 
 /** umount -f aborts the requests of a filesystem that others may have mounted, too. */
 const refuseForceUmount: SyscallRule = {
@@ -70,7 +84,7 @@ export function hasOwnNames({ allow, deny }: SyscallPolicy): boolean {
 function denied({ deny = [], denyDefault = true }: SyscallPolicy): readonly SyscallRule[] {
   const own = deny.map((rule) => rule.name === rejectForceUmount ? refuseForceUmount : rule);
   const isOwn = (rule: SyscallRule) => own.some(({ name }) => name === rule.name);
-  const standard = denyDefault ? [...defaultRules, refuseForceUmount] : [];
+  const standard = denyDefault ? [...defaultRules, ...refuseBpfByNumber, refuseForceUmount] : [];
   return [...standard.filter((rule) => !isOwn(rule)), ...own];
 }
 

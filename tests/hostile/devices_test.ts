@@ -1,9 +1,9 @@
 /** What of the host's devices a container must not reach by a node that is in its tree, whoever made it. */
 import assert from "node:assert/strict";
-import { readFileSync, writeFileSync } from "node:fs";
+import { copyFileSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { succeed } from "../support/command.ts";
-import { Daemon, executable } from "../support/daemon.ts";
+import { Daemon, executable, projectRoot } from "../support/daemon.ts";
 import { busyboxImage } from "../support/image.ts";
 import { loopDevice } from "../support/loop_device.ts";
 import { UnifiedHost } from "../support/unified_host.ts";
@@ -120,4 +120,26 @@ Deno.test("the same where cgroup2 is all there is", async (t) => {
   const disk = await hostDisk(daemon, undo);
   await t.step("unprivileged", () => attack(daemon, "c1", "plain", disk, false));
   await t.step("privileged", () => attack(daemon, "c2", "plain", disk, true));
+  await t.step("a privileged one cannot detach the program that confines it", async () => {
+    await daemon.ok("init", "bb", "c3", "-s", "plain", "-c", "security.privileged=true");
+    const rootfs = join(daemon.directory, "storage-pools/plain/containers/c3/rootfs");
+    await smuggle(disk, rootfs);
+    // With the host's Python.
+    for (const name of ["lib", "lib64"]) {
+      const path = join(rootfs, name);
+      rmSync(path, { recursive: true, force: true });
+      symlinkSync(`usr/${name}`, path);
+    }
+    copyFileSync(join(projectRoot, "tests/fixtures/detach_devices.py"), join(rootfs, "detach.py"));
+    await daemon.ok("config", "device", "add", "c3", "usr", "disk", "source=/usr", "path=/usr", "readonly=true");
+    await daemon.ok("start", "c3");
+    const python = ["/usr/bin/python3", "-I", "-S", "/detach.py", "/cg"];
+    const script = `mkdir -p /cg; mount -t cgroup2 none /cg && ${python.join(" ")}`;
+    const { out, err } = await daemon.lido(["exec", "c3", "--", "sh", "-c", script]);
+    assert.match(out, /^query ok\n(by number \w+\n|detach \w+\n)*detach EINVAL\n$/, err);
+    assert.match(out, /by number EPERM/, "there is a program");
+    assert.doesNotMatch(out, /by number ok|detach ok/);
+    await refused(daemon, "c3", "");
+    await daemon.ok("delete", "-f", "c3");
+  });
 });

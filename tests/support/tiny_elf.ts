@@ -1,11 +1,13 @@
 /** Programs of some hundred bytes that make one system call and exit with its errno (0 when it succeeds), for machines with x86-64. */
 
-/** x86-64: `nr` may have x32's bit. @param args First and second argument. */
+/** x86-64: `nr` may have x32's bit. @param args First, which may have 53 bits, and second argument. */
 export function program64(nr: number, args: readonly [number, number] = [0, 0]): Uint8Array {
+  const [low, high] = [args[0] % 2 ** 32, Math.floor(args[0] / 2 ** 32)];
   return elf(
     64,
-    // mov eax,nr; mov edi,a; mov esi,b; xor edx,edx; xor r10d,r10d; syscall; neg eax; mov edi,eax; mov eax,60; syscall
-    [0xb8, ...u32(nr), 0xbf, ...u32(args[0]), 0xbe, ...u32(args[1]), 0x31, 0xd2, 0x45, 0x31, 0xd2, 0x0f, 0x05],
+    // mov eax,nr; mov rdi,a; mov esi,b; xor edx,edx; xor r10d,r10d; syscall; neg eax; mov edi,eax; mov eax,60; syscall
+    [0xb8, ...u32(nr), 0x48, 0xbf, ...u32(low), ...u32(high), 0xbe, ...u32(args[1])],
+    [0x31, 0xd2, 0x45, 0x31, 0xd2, 0x0f, 0x05],
     [0xf7, 0xd8, 0x89, 0xc7, 0xb8, ...u32(60), 0x0f, 0x05],
   );
 }
