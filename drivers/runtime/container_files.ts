@@ -51,7 +51,7 @@ export class ContainerFiles {
 
 /** @returns undefined when a mount is on the way, or the root itself is not the one that the container was started with. */
 function local<T>(pid: number, work: (root: number) => T): T | undefined {
-  const root = openLocalRoot(pid);
+  const root = openRootOf(pid);
   if (root === undefined) return undefined;
   try {
     return work(root);
@@ -60,6 +60,17 @@ function local<T>(pid: number, work: (root: number) => T): T | undefined {
     throw error;
   } finally {
     closeFd(root);
+  }
+}
+
+/** @throws {LidoError} bad_request when the container has ended meanwhile. */
+function openRootOf(pid: number): number | undefined {
+  try {
+    return openLocalRoot(pid);
+  } catch (error) {
+    // Of a process that ends, /proc has the root no more, then no mounts, then nothing.
+    if (!["ENOENT", "EINVAL", "ESRCH"].includes((error as { code?: string }).code ?? "")) throw error;
+    throw new LidoError("bad_request", "Instance is not running");
   }
 }
 
