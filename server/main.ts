@@ -140,7 +140,9 @@ async function start(options: DaemonOptions, seams: DaemonSeams): Promise<Daemon
   const operations = new Operations(events, { scope: () => records.scope(), log });
   const settings = new Settings(database);
   const trust = new Trust({ database, events, settings, log });
-  const pools = new Pools({ database, journal, events, host, log, paths, opened: (name) => records.opened(name) });
+  const lookAt = (tenant: string, path: string) => runtime.lookAtSource(tenant, path);
+  const opened = (name: string) => records.opened(name);
+  const pools = new Pools({ database, journal, events, host, log, paths, opened, lookAt });
   // Instances need volumes, and volumes ask which instances use them: the one knot.
   const users = (pool: string, volume: string) => instances.usersOfVolume(pool, volume);
   const mounts = new MountedVolumes({

@@ -1,5 +1,5 @@
-import { readdir, readFile, stat } from "node:fs/promises";
-import { existsSync } from "node:fs";
+import { existsSync, readdirSync } from "node:fs";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { messageOf } from "../../api/errors.ts";
 import { parseMountInfo } from "./mounts.ts";
@@ -25,28 +25,23 @@ const answerMs = 2_000;
 const cpus = "/sys/devices/system/cpu";
 export const lxcfsType = "fuse.lxcfs";
 
-/** The state of one mount point. A filesystem that does not answer is asked by one thread, however often one looks. */
+/** Looks at an LXCFS, which may never answer: in a process that may hang (`FileTask`), or with an error that says so. */
+export type LxcfsLook = (path: string, timeoutMs: number) => Promise<readonly string[]>;
+
+/** The state of one mount point. Only the kernel's list of mounts is looked at by this process. */
 export class Lxcfs {
   readonly path: string;
+  readonly #look: LxcfsLook;
   #asked: Promise<LxcfsState> | undefined;
-  #alive: Extract<LxcfsState, { kind: "alive" }> | undefined;
 
-  /** @param path Where it is mounted, absolute. */
-  constructor(path: string) {
+  /** @param path Where it is mounted, absolute. @param look As `lxcfsTargets`, in a process of its own. */
+  constructor(path: string, look: LxcfsLook) {
     this.path = path;
+    this.#look = look;
   }
 
-  async state(): Promise<LxcfsState> {
-    this.#asked ??= this.#ask().finally(() => this.#asked = undefined);
-    let timer: NodeJS.Timeout | undefined;
-    const late = new Promise<LxcfsState>((resolve) => {
-      timer = setTimeout(() => resolve({ kind: "dead", reason: "it does not answer" }), answerMs);
-    });
-    try {
-      return await Promise.race([this.#asked, late]);
-    } finally {
-      clearTimeout(timer);
-    }
+  state(): Promise<LxcfsState> {
+    return this.#asked ??= this.#ask().finally(() => this.#asked = undefined);
   }
 
   async #ask(): Promise<LxcfsState> {
@@ -54,35 +49,26 @@ export class Lxcfs {
     const mount = mounts.findLast(({ target }) => target === this.path);
     if (mount?.type !== lxcfsType) return { kind: "absent" };
     try {
-      const files = await readdir(join(this.path, "proc"));
-      if (this.#alive?.device !== mount.device) {
-        const targets = await this.#targets(files);
-        this.#alive = { kind: "alive", device: mount.device, targets };
-      }
-      return this.#alive!;
+      return { kind: "alive", device: mount.device, targets: await this.#look(this.path, answerMs) };
     } catch (error) {
-      const isGone = (error as NodeJS.ErrnoException).code === "ENOTCONN";
-      return { kind: "dead", reason: isGone ? "its process is gone" : messageOf(error) };
+      const { code } = error as NodeJS.ErrnoException;
+      if (code === "ENOTCONN") return { kind: "dead", reason: "its process is gone" };
+      return { kind: "dead", reason: code === "ETIMEDOUT" ? "it does not answer" : messageOf(error) };
     }
-  }
-
-  /** As the hook that comes with it: all of the CPUs' directory where lxcfs has all of it, else what it has of it; and what the host has, too. */
-  async #targets(files: readonly string[]): Promise<string[]> {
-    const isWhole = await exists(join(this.path, cpus, "uevent"));
-    const ofCpus = isWhole ? [] : await readdir(join(this.path, cpus)).catch(() => []);
-    const targets = [
-      ...files.map((name) => `/proc/${name}`),
-      ...(isWhole ? [cpus] : ofCpus.map((name) => join(cpus, name))),
-    ];
-    return targets.filter((path) => existsSync(path));
   }
 }
 
-function exists(path: string): Promise<boolean> {
-  return stat(path).then(() => true, (error) => {
-    if (error.code === "ENOENT") return false;
-    throw error;
-  });
+/** What the LXCFS at `path` stands in for, as the hook that comes with it has it: all of the CPUs' directory where lxcfs has all of it, else what it has
+ * of it; and what the host has, too. May block for ever. @throws {Error} ENOTCONN when its process has ended. */
+export function lxcfsTargets(path: string): string[] {
+  const files = readdirSync(join(path, "proc"));
+  const isWhole = existsSync(join(path, cpus, "uevent"));
+  const ofCpus = isWhole || !existsSync(join(path, cpus)) ? [] : readdirSync(join(path, cpus));
+  const targets = [
+    ...files.map((name) => `/proc/${name}`),
+    ...(isWhole ? [cpus] : ofCpus.map((name) => join(cpus, name))),
+  ];
+  return targets.filter((target) => existsSync(target));
 }
 
 /** @returns The device of what is mounted uppermost at each path in a process's mount namespace, and whether it is an LXCFS. */

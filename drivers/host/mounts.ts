@@ -110,3 +110,16 @@ export function parseMountInfo(text: string): MountEntry[] {
 function unescape(text: string): string {
   return text.replace(/\\([0-7]{3})/g, (_, digits: string) => String.fromCharCode(parseInt(digits, 8)));
 }
+
+/** Filesystems that answer as the host's own disks do. Others are asked of over a network, or of a process. */
+const localTypes: ReadonlySet<string> = new Set([
+  ...["bcachefs", "btrfs", "erofs", "exfat", "ext2", "ext3", "ext4", "f2fs", "jfs", "nilfs2", "overlay", "ramfs"],
+  ...["squashfs", "tmpfs", "vfat", "xfs", "zfs"],
+]);
+
+/** The uppermost mount at exactly `target`, by the kernel's list: the filesystem itself, which may never answer, is not asked.
+ * @returns What tells it from any other, and whether its filesystem may not answer. */
+export function mountAt(target: string): { readonly identity: string; readonly mayHang: boolean } | undefined {
+  const mount = parseMountInfo(readFileSync("/proc/self/mountinfo", "utf8")).findLast((one) => one.target === target);
+  return mount && { identity: `${mount.id} ${mount.device} ${mount.root}`, mayHang: !localTypes.has(mount.type) };
+}

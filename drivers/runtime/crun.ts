@@ -27,7 +27,7 @@ import { crunMessage, crunPath, CrunTool } from "./crun_tool.ts";
 import { Consoles } from "./consoles.ts";
 import { ContainerFiles } from "./container_files.ts";
 import { type CrunCommand, enterContainer, leftCommands, removeSockets, socketsOf } from "./exec.ts";
-import { FileProcesses, NotAnswered, type Stuck } from "./file_processes.ts";
+import { FileProcesses, type Stuck } from "./file_processes.ts";
 import { checkHost } from "./host_check.ts";
 import { HotPlug } from "./hot_plug.ts";
 import { type Kept, readKept, writeKept } from "./kept.ts";
@@ -35,6 +35,7 @@ import { killed, killTimeoutMs } from "./killed.ts";
 import { withoutDevices } from "./mounts.ts";
 import { Orphans } from "./orphans.ts";
 import { endCruns, endStragglers, removeCgroup } from "./remains.ts";
+import { lookAtSource } from "./mount_source.ts";
 import { replaceConsole } from "./replace_console.ts";
 import { LaunchError } from "./runtime.ts";
 import { devicesOf } from "./resources.ts";
@@ -326,13 +327,12 @@ export class CrunRuntime implements Runtime {
     return this.#hotPlug.isAttached(this.#container(name), mount);
   }
 
-  async lookAtSource(name: string, path: string): Promise<"directory" | "file" | "other" | undefined> {
-    try {
-      return (await this.#files.ask(name, { do: "look", path })).answer.type;
-    } catch (error) {
-      if (!(error instanceof NotAnswered)) throw error;
-      throw new LidoError("bad_request", `Cannot use source path "${path}": ${error.message}`);
-    }
+  lookAtSource(tenant: string, path: string): Promise<"directory" | "file" | "other" | undefined> {
+    return lookAtSource(this.#files, tenant, path);
+  }
+
+  async lxcfsTargets(path: string, timeoutMs: number): Promise<readonly string[]> {
+    return (await this.#files.ask("/lxcfs", { do: "lxcfs", path }, { timeoutMs })).answer.targets ?? [];
   }
 
   readFile(name: string, path: string): Promise<Uint8Array | undefined> {

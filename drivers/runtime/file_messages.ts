@@ -23,6 +23,8 @@ export type FileTask =
   | { readonly do: "identify"; readonly source: string; readonly subPath?: string | undefined }
   /** What is at a path of the host; no type when nothing is. */
   | { readonly do: "look"; readonly path: string }
+  /** What an LXCFS that is mounted there stands in for. */
+  | { readonly do: "lxcfs"; readonly path: string }
   /** Brings a pidfd of the container's init, and the tree. */
   | {
     readonly do: "attach";
@@ -81,6 +83,8 @@ export interface FileAnswer {
   /** Paths in the source where something is mounted. */
   readonly submounts?: readonly string[];
   readonly type?: "directory" | "file" | "other";
+  /** From "/" on. */
+  readonly targets?: readonly string[];
   readonly place?: string;
   readonly isMounted?: boolean;
   readonly isThere?: boolean;

@@ -8,6 +8,7 @@ import { existsBeneathFd, openBeneathFd, readBeneathFd } from "../host/beneath.t
 import { kernelTypeOf, openRoot } from "../host/container_root.ts";
 import { receivePacket, sendPacket, setSendBuffer } from "../host/fd_passing.ts";
 import { cloneMountIn } from "../host/idmap.ts";
+import { lxcfsTargets } from "../host/lxcfs.ts";
 import { plug } from "../host/plug.ts";
 import type { MountRoot, PlugRequest } from "../host/plug_messages.ts";
 import { again, closeFd } from "../host/process.ts";
@@ -80,6 +81,8 @@ function carryOut(task: FileTask, fds: readonly number[]): Outcome {
       return { answer: { root: written(withSource(task, identityOf)) } };
     case "look":
       return { answer: look(task.path) };
+    case "lxcfs":
+      return { answer: { targets: lxcfsTargets(task.path) } };
     case "attach": {
       const { pid, target, isDirectory, uid, gid } = task;
       const [pidfd, tree] = fds as [number, number];

@@ -78,3 +78,17 @@ export async function cloneSource(
     throw new LidoError("bad_request", `Cannot use source path "${source}": ${error.message}`);
   }
 }
+
+/** @see Runtime.lookAtSource */
+export async function lookAtSource(
+  processes: FileProcesses,
+  tenant: string,
+  path: string,
+): Promise<"directory" | "file" | "other" | undefined> {
+  try {
+    return (await processes.ask(tenant, { do: "look", path })).answer.type;
+  } catch (error) {
+    if (!(error instanceof NotAnswered)) throw error;
+    throw new LidoError("bad_request", `Cannot use source path "${path}": ${error.message}`);
+  }
+}

@@ -196,9 +196,12 @@ export interface Runtime {
   detach(name: string, mount: MountPlace, options?: DetachOptions): Promise<void>;
   /** Whether it is mounted at its target now. */
   isAttached(name: string, mount: MountPlace): Promise<boolean>;
-  /** What is at a path of the host, which may never answer. @param name Of the instance that is to have it. @returns undefined when nothing is.
+  /** What is at a path of the host, which may never answer. @param tenant Whose it is: who has too many that do not answer waits alone. The name of an
+   * instance that is to have it, or one that no instance can have. @returns undefined when nothing is.
    * @throws {LidoError} bad_request, naming the path, when it does not answer in time. */
-  lookAtSource(name: string, path: string): Promise<"directory" | "file" | "other" | undefined>;
+  lookAtSource(tenant: string, path: string): Promise<"directory" | "file" | "other" | undefined>;
+  /** What the LXCFS at `path` stands in for. @throws {NotAnswered} After `timeoutMs`. @throws {Error} With the name of an errno as `code`. */
+  lxcfsTargets(path: string, timeoutMs: number): Promise<readonly string[]>;
   /** A regular file of a running container as its processes find it, up to a MiB. @returns undefined when there is none.
    * @throws {LidoError} bad_request when it is something else, or does not answer in time. */
   readFile(name: string, path: string): Promise<Uint8Array | undefined>;

@@ -10,7 +10,7 @@ const lookEveryMs = 3_000;
 export interface ResourceViewOptions {
   /** Where LXCFS is mounted, if it is. */
   readonly path: string;
-  readonly runtime: Pick<Runtime, "get" | "attach" | "detach">;
+  readonly runtime: Pick<Runtime, "get" | "attach" | "detach" | "lxcfsTargets">;
   readonly instances: () => readonly string[];
   readonly log: { info(context: object, message: string): void; warn(context: object, message: string): void };
 }
@@ -29,7 +29,7 @@ export class ResourceView {
 
   constructor(options: ResourceViewOptions) {
     this.#options = options;
-    this.#lxcfs = new Lxcfs(options.path);
+    this.#lxcfs = new Lxcfs(options.path, (path, timeoutMs) => options.runtime.lxcfsTargets(path, timeoutMs));
   }
 
   /** @returns What a container that is about to start is to have mounted; nothing without LXCFS. */

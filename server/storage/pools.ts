@@ -15,6 +15,8 @@ import { type MissingDriver, probeDrivers, type SupportedDriver } from "./driver
 import { findSource, refuseFound, removeEmpty } from "./found_pool.ts";
 import { checkName } from "./names.ts";
 import { Presence } from "./presence.ts";
+import type { FoundIntent, GrowIntent, PoolIntent } from "./pool_intents.ts";
+import { type LookAt, PoolSources } from "./pool_sources.ts";
 import { type PoolFailure, unmadePool, viewPool } from "./pool_view.ts";
 import { deletePoolRows, onDisk, volumeRows } from "./rows.ts";
 import { readUsage, type Usage } from "./usage.ts";
@@ -33,24 +35,7 @@ export interface PoolsOptions {
   /** Told of each pool that was made before and is open now. */
   readonly opened: (name: string) => void;
   readonly paths: { readonly storagePools: string; readonly disks: string };
-}
-
-interface PoolIntent {
-  readonly name: string;
-  readonly driver: string;
-  readonly config: Config;
-}
-
-interface FoundIntent extends PoolIntent {
-  /** How the host was before: whether it used the pool's source, and whether its directory was there. */
-  readonly wasInUse: boolean;
-  readonly wasThere: boolean;
-}
-
-interface GrowIntent {
-  readonly name: string;
-  /** As the pool's `size`. */
-  readonly size: string;
+  readonly lookAt: LookAt;
 }
 
 /** The storage pools: their rows, and the drivers of those that are open. */
@@ -61,6 +46,7 @@ export class Pools {
   readonly #presences = new Map<string, Presence>();
   /** Why a pool is not open. */
   readonly #unavailable = new Map<string, string>();
+  readonly #sources: PoolSources;
   readonly #locks = new Locks();
   readonly #creating: ReturnType<Journal["kind"]>;
   readonly #deleting: ReturnType<Journal["kind"]>;
@@ -72,6 +58,7 @@ export class Pools {
 
   constructor(options: PoolsOptions) {
     this.#options = options;
+    this.#sources = new PoolSources(options.lookAt);
     const takeAway = async ({ name, driver, config }: PoolIntent) => {
       this.#drivers.delete(name);
       await this.kind(driver).destroy(options.host, this.#poolOf(name, config), this.#volumesOf(name));
@@ -123,6 +110,7 @@ export class Pools {
   /** @param isLetGo Which pools are taken off the host until the next start; the others stay mounted, since containers go on without the daemon. */
   async close(isLetGo: (name: string) => boolean = () => false): Promise<void> {
     clearInterval(this.#retry);
+    this.#sources.close();
     const pools = this.open().filter(({ pool: { name } }) => this.reason(name) === undefined && isLetGo(name));
     await Promise.all(
       pools.map((driver) =>
@@ -171,7 +159,7 @@ export class Pools {
   /** Why a pool is not open, or not there any more; undefined when it can be used. */
   reason(name: string): string | undefined {
     if (!this.#drivers.has(name)) return this.#unavailable.get(name) ?? "not opened yet";
-    return this.#presences.get(name)?.absence() ?? this.#drivers.get(name)?.absence?.();
+    return this.#sources.silence(name) ?? this.#presences.get(name)?.absence() ?? this.#drivers.get(name)?.absence?.();
   }
 
   /** Whether it is being made, changed or deleted. */
@@ -233,6 +221,7 @@ export class Pools {
       if ("missing" in probed) {
         throw new LidoError("bad_request", `Cannot use driver "${kind.name}": ${probed.missing}`);
       }
+      await this.#sources.needNew(this.#poolOf(name, config));
       const planned = await kind.plan(host, this.#poolOf(name, config));
       refuseShared(database, planned);
       await refuseFound(this.#poolOf(name, planned));
@@ -269,6 +258,7 @@ export class Pools {
         throw new LidoError("conflict", `The storage pool "${name}" is known already`);
       }
       const bare = this.#poolOf(name, post.config);
+      await this.#sources.needNew(bare);
       const source = await findSource(bare);
       const pool = this.#poolOf(name, { ...post.config, source });
       refuseShared(database, pool.config);
@@ -344,6 +334,7 @@ export class Pools {
       if (users.length > 0) throw new LidoError("bad_request", "The storage pool is currently in use");
       const config: Config = JSON.parse(String(row.config));
       const kind = this.kind(String(row.driver));
+      await this.#sources.need(this.#poolOf(name, config));
       await this.#drivers.get(name)?.refuseDestroy?.();
       await this.#refuseCovered(name, config);
       await using intent = this.#deleting({ name, driver: kind.name, config });
@@ -351,6 +342,7 @@ export class Pools {
       await kind.destroy(host, this.#poolOf(name, config), this.#volumesOf(name));
       intent.commit(() => deletePoolRows(database, name));
       this.#unavailable.delete(name);
+      this.#sources.forget(name);
       events.lifecycle("storage-pool-deleted", `/1.0/storage-pools/${name}`);
     });
   }
@@ -421,6 +413,7 @@ export class Pools {
   async #openNow(name: string, row: Row): Promise<boolean> {
     try {
       const pool = this.#poolOf(name, JSON.parse(String(row.config)));
+      await this.#sources.need(pool);
       this.#setDriver(name, await this.kind(String(row.driver)).open(this.#options.host, pool));
       return true;
     } catch (error) {
@@ -433,6 +426,7 @@ export class Pools {
   #setDriver(name: string, driver: Driver): void {
     this.#drivers.set(name, driver);
     this.#presences.set(name, new Presence(driver.pool));
+    this.#sources.watch(driver.pool);
     this.#unavailable.delete(name);
   }
 

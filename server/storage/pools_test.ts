@@ -31,6 +31,7 @@ async function withPools(
     log,
     opened: (name) => void opened.push(name),
     paths,
+    lookAt: () => Promise.resolve(),
   });
   await test({ base, pools, database, journal, opened });
   database.close();

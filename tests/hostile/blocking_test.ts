@@ -64,10 +64,12 @@ sys.stdin.read()`;
 }
 
 Deno.test("files that never answer keep nobody else from being served", async (t) => {
-  await using daemon = await Daemon.start();
-  await daemon.furnish(await busyboxImage());
   const places = mkdtempSync(join(tmpdir(), "lido-sources-"));
   using _places = { [Symbol.dispose]: () => rmSync(places, { recursive: true, force: true }) };
+  const lxcfs = join(places, "lxcfs");
+  mkdirSync(lxcfs);
+  await using daemon = await Daemon.start({ flags: ["--lxcfs", lxcfs] });
+  await daemon.furnish(await busyboxImage());
   for (const name of ["c1", "c2"]) await daemon.ok("launch", "bb", name);
   await daemon.ok("launch", "bb", "privileged", "-c", "security.privileged=true");
   for (const name of ["c1", "c2", "privileged"]) await daemon.ok("exec", name, "--", "sh", "-c", bob);
@@ -154,6 +156,39 @@ Deno.test("files that never answer keep nobody else from being served", async (t
     }
     await daemon.ok("start", "c3");
     assert.match(await daemon.ok("exec", "c3", "--", "cat", "/proc/mounts"), / \/mnt\/d /);
+  });
+
+  await t.step("sources of new pools that never answer", async () => {
+    await using _second = new SecondClient(daemon.directory);
+    const source = join(places, "pool");
+    mkdirSync(source);
+    {
+      await using _fuse = await HangingFuse.mount(source);
+      const refusal =
+        /Cannot use source path ".*": (it did not answer within 10 s|2 requests before this one still wait)/;
+      const attacks = [1, 2, 3, 4].map((number) =>
+        daemon.fails(["storage", "create", `away${number}`, "dir", `source=${source}`], refusal, { timeoutMs: limitMs })
+      );
+      const pushed = daemon.lido(["storage", "volume", "file", "push", "-", "fast", "v/note"], { input: "hello" });
+      assert.equal((await within(5, pushed, "a push into a volume")).code, 0);
+      await within(5, daemon.ok("storage", "create", "own", "dir"), "the making of another pool");
+      await within(5, daemon.ok("storage", "delete", "own"), "its deletion");
+      await Promise.all(attacks);
+    }
+    await daemon.ok("storage", "create", "away1", "dir", `source=${source}`);
+    await daemon.ok("storage", "delete", "away1");
+  });
+
+  await t.step("an LXCFS that never answers", async () => {
+    await using _second = new SecondClient(daemon.directory);
+    await using _fuse = await HangingFuse.mount(lxcfs, undefined, "lxcfs");
+    await until("it is told", () => daemon.log.includes("has ended (it does not answer)"));
+    const pull = ["storage", "volume", "file", "pull", "fast", "v/note", "-"];
+    for (let round = 0; round < 3; round++) {
+      const pulls = [1, 2, 3, 4].map(() => daemon.ok(...pull));
+      assert.deepEqual(await within(5, Promise.all(pulls), "pulls from a volume"), Array(4).fill("hello"));
+    }
+    await within(15, daemon.ok("restart", "-f", "c5"), "a start");
   });
 
   await t.step("a lease on a file of a volume", async () => {

@@ -115,6 +115,10 @@ export class FakeRuntime implements Runtime {
     return info && (info.isDirectory() ? "directory" : info.isFile() ? "file" : "other");
   }
 
+  lxcfsTargets(): Promise<readonly string[]> {
+    return Promise.resolve([]);
+  }
+
   readFile(): Promise<Uint8Array | undefined> {
     return Promise.resolve(undefined);
   }

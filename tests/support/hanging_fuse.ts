@@ -11,10 +11,10 @@ export class HangingFuse implements AsyncDisposable {
     this.#server = server;
   }
 
-  /** @param path Where it is mounted. @param pid Of a process in whose mount namespace; the test's own when absent. */
-  static async mount(path: string, pid?: number): Promise<HangingFuse> {
+  /** @param path Where it is mounted. @param pid Of a process in whose mount namespace; the test's own when absent. @param subtype As "lxcfs". */
+  static async mount(path: string, pid?: number, subtype?: string): Promise<HangingFuse> {
     const script = join(projectRoot, "tests/fixtures/hanging_fuse.py");
-    const argv = [script, path, ...(pid === undefined ? [] : [String(pid)])];
+    const argv = [script, path, String(pid ?? "self"), ...(subtype === undefined ? [] : [subtype])];
     const server = spawn("python3", argv, { stdio: ["pipe", "pipe", "inherit"] });
     const [line] = await Promise.race([once(server.stdout!, "data"), once(server, "exit")]);
     if (String(line).trim() !== "mounted") throw new Error(`Cannot mount a FUSE filesystem at "${path}": ${line}`);

@@ -1,0 +1,87 @@
+import { isAbsolute } from "node:path";
+import { messageOf } from "../../api/errors.ts";
+import { mountAt } from "../../drivers/host/mounts.ts";
+import type { Pool } from "../../drivers/storage/driver.ts";
+
+/** Looks at a path of the host that may never answer. @param tenant Whose it is.
+ * @throws {LidoError} bad_request, naming the path, when it does not answer in time. @see Runtime.lookAtSource */
+export type LookAt = (tenant: string, path: string) => Promise<unknown>;
+
+/** As long as an answer is waited for. */
+const lookEveryMs = 10_000;
+
+/** The sources of pools that are on other hosts, or on a filesystem that a process serves: one that never answers would hold whoever touches it, and the
+ * daemon has few threads. It is looked at by a process that may hang, before it is opened and every few seconds from then on; a pool whose source does
+ * not answer is unavailable until it does. */
+export class PoolSources {
+  readonly #lookAt: LookAt;
+  /** By name, the paths of those that are open and may not answer. */
+  readonly #watched = new Map<string, string>();
+  /** Why a pool is not to be touched. */
+  readonly #silent = new Map<string, string>();
+  readonly #looking = new Set<string>();
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(lookAt: LookAt) {
+    this.#lookAt = lookAt;
+  }
+
+  /** Of a pool that is known. @throws {LidoError} When its source does not answer, or what is at its place. */
+  async need(pool: Pool): Promise<void> {
+    await this.#needSource(pool, tenantOf(pool.name));
+    if (mountAt(pool.root)?.mayHang) await this.#lookAt(tenantOf(pool.name), pool.root);
+    this.#silent.delete(pool.name);
+  }
+
+  /** The same of one that is not: all of these have one share. */
+  async needNew(pool: Pool): Promise<void> {
+    await this.#needSource(pool, newPools);
+  }
+
+  async #needSource({ config: { source }, root, diskFile }: Pool, tenant: string): Promise<void> {
+    if (source === undefined || !isAbsolute(source) || source.startsWith("/dev/")) return;
+    if (source !== root && source !== diskFile) await this.#lookAt(tenant, source);
+  }
+
+  /** From now on, until `forget`. */
+  watch({ name, root }: Pool): void {
+    if (!mountAt(root)?.mayHang) return this.forget(name);
+    this.#watched.set(name, root);
+    this.#timer ??= setInterval(() => this.look(), lookEveryMs).unref();
+  }
+
+  forget(name: string): void {
+    this.#watched.delete(name);
+    this.#silent.delete(name);
+    if (this.#watched.size === 0) this.close();
+  }
+
+  /** @returns Why the pool is not to be touched; undefined when it answered last. */
+  silence(name: string): string | undefined {
+    return this.#silent.get(name);
+  }
+
+  /** Asks each that has answered the last time or was not asked yet. */
+  look(): void {
+    for (const [name, root] of this.#watched) {
+      if (this.#looking.has(name)) continue;
+      this.#looking.add(name);
+      this.#lookAt(tenantOf(name), root).then(
+        () => void this.#silent.delete(name),
+        (error) => this.#watched.has(name) && this.#silent.set(name, messageOf(error)),
+      ).finally(() => this.#looking.delete(name));
+    }
+  }
+
+  close(): void {
+    clearInterval(this.#timer);
+    this.#timer = undefined;
+  }
+}
+
+/** No instance has a name with a slash. */
+const newPools = "/pools";
+
+function tenantOf(pool: string): string {
+  return `${newPools}/${pool}`;
+}

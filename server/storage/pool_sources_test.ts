@@ -1,0 +1,69 @@
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { mkdtempSync, rmdirSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { HangingFuse } from "../../tests/support/hanging_fuse.ts";
+import type { Pool } from "../../drivers/storage/driver.ts";
+import { PoolSources } from "./pool_sources.ts";
+import { Presence } from "./presence.ts";
+
+/** Ends the process when `work`, which may block its only thread, is not over in time. */
+async function within<T>(seconds: number, work: () => T | Promise<T>): Promise<T> {
+  const script = 'sleep "$1" && kill -9 "$2"';
+  const watchdog = spawn("sh", ["-c", script, "sh", String(seconds), String(process.pid)], { detached: true });
+  try {
+    return await work();
+  } finally {
+    process.kill(-watchdog.pid!, "SIGKILL");
+  }
+}
+
+Deno.test("a pool whose filesystem does not answer is noticed without being touched, and unavailable until it does", () =>
+  within(60, async () => {
+    const root = mkdtempSync(join(tmpdir(), "lido-source-"));
+    try {
+      const pool: Pool = { name: "p", root, diskFile: join(root, "none.img"), config: { source: "/srv/pool" } };
+      const asked: string[] = [];
+      let answer = Promise.resolve();
+      const sources = new PoolSources((tenant, path) => {
+        asked.push(`${tenant} ${path}`);
+        return answer;
+      });
+      const turn = () => new Promise((resolve) => setImmediate(resolve));
+      {
+        await using _fuse = await HangingFuse.mount(root);
+        const presence = new Presence(pool);
+        assert.equal(presence.absence(), undefined);
+        sources.watch(pool);
+        const refusal = Promise.withResolvers<void>();
+        answer = refusal.promise;
+        sources.look();
+        sources.look(); // while one is asked for nobody else asks
+        assert.equal(sources.silence("p"), undefined);
+        refusal.reject(new Error("it did not answer"));
+        await turn();
+        assert.equal(sources.silence("p"), "it did not answer");
+        assert.deepEqual(asked.splice(0), [`/pools/p ${root}`]);
+        await assert.rejects(sources.need(pool), /it did not answer/);
+        await assert.rejects(sources.needNew(pool), /it did not answer/);
+        assert.deepEqual(asked.splice(0), ["/pools/p /srv/pool", "/pools /srv/pool"]);
+        answer = Promise.resolve();
+        sources.look();
+        await turn();
+        assert.equal(sources.silence("p"), undefined);
+        assert.equal(presence.absence(), undefined);
+        await _fuse[Symbol.asyncDispose]();
+        assert.match(presence.absence()!, /not mounted at/);
+      }
+      sources.forget("p");
+      asked.splice(0);
+      sources.look();
+      sources.watch(pool); // a directory of the host's own
+      sources.look();
+      assert.deepEqual(asked, []);
+      sources.close();
+    } finally {
+      rmdirSync(root);
+    }
+  }));
