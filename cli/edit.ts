@@ -26,16 +26,59 @@ async function editorWords(): Promise<string[]> {
   throw new UsageError(`No editor found: set EDITOR, or install one of ${editors.join(", ")}`);
 }
 
-async function openEditor(words: readonly string[], path: string): Promise<void> {
+async function openEditor(words: readonly string[], path: string, ending: AbortSignal): Promise<void> {
   const { runForeground } = await import("../drivers/host/foreground.ts");
   let code: number;
   try {
-    code = await runForeground([...words, path]);
+    code = await runForeground([...words, path], ending);
   } catch (error) {
     const reason = (error as NodeJS.ErrnoException).code === "ENOENT" ? "no such program" : (error as Error).message;
     throw new UsageError(`Cannot run the editor "${words[0]}": ${reason}; EDITOR names another`);
   }
   if (code !== 0) throw new UsageError(`The editor "${words[0]}" ended with ${code}: nothing was changed`);
+}
+
+const endings = { SIGHUP: 1, SIGTERM: 15 } as const;
+
+/** The end that we are told of while our file is there: the terminal was closed, or somebody sent TERM. */
+class Ending implements Disposable {
+  readonly #abort = new AbortController();
+  readonly #onSignal = (name: NodeJS.Signals) => this.#abort.abort(name);
+
+  /** @param ignored As `ignoredSignals`. */
+  constructor(ignored: bigint) {
+    for (const [name, number] of Object.entries(endings)) {
+      if ((ignored >> BigInt(number - 1) & 1n) === 0n) process.on(name, this.#onSignal);
+    }
+  }
+
+  /** Its reason is the signal's name. */
+  get signal(): AbortSignal {
+    return this.#abort.signal;
+  }
+
+  /** The exit code that tells of it: 128 and the signal's number. */
+  get code(): number | undefined {
+    return this.signal.aborted ? 128 + endings[this.signal.reason as keyof typeof endings] : undefined;
+  }
+
+  /** @throws When it comes first. */
+  async before<T>(work: Promise<T>): Promise<T> {
+    const { signal } = this;
+    const come = Promise.withResolvers<never>();
+    const onAbort = () => come.reject(new Error(`Ended by ${signal.reason}`));
+    signal.addEventListener("abort", onAbort);
+    if (signal.aborted) onAbort();
+    try {
+      return await Promise.race([work, come.promise]);
+    } finally {
+      signal.removeEventListener("abort", onAbort);
+    }
+  }
+
+  [Symbol.dispose](): void {
+    for (const name of Object.keys(endings)) process.off(name, this.#onSignal);
+  }
 }
 
 /** Waits for a line. @returns Whether there was one: false for the end of the file. @throws {Error} When it is interrupted. */
@@ -58,14 +101,16 @@ export async function edit(io: Io, content: string, apply: (text: string) => Pro
   const { tmpdir } = await import("node:os");
   const { join } = await import("node:path");
   const { Interruption } = await import("./output/progress.ts");
+  const { ignoredSignals } = await import("./exec/signals.ts");
   const words = await editorWords();
+  using ending = new Ending(await ignoredSignals());
   const directory = await mkdtemp(join(tmpdir(), "lido-edit-"));
   const file = join(directory, "edit.yaml");
   let isKept = false;
   try {
     await writeFile(file, content, { mode: 0o600 });
     while (true) {
-      await openEditor(words, file);
+      await openEditor(words, file, ending.signal);
       // From here on a Ctrl-C is for us, and the file goes with it.
       using interruption = new Interruption();
       const text = await readFile(file, "utf8").catch((error: NodeJS.ErrnoException) => {
@@ -77,9 +122,10 @@ export async function edit(io: Io, content: string, apply: (text: string) => Pro
       });
       if (text === content) return false;
       try {
-        await apply(text);
+        await ending.before(apply(text));
         return true;
       } catch (error) {
+        if (ending.code !== undefined) throw error;
         if (error instanceof ApiError && error.status === 412) {
           isKept = true;
           throw new Error(
@@ -88,9 +134,10 @@ export async function edit(io: Io, content: string, apply: (text: string) => Pro
         }
         io.err(`Error: ${(error as Error).message}\nPress enter to open the editor again or ctrl+c to abort change\n`);
       }
-      if (!await enter(interruption)) throw new Error("Nothing was changed");
+      if (!await ending.before(enter(interruption))) throw new Error("Nothing was changed");
     }
   } finally {
     if (!isKept) await rm(directory, { recursive: true, force: true });
+    if (ending.code !== undefined) process.exit(ending.code);
   }
 }

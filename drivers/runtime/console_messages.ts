@@ -18,6 +18,9 @@ export type ConsoleRequest =
   /** End, if nothing is kept: the answer is the end of the connection. */
   | { readonly do: "end" };
 
+/** The `error` for a console that is not kept. */
+export const consoleNotFound = (name: string): string => `Console "${name}" not found`;
+
 export interface ConsoleAnswer {
   readonly names?: readonly string[];
   /** Why it was not done. */

@@ -14,6 +14,7 @@ import { again, closeFd, openPtyPeer, readFd, setNonBlocking, writeFd } from "..
 import { waitForAny } from "../host/wait_any.ts";
 import {
   type ConsoleAnswer,
+  consoleNotFound,
   type ConsoleRequest,
   contentBytesMax,
   contentMark,
@@ -198,7 +199,7 @@ class ConsoleServer {
 
   #console(name: string): Console {
     const console = this.#consoles.get(name);
-    if (!console) throw new Error(`Console "${name}" not found`);
+    if (!console) throw new Error(consoleNotFound(name));
     return console;
   }
 

@@ -1,4 +1,4 @@
-import { rmSync, writeFileSync } from "node:fs";
+import { rmSync } from "node:fs";
 import { join } from "node:path";
 import { LidoError, messageOf, wrongState } from "../../api/errors.ts";
 import { connectUnix, listenUnix, receivePacket, sendPacket } from "../host/fd_passing.ts";
@@ -8,8 +8,10 @@ import type { Poller, Watch } from "../host/poll.ts";
 import { again, closeFd, duplicateFd, makePipe, openPty, openPtyPeer } from "../host/process.ts";
 import { serveAgain } from "../host/self.ts";
 import { childEnd } from "./child.ts";
+import { replaceConsoleLog } from "./console_log.ts";
 import {
   type ConsoleAnswer,
+  consoleNotFound,
   type ConsoleRequest,
   contentMark,
   packetBytesMax,
@@ -115,10 +117,11 @@ export class Consoles {
     await this.#askOf(name, "clear");
   }
 
-  /** The request may come to the server behind the one that ends the console. */
+  /** The request may come to the server behind the one that ends the console, and its answer when the instance is starting again. */
   #askOf(name: string, what: "show" | "clear"): Promise<Answered> {
     return this.#ask({ do: what, name }).catch((error) => {
-      throw this.has(name) ? error : wrongState("The instance is not running", name);
+      const isKnown = this.has(name) && messageOf(error) !== consoleNotFound(name);
+      throw isKnown ? error : wrongState("The instance is not running", name);
     });
   }
 
@@ -154,10 +157,7 @@ export class Consoles {
     if (!this.has(name)) return;
     try {
       const { content } = await this.#ask({ do: "show", name });
-      if (file !== undefined) {
-        rmSync(file, { force: true });
-        writeFileSync(file, content, { mode: 0o600, flag: "wx" });
-      }
+      if (file !== undefined) replaceConsoleLog(file, content);
     } catch (error) {
       this.#log.warn(
         { container: name, error: messageOf(error) },

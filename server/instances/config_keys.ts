@@ -33,11 +33,12 @@ const uuid: Check = (value) => /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.te
 
 /** What a kernel takes in pids.max. @see PID_MAX_LIMIT in include/linux/threads.h */
 const processesMax = 4_194_304;
+/** LXD takes any integer, writes -1 as "max", and fails to start with what is less. */
 const processes: Check = (value) =>
   integer(value) ??
-    (Number(value) <= processesMax
+    (Number(value) >= -1 && Number(value) <= processesMax
       ? undefined
-      : `Invalid value for a limit "${value}": at most ${processesMax} is allowed`);
+      : `Invalid value for a limit "${value}": 0 to ${processesMax}, or -1 for none, is allowed`);
 
 /** No init starts with less; the kernel would kill it, or crun before it. */
 const memoryBytesMin = 512n << 10n;

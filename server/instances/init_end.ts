@@ -129,6 +129,8 @@ const signalCauses: Readonly<Record<number, string>> = {
 };
 const shellNotFound = 127, shellNotExecutable = 126;
 
+const noMoreProcesses = /fork|clone|thread|Resource temporarily unavailable/i;
+
 /** A limit that the kernel has counted, where the end fits it: init may have lived long with it before it ended for another reason. */
 function limitCause(
   { code, signal, limitsReached = [] }: ExitStatus,
@@ -142,7 +144,7 @@ function limitCause(
     limitsReached.includes("memory") && (signal === SIGKILL || lines.length === 0 || said(/memory|killed/i))
   ) return `the kernel killed a process of it for want of memory (${named("limits.memory")})`;
   const isRefused = limitsReached.includes("processes") || config["limits.processes"];
-  if (isRefused && said(/fork|clone|thread|Resource temporarily unavailable/i)) {
+  if (isRefused && said(noMoreProcesses) || limitsReached.includes("processes") && lines.length === 0) {
     return `it could start no more processes (${named("limits.processes")})`;
   }
   return undefined;
@@ -176,8 +178,14 @@ function notExecuted(
   return whyNotExecuted(root, command, said).message.replace(/^Command not (found|executable): /, "");
 }
 
-/** What crun says when it does not come to execute the init, in the user's words. @see crun 1.8, src/libcrun/container.c */
-export function explainRefusal(message: string): string {
+/** What crun says when it does not come to execute the init, in the user's words.
+ * @param config Expanded. @see crun 1.8, src/libcrun/container.c */
+export function explainRefusal(message: string, config: Config): string {
+  const processes = config["limits.processes"];
+  // It forks within the container's limit, and its hook, which nesting has, ends by EAGAIN or ENOMEM then.
+  if (processes && /(fork|clone).*Resource temporarily unavailable|executing hook .*code: -1[12]/.test(message)) {
+    return `${message} (it could start no more processes: limits.processes is ${processes})`;
+  }
   if (/executable file .* not found/.test(message)) return `${message} (its image has no init)`;
   if (/open executable.*Permission denied/.test(message)) return `${message} (the init of its image is not executable)`;
   if (/open executable.*Operation not permitted/.test(message)) {

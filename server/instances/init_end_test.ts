@@ -62,6 +62,10 @@ Deno.test("how an init ended, and the likely cause of it", async () => {
       /no more processes/,
       "it may have been long ago",
     );
+    assert.equal(
+      await explain({ code: 2, limitsReached: ["processes"] }, "", { "limits.processes": "0" }),
+      "with exit code 2: it could start no more processes (limits.processes is 0)",
+    );
     const killedFor = "by signal 9 (SIGKILL): the kernel killed a process of it for want of memory";
     assert.equal(
       await explain({ signal: 9, limitsReached: ["memory"] }, "", { "limits.memory": "1MiB" }),

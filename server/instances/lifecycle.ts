@@ -1,9 +1,10 @@
 /** Start and stop. Whoever calls holds the instance's operation lock; what happens by itself (a container that ends) takes it. */
 
-import { mkdir, rm } from "node:fs/promises";
+import { mkdir } from "node:fs/promises";
 import { dirname } from "node:path";
 import { LidoError, messageOf, wrongState } from "../../api/errors.ts";
 import type { Config, InstanceExit } from "../../api/types.ts";
+import { replaceConsoleLog } from "../../drivers/runtime/console_log.ts";
 import { isScript } from "../../drivers/runtime/not_executed.ts";
 import type { ContainerSpec, IdMap, MountSpec } from "../../drivers/runtime/runtime.ts";
 import { isTrue } from "./config_keys.ts";
@@ -129,8 +130,8 @@ export class Lifecycle {
       }
     });
     const specification = await this.#specification(record, config, { rootfs, shifted, map, mounts });
-    // What it says there from now on is of this life.
-    await rm(specification.consoleLog, { force: true });
+    // What it says there from now on is of this life. Whoever looks before it says anything finds nothing, and no log missing.
+    replaceConsoleLog(specification.consoleLog, new Uint8Array());
     const { promise: ended, resolve } = Promise.withResolvers<ExitStatus>();
     const seen: { end?: ExitStatus } = {};
     this.#waiting.set(name, (status) => resolve(seen.end = status));
@@ -367,7 +368,7 @@ export class Lifecycle {
   /** What the runtime refused, remembered as an end is. @returns The error to throw. */
   #notStarted(name: string, error: unknown): unknown {
     if (!(error instanceof LidoError)) return error;
-    const cause = explainRefusal(error.message);
+    const cause = explainRefusal(error.message, this.#records.expand(this.#records.get(name)).config);
     const exit = { exit_code: null, signal: null, description: "before it was started", cause, console: [] };
     this.#records.setLastExit(name, { at: new Date().toISOString(), ...exit });
     this.#services.log.warn({ instance: name, cause }, "the init was not started");

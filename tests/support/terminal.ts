@@ -28,6 +28,11 @@ export class Terminal {
     this.#pty.write(text);
   }
 
+  /** To what was started alone, not to what it started. */
+  send(signal: NodeJS.Signals): void {
+    process.kill(this.#pty.pid, signal);
+  }
+
   resize(columns: number, rows: number): void {
     this.#pty.resize(columns, rows);
   }

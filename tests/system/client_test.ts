@@ -164,6 +164,20 @@ Deno.test("the client at a terminal", async (t) => {
       assert.equal(await terminal.ended, ends);
       assert.ok(terminal.rest.includes(says), terminal.rest);
     }
+    const prompted = `sed -i "s/^description:.*/description: [/" "$1"`;
+    for (
+      const [step, shows, signal] of [
+        ["echo edits; exec sleep 1000", /edits/, "SIGTERM"],
+        ["echo edits; exec sleep 1000", /edits/, "SIGHUP"],
+        ["trap '' TERM; echo edits; while true; do sleep 0.1; done", /edits/, "SIGTERM"],
+        [prompted, /Press enter/, "SIGHUP"],
+      ] as const
+    ) {
+      using terminal = edit([step], "config", "edit", "c1");
+      await terminal.sees(shows);
+      terminal.send(signal);
+      assert.equal(await terminal.ended, signal === "SIGTERM" ? 143 : 129);
+    }
     assert.deepEqual(readdirSync(directory.path).filter((name) => name.startsWith("lido-edit")), []);
     await daemon.lido(["profile", "edit", "default"], {
       input: (await daemon.ok("profile", "show", "default")).replace("by hand", "by pipe"),

@@ -245,6 +245,29 @@ Deno.test("the console of a container", async (t) => {
     },
   );
 
+  await t.step("its log is there all the time while it boots again, from inside or by the user", async () => {
+    let isOver = false;
+    const failures: string[] = [];
+    const looks = [["console", "c1", "--show-log"], ["info", "c1", "--show-log"]].map(async (words) => {
+      while (!isOver) {
+        const { code, err } = await daemon.lido(words);
+        if (code !== 0) failures.push(err);
+      }
+    });
+    try {
+      for (let time = 0; time < 3; time++) await daemon.ok("restart", "-f", "c1");
+      const pid = async () => (await daemon.query("/1.0/instances/c1/state") as { pid: number }).pid;
+      const before = await pid();
+      await inside("reboot");
+      while ([before, 0].includes(await pid())) { /* not yet */ }
+      while (!(await shown()).includes("/ #")) { /* not yet */ }
+    } finally {
+      isOver = true;
+      await Promise.all(looks);
+    }
+    assert.deepEqual(failures, []);
+  });
+
   await t.step("a container that ends while no daemon is there leaves what it printed last", async () => {
     await daemon.ok("config", "set", "c1", "boot.autostart", "false");
     const { pid } = await daemon.query("/1.0/instances/c1/state") as { pid: number };

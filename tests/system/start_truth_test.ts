@@ -82,6 +82,22 @@ Deno.test("an init that ends at once, and one that ignores signals", async (t) =
       ["start", "c1"],
       /^Error: Failed to start "c1": its init ended after \d+ ms with exit code \d+: it could start no more processes \(limits\.processes is 1\)/,
     );
+    script("exec 2>/dev/null\n/bin/true; exit 7");
+    await daemon.fails(["start", "c1"], /could start no more processes \(limits\.processes is 1\)\n$/);
+    // crun itself forks for nesting.
+    await daemon.ok("config", "set", "c1", "limits.processes=0", "security.nesting=true");
+    await daemon.fails(["start", "c1"], /\(it could start no more processes: limits\.processes is 0\)\n$/);
+    await daemon.ok("config", "unset", "c1", "security.nesting");
+    // As in LXD no limit.
+    await daemon.ok("config", "set", "c1", "limits.processes=-1");
+    for (const value of ["-2", "4194305", "x"]) {
+      await daemon.fails(
+        ["config", "set", "c1", `limits.processes=${value}`],
+        new RegExp(`"limits.processes": Invalid value for an? (limit|integer) "${value}"`),
+      );
+    }
+    script("/bin/true && exit 0");
+    await daemon.ok("start", "c1");
     await daemon.ok("config", "unset", "c1", "limits.processes");
     await daemon.ok("config", "set", "c1", "limits.memory=4MiB", "limits.memory.swap=false");
     // Which of its processes the kernel kills is the kernel's choice.
