@@ -4,7 +4,7 @@ import { LidoError, messageOf } from "../../api/errors.ts";
 import type { CheckProblem } from "../../api/types.ts";
 import type { Host } from "../../drivers/host/host.ts";
 import type { Runtime } from "../../drivers/runtime/runtime.ts";
-import type { Driver, Volume } from "../../drivers/storage/driver.ts";
+import type { Driver, Leftover, Volume } from "../../drivers/storage/driver.ts";
 import { fromDisk, recordsDirectory } from "../../drivers/storage/layout.ts";
 import type { Paths } from "../context.ts";
 import type { Journal } from "../journal/journal.ts";
@@ -13,7 +13,7 @@ import type { Database } from "../state/database.ts";
 import type { MountedVolumes } from "../storage/mounted.ts";
 import type { Pools } from "../storage/pools.ts";
 import { deleteVolumeRow, onDisk } from "../storage/rows.ts";
-import type { Volumes } from "../storage/volumes.ts";
+import { lockName, type Volumes } from "../storage/volumes.ts";
 
 export interface CheckOptions {
   readonly database: Database;
@@ -136,15 +136,22 @@ export class Check {
     const busy = new Set([...known.values(), ...present.values()].filter(isBusy).map(({ name }) => name));
     for (const leftover of await driver.leftovers()) {
       if (busy.has(leftover.of)) continue;
-      const { place } = leftover;
       found.push({
-        subject: `pool/${pool}/${place}`,
+        subject: `pool/${pool}/${leftover.place}`,
         problem: "A cut-off operation left it",
-        repair: () => leftover.remove(),
+        repair: () => this.#remove(pool, driver, leftover),
       });
     }
     found.push(...await this.#mounts(driver, [...present.values()]));
     return found;
+  }
+
+  /** An operation that has begun meanwhile may have made something at this place anew: with its volume's lock, what is there is nobody's. */
+  async #remove(pool: string, driver: Driver, { place, of }: Leftover): Promise<void> {
+    const { locks } = this.#options.volumes;
+    await locks.hold(types.map((type) => lockName(pool, { type, name: of })), async () => {
+      await (await driver.leftovers()).find((one) => one.place === place)?.remove();
+    });
   }
 
   /** What is mounted within a pool and was not mounted by lido for anybody: it hides what is below it, and keeps the pool busy. */
@@ -264,6 +271,8 @@ export class Check {
     await Promise.resolve();
   }
 }
+
+const types: readonly Volume["type"][] = ["container", "custom", "image"];
 
 /** For people: `custom/v`, `custom/v/snapshot`. */
 function keyOf(volume: Volume): string {

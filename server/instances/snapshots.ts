@@ -79,11 +79,11 @@ export class InstanceSnapshots {
         this.#deleteRecords(record, lost);
       }
       await this.#limit(name, payload.pool);
-      await facet.afterRestore(volumeOf(name));
+      await this.#afterRestore(payload.pool, name);
     });
     this.#openCleaning = services.journal.kind<SnapshotIntent>("instance.restored", async ({ name, pool }) => {
       await this.#limit(name, pool);
-      await this.#facet(pool).afterRestore(volumeOf(name));
+      await this.#afterRestore(pool, name);
     });
   }
 
@@ -218,7 +218,7 @@ export class InstanceSnapshots {
       );
     }
     if (this.#rootSize(record) !== this.#rootSize(settings)) await this.#limit(record.name, pool);
-    await facet.afterRestore(volumeOf(record.name));
+    await this.#afterRestore(pool, record.name);
     cleaning.commit(() => {});
     this.#services.events.lifecycle("instance-restored", `/1.0/instances/${record.name}`, { snapshot: name });
   }
@@ -233,6 +233,12 @@ export class InstanceSnapshots {
     const restore = () => facet.restore({ ...volume, snapshot }, lost, options);
     const alone = () => this.#services.mounts.alone(pool, volume, restore);
     await this.#services.volumes.locks.hold([volumeLock(pool, name)], alone);
+  }
+
+  /** With the volume's lock, for whoever looks for what was left takes what nobody holds for that. */
+  async #afterRestore(pool: string, name: string): Promise<void> {
+    const work = () => this.#facet(pool).afterRestore(volumeOf(name));
+    await this.#services.volumes.locks.hold([volumeLock(pool, name)], work);
   }
 
   /** What identifies the instance stays, and its root disk is where it is. Profiles that are gone are left out. */

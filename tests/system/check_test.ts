@@ -9,7 +9,8 @@ import { busyboxImage } from "../support/image.ts";
 /** Where the daemon's containers have their cgroups: one place in each hierarchy. @param init Of one of them. */
 async function daemonCgroups(init: number): Promise<string[]> {
   const found = await succeed(["find", "/sys/fs/cgroup", "-path", "*/lido-*/c1/cgroup.procs"]);
-  return found.split("\n").filter((path) => readFileSync(path, "utf8").split("\n").includes(String(init)))
+  const processes = (path: string) => existsSync(path) ? readFileSync(path, "utf8").split("\n") : []; // of another daemon's container
+  return found.split("\n").filter((path) => processes(path).includes(String(init)))
     .map((path) => join(path, "../.."));
 }
 
