@@ -36,6 +36,8 @@ export const trustedTools: ReadonlySet<string> = new Set([
   "xfs_growfs",
   "stat",
   "sync",
+  // They read no tree: the kernel makes and takes their streams, which all come from pools of this host. Its device reaches every pool of the host, so a
+  // root of their own would keep nothing from who took them over.
   "zfs",
   "zpool",
 ]);
