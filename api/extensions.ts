@@ -37,7 +37,6 @@ export const extensions: readonly string[] = [
   "storage_api_project",
   "snapshot_expiry",
   "snapshot_expiry_creation",
-  "snapshot_scheduling",
   "custom_volume_snapshot_expiry",
   "resources_v2",
   "instance_all_projects",

@@ -58,6 +58,7 @@ export const instanceSnapshotSchema = z.object({
   expires_at: z.string(),
   stateful: z.boolean(),
 }).loose().meta({ id: "InstanceSnapshot" });
+export type InstanceSnapshot = z.infer<typeof instanceSnapshotSchema>;
 
 export const instanceFullSchema = instanceSchema.extend({
   state: instanceStateSchema.nullable(),

@@ -1,4 +1,4 @@
-import type { Config, Devices, Instance, Server } from "../../api/types.ts";
+import type { Config, Devices, Instance, InstanceSnapshot, Server } from "../../api/types.ts";
 import { url } from "../client/client.ts";
 import { UsageError } from "../client/errors.ts";
 import { deviceVerbs, thereAre } from "../device_verbs.ts";
@@ -44,11 +44,17 @@ export const verbs: Verb[] = [
     words: "config show",
     args: ["instance?"],
     flags: { expanded: { short: "e", summary: "With what comes from the profiles" } },
-    summary: "Show the configuration of an instance or of the daemon",
+    summary: "Show the configuration of an instance, of its snapshot (INSTANCE/SNAPSHOT) or of the daemon",
     async run(io, [name], flags) {
       if (name === undefined) {
         const { config } = await io.client.get<Server>("/1.0");
         return await showYaml(io, "server", { config });
+      }
+      const [, of, snapshot] = /^([^/]+)\/(.+)$/.exec(name) ?? [];
+      if (of !== undefined && snapshot !== undefined) {
+        const seen = await io.client.get<InstanceSnapshot>(url`/1.0/instances/${of}/snapshots/${snapshot}`);
+        const { expanded_config: config, expanded_devices: devices } = seen;
+        return await showYaml(io, "instanceSnapshot", { ...seen, ...(flags.expanded ? { config, devices } : {}) });
       }
       const instance = await io.client.get<Instance>(instances.path([name]));
       const { expanded_config: config, expanded_devices: devices } = instance;

@@ -394,6 +394,7 @@ const byVerb: Readonly<Record<string, Source>> = {
     return await settings(place, isServer ? await serverKeys(place) : await keysOf(place.client, "instance"));
   },
   "config unset instance or key": async (place) => [...await instances(place), ...await setServerKeys(place)],
+  "config show instance": instancesAndSnapshots,
   "copy instance": instancesAndSnapshots,
   "daemon name": groups,
   "delete instance": instancesAndSnapshots,

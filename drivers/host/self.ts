@@ -11,7 +11,8 @@ function startAgain(
   base: string,
 ): { readonly file: string; readonly argv: readonly string[] } {
   const file = process.execPath;
-  if (isBun) return { file, argv: [file, ...words] };
+  // Of a daemon whose executable was replaced meanwhile, the path names another, or nothing.
+  if (isBun) return { file: "/proc/self/exe", argv: [file, ...words] };
   return { file, argv: [file, "run", "-A", "--no-check", fileURLToPath(new URL(module, base)), ...words] };
 }
 

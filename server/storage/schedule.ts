@@ -39,14 +39,20 @@ function patternsOf(text: string): Cron[] {
   });
 }
 
+/** Above it a time has no text that LXD's clients read. @see RFC 3339 */
+const yearMax = 9999;
+
 type Unit = "M" | "H" | "d" | "w" | "m" | "y";
 const part = /^(\d{1,6})([MHdwmy])$/;
 
 /** @param text Value of `snapshots.expiry`, such as "1M 2H 3d 4w 5m 6y" (minutes, hours, days, weeks, months, years).
  * @returns The reason when it is none. */
 export function expiryProblem(text: string): string | undefined {
-  if (text.trim().split(/\s+/).every((one) => one === "" || part.test(one))) return undefined;
-  return `Invalid expiry "${text}": numbers with M, H, d, w, m or y, such as "1d 12H", are allowed`;
+  if (!text.trim().split(/\s+/).every((one) => one === "" || part.test(one))) {
+    return `Invalid expiry "${text}": numbers with M, H, d, w, m or y, such as "1d 12H", are allowed`;
+  }
+  const year = expiryAfter(text, new Date())?.getFullYear() ?? 0;
+  return year <= yearMax ? undefined : `Invalid expiry "${text}": moments up to the year ${yearMax} are allowed`;
 }
 
 /** @returns When what was made at `from` expires; undefined for never. */

@@ -29,4 +29,8 @@ Deno.test("expiry: LXD's units", () => {
   for (const wrong of ["1", "d", "1x", "-1d", "1d2H"]) {
     assert.match(expiryProblem(wrong) ?? "", /Invalid expiry/, wrong);
   }
+  assert.equal(expiryProblem("7000y"), undefined);
+  for (const late of ["8000y", "999999y", "999999m", "999999w 999999w 999999w 999999w 999999w"]) {
+    assert.match(expiryProblem(late) ?? "", /up to the year 9999/, late);
+  }
 });

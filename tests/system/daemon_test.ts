@@ -4,6 +4,7 @@ import { randomBytes } from "node:crypto";
 import {
   chmodSync,
   chownSync,
+  copyFileSync,
   existsSync,
   mkdtempSync,
   readdirSync,
@@ -146,6 +147,25 @@ Deno.test("admin init --minimal makes the default pool and the default profile's
   assert.deepEqual([pool?.name, pool?.driver], ["default", hasZfs ? "zfs" : "btrfs"]);
   const profile = await daemon.query("/1.0/profiles/default") as { devices: unknown };
   assert.deepEqual(profile.devices, { root: { path: "/", pool: "default", type: "disk" } });
+});
+
+Deno.test("a daemon goes on when its executable was replaced, and what it dumps is another's preseed", async () => {
+  const replaced = join(mkdtempSync(join(tmpdir(), "lido-exe-")), "lido");
+  using _directory = { [Symbol.dispose]: () => rmSync(dirname(replaced), { recursive: true }) };
+  copyFileSync(executable, replaced);
+  await using one = await Daemon.start({ argv: [replaced] });
+  rmSync(replaced);
+  await one.furnish(await busyboxImage());
+  await one.ok("launch", "bb", "c1");
+  await one.ok("config", "device", "add", "c1", "hot", "disk", "source=/usr/share", "path=/hot");
+  await one.ok("snapshot", "c1", "s0");
+  assert.equal(await one.ok("config", "show", "c1/s0"), await one.lxc("config", "show", "c1/s0"));
+  await one.fails(["config", "show", "c1/none"], /"none" of instance "c1"/);
+  const input = await one.ok("admin", "init", "--dump");
+  assert.ok(!input.includes(one.directory) && !input.includes("volatile."), input);
+  await using other = await Daemon.start();
+  await other.lido(["admin", "init", "--preseed"], { input });
+  assert.equal(await other.ok("admin", "init", "--dump"), input);
 });
 
 Deno.test("admin init says of each driver that is missing which package brings it", async () => {

@@ -160,9 +160,25 @@ async function dump(io: Io): Promise<void> {
   const server = await io.client.get<Server>("/1.0");
   await printYaml(io, {
     config: server.config as Config,
-    storage_pools: pools.map(({ name, driver, description, config }) => ({ name, driver, description, config })),
+    storage_pools: pools.map(({ name, driver, description, config }) => ({
+      name,
+      driver,
+      description,
+      config: portable(name, config),
+    })),
     profiles: profiles.map(({ name, description, config, devices }) => ({ name, description, config, devices })),
   });
+}
+
+/** A pool's settings without what only this host has: places that the daemon chose itself, which another one chooses anew.
+ * A source that somebody named stays, and is to be looked at. */
+function portable(name: string, config: Config): Config {
+  const own = [`/storage-pools/${name}`, `/disks/${name}.img`];
+  return Object.fromEntries(
+    Object.entries(config).filter(([key, value]) =>
+      !key.startsWith("volatile.") && !(key === "source" && own.some((place) => value.endsWith(place)))
+    ),
+  );
 }
 
 async function printYaml(io: Io, value: object): Promise<void> {
