@@ -86,6 +86,18 @@ export function pathInSubvolume(path: string): string {
   return new TextDecoder().decode(argument.subarray(16, argument.indexOf(0, 16))).replace(/\/$/, "");
 }
 
+/** @param fd In the filesystem. @param inode Of a directory of subvolume `id`. @returns Where it is in that, with a slash behind it; nothing for its top.
+ * @throws {SystemCallError} ENAMETOOLONG */
+export function directoryIn(fd: number, id: bigint, inode: bigint): Uint8Array {
+  if (inode === subvolumesTop) return new Uint8Array();
+  const argument = new Uint8Array(argumentBytes);
+  const view = new DataView(argument.buffer);
+  view.setBigUint64(0, id, true);
+  view.setBigUint64(8, inode, true);
+  check("look up a directory", libc.ioctl(fd, BTRFS_IOC_INO_LOOKUP, argument));
+  return argument.slice(16, argument.indexOf(0, 16));
+}
+
 /** @param fd In the filesystem. @returns The subvolumes directly in subvolume `id`. */
 export function childrenOf(fd: number, id: bigint): NestedSubvolume[] {
   const found: NestedSubvolume[] = [];

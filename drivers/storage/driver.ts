@@ -168,8 +168,26 @@ export interface StreamBackup {
   inspect(): (stream: AsyncIterable<Uint8Array>) => AsyncGenerator<Uint8Array>;
   /** @param head The first bytes of a stream. @returns The UUID of what was sent; undefined when there are too few. */
   uuidOf(head: Uint8Array): string | undefined;
-  /** @returns Why the volume or snapshot cannot be sent as one stream. */
-  obstacle(volume: Volume): string | undefined;
+  /** What is within states of a volume that a stream of them does not have, ready to be sent; until it is disposed of.
+   * @param states Snapshots of one volume, the oldest first. @throws {LidoError} bad_request, why it cannot be sent. */
+  nested(states: readonly Volume[]): Promise<NestedStreams>;
+  /** Puts what a stream holds within a volume or snapshot that was received. @param nested.parent State that may have the same, which the stream may be
+   * based on. @throws {LidoError} bad_request when there is no place for it. */
+  receiveNested(
+    volume: Volume,
+    nested: { readonly path: string; readonly parent?: Volume | undefined },
+    stream: Readable,
+    options?: SendOptions,
+  ): Promise<void>;
+  /** Called when all of a volume or snapshot was received that has some within it. @param readonly Paths of those that are read-only. */
+  completeNested(volume: Volume, readonly: readonly string[]): Promise<void>;
+}
+
+export interface NestedStreams extends AsyncDisposable {
+  /** For each state, the outer ones first; a path has no slash before it. */
+  readonly states: readonly (readonly { readonly path: string; readonly readonly: boolean }[])[];
+  /** @param state Its number. @returns The stream, based on what has the same path in the state before. */
+  send(state: number, path: string, options?: SendOptions): SentStream;
 }
 
 export interface SendOptions {

@@ -3,28 +3,51 @@ import { parse, stringify } from "yaml";
 import { z } from "zod";
 import { LidoError, messageOf } from "../../api/errors.ts";
 import { refusal } from "../../api/refusal.ts";
-import type { CopyOptions, Driver, Send, StreamBackup, Volume, WatchOptions } from "../../drivers/storage/driver.ts";
+import type {
+  CopyOptions,
+  Driver,
+  Send,
+  SentStream,
+  StreamBackup,
+  Volume,
+  WatchOptions,
+} from "../../drivers/storage/driver.ts";
 import { cleanPath } from "../archives/member.ts";
 import type { TarEntry } from "../archives/tar_reader.ts";
 import { endOfArchive, tarFile, tarPadding } from "../archives/tar_writer.ts";
 
 /** Backups in a driver's own format, laid out as LXD 5.0's: behind the index a header that names the subvolumes, then a stream for each snapshot, each
- * on top of the one before, and at last the volume's. A tar archive says how long a file is before it begins, so each stream is made twice: once
+ * on top of the one before, and at last the volume's; behind each those of the subvolumes within it. A tar archive says how long a file is before it begins, so each stream is made twice: once
  * to be counted, which costs time and no space, and once to be written. What is sent cannot change, so both are the same. */
 
 const headerMaxBytes = 1 << 20;
 const headBytes = 4096;
+/** Each is a process, and a transaction of the filesystem. */
+const nestedMax = 10_000;
 
 const headerSchema = z.object({
-  subvolumes: z.array(z.object({ path: z.string(), snapshot: z.string().nullish() })).nullish(),
+  subvolumes: z.array(z.object({
+    path: z.string(),
+    snapshot: z.string().nullish(),
+    readonly: z.boolean().nullish(),
+  })).nullish(),
 });
 
 interface Part {
   readonly name: string;
   /** For the header; "" for the volume itself. */
   readonly snapshot: string;
-  readonly volume: Volume;
-  readonly parent: Volume | undefined;
+  /** In the volume, with a slash before it. */
+  readonly path: string;
+  readonly readonly: boolean;
+  readonly send: () => SentStream;
+}
+
+/** A subvolume within a volume or snapshot, as the header has it. */
+interface Nested {
+  /** Without a slash before it. */
+  readonly path: string;
+  readonly readonly: boolean;
 }
 
 /** The facet that makes such backups, if the driver has it. */
@@ -45,20 +68,26 @@ export async function* writeOptimized(
 ): AsyncGenerator<Uint8Array> {
   const send = optimizedBy(driver)!;
   const states = [...snapshots.map((snapshot) => ({ ...volume, snapshot })), moment];
-  const parts = states.map((state, at): Part => ({
-    name: at < snapshots.length ? `backup/volume-snapshots/${snapshots[at]}.bin` : "backup/volume.bin",
-    snapshot: snapshots[at] ?? "",
-    volume: state,
-    parent: states[at - 1],
-  }));
-  for (const { volume } of parts) {
-    const obstacle = send.backup.obstacle(volume);
-    if (obstacle) throw new LidoError("bad_request", `Cannot make an optimized backup: ${obstacle}`);
-  }
+  await using nested = await send.backup.nested(states);
+  const parts = states.flatMap((state, at): Part[] => {
+    const snapshot = snapshots[at], parent = states[at - 1];
+    const options = { ...(parent ? { parent } : {}), signal };
+    const part = (path: string, readonly: boolean, send: () => SentStream): Part => ({
+      name: fileName(snapshot, path),
+      snapshot: snapshot ?? "",
+      path: `/${path}`,
+      readonly,
+      send,
+    });
+    return [
+      part("", snapshot !== undefined, () => send.send(state, options)),
+      ...nested.states[at]!.map(({ path, readonly }) => part(path, readonly, () => nested.send(at, path, { signal }))),
+    ];
+  });
   const measured = [];
-  for (const part of parts) measured.push({ ...part, ...await measure(send, part, signal) });
+  for (const part of parts) measured.push({ ...part, ...await measure(send, part) });
   const header = stringify({
-    subvolumes: measured.map(({ snapshot, uuid }) => ({ path: "/", snapshot, readonly: snapshot !== "", uuid })),
+    subvolumes: measured.map(({ path, snapshot, readonly, uuid }) => ({ path, snapshot, readonly, uuid })),
   });
   yield* textFile("backup/index.yaml", index);
   yield* textFile("backup/optimized_header.yaml", header);
@@ -67,7 +96,7 @@ export async function* writeOptimized(
   for (const part of measured) {
     yield tarFile(part.name, part.sizeBytes, 0o600);
     let bytes = 0;
-    const { stream, done } = send.send(part.volume, optionsOf(part, signal));
+    const { stream, done } = part.send();
     for await (const chunk of stream) {
       bytes += (chunk as Uint8Array).length;
       if (bytes > part.sizeBytes) break;
@@ -84,9 +113,8 @@ export async function* writeOptimized(
 async function measure(
   send: Send & { backup: StreamBackup },
   part: Part,
-  signal: AbortSignal,
 ): Promise<{ sizeBytes: number; uuid: string }> {
-  const { stream, done } = send.send(part.volume, optionsOf(part, signal));
+  const { stream, done } = part.send();
   let sizeBytes = 0, head: Uint8Array = new Uint8Array();
   for await (const chunk of stream) {
     if (head.length < headBytes) head = Buffer.concat([head, (chunk as Uint8Array).subarray(0, headBytes)]);
@@ -96,8 +124,10 @@ async function measure(
   return { sizeBytes, uuid: send.backup.uuidOf(head) ?? "" };
 }
 
-function optionsOf({ parent }: Part, signal: AbortSignal): { parent?: Volume; signal: AbortSignal } {
-  return parent ? { parent, signal } : { signal };
+/** As LXD names it: a slash within the path is "-", and that is "--". */
+function fileName(snapshot: string | undefined, path: string): string {
+  const suffix = path === "" ? "" : `_${path.replaceAll("-", "--").replaceAll("/", "-")}`;
+  return snapshot === undefined ? `backup/volume${suffix}.bin` : `backup/volume-snapshots/${snapshot}${suffix}.bin`;
 }
 
 function* textFile(name: string, text: string): Generator<Uint8Array> {
@@ -116,24 +146,22 @@ export async function readOptimized(
   entries: AsyncGenerator<TarEntry>,
   options: CopyOptions,
 ): Promise<void> {
-  const send = optimizedBy(driver)!;
-  const inspect = send.backup.inspect();
+  const { send, backup } = receiverOf(driver);
   const { sizeBytes, ...unlimited } = options;
   let bytes = 0n;
   let next = await entries.next();
+  let nested = new Map<string, Nested[]>();
   if (!next.done && cleanPath(next.value.name) === "backup/optimized_header.yaml") {
-    checkHeader(new TextDecoder().decode(await next.value.read(headerMaxBytes)));
+    nested = readHeader(new TextDecoder().decode(await next.value.read(headerMaxBytes)), snapshots);
     next = await entries.next();
   }
-  const expected = [...snapshots.map((name) => `backup/volume-snapshots/${name}.bin`), "backup/volume.bin"];
-  for (const [at, name] of expected.entries()) {
+  /** Hands the next stream, checked, to who receives it. */
+  const take = async (name: string, inspect: Inspect, receive: (stream: Readable) => Promise<void>) => {
     if (next.done || cleanPath(next.value.name) !== name || next.value.type !== "file" || next.value.sparse) {
       throw invalid(
         `"${name}" is missing, or not in its place (there is "${next.done ? "the end" : next.value.name}")`,
       );
     }
-    const snapshot = snapshots[at];
-    const target = snapshot === undefined ? volume : { ...volume, snapshot };
     const entry = next.value;
     let failure: unknown;
     const checked = async function* () {
@@ -147,21 +175,57 @@ export async function readOptimized(
         throw error;
       }
     };
-    const parent = at > 0 ? { parent: { ...volume, snapshot: snapshots[at - 1]! } } : {};
-    const limit = snapshot === undefined && sizeBytes !== undefined ? { sizeBytes } : {};
     const stream = Readable.from(checked(), { objectMode: false });
     try {
-      await send.receive(target, stream, { ...unlimited, ...limit, ...parent });
+      await receive(stream);
     } catch (error) {
       stream.destroy();
       throw failure === undefined ? error : failure instanceof LidoError ? failure : invalid(messageOf(failure));
     }
     next = await entries.next();
+  };
+  const { signal } = options;
+  const inspect = backup.inspect();
+  let before: { readonly state: Volume; readonly inspects: ReadonlyMap<string, Inspect> } | undefined;
+  for (const snapshot of [...snapshots, undefined]) {
+    const state = snapshot === undefined ? volume : { ...volume, snapshot };
+    const parent = before ? { parent: before.state } : {};
+    const limit = snapshot === undefined && sizeBytes !== undefined ? { sizeBytes } : {};
+    await take(
+      fileName(snapshot, ""),
+      inspect,
+      (stream) => send.receive(state, stream, { ...unlimited, ...limit, ...parent }),
+    );
+    const within = nested.get(snapshot ?? "") ?? [];
+    const inspects = new Map<string, Inspect>();
+    for (const { path } of within) {
+      // One that was not there in the state before has nothing to be based on.
+      const known = before?.inspects.get(path);
+      inspects.set(path, known ?? backup.inspect());
+      const place = { path, parent: known && before?.state };
+      await take(
+        fileName(snapshot, path),
+        inspects.get(path)!,
+        (stream) => backup.receiveNested(state, place, stream, signal ? { signal } : {}),
+      );
+    }
+    if (within.length > 0) {
+      await backup.completeNested(state, within.filter(({ readonly }) => readonly).map(({ path }) => path));
+    }
+    before = { state, inspects };
   }
   if (!next.done) throw invalid(`"${next.value.name}" is not in the index`);
 }
 
-function checkHeader(text: string): void {
+type Inspect = ReturnType<StreamBackup["inspect"]>;
+
+function receiverOf(driver: Driver): { send: Send; backup: StreamBackup } {
+  const send = optimizedBy(driver)!;
+  return { send, backup: send.backup };
+}
+
+/** @returns The subvolumes within each state, by its snapshot's name ("" for the volume), in the order of their streams. */
+function readHeader(text: string, snapshots: readonly string[]): Map<string, Nested[]> {
   let value: unknown;
   try {
     value = parse(text, { maxAliasCount: 10 });
@@ -173,12 +237,21 @@ function checkHeader(text: string): void {
     const { field, reason } = refusal(result.error, value);
     throw invalid(`optimized_header.yaml: ${field || "content"}: ${reason}`);
   }
-  const nested = result.data.subvolumes?.find(({ path }) => path !== "/");
-  if (!nested) return;
-  throw new LidoError(
-    "bad_request",
-    `Cannot import the backup: it has subvolume "${nested.path}" within the volume; export it without --optimized-storage`,
-  );
+  const found = new Map<string, Nested[]>();
+  const within = (result.data.subvolumes ?? []).filter(({ path }) => path !== "/");
+  if (within.length > nestedMax) throw invalid(`it has more than ${nestedMax} subvolumes within the volume`);
+  for (const { path, snapshot, readonly } of within) {
+    const state = snapshot ?? "", all = found.get(state) ?? [];
+    const parts = path.split("/").slice(1);
+    const isPath = path.startsWith("/") && parts.every((part) => part !== "" && part !== "." && part !== "..");
+    if (!isPath || path.includes("\0") || (state !== "" && !snapshots.includes(state))) {
+      throw invalid(`optimized_header.yaml: subvolume ${JSON.stringify(path)} of ${JSON.stringify(state)} is none`);
+    }
+    const own = parts.join("/");
+    if (all.some((one) => one.path === own)) throw invalid(`optimized_header.yaml: "${path}" is there twice`);
+    found.set(state, [...all, { path: own, readonly: readonly ?? false }]);
+  }
+  return found;
 }
 
 function invalid(why: string): LidoError {

@@ -264,6 +264,48 @@ Deno.test("a backup whose stream leads out of its volume is refused, and nothing
     });
   }
 
+  const headerFile = join(work, "backup/optimized_header.yaml"), header = readFileSync(headerFile, "utf8");
+  /** With a subvolume within. */
+  const importedWithin = (path: string, file: string, ...commands: readonly Uint8Array[]) => {
+    writeFileSync(headerFile, `${header}  - { path: ${JSON.stringify(path)}, snapshot: "", readonly: false }\n`);
+    const own = crypto.getRandomValues(new Uint8Array(16));
+    writeFileSync(join(work, "backup", file), fullStream(own, streamCommand(3, [[15, "new"], [3, 301n]])));
+    const argv = imported(fullStream(uuid, ...commands));
+    tool("tar", "-rf", `${work}.tar`, "-C", work, `backup/${file}`);
+    writeFileSync(headerFile, header);
+    return argv;
+  };
+  const mkdirIn = (path: string) => streamCommand(4, [[15, path], [3, 302n]]);
+  const places: Readonly<Record<string, readonly [string, string, readonly Uint8Array[], RegExp]>> = {
+    "in a directory that a symbolic link leads to": [
+      "/x/sub",
+      "volume_x-sub.bin",
+      [symlink("x", canary)],
+      /no place for subvolume "\/x\/sub"/,
+    ],
+    "in the place of a symbolic link": [
+      "/x",
+      "volume_x.bin",
+      [symlink("x", join(canary, "missing"))],
+      /in the place of something else/,
+    ],
+    "in the place of a directory with something in it": [
+      "/x",
+      "volume_x.bin",
+      [mkdirIn("x"), file("x/kept")],
+      /in the place of something else/,
+    ],
+    "above the volume": ["/../sub", "volume_..-sub.bin", [], /subvolume "\/\.\.\/sub" of "" is none/],
+    "in a directory that is not there": ["/x/sub", "volume_x-sub.bin", [], /no place for subvolume/],
+  };
+  for (const [what, [path, name, commands, refusal]] of Object.entries(places)) {
+    await t.step(`a subvolume ${what}`, async () => {
+      await daemon.fails(importedWithin(path, name, ...commands), refusal);
+      assert.equal(fingerprint(canary), before);
+      assert.deepEqual(await daemon.query("/1.0/storage-pools/shared/volumes/custom"), []);
+    });
+  }
+
   await t.step("one that leads nowhere else is taken, a whiteout of overlayfs included", async () => {
     const whiteout = streamCommand(5, [[15, "gone"], [3, 303n], [8, 0n], [5, 0o020000n]]);
     await daemon.ok(...imported(fullStream(uuid, symlink("x", canary), file("f"), write("f"), whiteout)));

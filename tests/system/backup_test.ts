@@ -1,6 +1,6 @@
 /** Backups of volumes: round trips through every format and between drivers, with the real client and from the real LXD, and hostile ones. */
 import assert from "node:assert/strict";
-import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, lstatSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { randomBytes } from "node:crypto";
 import { request } from "node:http";
 import { join } from "node:path";
@@ -18,6 +18,8 @@ Deno.test("backups of volumes", async (t) => {
   const at = (pool: string, volume: string) =>
     join(daemon.directory, "storage-pools", pool, "custom", `default_${volume}`);
   const work = (name: string) => join(daemon.directory, name);
+  /** What streams are made of and received in. */
+  const leftOnFast = () => readdirSync(join(at("fast", "x"), "..")).filter((name) => name.startsWith("."));
 
   await daemon.ok("storage", "volume", "create", "plain", "data", "user.note=kept", "snapshots.expiry=1d");
   const root = at("plain", "data");
@@ -178,11 +180,67 @@ Deno.test("backups of volumes", async (t) => {
     }
     writeFileSync(join(at("fast", "o3"), "written"), "");
     await daemon.fails(["storage", "volume", "import", "plain", made("optimized"), "x"], /driver "btrfs" differs from/);
-    await daemon.fails(["storage", "volume", "import", "fast", made("nested"), "x"], /it has subvolume "\/nest"/);
+    await daemon.ok("storage", "volume", "import", "fast", made("nested"), "o4");
+    for (const place of [at("fast", "o4"), join(snapshots("o4"), "s2")]) {
+      assert.equal(lstatSync(join(place, "nest")).ino, 256);
+    }
+    await daemon.ok("storage", "volume", "delete", "fast", "o4");
     const bytes = readFileSync(work("optimized"));
     writeFileSync(work("bad"), bytes.subarray(0, bytes.length - 300));
     await daemon.fails(["storage", "volume", "import", "fast", work("bad"), "x"], /Invalid backup/);
     for (const name of ["o1", "o2", "o3"]) await daemon.ok("storage", "volume", "delete", "fast", name);
+  });
+
+  await t.step("in btrfs's own format, with subvolumes within: there and back", async () => {
+    const subvolume = (...argv: string[]) => succeed(["btrfs", "-q", "subvolume", ...argv]);
+    const setReadonly = (path: string) => succeed(["btrfs", "property", "set", "-ts", path, "ro", "true"]);
+    const isReadonly = async (path: string) =>
+      (await succeed(["btrfs", "property", "get", "-ts", path, "ro"])) === "ro=true";
+    const snapshots = (volume: string) => at("fast", volume).replace("/custom/", "/custom-snapshots/");
+    await daemon.ok("storage", "volume", "create", "fast", "n1");
+    const root = at("fast", "n1");
+    mkdirSync(join(root, "a-b/deep"), { recursive: true });
+    const names = ["a-b/deep/image", "a-b/deep/image/within", "layer"];
+    for (const name of names) {
+      await subvolume("create", join(root, name));
+      writeFileSync(join(root, name, "file"), `first of ${name}\n`);
+    }
+    for (const name of ["a-b/deep/image/within", "a-b/deep/image"]) await setReadonly(join(root, name));
+    await daemon.ok("storage", "volume", "snapshot", "fast", "n1", "s0");
+    writeFileSync(join(root, "layer/file"), "second\n");
+    for (const name of ["later", "gone"]) {
+      await subvolume("create", join(root, name));
+      writeFileSync(join(root, name, "file"), "later\n");
+    }
+    await daemon.ok("storage", "volume", "snapshot", "fast", "n1", "s1");
+    // In its place is something else, and nothing in that of another.
+    await subvolume("delete", join(root, "later"), join(root, "gone"));
+    writeFileSync(join(root, "later"), "a file\n");
+    writeFileSync(join(root, "layer/more"), "third\n");
+    await daemon.ok("storage", "volume", "export", "fast", "n1", work("within"), "--optimized-storage");
+    const members = (await succeed(["tar", "tf", work("within")])).split("\n");
+    assert.ok(members.includes("backup/volume-snapshots/s0_a--b-deep-image-within.bin"), members.join(" "));
+    assert.equal(members.filter((name) => name.endsWith(".bin")).length, 4 + 6 + 4);
+    assert.deepEqual(leftOnFast(), []);
+    await daemon.ok("storage", "volume", "import", "fast", work("within"), "n2");
+    assert.deepEqual(tree(at("fast", "n2")), tree(root));
+    assert.deepEqual(tree(snapshots("n2")), tree(snapshots("n1")));
+    for (const place of [at("fast", "n2"), join(snapshots("n2"), "s0"), join(snapshots("n2"), "s1")]) {
+      for (const name of names) {
+        assert.equal(lstatSync(join(place, name)).ino, 256, name);
+        assert.equal(await isReadonly(join(place, name)), name.startsWith("a-b"), join(place, name));
+      }
+      assert.equal(await isReadonly(place), place !== at("fast", "n2"));
+    }
+    assert.equal(lstatSync(join(snapshots("n2"), "s1/later")).ino, 256);
+    // It is a volume like any other.
+    await daemon.ok("storage", "volume", "restore", "fast", "n2", "s1");
+    assert.equal(readFileSync(join(at("fast", "n2"), "later/file"), "utf8"), "later\n");
+    await daemon.ok("storage", "volume", "export", "fast", "n2", work("again"), "--optimized-storage");
+    await daemon.ok("storage", "volume", "import", "fast", work("again"), "n3");
+    assert.deepEqual(tree(at("fast", "n3")), tree(at("fast", "n2")));
+    for (const name of ["n1", "n2", "n3"]) await daemon.ok("storage", "volume", "delete", "fast", name);
+    assert.deepEqual(leftOnFast(), []);
   });
 
   const index = (more = "", snapshots = "[]") => ({

@@ -25,6 +25,7 @@ import type {
   Facets,
   Health,
   Leftover,
+  NestedStreams,
   Pool,
   Quota,
   Resize,
@@ -44,6 +45,7 @@ import {
   temporaryOf,
 } from "../layout.ts";
 import { flush, removeTree, syncPath } from "../tree.ts";
+import { checkedPath, makeRoom, NestedCopies, nestedIn, removePlaceholders, sealPaths } from "./nested.ts";
 import { StreamGuard } from "./stream.ts";
 import { streamUuid } from "./stream_format.ts";
 import { withOwnNames } from "./stream_names.ts";
@@ -103,11 +105,10 @@ export class BtrfsDriver implements Driver {
     const snapshots = await this.facets.snapshot!.list(parent);
     await this.#remove(
       join(this.pool.root, temporaryOf(parent, "restore")),
-      join(this.pool.root, temporaryOf(parent, "send")),
       ...snapshots.map((name) => join(snapshotsPath, name)),
       this.path(parent),
     );
-    await removeReceived(this.#host, this.#tool, join(this.pool.root, temporaryOf(parent, "receive")));
+    for (const purpose of ["send", "receive"]) await this.#removeLeftover(temporaryOf(parent, purpose));
     await removeTree(this.#host, snapshotsPath);
     if (snapshots.length > 0) await syncPath(dirname(snapshotsPath));
   }
@@ -291,8 +292,21 @@ export class BtrfsDriver implements Driver {
           return (stream) => guard.check(stream);
         },
         uuidOf: streamUuid,
-        obstacle: (volume) =>
-          subvolumeHasChildren(this.path(volume)) ? `${describe(volume)} has subvolumes of its own` : undefined,
+        nested: (states) => this.#nested(states),
+        receiveNested: async (volume, { path, parent }, stream, options = {}) => {
+          const base = parent && checkedPath(this.path(parent), path);
+          const target = await makeRoom(this.path(volume), path);
+          await this.#receive(
+            volume,
+            stream,
+            { ...options, base },
+            (received) => this.#tool.snapshot(received, target, { readonly: false }),
+          );
+        },
+        completeNested: async (volume, readonly) => {
+          sealPaths(this.path(volume), [...readonly, ...(volume.snapshot === undefined ? [] : [""])]);
+          await this.#flush();
+        },
       },
       send: (volume, options = {}) => {
         if (volume.snapshot === undefined) {
@@ -303,37 +317,94 @@ export class BtrfsDriver implements Driver {
         return { stream: stdout, done };
       },
       receive: async (volume, stream, options = {}) => {
-        // The stream names its subvolume itself: it gets a directory of its own and is then put in place.
         await refuseThere(this.pool, volume);
-        const { snapshot: _, ...parent } = volume;
-        const directory = join(this.pool.root, temporaryOf(parent, "receive"));
-        const made = receivedIn(directory);
-        await mkdir(made, { recursive: true, mode: 0o700 });
-        const base = options.parent && this.path(options.parent);
-        const named = Readable.from(withOwnNames(stream, base === undefined ? undefined : streamUuidOf(base)), {
-          objectMode: false,
-        });
-        await this.#tool.receive(directory, named, {
-          ...(base === undefined ? {} : { base: { path: base, place: this.#placeOf(options.parent!) } }),
-          ...(options.signal ? { signal: options.signal } : {}),
-        }).done;
-        const [name] = await readdir(made);
-        if (name === undefined) throw new LidoError("bad_request", "The stream holds no subvolume");
-        const received = join(made, basename(name));
+        const { parent, signal } = options;
         const target = this.path(volume);
-        // What is read-only cannot be moved to another directory (EROFS): a snapshot of it can be made there.
-        if (volume.snapshot !== undefined) await makeParent(target);
-        await this.#tool.snapshot(received, target, { readonly: volume.snapshot !== undefined });
-        await removeReceived(this.#host, this.#tool, directory);
+        await this.#receive(
+          volume,
+          stream,
+          { base: parent && this.path(parent), signal },
+          async (made) => {
+            // What is read-only cannot be moved to another directory (EROFS): a snapshot of it can be made there.
+            if (volume.snapshot !== undefined) await makeParent(target);
+            await this.#tool.snapshot(made, target, { readonly: volume.snapshot !== undefined });
+          },
+        );
         if (volume.snapshot === undefined) await this.#limit(volume, options.sizeBytes);
         if (options.sizeBytes !== undefined) await this.#flush();
       },
     };
   }
 
-  /** @returns Where a volume or snapshot is in the subvolume that the pool's directory is, or is in. */
-  #placeOf(volume: Volume): string {
-    return join(pathInSubvolume(this.pool.root), relative(this.pool.root, this.path(volume)));
+  /** Receives a stream. @param options.base What it may be based on. @param place Puts what was received in its place. */
+  async #receive(
+    volume: Volume,
+    stream: Readable,
+    options: { base?: string | undefined; signal?: AbortSignal | undefined },
+    place: (received: string) => Promise<void>,
+  ): Promise<void> {
+    // The stream names its subvolume itself: it gets a directory of its own and is then put in place.
+    const { snapshot: _, ...parent } = volume;
+    const directory = join(this.pool.root, temporaryOf(parent, "receive"));
+    const made = receivedIn(directory);
+    await mkdir(made, { recursive: true, mode: 0o700 });
+    await using undo = new AsyncDisposableStack();
+    const base = options.base === undefined ? undefined : await this.#bare(volume, options.base, undo);
+    const named = Readable.from(withOwnNames(stream, base === undefined ? undefined : streamUuidOf(base)), {
+      objectMode: false,
+    });
+    await this.#tool.receive(directory, named, {
+      ...(base === undefined ? {} : { base: { path: base, place: this.#placeOf(base) } }),
+      ...(options.signal ? { signal: options.signal } : {}),
+    }).done;
+    const [name] = await readdir(made);
+    if (name === undefined) throw new LidoError("bad_request", "The stream holds no subvolume");
+    await place(join(made, basename(name)));
+    await removeReceived(this.#host, this.#tool, directory);
+  }
+
+  /** @returns A subvolume with the content of the one at `path`, without those within it: a stream knows nothing of them, and where a copy has empty
+   * directories in their place it may have other things. */
+  async #bare(volume: Volume, path: string, undo: AsyncDisposableStack): Promise<string> {
+    if (!subvolumeHasChildren(path)) return path;
+    const { snapshot: _, ...parent } = volume;
+    const place = temporaryOf(parent, "send");
+    if (await pathExists(join(this.pool.root, place))) await this.#removeLeftover(place);
+    undo.defer(() => this.#removeLeftover(place));
+    await mkdir(join(this.pool.root, place), { mode: 0o700 });
+    const copy = join(this.pool.root, place, "base");
+    await this.#tool.snapshot(path, copy, { readonly: false });
+    removePlaceholders(copy, nestedIn(path));
+    return copy;
+  }
+
+  async #nested(states: readonly Volume[]): Promise<NestedStreams> {
+    const { snapshot: _, ...volume } = states[0]!;
+    const place = temporaryOf(volume, "send");
+    await using undo = new AsyncDisposableStack();
+    if (await pathExists(join(this.pool.root, place))) await this.#removeLeftover(place);
+    undo.defer(() => this.#removeLeftover(place));
+    const copies = new NestedCopies(join(this.pool.root, place));
+    const found = [];
+    for (const state of states) found.push(await copies.add(this.#tool, this.path(state)));
+    const kept = undo.move();
+    return {
+      states: found,
+      send: (state, path, { signal } = {}) => {
+        const { copy, parent } = copies.of(state, path);
+        const { stdout, done } = this.#tool.send(copy, {
+          ...(parent ? { parent } : {}),
+          ...(signal ? { signal } : {}),
+        });
+        return { stream: stdout, done };
+      },
+      [Symbol.asyncDispose]: () => kept.disposeAsync(),
+    };
+  }
+
+  /** @param path Below the pool's directory. @returns Where it is in the subvolume that the pool's directory is, or is in. */
+  #placeOf(path: string): string {
+    return join(pathInSubvolume(this.pool.root), relative(this.pool.root, path));
   }
 
   #health(): Health {
