@@ -7,8 +7,10 @@ import type { Pool } from "../../drivers/storage/driver.ts";
  * @throws {LidoError} bad_request, naming the path, when it does not answer in time. @see Runtime.lookAtSource */
 export type LookAt = (tenant: string, path: string) => Promise<unknown>;
 
-/** As long as an answer is waited for. */
-const lookEveryMs = 10_000;
+/** Whoever touches it in between may be held. A look is one stat(2). */
+const lookEveryMs = 3_000;
+/** From then on nobody touches what was asked and has not answered; it may be a busy host's. */
+const pendingMaxMs = 5_000;
 
 /** The sources of pools that are on other hosts, or on a filesystem that a process serves: one that never answers would hold whoever touches it, and the
  * daemon has few threads. It is looked at by a process that may hang, before it is opened and every few seconds from then on; a pool whose source does
@@ -19,11 +21,14 @@ export class PoolSources {
   readonly #watched = new Map<string, string>();
   /** Why a pool is not to be touched. */
   readonly #silent = new Map<string, string>();
-  readonly #looking = new Set<string>();
+  /** By name, since when. */
+  readonly #looking = new Map<string, number>();
+  readonly #pendingMaxMs: number;
   #timer: NodeJS.Timeout | undefined;
 
-  constructor(lookAt: LookAt) {
+  constructor(lookAt: LookAt, options: { pendingMaxMs?: number } = {}) {
     this.#lookAt = lookAt;
+    this.#pendingMaxMs = options.pendingMaxMs ?? pendingMaxMs;
   }
 
   /** Of a pool that is known. @throws {LidoError} When its source does not answer, or what is at its place. */
@@ -58,14 +63,17 @@ export class PoolSources {
 
   /** @returns Why the pool is not to be touched; undefined when it answered last. */
   silence(name: string): string | undefined {
-    return this.#silent.get(name);
+    const reason = this.#silent.get(name), since = this.#looking.get(name), path = this.#watched.get(name);
+    if (reason !== undefined || since === undefined || path === undefined) return reason;
+    const ms = performance.now() - since;
+    return ms > this.#pendingMaxMs ? `"${path}" has not answered for ${Math.round(ms / 1000)} s` : undefined;
   }
 
   /** Asks each that has answered the last time or was not asked yet. */
   look(): void {
     for (const [name, root] of this.#watched) {
       if (this.#looking.has(name)) continue;
-      this.#looking.add(name);
+      this.#looking.set(name, performance.now());
       this.#lookAt(tenantOf(name), root).then(
         () => void this.#silent.delete(name),
         (error) => this.#watched.has(name) && this.#silent.set(name, messageOf(error)),

@@ -29,7 +29,7 @@ Deno.test("a pool whose filesystem does not answer is noticed without being touc
       const sources = new PoolSources((tenant, path) => {
         asked.push(`${tenant} ${path}`);
         return answer;
-      });
+      }, { pendingMaxMs: 100 });
       const turn = () => new Promise((resolve) => setImmediate(resolve));
       {
         await using _fuse = await HangingFuse.mount(root);
@@ -41,6 +41,9 @@ Deno.test("a pool whose filesystem does not answer is noticed without being touc
         sources.look();
         sources.look(); // while one is asked for nobody else asks
         assert.equal(sources.silence("p"), undefined);
+        const asleep = performance.now() + 101;
+        while (performance.now() < asleep) await turn();
+        assert.match(sources.silence("p")!, /has not answered for 0 s$/);
         refusal.reject(new Error("it did not answer"));
         await turn();
         assert.equal(sources.silence("p"), "it did not answer");
