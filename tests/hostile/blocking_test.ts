@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { Daemon } from "../support/daemon.ts";
 import { HangingFuse } from "../support/hanging_fuse.ts";
 import { busyboxImage } from "../support/image.ts";
+import { PausingFuse } from "../support/pausing_fuse.ts";
 import { SecondClient } from "../support/second_client.ts";
 import { slowness } from "../support/slowness.ts";
 
@@ -177,6 +178,35 @@ Deno.test("files that never answer keep nobody else from being served", async (t
     }
     await daemon.ok("storage", "create", "away1", "dir", `source=${source}`);
     await daemon.ok("storage", "delete", "away1");
+  });
+
+  await t.step("a pool whose source stops answering, until it does", async () => {
+    const [backing, source] = [join(places, "backing"), join(places, "remote")];
+    for (const path of [backing, source]) mkdirSync(path);
+    await using fuse = await PausingFuse.mount(backing, source);
+    await daemon.ok("storage", "create", "away", "dir", `source=${source}`);
+    await daemon.ok("storage", "volume", "create", "away", "v");
+    const is = async (expected: string) => {
+      const limit = performance.now() + 30_000 * slowness;
+      for (let status = ""; status !== expected;) {
+        assert.ok(performance.now() < limit, `the pool is ${status} and not ${expected}`);
+        await new Promise((resolve) => setTimeout(resolve, 100));
+        ({ status } = await daemon.query("/1.0/storage-pools/away") as { status: string });
+      }
+    };
+    {
+      await using _second = new SecondClient(daemon.directory);
+      await fuse.pause();
+      await is("Unavailable");
+      const refusal = /Storage pool "away" is unavailable: .*(not answer|still wait)/;
+      await within(5, daemon.fails(["storage", "volume", "create", "away", "w"], refusal), "a refusal");
+      const pushed = daemon.lido(["storage", "volume", "file", "push", "-", "fast", "v/note"], { input: "hello" });
+      assert.equal((await within(5, pushed, "a push into a volume")).code, 0);
+      await fuse.resume();
+    }
+    await is("Created");
+    await daemon.ok("storage", "volume", "delete", "away", "v");
+    await daemon.ok("storage", "delete", "away");
   });
 
   await t.step("an LXCFS that never answers", async () => {
