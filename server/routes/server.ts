@@ -7,6 +7,7 @@ import { notFound } from "../../api/errors.ts";
 import { serverSchema } from "../../api/types.ts";
 import { version } from "../../api/version.ts";
 import { extensions } from "../../api/extensions.ts";
+import type { Host } from "../../drivers/host/host.ts";
 import type { Context } from "../context.ts";
 import { fingerprintOf } from "../auth/certificate.ts";
 import { peerOfRequest } from "../http/peers.ts";
@@ -31,9 +32,17 @@ const clusterSchema = z.object({
   member_config: z.array(z.unknown()),
 }).meta({ id: "Cluster" });
 
+/** @returns Empty when there is none. */
+async function crunVersion(host: Host): Promise<string> {
+  const { stdout } = await host.run(["crun", "--version"]).catch(() => ({ stdout: "" }));
+  return /^crun version (\S+)/.exec(stdout)?.[1] ?? "";
+}
+
 export function serverRoutes(context: Context): OpenAPIHono {
   const app = newApp();
   const { settings, pools, trust } = context;
+  let known = "";
+  const runtimeVersion = async () => known ||= await crunVersion(context.host);
 
   route(
     app,
@@ -72,7 +81,7 @@ export function serverRoutes(context: Context): OpenAPIHono {
         certificate: https?.certificate ?? "",
         certificate_fingerprint: https ? fingerprintOf(new X509Certificate(https.certificate).raw) : "",
         driver: "crun",
-        driver_version: "1",
+        driver_version: await runtimeVersion(),
         firewall: "none",
         kernel: "Linux",
         kernel_architecture: machine(),
