@@ -32,6 +32,9 @@ export const storagePoolPutSchema = z.object({
   description: z.string().default(""),
   config: nullableConfig,
 }).meta({ id: "StoragePoolPut" });
+/** What a PATCH does not have stays. */
+const keptDescription = { description: z.string().optional() };
+export const storagePoolPatchSchema = storagePoolPutSchema.extend(keptDescription).meta({ id: "StoragePoolPatch" });
 
 export const resourcesStoragePoolSchema = z.object({
   space: z.object({ used: z.number(), total: z.number() }),
@@ -98,6 +101,9 @@ export const storageVolumePutSchema = z.object({
   config: nullableConfig,
   restore: z.string().default(""),
 }).loose().meta({ id: "StorageVolumePut" });
+export const storageVolumePatchSchema = storageVolumePutSchema.extend(keptDescription).meta({
+  id: "StorageVolumePatch",
+});
 export type StorageVolumePut = z.infer<typeof storageVolumePutSchema>;
 
 export const storageVolumePostSchema = z.object({
@@ -143,3 +149,6 @@ export const storageVolumeSnapshotPutSchema = z.object({
   description: z.string().default(""),
   expires_at: z.string().nullish(),
 }).loose().meta({ id: "StorageVolumeSnapshotPut" });
+export const storageVolumeSnapshotPatchSchema = storageVolumeSnapshotPutSchema.extend(keptDescription).meta({
+  id: "StorageVolumeSnapshotPatch",
+});

@@ -3,6 +3,7 @@ import { z } from "zod";
 import {
   resourcesStoragePoolSchema,
   storagePoolHealthSchema,
+  storagePoolPatchSchema,
   storagePoolPutSchema,
   storagePoolSchema,
   storagePoolsPostSchema,
@@ -53,7 +54,13 @@ export function storagePoolRoutes({ pools }: Pick<Context, "pools">): OpenAPIHon
   for (const method of ["put", "patch"] as const) {
     route(
       app,
-      { method, path: one, summary: "Change a storage pool", tag, body: storagePoolPutSchema },
+      {
+        method,
+        path: one,
+        summary: "Change a storage pool",
+        tag,
+        body: method === "patch" ? storagePoolPatchSchema : storagePoolPutSchema,
+      },
       async ({ c, param, body }) => {
         checkEtag(c, pools.etag(param("pool")));
         await pools.update(param("pool"), body, method === "patch");

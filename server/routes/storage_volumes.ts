@@ -7,9 +7,11 @@ import { operationHeader } from "../../api/progress.ts";
 import {
   storageVolumeBackupSchema,
   storageVolumeBackupsPostSchema,
+  storageVolumePatchSchema,
   storageVolumePostSchema,
   storageVolumePutSchema,
   storageVolumeSchema,
+  storageVolumeSnapshotPatchSchema,
   storageVolumeSnapshotPutSchema,
   storageVolumeSnapshotSchema,
   storageVolumeSnapshotsPostSchema,
@@ -120,7 +122,13 @@ function addVolumes(
   for (const method of ["put", "patch"] as const) {
     route(
       app,
-      { method, path: one, summary: "Change or restore a storage volume", tag, body: storageVolumePutSchema },
+      {
+        method,
+        path: one,
+        summary: "Change or restore a storage volume",
+        tag,
+        body: method === "patch" ? storageVolumePatchSchema : storageVolumePutSchema,
+      },
       async (request) => {
         const { c, body } = request;
         const key = keyOf(request);
@@ -262,7 +270,13 @@ function addSnapshots(app: OpenAPIHono, { volumeSnapshots }: Services): void {
   for (const method of ["put", "patch"] as const) {
     route(
       app,
-      { method, path: snapshotPath, summary: "Change a snapshot", tag, body: storageVolumeSnapshotPutSchema },
+      {
+        method,
+        path: snapshotPath,
+        summary: "Change a snapshot",
+        tag,
+        body: method === "patch" ? storageVolumeSnapshotPatchSchema : storageVolumeSnapshotPutSchema,
+      },
       (request) => {
         const key = [...keyed(request), request.param("snapshot")] as const;
         checkEtag(request.c, volumeSnapshots.etag(key[0], "custom", key[1], key[2]));

@@ -292,7 +292,11 @@ export class Pools {
   }
 
   /** @param isPatch Whether keys that are not given stay. */
-  async update(name: string, put: { description?: string; config: Config }, isPatch: boolean): Promise<void> {
+  async update(
+    name: string,
+    put: { description?: string | undefined; config: Config },
+    isPatch: boolean,
+  ): Promise<void> {
     await this.#locks.hold([name], async () => {
       const row = this.#row(name);
       const kind = this.kind(String(row.driver));

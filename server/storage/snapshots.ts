@@ -219,7 +219,7 @@ export class VolumeSnapshots {
     pool: string,
     volume: string,
     snapshot: string,
-    put: { description?: string; expires_at?: string | null | undefined },
+    put: { description?: string | undefined; expires_at?: string | null | undefined },
   ): void {
     const row = this.#row(pool, volume, snapshot);
     this.#options.database.run(

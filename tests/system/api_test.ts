@@ -36,6 +36,28 @@ Deno.test("envelopes, operations, events, ETags, encodings", async (t) => {
   await using daemon = await Daemon.start();
   await daemon.furnish(await busyboxImage());
 
+  await t.step("a PATCH keeps what it does not have, a PUT does not", async () => {
+    await daemon.ok("storage", "volume", "create", "plain", "kept");
+    await daemon.ok("storage", "volume", "snapshot", "plain", "kept", "s0");
+    const volume = "/1.0/storage-pools/plain/volumes/custom/kept";
+    for (const path of ["/1.0/storage-pools/plain", volume, `${volume}/snapshots/s0`, "/1.0/profiles/default"]) {
+      const description = async () =>
+        ((await call(daemon, "GET", path)).body.metadata as { description: string }).description;
+      const change = async (method: string, body: object) => {
+        const { status, body: answer } = await call(daemon, method, path, body);
+        assert.equal(status, 200, `${method} ${path}: ${answer.error}`);
+      };
+      await change("PATCH", { description: "said once" });
+      await change("PATCH", {});
+      assert.equal(await description(), "said once", path);
+      if (path.includes("profiles")) continue; // a PUT would take its devices away
+      await change("PUT", {});
+      assert.equal(await description(), "", path);
+    }
+    await call(daemon, "PATCH", "/1.0/profiles/default", { description: "" });
+    await daemon.ok("storage", "volume", "delete", "plain", "kept");
+  });
+
   await t.step("events: the life of an operation, in order, and what it did", async () => {
     const seen: Event[] = [];
     const socket = new WebSocket(`ws+unix:${daemon.directory}/unix.socket:/1.0/events?type=operation,lifecycle`);
