@@ -24,6 +24,14 @@ class Api extends Requests {
     return this.ask("POST", "/instances", { name, devices, source: { type: "copy", source: from } });
   }
 
+  /** A pool with nothing but an image's copy on it. */
+  async makeCached(pool: string): Promise<void> {
+    const { driver, config } = pool === "fast" ? fastPoolRequest() : { driver: "dir", config: {} };
+    await this.ask("POST", "/storage-pools", { name: `cached-${pool}`, driver, config });
+    await this.create(`cached-${pool}`, "passing");
+    await this.delete("passing");
+  }
+
   delete(name: string) {
     return this.ask("DELETE", `/instances/${name}`);
   }
@@ -125,6 +133,11 @@ const scenarios: readonly Scenario<Api>[] = (isFastAlone ? ["fast"] : ["fast", "
     run: (api) => api.power(`spare-${pool}`, "start"),
     reset: (api) => api.power(`spare-${pool}`, "stop"),
   },
+  {
+    name: `delete a pool that an image was unpacked on (${pool})`,
+    run: (api) => api.ask("DELETE", `/storage-pools/cached-${pool}`),
+    reset: (api) => api.makeCached(pool),
+  },
 ]);
 
 Deno.test("operations on instances cut off at every point", async (t) => {
@@ -149,6 +162,7 @@ Deno.test("operations on instances cut off at every point", async (t) => {
     await writeLater(api, pool);
     await api.ask("PATCH", `/instances/spare-${pool}`, { config: { "user.note": "later" } });
   }
+  for (const pool of isFastAlone ? ["fast"] : ["fast", "plain"]) await api.makeCached(pool);
   const cutOff = new CutOff(daemon, api, () => state(daemon, api));
   await cutOff.begin();
   await runAll(t, cutOff, scenarios);

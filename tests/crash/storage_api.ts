@@ -73,6 +73,10 @@ export class Api extends Requests {
     return this.ask("POST", `/storage-pools/${pool}/volumes/custom`, backup, headers);
   }
 
+  describe(pool: string, name: string, description: string) {
+    return this.ask("PATCH", `/storage-pools/${pool}/volumes/custom/${name}`, { description });
+  }
+
   set(pool: string, name: string, config: object) {
     return this.ask("PATCH", `/storage-pools/${pool}/volumes/custom/${name}`, { config });
   }
@@ -90,12 +94,12 @@ export async function state(daemon: Daemon, api: Api): Promise<State> {
     const listed = await api.ask("GET", `/storage-pools/${pool.name}/volumes/custom?recursion=1`) as StorageVolume[];
     const volumes = listed.map(({ name }) => customVolume(name));
     await withContents(daemon.directory, pool, volumes, async (paths) => {
-      for (const [index, { name, config }] of listed.entries()) {
+      for (const [index, { name, config, description }] of listed.entries()) {
         const path = paths[index]!;
         const isSnapshot = volumes[index]!.snapshot !== undefined;
         found[`${pool.name}/${name}`] = isSnapshot
-          ? digest(path)
-          : JSON.stringify([config, digest(path), await limitOf(pool.driver, path)]);
+          ? `${description} ${digest(path)}`
+          : JSON.stringify([description, config, digest(path), await limitOf(pool.driver, path)]);
       }
     });
   }

@@ -43,6 +43,12 @@ const scenarios: readonly Scenario<Api>[] = [
       reset: (api) => api.rename(pool, "other", "work"),
     },
     {
+      // Its record is not that of the volume "other".
+      name: `rename to a name that begins as those on disk do (${pool})`,
+      run: (api) => api.rename(pool, "work", "default_other"),
+      reset: (api) => api.rename(pool, "default_other", "work"),
+    },
+    {
       name: `snapshot (${pool})`,
       run: (api) => api.snapshot(pool, "s1"),
       reset: (api) => api.deleteSnapshot(pool, "s1"),
@@ -129,6 +135,7 @@ Deno.test("storage operations cut off at every point", async (t) => {
     for (const name of ["keep", "work"]) {
       await api.create(pool, name);
       await api.write(pool, name, (path) => fill(path, `${pool}${name}`));
+      await api.describe(pool, name, `of ${pool}`);
       await api.ask("POST", `/storage-pools/${pool}/volumes/custom/${name}/snapshots`, { name: "s0" });
       await api.write(pool, name, writeLater);
     }
