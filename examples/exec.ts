@@ -20,12 +20,8 @@ await writer.write(new TextEncoder().encode("shouted\n"));
 await writer.close();
 console.log("tr:", (await new Response(upper.stdout).text()).trim(), await upper.status);
 
-// A terminal, and a signal. The size may arrive after the first step of the command, like every later change of it.
-const sleeper = await instance.exec([
-  "sh",
-  "-c",
-  `until [ "$(stty size)" = "40 100" ]; do :; done 2>/dev/null; stty size; exec sleep 1000`,
-], {
+// A terminal, and a signal.
+const sleeper = await instance.exec(["sh", "-c", "stty size; exec sleep 1000"], {
   terminal: { width: 100, height: 40 },
 });
 const reader = sleeper.stdout.getReader();

@@ -74,7 +74,6 @@ const table = {
   setns: "ii:i",
   setsockopt: "iiipu:i",
   sigemptyset: "p:i",
-  sigfillset: "p:i",
   socket: "iii:i",
   socketpair: "iiip:i",
   statx: "ipiup:i",

@@ -28,9 +28,10 @@ export interface SpawnOptions {
   readonly terminal?: string;
 }
 
-const emptySignals = new Uint8Array(signalSetBytes), allSignals = new Uint8Array(signalSetBytes);
+const emptySignals = new Uint8Array(signalSetBytes);
+/** Not by sigfillset(3), which leaves out the two that glibc uses itself: posix_spawn(3) has a child ignore them otherwise, and all that it executes. */
+const allSignals = new Uint8Array(signalSetBytes).fill(0xff);
 libc.sigemptyset(emptySignals);
-libc.sigfillset(allSignals);
 
 /** Starts a process in a session of its own, with default signals and no descriptor but its three. It is a child: `waitPid` reaps it.
  * The calling thread's namespaces are inherited. @returns Its pid. @throws {SystemCallError} @see posix_spawn(3) */

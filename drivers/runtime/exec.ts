@@ -18,6 +18,7 @@ import {
   peek,
   readFd,
   setNonBlocking,
+  setWindowSize,
   startTicks,
 } from "../host/process.ts";
 import { ociProcess } from "./bundle.ts";
@@ -99,16 +100,23 @@ function own(pipes: Pipes, { uid, gid }: CommandSpec, idmap: IdMap | undefined):
   for (const fd of [pipes.stdin, pipes.stdout, pipes.stderr]) ownPipe(fd, owner.uid, owner.gid);
 }
 
-/** As `own`, for a terminal: crun opens it as the container's root, whose it stays if the container has no such user. Its group is that of terminals. */
-function ownTerminal(master: number, { uid }: CommandSpec, idmap: IdMap | undefined): void {
+/** A terminal becomes what the command is to find. crun opens it as the container's root, whose it stays if the container has no such user, and leaves it
+ * without a size. Its group is that of terminals. */
+function prepareTerminal(
+  master: number,
+  size: { width: number; height: number },
+  { uid }: CommandSpec,
+  idmap: IdMap | undefined,
+): void {
+  setWindowSize(master, size);
   const owner = idmap ? hostId(idmap.uid, uid) : uid;
   if (uid !== 0 && owner !== undefined) ownPtyPeer(master, owner);
 }
 
-/** crun does not wait for us to have the terminal: the command would run before it is its user's.
+/** crun does not wait for us to have the terminal: the command would run before it has its size and is its user's.
  * @returns A descriptor; whoever executes the command's file waits until it is closed. Absent where that cannot be had. */
 function holdCommand(init: number, command: CommandSpec): number | undefined {
-  const file = command.uid === 0 ? undefined : atRoot(init, (root) => openExecutable(root, command));
+  const file = atRoot(init, (root) => openExecutable(root, command));
   if (file === undefined) return undefined;
   try {
     return holdExecution(file);
@@ -132,7 +140,11 @@ async function launch(
   const terminal = stdio.kind === "pty" ? { width: stdio.width || 80, height: stdio.height || 24 } : undefined;
   const process = ociProcess(command, { privileged: idmap === undefined, ...(terminal ? { terminal } : {}) });
   writeFileSync(files.spec, JSON.stringify(process), { mode: 0o600 });
-  const console = terminal && new ConsoleSocket(poller, sockets, (master) => ownTerminal(master, command, idmap));
+  const console = terminal && new ConsoleSocket(
+    poller,
+    sockets,
+    (master) => prepareTerminal(master, terminal, command, idmap),
+  );
   const gate = terminal && holdCommand(init, command);
   // However it ends: others may be about to execute the same file.
   if (gate !== undefined) console?.master.catch(() => {}).finally(() => closeFd(gate));
