@@ -1,6 +1,6 @@
 /** The command line. Kept small: what a verb needs is loaded when the verb is known. */
 import { Client } from "./client/client.ts";
-import { UsageError } from "./client/errors.ts";
+import { ApiError, UsageError } from "./client/errors.ts";
 import { nouns, spellings } from "./nouns.ts";
 import { findVerb, isQuiet, parse, type Parsed } from "./parse.ts";
 import type { Io, Verb } from "./verb.ts";
@@ -50,6 +50,11 @@ async function read(verbs: readonly Verb[], words: string[]): Promise<Parsed | {
   return outcome.parsed ?? { help: outcome.help ?? "" };
 }
 
+/** Whether our working directory was deleted before we started. @see scripts/start_anywhere.ts */
+function isNowhere(): boolean {
+  return /^\/proc\/\d+\/fdinfo$/.test(process.cwd());
+}
+
 /** Runs one command line.
  * @param io Where it prints and which daemon it asks; the terminal and the local daemon when absent.
  * @returns The exit code. */
@@ -84,7 +89,10 @@ export async function main(argv: readonly string[], io: Partial<Io> = {}): Promi
   } catch (error) {
     // One line, so that scripts can read it; what a tool of the host said may have several.
     const text = error instanceof Error ? error.message || error.name : String(error);
-    world.err(`Error: ${text.trim().replaceAll(/\s*\n\s*/g, "; ")}\n`);
+    const why = !(error instanceof ApiError) && /no such (file|directory)/.test(text) && isNowhere()
+      ? "; the current working directory was deleted, and a name must be an absolute path"
+      : "";
+    world.err(`Error: ${text.trim().replaceAll(/\s*\n\s*/g, "; ")}${why}\n`);
     return 1;
   }
 }

@@ -12,7 +12,7 @@ cd "$root"
 # Workers are entry points of their own: their code is loaded by name at run time.
 mapfile -t workers < <(find cli drivers server -name '*_worker.ts' | sort)
 
-if [ -s "$file" ] && [ -z "$(find api cli drivers server mod.ts package-lock.json scripts/build.sh "$(dirname "$entry")" -newer "$file" -print -quit)" ]; then
+if [ -s "$file" ] && [ -z "$(find api cli drivers server mod.ts package-lock.json scripts/build.sh scripts/start_anywhere.ts "$(dirname "$entry")" -newer "$file" -print -quit)" ]; then
   say "$file is up to date"
   exit 0
 fi
@@ -56,5 +56,6 @@ trap 'rm -rf "$partial"' EXIT
 "$bun" build --compile --minify --bytecode --format=esm --splitting --no-compile-autoload-dotenv --no-compile-autoload-bunfig \
   "${runtime[@]}" "$entry" "${workers[@]}" --outfile "$partial/lido" >"$partial/log" 2>&1 ||
   { cat "$partial/log" >&2; die "Cannot build $file"; }
+"$bun" scripts/start_anywhere.ts "$partial/lido" || die "Cannot give $file an entry of its own"
 mv -f "$partial/lido" "$file"
 say "Built $file ($(du -m "$file" | cut -f1) MiB)"

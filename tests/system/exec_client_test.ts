@@ -112,6 +112,27 @@ Deno.test({
       assert.match(err, /^Error: Cannot write to stdout: ENOSPC: [^\n]*\n$/);
     });
 
+    await t.step({
+      name: "a working directory that was deleted is in nobody's way, and a relative file says why it is not there",
+      ignore: process.arch !== "x64", // elsewhere Bun gives up before us
+      fn: async () => {
+        const { out, err } = await shell(`
+          mkdir ${daemon.directory}/gone; cd ${daemon.directory}/gone; rmdir ../gone
+          $LIDO exec c1 -- echo hi; $LIDO list -f csv -c n; echo x | $LIDO exec c1 -- cat
+          $LIDO storage volume create fast gone -q
+          $LIDO image import x; echo $?; $LIDO storage volume export fast gone x; echo $?
+          $LIDO storage volume export fast gone ${daemon.directory}/out -q; echo $?; rm ${daemon.directory}/out
+          $LIDO storage volume delete fast gone -q; $LIDO config show nosuch
+        `);
+        assert.equal(out, "hi\nc1\nx\n1\n1\n0\n");
+        const lines = err.split("\n");
+        for (const line of lines.slice(0, 2)) {
+          assert.match(line, /^Error: Cannot (read|write) "x": no such .*; the current working directory was deleted/);
+        }
+        assert.deepEqual(lines.slice(2), ['Error: Instance not found: "nosuch" in project "default"', ""]);
+      },
+    });
+
     await t.step("too few descriptors are named as the cause", async () => {
       // With a few more or less the command is run, or Bun says it before us.
       const { out } = await shell(`ulimit -n 9; $LIDO exec c1 -- echo hi 2>&1; echo $?`);
