@@ -67,7 +67,7 @@ Deno.test("limits of a running container change at once, and what cannot be had 
     await daemon.ok("init", "bb", "c2", "-s", "plain");
     const refused = [
       ["limits.cpu.allowance=1ms/2000ms", /Invalid allowance: 1ms\/2000ms: a period of at most 1000ms is allowed/],
-      ["limits.processes=99999999", /"99999999": at most 4194304 is allowed/],
+      ["limits.processes=99999999", /limit "99999999": 0 to 4194304, or -1 for none, is allowed/],
       ["limits.memory=1B", /Memory limit can't be 1B: at least 512KiB is allowed/],
     ] as const;
     const noCpus = ["limits.cpu=5000-5001", /limits\.cpu "5000-5001": the CPUs 0\S* are there/] as const;
