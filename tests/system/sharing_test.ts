@@ -503,7 +503,7 @@ Deno.test("sharing: bad input is refused with LXD's texts, and nothing is change
           attach("pool", "v", "nosuch", "x", "/mnt/x"),
           'Instance not found: "nosuch" in project "default"',
         ],
-        ["a frozen instance", attach("pool", "v", "frozen", "x", "/mnt/x"), "Instance is frozen"],
+        ["a frozen instance", attach("pool", "v", "frozen", "x", "/mnt/x"), 'Instance is frozen: "frozen"'],
         [
           "another project's",
           ["query", "/1.0/storage-pools/pool/volumes/custom/v?project=no"],
