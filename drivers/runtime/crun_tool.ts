@@ -86,5 +86,8 @@ export class CrunTool {
 export function crunMessage(log: string): string {
   const lines = existsSync(log) ? readFileSync(log, "utf8").trim().split("\n").filter(Boolean) : [];
   const last = lines.at(-1) ?? "crun gave no reason";
-  return last.replace(/^time="[^"]*" level=\w+ msg=/, "").replace(/^\d{4}-\S+: /, "");
+  return last.replace(/^time="[^"]*" level=\w+ msg=/, "").replace(/^\d{4}-\S+: /, "").replace(
+    /^invalid seccomp syscall `(.*)`$/,
+    'the host\'s libseccomp knows no system call "$1" (security.syscalls.allow, security.syscalls.deny)',
+  );
 }

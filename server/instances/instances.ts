@@ -387,6 +387,7 @@ export class Instances {
         if (this.#services.runtime.get(record.name)) continue;
         const remark = await this.#lifecycle.start(record.name, { unwatched: lock.awaited });
         if (remark !== undefined) this.#services.log.warn({ instance: record.name }, remark);
+        this.#services.log.info({ instance: record.name }, "started with the daemon");
       } catch (error) {
         this.#services.log.warn({ instance: record.name, error: messageOf(error) }, "could not start an instance");
       }

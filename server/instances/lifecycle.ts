@@ -240,6 +240,7 @@ export class Lifecycle {
       const wasRunning = config["volatile.last_state.power"] === "RUNNING";
       if (wasRunning) {
         using _lock = await this.#locks.wait(record.name, "stop", { tidies: true });
+        this.#services.log.info({ instance: record.name }, "has ended while no daemon ran");
         await this.#tidy(record.name, !record.ephemeral);
         if (record.ephemeral) continue;
       }
