@@ -139,7 +139,7 @@ export class ConsoleService {
 }
 
 /** A console's descriptors while a client is there. */
-class Attached implements Disposable {
+export class Attached implements Disposable {
   readonly input: Input;
   readonly output: OutputPump;
   readonly #terminal: ConsoleTerminal;
@@ -150,9 +150,10 @@ class Attached implements Disposable {
     this.output = new OutputPump(poller, terminal.output, sockets.sink("0"));
   }
 
-  /** @param size In characters, 1 to 65535. */
+  /** A client's message may come after the input was closed, by the client or by the terminal's end: the descriptor is another's by then.
+   * @param size In characters, 1 to 65535. */
   resize(size: { width: number; height: number }): void {
-    setWindowSize(this.#terminal.master, size);
+    if (!this.input.isClosed) setWindowSize(this.#terminal.master, size);
   }
 
   [Symbol.dispose](): void {

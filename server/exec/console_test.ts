@@ -4,7 +4,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
 import { LidoError } from "../../api/errors.ts";
-import { ConsoleService, type ConsoleServices } from "./console.ts";
+import { Poller } from "../../drivers/host/poll.ts";
+import { closeFd, makePipe, openPty } from "../../drivers/host/process.ts";
+import type { ClientSockets } from "./client_sockets.ts";
+import { Attached, ConsoleService, type ConsoleServices } from "./console.ts";
 
 Deno.test("the console of an instance that ends meanwhile is what was written down of it", async () => {
   const directory = mkdtempSync(join(tmpdir(), "lido-console-"));
@@ -21,5 +24,22 @@ Deno.test("the console of an instance that ends meanwhile is what was written do
     assert.equal(readFileSync(join(directory, "console.log"), "utf8"), "");
   } finally {
     rmSync(directory, { recursive: true });
+  }
+});
+
+Deno.test("a window size and input that come after a console was released are passed over", () => {
+  const poller = new Poller();
+  const { master } = openPty({ width: 80, height: 25 }), output = makePipe();
+  try {
+    const sockets = { sink: () => ({ write: () => Promise.resolve(), end: () => Promise.resolve(true) }) };
+    const terminal = { master, output: output.read, lost: () => undefined, release: () => {} };
+    const attached = new Attached(poller, terminal, sockets as unknown as ClientSockets);
+    attached.resize({ width: 100, height: 30 });
+    attached[Symbol.dispose]();
+    attached.resize({ width: 80, height: 25 });
+    attached.input.write(Buffer.from("late"));
+  } finally {
+    closeFd(output.write);
+    poller.close();
   }
 });

@@ -25,6 +25,11 @@ export class Input {
     this.#watch = poller.watch(fd);
   }
 
+  /** Whether its descriptor is closed. */
+  get isClosed(): boolean {
+    return this.#isClosed;
+  }
+
   /** What comes after the end, or after the command closed its stdin, is dropped.
    * @returns A promise when no more may be given before it resolves. */
   write(chunk: Uint8Array): Promise<void> | undefined {
