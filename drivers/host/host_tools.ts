@@ -5,8 +5,9 @@ import { join } from "node:path";
 export const searchPath = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
 /** Tools that may see the whole host, because nothing that they read or walk is shaped by a container or an archive: they ask the kernel to do
- * something with a pool or a volume as a whole. All others are started by `Host.confined`, and by nothing else. */
+ * something with a pool or a volume as a whole, or read what this program wrote. All others are started by `Host.confined`, and by nothing else. */
 export const trustedTools: ReadonlySet<string> = new Set([
+  "apparmor_parser",
   "btrfs filesystem",
   "btrfs quota",
   "btrfs device",
@@ -51,6 +52,7 @@ export function needTrusted(argv: readonly string[]): void {
 
 /** Debian packages of the tools that may be missing. */
 const packages: Readonly<Record<string, string>> = {
+  apparmor_parser: "apparmor",
   btrfs: "btrfs-progs",
   bwrap: "bubblewrap",
   "mkfs.btrfs": "btrfs-progs",

@@ -10,7 +10,7 @@ import { hasOwnNames, seccompPolicy } from "./seccomp.ts";
 /** @param spec Its mounts as the runtime prepared them: sources are mount points of the runtime's own namespace. */
 export function ociConfig(
   spec: ContainerSpec,
-  options: MountSources & { cgroupsPath: string },
+  options: MountSources & { cgroupsPath: string; apparmorLabel: string | undefined },
 ): object {
   const privileged = spec.idmap === undefined;
   return {
@@ -26,6 +26,7 @@ export function ociConfig(
         container: "lxc",
       }),
       cwd: "/",
+      ...apparmor(options.apparmorLabel),
     },
     root: { path: options.rootfs },
     hostname: spec.name,
@@ -59,7 +60,7 @@ export function ociConfig(
 /** `process.json` of a command that enters the container. @see crun(1), exec --process */
 export function ociProcess(
   command: CommandSpec,
-  options: { privileged: boolean; terminal?: { width: number; height: number } },
+  options: { privileged: boolean; terminal?: { width: number; height: number }; apparmorLabel: string | undefined },
 ): object {
   return {
     terminal: options.terminal !== undefined,
@@ -69,7 +70,12 @@ export function ociProcess(
     // For systemctl and others that ask whether they are in a container; the init has it too.
     env: variables({ container: "lxc", ...command.environment }),
     cwd: command.cwd,
+    ...apparmor(options.apparmorLabel),
   };
+}
+
+function apparmor(label: string | undefined): object {
+  return label === undefined ? {} : { apparmorProfile: label };
 }
 
 function identity(command: { uid: number; gid: number; groups?: readonly number[] }, privileged: boolean): object {

@@ -19,6 +19,7 @@ import {
   startTicks,
   waitPid,
 } from "../host/process.ts";
+import { AppArmor } from "./apparmor.ts";
 import { AttachedMounts } from "./attached.ts";
 import { ociConfig } from "./bundle.ts";
 import { besides, type Cgroup, Cgroups } from "./cgroup.ts";
@@ -95,6 +96,7 @@ export class CrunRuntime implements Runtime {
   readonly #orphans: Orphans;
   readonly #tracer = new ExitTracer();
   readonly #consoles: Consoles;
+  readonly #apparmor: AppArmor | undefined;
   #besidesIsShown = false;
   #closed = false;
 
@@ -112,6 +114,11 @@ export class CrunRuntime implements Runtime {
     makeDirectory(this.#root, 0o700);
     makeDirectory(join(this.#root, ".crun"), 0o700);
     this.#consoles = new Consoles({ directory: this.#root, poller: options.poller, log: options.log });
+    this.#apparmor = AppArmor.find({
+      directory: this.#root,
+      daemon: this.#cgroups.name,
+      warn: (reason) => options.log.warn({ reason }, "containers get no AppArmor profiles"),
+    });
     becomeSubreaper();
     this.#namespace = new MountNamespace(stage, {
       // /run is where sockets of terminals are.
@@ -154,6 +161,7 @@ export class CrunRuntime implements Runtime {
       cgroup.create(owner, devicesOf(spec));
       if (spec.limits) cgroup.limit(spec.limits);
       this.#showBesides();
+      const apparmorLabel = await this.#apparmor?.load(spec);
       const console = await this.#consoles.open(spec.name, spec.idmap);
       starting.defer(() => closeFd(console.peer));
       // The bundle is where the container's root may go: its hooks start there.
@@ -165,6 +173,7 @@ export class CrunRuntime implements Runtime {
           cgroupsPath: cgroup.path,
           layout: this.#cgroups.layout,
           console: console.path,
+          apparmorLabel,
         });
         writeFileSync(join(bundle, "config.json"), JSON.stringify(config), { mode: 0o600 });
       });
@@ -296,7 +305,8 @@ export class CrunRuntime implements Runtime {
       reachedLimits: () => reachedLimits(this.#cgroup(name)),
     };
     const sockets = socketsOf(this.#cgroups.name);
-    const container = { name, init, idmap, directory: this.#directory(name), sockets };
+    const apparmorLabel = this.#apparmor?.labelOf(name, init);
+    const container = { name, init, idmap, directory: this.#directory(name), sockets, apparmorLabel };
     return enterContainer(crun, this.#poller, container, command, stdio).catch(async (error) => {
       throw error instanceof LaunchError ? error : await this.#interruption(name, init, error) ?? error;
     });
@@ -367,7 +377,8 @@ export class CrunRuntime implements Runtime {
     const known = (name: string) => this.#containers.has(name) || this.#starting.has(name);
     const directories = readdirSync(this.#root).filter((name) => !name.startsWith("."));
     const ofCrun = readdirSync(join(this.#root, ".crun"));
-    const all = new Set([...directories, ...ofCrun, ...this.#cgroups.names()]);
+    const profiles = this.#apparmor?.containers() ?? [];
+    const all = new Set([...directories, ...ofCrun, ...this.#cgroups.names(), ...profiles]);
     return Promise.resolve([...all].filter((name) => !known(name)).sort());
   }
 
@@ -469,6 +480,7 @@ export class CrunRuntime implements Runtime {
         rmSync(placed, { recursive: true, force: true });
       });
       await removeCgroup(this.#poller, this.#cgroup(name));
+      this.#apparmor?.unload(name);
     } catch (error) {
       this.#log.warn({ container: name, error: messageOf(error) }, "could not remove all that a container left");
     }

@@ -50,6 +50,7 @@ export interface EnteredContainer {
   readonly directory: string;
   /** What the paths of the sockets for its terminals begin with, the same for all of a daemon's containers. */
   readonly sockets: string;
+  readonly apparmorLabel: string | undefined;
 }
 
 interface Pipes {
@@ -131,14 +132,18 @@ function holdCommand(init: number, command: CommandSpec): number | undefined {
 async function launch(
   crun: CrunCommand,
   poller: Poller,
-  { name, init, idmap, directory, sockets }: EnteredContainer,
+  { name, init, idmap, directory, sockets, apparmorLabel }: EnteredContainer,
   command: CommandSpec,
   stdio: CommandStdio,
 ): Promise<LaunchedCommand | { readonly refusal: string }> {
   const base = join(directory, `exec-${++sequence}`);
   const files = { spec: `${base}.json`, pid: `${base}.pid`, log: `${base}.log` };
   const terminal = stdio.kind === "pty" ? { width: stdio.width || 80, height: stdio.height || 24 } : undefined;
-  const process = ociProcess(command, { privileged: idmap === undefined, ...(terminal ? { terminal } : {}) });
+  const process = ociProcess(command, {
+    privileged: idmap === undefined,
+    ...(terminal ? { terminal } : {}),
+    apparmorLabel,
+  });
   writeFileSync(files.spec, JSON.stringify(process), { mode: 0o600 });
   const console = terminal && new ConsoleSocket(
     poller,

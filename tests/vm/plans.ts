@@ -125,6 +125,14 @@ export const plans: readonly Plan[] = [
     seconds: 300,
   },
   {
+    name: "apparmor",
+    kind: "qemu",
+    driver: "dir",
+    words: system(["apparmor_test"]),
+    environment: {},
+    seconds: 120,
+  },
+  {
     name: "limits, cgroup2 alone",
     kind: "qemu",
     driver: "dir",

@@ -89,7 +89,7 @@ uml_version=$(newest user-mode-linux .)
 
 packages=(quota lvm2 thin-provisioning-tools dmsetup udev btrfs-progs xfsprogs e2fsprogs util-linux mount fdisk kmod procps iproute2
   uidmap crun bubblewrap nftables attr acl strace ca-certificates jq zstd xz-utils bzip2 busybox-static squashfs-tools squashfs-tools-ng openssl libcap2-bin
-  lxd-client lxcfs "$@")
+  lxd-client lxcfs apparmor "$@")
 key=$(cat - "$0" <<<"$kernel_version $zfs_version $uml_version ${packages[*]}" | sha256sum | cut -c1-16)
 guest=$cache/guest-$key
 modules=$cache/zfs-$zfs_version-$kernel_version.tar.xz
