@@ -29,18 +29,10 @@ const serviceRoots = ["/run/systemd/unit-root/", "/run/systemd/mount-rootfs/"];
 const hostSettings = [
   "/proc/bus/**",
   "/proc/sys/{abi,debug,dev,fs,user,vm}/**",
-  // Its names, messages, semaphores and shared memory are its own.
-  "/proc/sys/kernel/[^dhms]*{,/**}",
-  "/proc/sys/kernel/d[^o]*{,/**}",
-  "/proc/sys/kernel/h[^o]*{,/**}",
-  "/proc/sys/kernel/m[^s]*{,/**}",
-  "/proc/sys/kernel/s[^eh]*{,/**}",
-  "/proc/sys/kernel/se[^m]*{,/**}",
-  "/proc/sys/kernel/sh[^m]*{,/**}",
+  ...outside("/proc/sys/kernel/", ["hostname", "domainname", "msg", "sem", "shm"]),
   "/sys/{block,bus,dev,firmware,hypervisor,kernel,module,power}/**",
-  "/sys/devices/[^v]*{,/**}",
-  "/sys/devices/virtual/[^n]*{,/**}",
-  "/sys/fs/[^cf]*{,/**}",
+  ...outside("/sys/devices/", ["virtual/net/"]),
+  ...outside("/sys/fs/", ["cgroup/", "fuse/"]),
 ];
 
 /** Flags of a mount that is made or changed to be writable: all but "ro". */
@@ -69,18 +61,26 @@ const deniedToPrivileged = [
   ...hostSettings.map((path) => `${path} wklx`),
 ];
 
-/** @param place Path of a directory, with "/" at its end. @returns Patterns of all paths but this and what is in a root of a service. */
+/** @param place Path of a directory, with "/" at its end. @returns Patterns of all directories but this one and those in a root of a service. */
 function except(place: string): string[] {
-  const allowed = [place, ...serviceRoots];
-  const beginnings = new Set(allowed.flatMap((path) => [...path].map((_, length) => path.slice(0, length)).slice(1)));
+  const allowed = [place, ...serviceRoots].filter((path) => path !== "/");
+  const above = allowed.flatMap((path) =>
+    path.split("/").slice(1, -1).map((_, depth, parts) => `/${parts.slice(0, depth).join("/")}${depth > 0 ? "/" : ""}`)
+  );
   return [
-    ...[...beginnings].flatMap((beginning) => {
-      const next = new Set(allowed.filter((path) => path.startsWith(beginning)).map((path) => path[beginning.length]));
-      const isOther = beginning.endsWith("/") && beginning !== place;
-      return [`${beginning}[^${[...next].join("")}]**`, ...(isOther ? [beginning] : [])];
-    }),
-    ...(beginnings.has(place) ? [] : [`${place}?**`]),
+    ...outside("/", allowed.map((path) => path.slice(1))),
+    ...new Set(above.filter((path) => path !== place)),
+    ...(place === "/" ? [] : [`${place}?**`]),
   ];
+}
+
+/** @returns Patterns of what is below a directory and does not begin with any of `allowed`. */
+function outside(directory: string, allowed: readonly string[]): string[] {
+  const beginnings = new Set(allowed.flatMap((path) => Array.from(path, (_, length) => path.slice(0, length))));
+  return [...beginnings].map((beginning) => {
+    const next = new Set(allowed.filter((path) => path.startsWith(beginning)).map((path) => path[beginning.length]));
+    return `${directory}${beginning}[^${[...next].join("")}]**`;
+  });
 }
 
 /** @param name Of the profile; it must need no quoting. */
