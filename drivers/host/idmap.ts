@@ -50,6 +50,11 @@ export function hostId(ranges: readonly IdRange[], id: number): number | undefin
 
 const namespaces = new Map<string, Promise<number>>();
 
+/** @param idmap Absent for a privileged container. @returns The host's ids of a container's root. */
+export function rootOwner(idmap: IdMap | undefined): { uid: number; gid: number } {
+  return { uid: idmap ? hostId(idmap.uid, 0) ?? 0 : 0, gid: idmap ? hostId(idmap.gid, 0) ?? 0 : 0 };
+}
+
 /** @returns An fd of a user namespace with this map, for mount_setattr(2); kept for the daemon's lifetime, one for each map. */
 export function userNamespace(map: IdMap): Promise<number> {
   const key = JSON.stringify([map.uid, map.gid]);

@@ -260,3 +260,9 @@ function read(path: string): string {
     return "";
   }
 }
+
+/** @returns For the end of an error's text. */
+export async function reachedLimits(cgroup: Cgroup): Promise<string> {
+  const reached = await cgroup.limitsReached();
+  return reached.length > 0 ? ` (it has reached its limit of ${reached.join(" and ")})` : "";
+}

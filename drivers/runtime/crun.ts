@@ -5,7 +5,7 @@ import { LidoError, messageOf, wrongState } from "../../api/errors.ts";
 import { killProcesses } from "../host/end_processes.ts";
 import { ExitTracer } from "../host/exit_tracer.ts";
 import { ExitWatch } from "../host/exit_watch.ts";
-import { hostId } from "../host/idmap.ts";
+import { rootOwner } from "../host/idmap.ts";
 import { abortWaitedFor, fuseConnections } from "../host/fuse.ts";
 import { dropMount, mountControl, MountNamespace } from "../host/namespace.ts";
 import type { Poller } from "../host/poll.ts";
@@ -22,7 +22,7 @@ import {
 import { AppArmor } from "./apparmor.ts";
 import { AttachedMounts } from "./attached.ts";
 import { ociConfig } from "./bundle.ts";
-import { besides, type Cgroup, Cgroups } from "./cgroup.ts";
+import { besides, type Cgroup, Cgroups, reachedLimits } from "./cgroup.ts";
 import { endsWithin, readable } from "./child.ts";
 import { crunMessage, crunPath, CrunTool } from "./crun_tool.ts";
 import { Consoles } from "./consoles.ts";
@@ -487,17 +487,6 @@ export class CrunRuntime implements Runtime {
     rmSync(join(this.#root, ".crun", name), { recursive: true, force: true });
     rmSync(this.#directory(name), { recursive: true, force: true });
   }
-}
-
-/** @returns For the end of an error's text. */
-async function reachedLimits(cgroup: Cgroup): Promise<string> {
-  const reached = await cgroup.limitsReached();
-  return reached.length > 0 ? ` (it has reached its limit of ${reached.join(" and ")})` : "";
-}
-
-/** @returns The host's ids of a container's root. */
-function rootOwner(idmap: IdMap | undefined): { uid: number; gid: number } {
-  return { uid: idmap ? hostId(idmap.uid, 0) ?? 0 : 0, gid: idmap ? hostId(idmap.gid, 0) ?? 0 : 0 };
 }
 
 function readdirSyncOr(directory: string): string[] {
