@@ -165,7 +165,7 @@ Deno.test("lvm: a volume in use does not shrink, and is as before", async () => 
   head.set([0x53, 0xef], 1080);
   await mkdir(dirname(device), { recursive: true });
   await writeFile(device, head);
-  await assert.rejects(driver.facets.quota!.set(volume, 4194304n), /Cannot shrink .*default_v.*: In use/);
+  await assert.rejects(driver.facets.quota!.set(volume, 4194304n), /Cannot shrink custom volume "v": In use/);
   assert.deepEqual(world.seen, []);
   assert.equal(await driver.facets.quota!.get(volume), 67108864n);
 });
@@ -212,7 +212,7 @@ Deno.test("lvm: what is mounted elsewhere, a snapshot too, is not deleted, and n
   });
   await assert.rejects(
     world.driver.delete(volume),
-    /^LidoError: Cannot delete .*default_v.*: it is mounted at "\/mnt\/s"$/,
+    /^LidoError: Cannot delete custom volume "v": it is mounted at "\/mnt\/s"$/,
   );
   assert.deepEqual(world.seen, []);
   world.mounted.clear();
