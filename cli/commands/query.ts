@@ -7,7 +7,13 @@ export const verbs = [verb({
   words: "query",
   args: ["path"],
   flags: {
-    request: { short: "X", value: "method", initial: "GET", summary: "Method of the request" },
+    request: {
+      short: "X",
+      value: "method",
+      values: ["GET", "POST", "PUT", "PATCH", "DELETE"],
+      initial: "GET",
+      summary: "Method of the request",
+    },
     data: { short: "d", value: "json", summary: "Body of the request" },
     wait: { summary: "Wait for the operation to end" },
     raw: { summary: "Print the reply as it came" },

@@ -8,12 +8,12 @@ import { Daemon } from "../support/daemon.ts";
 import { Filesystem } from "../support/filesystem.ts";
 
 const rounds = 4;
-/** More, as long as every attempt met something that had vanished. */
+/** More, as long as every attempt met something that had vanished, and with a rest of ever more milliseconds between the exchanges. */
 const roundsMax = 40;
 const pairCount = 12;
 
 /** A volume's content in which directories and links to `aim` are exchanged for as long as it is not disposed of. */
-async function exchanging(tree: string, aim: string): Promise<AsyncDisposable> {
+async function exchanging(tree: string, aim: string): Promise<AsyncDisposable & { rest(ms: number): void }> {
   const pairs = Array.from({ length: pairCount }, (_, index) => {
     const pair = [join(tree, `d${index}`), join(tree, `e${index}`)] as const;
     mkdirSync(join(pair[0], "etc"), { recursive: true });
@@ -21,7 +21,7 @@ async function exchanging(tree: string, aim: string): Promise<AsyncDisposable> {
     symlinkSync(aim, pair[1]);
     return pair;
   });
-  const ended = new Int32Array(new SharedArrayBuffer(4));
+  const memory = new Int32Array(new SharedArrayBuffer(8));
   const worker = new Worker(new URL("../support/exchanging_worker.ts", import.meta.url), { type: "module" });
   const told = () =>
     new Promise<void>((resolve, reject) => {
@@ -29,12 +29,13 @@ async function exchanging(tree: string, aim: string): Promise<AsyncDisposable> {
       worker.onerror = (event) => reject(new Error(event.message));
     });
   const begun = told();
-  worker.postMessage({ pairs, ended });
+  worker.postMessage({ pairs, memory });
   await begun;
   return {
+    rest: (ms) => void Atomics.store(memory, 1, ms),
     [Symbol.asyncDispose]: async () => {
       const last = told();
-      Atomics.store(ended, 0, 1);
+      Atomics.store(memory, 0, 1);
       await last;
       worker.terminate();
     },
@@ -66,12 +67,13 @@ Deno.test("what is exchanged with a link to the host's meanwhile is not copied",
       const made: string[] = [];
       let round = 0;
       {
-        await using _race = await exchanging(place(pool, "custom", "default_v"), canary.directory);
+        await using race = await exchanging(place(pool, "custom", "default_v"), canary.directory);
         const attempt = async (found: string, ...argv: string[]) => {
           // What vanishes meanwhile may make a tool fail: then nothing is made.
           if ((await daemon.lido(["storage", "volume", ...argv])).code === 0) made.push(found);
         };
         for (; round < rounds || (made.length === 0 && round < roundsMax); round++) {
+          race.rest(Math.max(0, round - rounds));
           await attempt(place(pool, "custom-snapshots", `default_v/s${round}`), "snapshot", pool, "v", `s${round}`);
           await attempt(
             place(other, "custom", `default_c${round}`),

@@ -35,6 +35,7 @@ const cases: readonly (readonly [string, string])[] = [
   ["lido storage volume restore plain data m", "lido storage volume restore plain data monday"],
   ["lido storage volume copy plain/d", "lido storage volume copy plain/data"],
   ["lido storage volume export --compression zs", "lido storage volume export --compression zstd"],
+  ["lido query -X PA", "lido query -X PATCH"],
   ["lido storage volume file pull plain data/no", "lido storage volume file pull plain data/note"],
   ["lido launch b", "lido launch bb"],
   ["lido launch bb x -s pl", "lido launch bb x -s plain"],
