@@ -25,6 +25,7 @@ const reasons: Readonly<Record<string, string>> = {
   ELOOP: "a symbolic link is there, or too many are on the way",
   ENOTDIR: "something on the way is not a directory",
   EISDIR: "a directory is there",
+  EINVAL: "a file and a directory cannot be mounted on each other",
   EEXIST: "something was made there just then",
   EROFS: "the path is missing and cannot be made on a read-only filesystem",
   EACCES: "the path is missing and the instance's root may not make it",
@@ -37,7 +38,7 @@ const reasons: Readonly<Record<string, string>> = {
   ENOTCONN: "a filesystem of the instance does not answer",
   ESRCH: "the instance has ended",
   ENOENT:
-    "the instance has ended, a directory on the way was removed just then, or a symbolic link on the way leads nowhere",
+    "nothing can be made there, as in /proc; or the instance has ended, a directory on the way was removed just then, or a symbolic link leads nowhere",
 };
 
 /** Mounts come and go in the namespace of a container that runs. The work inside is done by a process of its own (`file_processes.ts`): the container

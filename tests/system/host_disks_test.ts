@@ -108,6 +108,23 @@ Deno.test("disks of the host: mounts below them, and sources that are replaced",
       }
     });
 
+    await t.step("a place where it cannot be is named, with why", async () => {
+      const file = join(host, "file");
+      writeFileSync(file, "a file\n");
+      for (
+        const [source, path, why] of [
+          [file, "/usr", "a file and a directory cannot be mounted on each other"],
+          [host, "/etc/passwd", "something on the way is not a directory"],
+          [file, "/proc/nothing", "nothing can be made there, as in /proc"],
+        ]
+      ) {
+        await daemon.fails(
+          ["config", "device", "add", "c1", "there", "disk", `source=${source}`, `path=${path}`],
+          new RegExp(`Cannot mount at "${path}" in the instance: ${why}`),
+        );
+      }
+    });
+
     await t.step("a filesystem that takes no id map is named", async () => {
       mkdirSync(join(tank, "kernel"));
       await succeed(["mount", "-t", "debugfs", "debugfs", join(tank, "kernel")]);
