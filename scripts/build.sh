@@ -52,8 +52,9 @@ mkdir -p "$(dirname "$file")"
 # Built beside and moved: a running daemon keeps its file, and an interrupted build leaves none that is half one.
 partial=$(mktemp -d "$(dirname "$file")/.build-XXXXXX")
 trap 'rm -rf "$partial"' EXIT
-# Split, so that a client loads its verb and not the daemon: 5 ms to start instead of 15.
-"$bun" build --compile --minify --bytecode --format=esm --splitting --no-compile-autoload-dotenv --no-compile-autoload-bunfig \
+# Split, so that a client loads its verb and not the daemon: 5 ms to start instead of 15. With the map of its sources in it, which is read for the stack
+# of an error alone: that names files and lines of the sources.
+"$bun" build --compile --minify --bytecode --sourcemap --format=esm --splitting --no-compile-autoload-dotenv --no-compile-autoload-bunfig \
   "${runtime[@]}" "$entry" "${workers[@]}" --outfile "$partial/lido" >"$partial/log" 2>&1 ||
   { cat "$partial/log" >&2; die "Cannot build $file"; }
 "$bun" scripts/start_anywhere.ts "$partial/lido" || die "Cannot give $file an entry of its own"

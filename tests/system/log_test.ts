@@ -6,6 +6,7 @@ import { createInterface } from "node:readline";
 import { mkdirSync, renameSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
 import { request } from "node:http";
 import { join } from "node:path";
+import { DatabaseSync } from "node:sqlite";
 import type { Event } from "../../api/types.ts";
 import { Client } from "../../cli/client/client.ts";
 import { events } from "../../cli/client/events.ts";
@@ -140,6 +141,15 @@ Deno.test("the log says what is done, by whom and how it ended, and no secret", 
     assert.deepEqual([broken.level, broken.path, broken.uid], [50, `/1.0/images/${fingerprint}/export`, 0]);
     assert.match(String(broken.error), /^EISDIR/);
     await daemon.ok("storage", "volume", "delete", "plain", "odd");
+
+    // What nobody expects has a stack, of files and lines of the sources.
+    using database = new DatabaseSync(join(daemon.directory, "lido.db"));
+    database.exec("ALTER TABLE images RENAME TO elsewhere");
+    await ask("GET", "/1.0/images").catch(() => {});
+    database.exec("ALTER TABLE elsewhere RENAME TO images");
+    const unexpected = await told(({ error }) => /no such table/.test(String(error)));
+    assert.equal(unexpected.level, 50);
+    assert.match(String(unexpected.stack), /\n {4}at .*\bserver\/\S+\.ts:\d+:\d+/);
     for (const line of lines()) assert.equal(typeof line.msg, "string");
   });
 
