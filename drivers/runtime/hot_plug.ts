@@ -38,7 +38,7 @@ const reasons: Readonly<Record<string, string>> = {
   ENOTCONN: "a filesystem of the instance does not answer",
   ESRCH: "the instance has ended",
   ENOENT:
-    "nothing can be made there, as in /proc; or the instance has ended, a directory on the way was removed just then, or a symbolic link leads nowhere",
+    "nothing can be made there, as in /proc; or the instance has ended, a directory on the way was removed just then, or a symbolic link on the way leads nowhere",
 };
 
 /** Mounts come and go in the namespace of a container that runs. The work inside is done by a process of its own (`file_processes.ts`): the container
