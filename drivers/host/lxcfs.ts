@@ -20,9 +20,8 @@ export type LxcfsState =
     readonly targets: readonly string[];
   };
 
-/** It answers in microseconds; what does not within this time is taken for dead. The process that asks has to be started within it, too, which takes
- * seconds on a busy machine. */
-const answerMs = 10_000;
+/** It answers in microseconds; what does not within this time is taken for dead. */
+const answerMs = 2_000;
 const cpus = "/sys/devices/system/cpu";
 export const lxcfsType = "fuse.lxcfs";
 

@@ -93,6 +93,8 @@ export interface FileAnswer {
 
 /** First byte of a packet that brings a part of a file; its answer comes after the last one. */
 export const contentMark = 0;
+/** The only byte of the first packet: the process is there to be asked. */
+export const readyMark = 1;
 export const contentBytesMax = 32 * 1024;
 /** The longest request names every process of a container. */
 export const packetBytesMax = 512 * 1024;

@@ -3,12 +3,14 @@ import { receivePacket, sendPacket, setSendBuffer, socketPair } from "../host/fd
 import type { Poller, Watch } from "../host/poll.ts";
 import { again, closeFd, openPidfd, sendSignal, waitPid } from "../host/process.ts";
 import { serveAgain } from "../host/self.ts";
-import { contentMark, type FileAnswer, type FileTask, packetBytesMax } from "./file_messages.ts";
+import { contentMark, type FileAnswer, type FileTask, packetBytesMax, readyMark } from "./file_messages.ts";
 
 /** How many processes work for one tenant at a time, those included that were killed and cannot end: the kernel keeps one that waits for a FUSE
  * filesystem until that answers or is gone. */
 const shareMax = 2;
 const answerTimeoutMs = 10_000;
+/** A process is there in 30 ms, or in seconds on a busy machine: that is no fault of the filesystem's. */
+const startTimeoutMs = 30_000;
 /** How long one that was killed may take to end before it counts as stuck. */
 const endMs = 1_000;
 /** For the next request, which is often one of the same change: a process takes 30 ms to start. */
@@ -37,6 +39,7 @@ export interface Answered {
 export interface AskOptions {
   /** Go along with the request, and stay the caller's. */
   readonly fds?: readonly number[];
+  /** From when the process is there. */
   readonly timeoutMs?: number;
 }
 
@@ -180,6 +183,8 @@ class FileProcess {
   readonly #buffer = new Uint8Array(packetBytesMax);
   #content: Uint8Array[] = [];
   #waiting: { resolve(answered: Answered): void; reject(error: unknown): void } | undefined;
+  #isReady = false;
+  #onReady: () => void = () => {};
   #isClosed = false;
   #hasEnded = false;
   #forgotten: () => void = () => {};
@@ -211,13 +216,21 @@ class FileProcess {
 
   ask(task: FileTask, fds: readonly number[], timeoutMs: number): Promise<Answered> {
     return new Promise((resolve, reject) => {
-      const seconds = timeoutMs / 1000;
-      const timer = setTimeout(
-        () => this.#waiting?.reject(new NotAnswered(`it did not answer within ${seconds} s`)),
-        timeoutMs,
-      );
+      let timer: NodeJS.Timeout;
+      const limit = (ms: number, what: string) =>
+        timer = setTimeout(() => this.#waiting?.reject(new NotAnswered(`${what} within ${ms / 1000} s`)), ms);
+      const begin = () => limit(timeoutMs, "it did not answer");
+      if (this.#isReady) begin();
+      else {
+        limit(startTimeoutMs, "the process that asks it did not start");
+        this.#onReady = () => {
+          clearTimeout(timer);
+          begin();
+        };
+      }
       const over = () => {
         clearTimeout(timer);
+        this.#onReady = () => {};
         this.#waiting = undefined;
       };
       this.#waiting = {
@@ -285,6 +298,11 @@ class FileProcess {
         this.end();
         this.#waiting?.reject(new Gone("the process ended without an answer"));
         return;
+      }
+      if (bytes[0] === readyMark) {
+        this.#isReady = true;
+        this.#onReady();
+        continue;
       }
       if (bytes[0] === contentMark) {
         this.#content.push(bytes.slice(1));

@@ -19,6 +19,7 @@ import {
   type FileAnswer,
   type FileTask,
   packetBytesMax,
+  readyMark,
   socketFd,
   type WrittenRoot,
 } from "./file_messages.ts";
@@ -38,6 +39,7 @@ interface Outcome {
 export function serveFiles(): void {
   const buffer = new Uint8Array(packetBytesMax);
   setSendBuffer(socketFd, packetBytesMax);
+  sendPacket(socketFd, new Uint8Array([readyMark]));
   for (;;) {
     const packet = receivePacket(socketFd, buffer);
     if (packet === again) continue;
