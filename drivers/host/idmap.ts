@@ -48,12 +48,12 @@ export function hostId(ranges: readonly IdRange[], id: number): number | undefin
   return range && range.host + id - range.container;
 }
 
-const namespaces = new Map<string, Promise<number>>();
-
 /** @param idmap Absent for a privileged container. @returns The host's ids of a container's root. */
 export function rootOwner(idmap: IdMap | undefined): { uid: number; gid: number } {
   return { uid: idmap ? hostId(idmap.uid, 0) ?? 0 : 0, gid: idmap ? hostId(idmap.gid, 0) ?? 0 : 0 };
 }
+
+const namespaces = new Map<string, Promise<number>>();
 
 /** @returns An fd of a user namespace with this map, for mount_setattr(2); kept for the daemon's lifetime, one for each map. */
 export function userNamespace(map: IdMap): Promise<number> {

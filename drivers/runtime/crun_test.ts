@@ -13,7 +13,7 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
-import { environment, log, runIn, withContainer } from "../../tests/support/running_container.ts";
+import { environment, log, type Opened, runIn, withContainer } from "../../tests/support/running_container.ts";
 import { program32, program64 } from "../../tests/support/tiny_elf.ts";
 import { closeFd, readFd } from "../host/process.ts";
 import { childEndWithin } from "./child.ts";
@@ -63,61 +63,43 @@ function readAll(fd: number): string {
   return text;
 }
 
+/** Runs a command on a terminal to its end. @returns What it printed. */
+async function onTerminal(
+  { runtime, poller }: Opened,
+  argv: readonly string[],
+  { uid = 0, width = 0, height = 0 } = {},
+): Promise<string> {
+  const spec = { argv, environment, cwd: "/", uid, gid: uid };
+  const command = await runtime.exec("c1", spec, { kind: "pty", width, height });
+  try {
+    await childEndWithin(poller, command.pid, 10_000);
+    return readAll(command.pty!);
+  } finally {
+    command.reaped?.();
+    closeFd(command.pty!);
+    closeFd(command.pidfd);
+  }
+}
+
 Deno.test("exec gives a terminal of the container's own, which has the size that was asked for from the first instruction on", () =>
-  withContainer(async ({ runtime, poller }) => {
+  withContainer(async (container) => {
     for (let round = 0; round < 20; round++) {
-      const argv = ["stty", "size"];
-      const command = await runtime.exec("c1", { argv, environment, cwd: "/", uid: 0, gid: 0 }, {
-        kind: "pty",
-        width: 91,
-        height: 33,
-      });
-      try {
-        await childEndWithin(poller, command.pid, 10_000);
-        assert.equal(readAll(command.pty!), "33 91\r\n");
-      } finally {
-        command.reaped?.();
-        closeFd(command.pty!);
-        closeFd(command.pidfd);
-      }
+      assert.equal(await onTerminal(container, ["stty", "size"], { width: 91, height: 33 }), "33 91\r\n");
     }
+    assert.match(await onTerminal(container, ["tty"]), /^\/dev\/pts\/\d+\r\n$/);
   }));
 
 Deno.test("no signal is ignored in a container, the two that the C library uses itself included", () =>
-  withContainer(async ({ runtime, poller }) => {
-    const argv = ["grep", "-h", "SigIgn", "/proc/1/status", "/proc/self/status"];
-    const command = await runtime.exec("c1", { argv, environment, cwd: "/", uid: 0, gid: 0 }, {
-      kind: "pty",
-      width: 0,
-      height: 0,
-    });
-    try {
-      await childEndWithin(poller, command.pid, 10_000);
-      assert.match(readAll(command.pty!), /^(SigIgn:\t0{16}\r\n){2}$/);
-    } finally {
-      command.reaped?.();
-      closeFd(command.pty!);
-      closeFd(command.pidfd);
-    }
+  withContainer(async ({ run }) => {
+    const { output } = await run(["grep", "-h", "SigIgn", "/proc/1/status", "/proc/self/status"]);
+    assert.match(output, /^(SigIgn:\t0{16}\n){2}$/);
   }));
 
 Deno.test("a terminal belongs to the command's user, who may open it by name", () =>
-  withContainer(async ({ runtime, poller }) => {
+  withContainer(async (container) => {
+    const argv = ["sh", "-c", 'echo out >/dev/stdout; echo x >/dev/stderr; stat -c "%u %g %a" $(tty)'];
     for (const uid of [0, 1000, 1000, 1000]) {
-      const argv = ["sh", "-c", 'echo out >/dev/stdout; echo x >/dev/stderr; stat -c "%u %g %a" $(tty)'];
-      const command = await runtime.exec("c1", { argv, environment, cwd: "/", uid, gid: uid }, {
-        kind: "pty",
-        width: 0,
-        height: 0,
-      });
-      try {
-        await childEndWithin(poller, command.pid, 10_000);
-        assert.equal(readAll(command.pty!), `out\r\nx\r\n${uid} 5 620\r\n`);
-      } finally {
-        command.reaped?.();
-        closeFd(command.pty!);
-        closeFd(command.pidfd);
-      }
+      assert.equal(await onTerminal(container, argv, { uid }), `out\r\nx\r\n${uid} 5 620\r\n`);
     }
   }));
 
