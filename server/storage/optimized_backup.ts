@@ -17,8 +17,9 @@ import type { TarEntry } from "../archives/tar_reader.ts";
 import { endOfArchive, tarFile, tarPadding } from "../archives/tar_writer.ts";
 
 /** Backups in a driver's own format, laid out as LXD 5.0's: behind the index a header that names the subvolumes, then a stream for each snapshot, each
- * on top of the one before, and at last the volume's; behind each those of the subvolumes within it. A tar archive says how long a file is before it begins, so each stream is made twice: once
- * to be counted, which costs time and no space, and once to be written. What is sent cannot change, so both are the same. */
+ * on top of the one before, and at last the volume's; behind each those of the subvolumes within it. A tar archive says how long a file is before it
+ * begins, so each stream is made twice: once to be counted, which costs time and no space, and once to be written. What is sent cannot change, so
+ * both are the same. */
 
 const headerMaxBytes = 1 << 20;
 const headBytes = 4096;
@@ -237,19 +238,22 @@ function readHeader(text: string, snapshots: readonly string[]): Map<string, Nes
     const { field, reason } = refusal(result.error, value);
     throw invalid(`optimized_header.yaml: ${field || "content"}: ${reason}`);
   }
-  const found = new Map<string, Nested[]>();
+  const found = new Map<string, Nested[]>(), seen = new Set<string>();
   const within = (result.data.subvolumes ?? []).filter(({ path }) => path !== "/");
   if (within.length > nestedMax) throw invalid(`it has more than ${nestedMax} subvolumes within the volume`);
   for (const { path, snapshot, readonly } of within) {
-    const state = snapshot ?? "", all = found.get(state) ?? [];
+    const state = snapshot ?? "";
     const parts = path.split("/").slice(1);
     const isPath = path.startsWith("/") && parts.every((part) => part !== "" && part !== "." && part !== "..");
     if (!isPath || path.includes("\0") || (state !== "" && !snapshots.includes(state))) {
       throw invalid(`optimized_header.yaml: subvolume ${JSON.stringify(path)} of ${JSON.stringify(state)} is none`);
     }
     const own = parts.join("/");
-    if (all.some((one) => one.path === own)) throw invalid(`optimized_header.yaml: "${path}" is there twice`);
-    found.set(state, [...all, { path: own, readonly: readonly ?? false }]);
+    const key = JSON.stringify([state, own]);
+    if (seen.has(key)) throw invalid(`optimized_header.yaml: "${path}" is there twice`);
+    seen.add(key);
+    const nested = { path: own, readonly: readonly ?? false };
+    if (!found.get(state)?.push(nested)) found.set(state, [nested]);
   }
   return found;
 }

@@ -23,6 +23,8 @@ export interface NestedPath {
   /** In the volume, without a slash before it. */
   readonly path: string;
   readonly readonly: boolean;
+  /** Whether it is within no other one of the volume's. */
+  readonly isOutermost: boolean;
 }
 
 /** @param root Of a snapshot, which nobody changes. @returns The subvolumes in it, the outer ones first.
@@ -35,7 +37,7 @@ export function nestedIn(root: string): NestedPath[] {
     for (let parent = waiting.shift(); parent; parent = waiting.shift()) {
       for (const { id, directoryInode, name } of childrenOf(fd, parent.id)) {
         const path = parent.path + textOf(directoryIn(fd, parent.id, directoryInode)) + textOf(name);
-        found.push({ path, readonly: withInode(fd, id, isReadonly) });
+        found.push({ path, readonly: withInode(fd, id, isReadonly), isOutermost: parent.path === "" });
         waiting.push({ id, path: `${path}/` });
       }
     }
@@ -106,8 +108,7 @@ export async function makeRoom(root: string, path: string): Promise<string> {
 export function removePlaceholders(root: string, nested: readonly NestedPath[]): void {
   const top = openSubvolume(root);
   try {
-    for (const { path } of nested) {
-      if (nested.some((outer) => path.startsWith(`${outer.path}/`))) continue;
+    for (const { path } of nested.filter(({ isOutermost }) => isOutermost)) {
       const parent = openBeneathFd(top, dirname(path), { flags: O_DIRECTORY });
       try {
         removeEmpty(parent, nameOf(path));
