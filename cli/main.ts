@@ -92,7 +92,8 @@ export async function main(argv: readonly string[], io: Partial<Io> = {}): Promi
     const why = !(error instanceof ApiError) && /no such (file|directory)/.test(text) && isNowhere()
       ? "; the current working directory was deleted, and a name must be an absolute path"
       : "";
-    world.err(`Error: ${text.trim().replaceAll(/\s*\n\s*/g, "; ")}${why}\n`);
+    const line = text.trim().replaceAll(/:\s*\n\s*- /g, ": ").replaceAll(/\s*\n\s*(- )?/g, "; ");
+    world.err(`Error: ${line}${why}\n`);
     return 1;
   }
 }

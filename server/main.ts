@@ -168,6 +168,7 @@ async function start(options: DaemonOptions, seams: DaemonSeams): Promise<Daemon
     journal,
     users: (name) => instances.profileUsers(name),
     changed: (before, options) => instances.profileChanged(before, options),
+    log,
   });
   const resources = new ResourceView({
     path: options.lxcfs ?? "/var/lib/lxcfs",

@@ -34,7 +34,7 @@ import { Sharing } from "./sharing.ts";
 import { progressOf } from "./shift_progress.ts";
 import { expiryOf, InstanceSnapshots } from "./snapshots.ts";
 import { StateChanges } from "./state_changes.ts";
-import { type Settings, type UpdateOptions, Updates } from "./update.ts";
+import { type Followed, type Settings, type UpdateOptions, Updates } from "./update.ts";
 import { type InstanceSnapshotView, instanceView, type Phase, snapshotView, stateView } from "./view.ts";
 
 /** What a command needs to know of the container it is started in. */
@@ -262,24 +262,20 @@ export class Instances {
   }
 
   /** Makes the instances that use a profile follow its change. Called after the profile was saved.
-   * @param before What `profileUsers` said until then. @returns What the client is to be told.
-   * @throws {LidoError} bad_request that names the instances which could not. */
-  async profileChanged(before: ReadonlyMap<string, Expanded>, options: UpdateOptions = {}): Promise<string[]> {
+   * @param before What `profileUsers` said until then. */
+  async profileChanged(before: ReadonlyMap<string, Expanded>, options: UpdateOptions = {}): Promise<Followed> {
     await this.adopt();
-    const failures: string[] = [], notes: string[] = [];
+    const failures: { instance: string; reason: string }[] = [], notes: string[] = [];
     for (const record of this.#records.list().filter(({ name }) => before.has(name))) {
       try {
         using _lock = await this.#locks.wait(record.name, "update");
         const remark = await this.#updates.follow(record.name, before.get(record.name)!, options);
         if (remark !== undefined) notes.push(remark);
       } catch (error) {
-        failures.push(`${record.name}: ${messageOf(error)}`);
+        failures.push({ instance: record.name, reason: messageOf(error) });
       }
     }
-    if (failures.length > 0) {
-      throw new LidoError("bad_request", `The following instances failed to update: ${failures.join("; ")}`);
-    }
-    return notes;
+    return { notes, failures };
   }
 
   /** Runs `work` while nothing else changes these instances. */

@@ -35,9 +35,18 @@ export interface UpdateOptions {
   readonly progress?: ShiftProgress;
 }
 
+/** How the instances of a profile followed its change. */
+export interface Followed {
+  /** What the client is to be told. */
+  readonly notes: readonly string[];
+  readonly failures: readonly { readonly instance: string; readonly reason: string }[];
+}
+
 interface ResizeIntent {
   name: string;
   pool: string;
+  /** The size until then; empty for none. Absent in the intents of earlier versions. */
+  from?: string;
 }
 
 const protectedKeys = [
@@ -67,19 +76,25 @@ export class Updates {
     this.#maps = parts.maps;
     this.#disks = parts.disks;
     this.#hot = parts.hot;
-    this.#openResize = parts.services.journal.kind<ResizeIntent>("instance.resize", async ({ name, pool }) => {
-      const record = this.#records.find(name);
-      if (!record) return;
-      const size = Object.values(this.#records.expand(record).devices).find(isRoot)?.size;
-      const { quota } = this.#services.pools.driver(pool).facets;
-      const volume = volumeOf(name);
-      const sizeBytes = size ? parseSizeBytes(size) : undefined;
-      await this.#services.mounts.alone(
-        pool,
-        volume,
-        async () => await quota?.set(volume, sizeBytes, { evenBelowUse: true }),
-      );
-    });
+    this.#openResize = parts.services.journal.kind<ResizeIntent>(
+      "instance.resize",
+      async ({ name, pool, from }, cause) => {
+        const record = this.#records.find(name);
+        if (!record) return;
+        // A profile stays changed when an instance of it cannot follow; what a killed daemon left may have been changed since.
+        const size = cause === "failed" && from !== undefined
+          ? from
+          : Object.values(this.#records.expand(record).devices).find(isRoot)?.size;
+        const { quota } = this.#services.pools.driver(pool).facets;
+        const volume = volumeOf(name);
+        const sizeBytes = size ? parseSizeBytes(size) : undefined;
+        await this.#services.mounts.alone(
+          pool,
+          volume,
+          async () => await quota?.set(volume, sizeBytes, { evenBelowUse: true }),
+        );
+      },
+    );
   }
 
   /** @returns What the client is to be told: which keys take effect with the next start.
@@ -114,21 +129,25 @@ export class Updates {
   }
 
   /** Makes an instance follow a profile that was changed. @param before The settings of the profile's instance until then, expanded.
-   * @returns As `apply`. @throws {LidoError} When it cannot. */
+   * @returns As `apply`. @throws {LidoError} When it cannot; then it goes on as it was, and starts the next time with what the profile says. */
   async follow(name: string, before: Expanded, options: UpdateOptions = {}): Promise<string | undefined> {
     const record = this.#records.find(name);
     if (!record) return undefined;
     const ranges = await this.#maps.ranges();
     const { config, devices } = this.#records.expand(record);
-    checkExpandedDevices(devices);
-    await this.#limit(
-      name,
-      { from: before.config, to: config },
-      () =>
-        this.#carryOut(name, before.devices, devices, options, () => {
-          this.#records.setConfig(name, { ...this.#plan(name, config, ranges), ...seedOf(before.config, config) });
-        }),
-    );
+    let isRecorded = false;
+    const planNext = () => {
+      isRecorded = true;
+      this.#records.setConfig(name, { ...this.#plan(name, config, ranges), ...seedOf(before.config, config) });
+    };
+    try {
+      checkExpandedDevices(devices);
+      const carryOut = () => this.#carryOut(name, before.devices, devices, options, planNext);
+      await this.#limit(name, { from: before.config, to: config }, carryOut);
+    } catch (error) {
+      if (!isRecorded) this.#services.database.transaction(planNext);
+      throw error;
+    }
     await this.#tellGuest(name, before);
     return this.#noteOf(name, before.config, config);
   }
@@ -218,7 +237,7 @@ export class Updates {
     const change = { devices, lazy: options.lazy ?? false, progress: options.progress ?? untold };
     if ((device.size ?? "") === oldSize) return await this.#hot.change(name, { ...change, record });
     const quota = this.#needQuota(device);
-    await using intent = this.#openResize({ name, pool: device.pool! });
+    await using intent = this.#openResize({ name, pool: device.pool!, from: oldSize });
     const volume = volumeOf(name);
     const sizeBytes = device.size ? parseSizeBytes(device.size) : undefined;
     await this.#services.mounts.alone(device.pool!, volume, async () => await quota?.set(volume, sizeBytes));

@@ -4,7 +4,7 @@ import type { Events } from "../events/events.ts";
 import { checkProfileConfig } from "../instances/config_keys.ts";
 import { checkDevices } from "../instances/devices.ts";
 import type { Expanded } from "../instances/records.ts";
-import type { UpdateOptions } from "../instances/update.ts";
+import type { Followed, UpdateOptions } from "../instances/update.ts";
 import type { Intent, Journal } from "../journal/journal.ts";
 import type { Database, Row } from "../state/database.ts";
 
@@ -14,13 +14,21 @@ export interface ProfilesOptions {
   readonly journal: Journal;
   /** The instances that have a profile, with all their settings; the instance service is built later. */
   readonly users: (profile: string) => Map<string, Expanded>;
-  /** Applies a profile's new settings to the instances that have it. @param before What `users` said until then. @returns What the client is to be told. */
-  readonly changed: (before: Map<string, Expanded>, options: UpdateOptions) => Promise<string[]>;
+  /** Applies a profile's new settings to the instances that have it. @param before What `users` said until then. */
+  readonly changed: (before: Map<string, Expanded>, options: UpdateOptions) => Promise<Followed>;
+  readonly log: { warn(context: object, message: string): void };
 }
 
 interface UpdateIntent {
   readonly name: string;
   readonly before: ProfilePut;
+}
+
+/** LXD's text. */
+const notFollowed = "The following instances failed to update (profile change still saved):";
+
+function lineOf({ instance, reason }: Followed["failures"][number]): string {
+  return ` - Project: default, Instance: ${instance}: ${reason}`;
 }
 
 function rootPool(devices: Devices): string | undefined {
@@ -35,9 +43,10 @@ export class Profiles {
 
   constructor(options: ProfilesOptions) {
     this.#options = options;
-    // Some of the instances may have followed: they go back too.
+    // Some of the instances may have followed: they go back too. One that cannot does not keep the intent open, which would undo later changes.
     this.#open = options.journal.kind<UpdateIntent>("profile.update", async ({ name, before }) => {
-      await this.#change(name, before);
+      const { failures } = await this.#change(name, before);
+      if (failures.length > 0) options.log.warn({ profile: name, failures }, "instances did not follow a profile back");
     });
   }
 
@@ -76,9 +85,15 @@ export class Profiles {
     this.#options.events.lifecycle("profile-created", `/1.0/profiles/${post.name}`);
   }
 
-  /** Changes a profile and the instances that have it. When one of these cannot follow, the profile stays as it was.
-   * @param isPatch Whether what is not given stays. @returns What the client is to be told. */
-  async update(name: string, put: ProfilePut, isPatch: boolean, options: UpdateOptions = {}): Promise<string[]> {
+  /** Changes a profile and the instances that have it. One that cannot follow stays as it was until it is changed or started again; the others follow.
+   * @param isPatch Whether what is not given stays. @returns What the client is to be told.
+   * @throws {LidoError} bad_request; in LXD's words when instances could not follow, with the change saved. */
+  async update(
+    name: string,
+    put: ProfilePut,
+    isPatch: boolean,
+    options: UpdateOptions = {},
+  ): Promise<readonly string[]> {
     const row = this.#row(name);
     const before = {
       description: String(row.description),
@@ -95,9 +110,10 @@ export class Profiles {
     this.#check(after);
     if (rootPool(after.devices) !== rootPool(before.devices)) this.#checkRootUsers(name);
     await using intent = this.#open({ name, before });
-    const notes = await this.#change(name, after, options);
+    const { notes, failures } = await this.#change(name, after, options);
     intent.commit(() => {});
     this.#options.events.lifecycle("profile-updated", `/1.0/profiles/${name}`);
+    if (failures.length > 0) throw new LidoError("bad_request", [notFollowed, ...failures.map(lineOf)].join("\n"));
     return notes;
   }
 
@@ -129,8 +145,8 @@ export class Profiles {
     this.#options.events.lifecycle("profile-deleted", `/1.0/profiles/${name}`);
   }
 
-  async #change(name: string, put: ProfilePut, options: UpdateOptions = {}): Promise<string[]> {
-    if (!this.#find(name)) return [];
+  async #change(name: string, put: ProfilePut, options: UpdateOptions = {}): Promise<Followed> {
+    if (!this.#find(name)) return { notes: [], failures: [] };
     const before = this.#options.users(name);
     this.#write(name, put);
     return await this.#options.changed(before, options);

@@ -529,17 +529,17 @@ Deno.test("a change of a profile reaches running instances, and those that canno
   const save = async (devices: object) => {
     const before = world.instances.profileUsers("default");
     world.database.run("UPDATE profiles SET devices = ? WHERE name = 'default'", JSON.stringify(devices));
-    await world.instances.profileChanged(before);
+    return await world.instances.profileChanged(before);
   };
   const root = { type: "disk", path: "/", pool: "p" };
   await save({ root, v: volume("v1", "/v") });
   assert.ok(world.runtime.mounts.get("c1")!.has("/v"));
   await save({ root });
   assert.ok(!world.runtime.mounts.get("c1")!.has("/v"));
-  await assert.rejects(
-    save({ root, v: volume("gone", "/v") }),
-    /The following instances failed to update: c1: Failed to start device "v": /,
-  );
+  const { failures } = await save({ root, v: volume("gone", "/v") });
+  assert.equal(failures.length, 1);
+  assert.equal(failures[0]!.instance, "c1");
+  assert.match(failures[0]!.reason, /^Failed to start device "v": /);
 });
 
 Deno.test("updates are checked: root, pool, keys, devices", async () => {
@@ -627,9 +627,10 @@ Deno.test("limits of a running instance change at once, back when the rest is re
   const before = instances.profileUsers("default");
   const settings = { "limits.disk.priority": "3", "security.idmap.isolated": "true" };
   world.database.run("UPDATE profiles SET config = ?", JSON.stringify(settings));
-  assert.deepEqual(await instances.profileChanged(before), [
-    'security.idmap.isolated: takes effect when "c1" is restarted',
-  ]);
+  assert.deepEqual(await instances.profileChanged(before), {
+    notes: ['security.idmap.isolated: takes effect when "c1" is restarted'],
+    failures: [],
+  });
   assert.equal(runtime.limits.get("c1")!.diskPriority, 3);
 
   // A daemon that was killed before it wrote down what it set.
