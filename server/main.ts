@@ -137,7 +137,8 @@ async function start(options: DaemonOptions, seams: DaemonSeams): Promise<Daemon
     log.warn(`storage and images cannot be worked on: ${notInstalled("bwrap")}`);
   }
   const journal = new Journal(database, log, seams.observe);
-  const operations = new Operations(events, { scope: () => records.scope(), log });
+  const explain = (error: unknown) => pools.sources.explain(error);
+  const operations = new Operations(events, { scope: () => records.scope(), explain, log });
   const settings = new Settings(database);
   const trust = new Trust({ database, events, settings, log });
   const lookAt = (tenant: string, path: string) => runtime.lookAtSource(tenant, path);

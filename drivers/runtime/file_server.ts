@@ -164,7 +164,9 @@ function look(path: string): FileAnswer {
   try {
     const info = statSync(path);
     return { type: info.isDirectory() ? "directory" : info.isFile() ? "file" : "other" };
-  } catch {
+  } catch (error) {
+    // Of what is there and cannot be reached nobody may say that it is missing.
+    if (!["ENOENT", "ENOTDIR"].includes((error as { code?: string }).code ?? "")) throw error;
     return {};
   }
 }

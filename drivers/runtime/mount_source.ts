@@ -1,9 +1,11 @@
 import { statSync } from "node:fs";
+import { join } from "node:path";
 import { LidoError } from "../../api/errors.ts";
 import { openBeneath } from "../host/beneath.ts";
 import { cloneMountIn } from "../host/idmap.ts";
 import type { MountRoot } from "../host/plug_messages.ts";
 import { closeFd } from "../host/process.ts";
+import { reasonOf } from "../host/reasons.ts";
 import type { WrittenRoot } from "./file_messages.ts";
 import { type FileProcesses, NotAnswered } from "./file_processes.ts";
 import type { MountSpec } from "./runtime.ts";
@@ -53,29 +55,28 @@ export interface ClonedMount {
 }
 
 /** A detached copy of a mount's source. A path of the host may be on a filesystem that never answers: another process looks it up.
- * @param instance Whose mount it is. @throws {LidoError} bad_request, naming the source, when it does not answer. */
+ * @param instance Whose mount it is. @throws {LidoError} bad_request, naming the source, when it does not answer or cannot be used. */
 export async function cloneSource(
   processes: FileProcesses,
   instance: string,
   { source, subPath, foreign }: Pick<MountSpec, "source" | "subPath" | "foreign">,
   options: CloneOptions,
 ): Promise<ClonedMount> {
-  if (!foreign) {
-    return withSource({ source, subPath }, (path, isDirectory) => {
-      const { device, inode } = identityOf(path);
-      const root = { device: String(device), inode: String(inode) };
-      return { isDirectory, root, submounts: [], tree: cloneMountIn(path, options) };
-    });
-  }
   const { namespace, ...rest } = options;
   try {
+    if (!foreign) {
+      return withSource({ source, subPath }, (path, isDirectory) => {
+        const { device, inode } = identityOf(path);
+        const root = { device: String(device), inode: String(inode) };
+        return { isDirectory, root, submounts: [], tree: cloneMountIn(path, options) };
+      });
+    }
     const fds = namespace === undefined ? [] : [namespace];
     const { answer, fd } = await processes.ask(instance, { do: "clone", source, subPath, ...rest }, { fds });
     const { isDirectory = false, submounts = [] } = answer;
     return { tree: fd!, isDirectory, root: answer.root!, submounts };
   } catch (error) {
-    if (!(error instanceof NotAnswered)) throw error;
-    throw new LidoError("bad_request", `Cannot use source path "${source}": ${error.message}`);
+    throw unusable(subPath ? join(source, subPath) : source, error);
   }
 }
 
@@ -88,7 +89,13 @@ export async function lookAtSource(
   try {
     return (await processes.ask(tenant, { do: "look", path })).answer.type;
   } catch (error) {
-    if (!(error instanceof NotAnswered)) throw error;
-    throw new LidoError("bad_request", `Cannot use source path "${path}": ${error.message}`);
+    throw unusable(path, error);
   }
+}
+
+function unusable(path: string, error: unknown): unknown {
+  if (error instanceof LidoError) return error;
+  const reason = error instanceof NotAnswered ? error.message : reasonOf(error);
+  if (reason === undefined) return error;
+  return new LidoError("bad_request", `Cannot use source path "${path}": ${reason}`, { cause: error });
 }

@@ -17,6 +17,8 @@ export interface IdMap {
 }
 
 export interface MountSpec {
+  /** What its user calls it, for errors. */
+  readonly device?: string;
   /** Absolute path on the host. */
   readonly source: string;
   /** Whether `source` is a path of the host that is none of ours: it may be on a filesystem that never answers. */

@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { chmodSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { LidoError } from "../../api/errors.ts";
 import { userNamespace } from "../host/idmap.ts";
 import { moveMount } from "../host/namespace.ts";
 import { closeFd } from "../host/process.ts";
@@ -36,6 +37,9 @@ export async function cloneAll(processes: FileProcesses, spec: ContainerSpec): P
       options: withoutDevices(mount.options),
       // crun makes it what is asked for.
       propagation: mount.propagation === undefined ? undefined : "as-source",
+    }).catch((error) => {
+      if (!(error instanceof LidoError) || mount.device === undefined) throw error;
+      throw new LidoError(error.code, `Failed to start device "${mount.device}": ${error.message}`, { cause: error });
     });
     cloned.push({ ...copy, mount, ...(above ? { above } : {}) });
     return copy;

@@ -44,7 +44,9 @@ export class Check {
   /** @param repair Mends what can be mended without losing data. @returns What is wrong, in a settled order. */
   async run(repair: boolean): Promise<CheckProblem[]> {
     const problems: CheckProblem[] = [];
-    for (const part of [() => this.#intents(), () => this.#pools(), () => this.#instances(), () => this.#host()]) {
+    // What is open of a pool that comes back can be settled then.
+    const parts = [() => this.#away(), () => this.#intents(), () => this.#pools()];
+    for (const part of [...parts, () => this.#instances(), () => this.#host()]) {
       for (const { repair: mend, ...found } of await part()) {
         const problem = { ...found, can_repair: mend !== undefined, repaired: false };
         problems.push(problem);
@@ -71,21 +73,33 @@ export class Check {
     );
   }
 
+  #away(): Promise<Found[]> {
+    const { pools } = this.#options;
+    const away = pools.list().filter(({ status }) => status === "Unavailable");
+    return Promise.resolve(away.map(({ name, reason }) => {
+      const repair = async () => {
+        await pools.retry();
+        pools.driver(name);
+      };
+      return { subject: `pool/${name}`, problem: `The pool is unavailable: ${reason}`, repair };
+    }));
+  }
+
   async #pools(): Promise<Found[]> {
     const { pools } = this.#options;
     const found: Found[] = [];
-    for (const { name, status, reason } of pools.list()) {
-      if (status === "Unavailable") {
-        const repair = async () => {
-          await pools.retry();
-          pools.driver(name);
-        };
-        found.push({ subject: `pool/${name}`, problem: `The pool is unavailable: ${reason}`, repair });
-      }
+    for (const { name, status } of pools.list()) {
       // The others have an intent, which speaks for them.
       if (status !== "Created") continue;
-      found.push(...await this.#pool(name, pools.driver(name)));
-      found.push(...await this.#records(name));
+      try {
+        found.push(...await this.#pool(name, pools.driver(name)), ...await this.#records(name));
+      } catch (error) {
+        // The others are looked at all the same.
+        found.push({
+          subject: `pool/${name}`,
+          problem: `It cannot be looked at: ${messageOf(pools.sources.explain(error))}`,
+        });
+      }
     }
     return found;
   }

@@ -61,8 +61,9 @@ export class Disks {
   place(disk: Disk): MountPlace {
     if (!disk.volume) return { source: disk.hostPath!, foreign: true, target: disk.target };
     const { pool, subPath } = disk.volume;
-    const source = this.#services.pools.driver(pool).path(volumeOf(disk.volume));
-    return { source, target: disk.target, ...(subPath ? { subPath } : {}) };
+    const { path: source, isAvailable } = this.#services.pools.placeOf(pool, volumeOf(disk.volume));
+    // What is there in its stead may be anything, and never answer.
+    return { source, target: disk.target, ...(subPath ? { subPath } : {}), ...(isAvailable ? {} : { foreign: true }) };
   }
 
   /** Has the source of a disk there while something is done with it. */
@@ -142,6 +143,7 @@ export class Disks {
 
   #mount(disk: Disk, source: string, shifted: boolean): MountSpec {
     return {
+      device: disk.device,
       source,
       target: disk.target,
       shifted,

@@ -1,6 +1,7 @@
 import { LidoError, messageOf, wrongState } from "../../api/errors.ts";
 import type { Devices } from "../../api/types.ts";
 import type { IdMap } from "../../drivers/runtime/runtime.ts";
+import type { Cause } from "../journal/journal.ts";
 import { type Disk, disksOf, sameDevice } from "./devices.ts";
 import type { Disks } from "./disks.ts";
 import { parseIdmap } from "./idmaps.ts";
@@ -40,9 +41,9 @@ export class HotDisks {
     this.#disks = disks;
     this.#open = services.journal.kind<HotplugIntent>("instance.hotplug", async (payload, cause) => {
       // Within the daemon whoever changes them takes them back, and holds the volumes.
-      if (cause === "failed") return await this.#takeBack(payload);
+      if (cause === "failed") return await this.#takeBack(payload, cause);
       await adopted();
-      await this.#disks.hold([...payload.removed, ...payload.added], () => this.#takeBack(payload));
+      await this.#disks.hold([...payload.removed, ...payload.added], () => this.#takeBack(payload, cause));
     }, { untilReboot: true }); // a container's mounts end with it
   }
 
@@ -98,7 +99,7 @@ export class HotDisks {
   }
 
   /** The end of a change that failed or was cut off: what came goes, what went comes back. */
-  async #takeBack({ name, removed, added }: HotplugIntent): Promise<void> {
+  async #takeBack({ name, removed, added }: HotplugIntent, cause: Cause): Promise<void> {
     const record = this.#records.find(name);
     if (!record || !this.#services.runtime.get(name)) return;
     const { runtime, log } = this.#services;
@@ -106,13 +107,17 @@ export class HotDisks {
     const isKept = (disk: Disk): boolean => removed.some((other) => JSON.stringify(other) === JSON.stringify(disk));
     for (const disk of added.toReversed()) {
       if (isKept(disk)) continue;
-      await using _use = await this.#disks.use(disk);
+      await using use = await this.#disks.use(disk).catch((error) => {
+        // What a killed daemon may have attached waits for its pool. Of a change that failed it did not get there without.
+        if (cause === "crashed" || !isUnavailable(error)) throw error;
+        return null;
+      });
       try {
-        if (!await runtime.isAttached(name, this.#disks.place(disk))) continue;
+        if (!use || !await runtime.isAttached(name, this.#disks.place(disk))) continue;
         await runtime.detach(name, this.#disks.place(disk), { lazy: true });
       } catch (error) {
         // Where it would be, nothing answers: so it did not get there.
-        if (!(error instanceof LidoError && error.code === "unavailable")) throw error;
+        if (!isUnavailable(error)) throw error;
         log.warn({ instance: name, device: disk.device, reason: messageOf(error) }, "could not look for a disk");
       }
       await this.#disks.release(name, disk);
@@ -128,6 +133,8 @@ export class HotDisks {
     }
   }
 }
+
+const isUnavailable = (error: unknown): boolean => error instanceof LidoError && error.code === "unavailable";
 
 /** What has to go and to come, parents first. A disk that stays, below one that does not, goes with it and comes again. */
 export function difference(from: Devices, to: Devices): { removed: Disk[]; added: Disk[] } {

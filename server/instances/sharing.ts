@@ -140,6 +140,7 @@ export class Sharing {
     progress: ShiftProgress,
   ): Promise<void> {
     const { id, pool, name } = volume;
+    this.#services.pools.driver(pool); // or it throws, and nothing is begun
     this.#setConfig(id, { "volatile.idmap.next": formatIdmap(to) });
     let told: ReturnType<ShiftProgress> | undefined;
     await shiftInSteps(from, to, async (last, next, becomes, pass) => {

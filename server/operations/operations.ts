@@ -40,6 +40,7 @@ export class Operation {
   readonly finished: Promise<void>;
 
   readonly #scope: OperationServices["scope"];
+  readonly #explain: OperationServices["explain"];
   readonly #log: Pick<Log, "info" | "warn" | "error"> | undefined;
   /** Asked for at once: the connection may be gone when the operation ends. */
   readonly #client = currentClient();
@@ -48,6 +49,7 @@ export class Operation {
   constructor(options: OperationOptions, services: OperationServices, onFinished: () => void) {
     this.#options = options;
     this.#scope = services.scope;
+    this.#explain = services.explain;
     this.#events = services.events;
     this.#log = services.log;
     this.#metadata = options.metadata ?? null;
@@ -136,8 +138,8 @@ export class Operation {
       this.#status = this.#wasCancelled ? 401 : 200;
     } catch (error) {
       this.#status = this.#wasCancelled ? 401 : 400;
-      this.#failure = error;
-      this.#error = messageOf(error);
+      this.#failure = this.#explain(error);
+      this.#error = messageOf(this.#failure);
     }
     this.#publish();
     this.#report();
@@ -186,6 +188,8 @@ export interface OperationServices {
   readonly events: Events;
   /** For each operation, which is not over before what it changed is written down everywhere. */
   readonly scope: () => ChangeScope;
+  /** @returns What is to be told of an error, which may be the same. */
+  readonly explain: (error: unknown) => unknown;
   readonly log?: Pick<Log, "info" | "warn" | "error"> | undefined;
 }
 
@@ -197,7 +201,7 @@ export class Operations {
 
   /** @param more Absent: nothing is to be waited for, or logged. */
   constructor(events: Events, more: Partial<Omit<OperationServices, "events">> = {}) {
-    this.#services = { scope: () => nothingToWrite, ...more, events };
+    this.#services = { scope: () => nothingToWrite, explain: (error) => error, ...more, events };
   }
 
   start(options: OperationOptions): Operation {

@@ -13,7 +13,7 @@ import { imageRoutes } from "./images.ts";
 import { instanceRoutes } from "./instances.ts";
 import { operationRoutes } from "./operations.ts";
 import { profileRoutes } from "./profiles.ts";
-import { newApp } from "./route.ts";
+import { failure, newApp } from "./route.ts";
 import { recoverRoutes } from "./recover.ts";
 import { serverRoutes } from "./server.ts";
 import { snapshotGroupRoutes } from "./snapshot_groups.ts";
@@ -47,6 +47,13 @@ async function withNotes(response: Response, notes: readonly string[]): Promise<
 export function makeApp(context: Context): OpenAPIHono {
   const app = newApp();
   app.use((c, next) => logged(context.log, c, next));
+  app.use(async (c, next) => {
+    await next();
+    const explained = c.error && context.pools.sources.explain(c.error);
+    if (explained === c.error) return;
+    c.error = explained as Error;
+    c.res = failure(c, explained);
+  });
   app.use(async (c, next) => {
     // No browser reaches the unix socket.
     if (peerOfRequest(c).kind === "local") return await next();

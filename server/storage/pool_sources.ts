@@ -1,6 +1,7 @@
 import { isAbsolute } from "node:path";
-import { messageOf } from "../../api/errors.ts";
+import { LidoError, messageOf } from "../../api/errors.ts";
 import { mountAt } from "../../drivers/host/mounts.ts";
+import { isAway, reasonOf } from "../../drivers/host/reasons.ts";
 import type { Pool } from "../../drivers/storage/driver.ts";
 
 /** Looks at a path of the host that may never answer. @param tenant Whose it is.
@@ -24,18 +25,31 @@ export class PoolSources {
   /** By name, since when. */
   readonly #looking = new Map<string, number>();
   readonly #pendingMaxMs: number;
+  readonly #unmount: (path: string) => Promise<void>;
   #timer: NodeJS.Timeout | undefined;
 
-  constructor(lookAt: LookAt, options: { pendingMaxMs?: number } = {}) {
+  /** @param options.unmount Detaches a mount, whoever uses it. */
+  constructor(
+    lookAt: LookAt,
+    options: { readonly unmount: (path: string) => Promise<void>; readonly pendingMaxMs?: number },
+  ) {
     this.#lookAt = lookAt;
+    this.#unmount = options.unmount;
     this.#pendingMaxMs = options.pendingMaxMs ?? pendingMaxMs;
   }
 
   /** Of a pool that is known. @throws {LidoError} When its source does not answer, or what is at its place. */
   async need(pool: Pool): Promise<void> {
-    await this.#needSource(pool, tenantOf(pool.name));
-    if (mountAt(pool.root)?.mayHang) await this.#lookAt(tenantOf(pool.name), pool.root);
-    this.#silent.delete(pool.name);
+    const { name, root, config } = pool;
+    await this.#needSource(pool, tenantOf(name));
+    if (mountAt(root)?.mayHang) {
+      await this.#lookAt(tenantOf(name), root).catch(async (error) => {
+        // Its source answers, so it was mounted anew: ours is of a process that has ended, and never answers again.
+        if (config.source === root || (error.cause as { code?: unknown } | undefined)?.code !== "ENOTCONN") throw error;
+        await this.#unmount(root);
+      });
+    }
+    this.#silent.delete(name);
   }
 
   /** The same of one that is not: all of these have one share. */
@@ -81,10 +95,28 @@ export class PoolSources {
     }
   }
 
+  /** What an error says of a pool whose filesystem is away; the error itself when it says nothing. The pool is looked at, then. */
+  explain(error: unknown): unknown {
+    if (!isAway(error) && !isAway((error as { cause?: unknown } | null)?.cause)) return error;
+    const text = messageOf(error);
+    const [name, root] = [...this.#watched].find(([, root]) => names(text, root)) ?? [];
+    if (name === undefined) return error;
+    this.look();
+    const reason = reasonOf(error) ?? messageOf(error);
+    return new LidoError("unavailable", `Storage pool "${name}" is unavailable: "${root}": ${reason}`, {
+      cause: error,
+    });
+  }
+
   close(): void {
     clearInterval(this.#timer);
     this.#timer = undefined;
   }
+}
+
+/** Whether a text names a path or what is below it. */
+function names(text: string, path: string): boolean {
+  return text.split(path).slice(1).some((rest) => /^(?:$|[/"'])/.test(rest));
 }
 
 /** No instance has a name with a slash. */

@@ -29,7 +29,7 @@ Deno.test("a pool whose filesystem does not answer is noticed without being touc
       const sources = new PoolSources((tenant, path) => {
         asked.push(`${tenant} ${path}`);
         return answer;
-      }, { pendingMaxMs: 100 });
+      }, { pendingMaxMs: 100, unmount: () => assert.fail("it may answer again") });
       const turn = () => new Promise((resolve) => setImmediate(resolve));
       {
         await using _fuse = await HangingFuse.mount(root);
@@ -65,6 +65,38 @@ Deno.test("a pool whose filesystem does not answer is noticed without being touc
       sources.watch(pool); // a directory of the host's own
       sources.look();
       assert.deepEqual(asked, []);
+      sources.close();
+    } finally {
+      rmdirSync(root);
+    }
+  }));
+
+Deno.test("a pool whose filesystem's process has ended is named in errors, and its mount goes when its source answers", () =>
+  within(60, async () => {
+    const root = mkdtempSync(join(tmpdir(), "lido-source-"));
+    try {
+      await using fuse = await HangingFuse.mount(root);
+      await fuse.kill();
+      const unmounted: string[] = [];
+      const away = Object.assign(new Error(`ENOTCONN: not connected, lstat '${root}/custom/default_v'`), {
+        code: "ENOTCONN",
+      });
+      const sources = new PoolSources((_tenant, path) => {
+        return path === root ? Promise.reject(new Error("cannot be used", { cause: away })) : Promise.resolve();
+      }, { unmount: (path) => Promise.resolve(void unmounted.push(path)) });
+      const pool: Pool = { name: "p", root, diskFile: join(root, "none.img"), config: { source: "/srv/pool" } };
+      assert.equal(sources.explain(away), away, "nobody watches it");
+      sources.watch(pool);
+      assert.match(String(sources.explain(away)), /Storage pool "p" is unavailable: ".*": transport endpoint is not/);
+      for (
+        const other of [new Error(away.message), Object.assign(new Error(`${root}2/v`), { code: "ENOTCONN" }), null]
+      ) {
+        assert.equal(sources.explain(other), other);
+      }
+      await assert.rejects(sources.need({ ...pool, config: { source: root } }), /cannot be used/);
+      assert.deepEqual(unmounted, []);
+      await sources.need(pool);
+      assert.deepEqual(unmounted, [root]);
       sources.close();
     } finally {
       rmdirSync(root);

@@ -5,6 +5,7 @@ import { parseSizeBytes } from "../../api/size.ts";
 import type { Config, ResourcesStoragePool, StoragePool, StoragePoolsPost } from "../../api/types.ts";
 import type { Host } from "../../drivers/host/host.ts";
 import type { Driver, DriverKind, Pool, Volume, VolumeType } from "../../drivers/storage/driver.ts";
+import { pathOf } from "../../drivers/storage/directory_volumes.ts";
 import { driverKinds } from "../../drivers/storage/registry.ts";
 import type { Events } from "../events/events.ts";
 import type { Journal } from "../journal/journal.ts";
@@ -46,7 +47,7 @@ export class Pools {
   readonly #presences = new Map<string, Presence>();
   /** Why a pool is not open. */
   readonly #unavailable = new Map<string, string>();
-  readonly #sources: PoolSources;
+  readonly sources: PoolSources;
   readonly #locks = new Locks();
   readonly #creating: ReturnType<Journal["kind"]>;
   readonly #deleting: ReturnType<Journal["kind"]>;
@@ -58,7 +59,8 @@ export class Pools {
 
   constructor(options: PoolsOptions) {
     this.#options = options;
-    this.#sources = new PoolSources(options.lookAt);
+    const unmount = (path: string) => options.host.mounts.unmount(path, { lazy: true });
+    this.sources = new PoolSources(options.lookAt, { unmount });
     const takeAway = async ({ name, driver, config }: PoolIntent) => {
       this.#drivers.delete(name);
       await this.kind(driver).destroy(options.host, this.#poolOf(name, config), this.#volumesOf(name));
@@ -110,7 +112,7 @@ export class Pools {
   /** @param isLetGo Which pools are taken off the host until the next start; the others stay mounted, since containers go on without the daemon. */
   async close(isLetGo: (name: string) => boolean = () => false): Promise<void> {
     clearInterval(this.#retry);
-    this.#sources.close();
+    this.sources.close();
     const pools = this.open().filter(({ pool: { name } }) => this.reason(name) === undefined && isLetGo(name));
     await Promise.all(
       pools.map((driver) =>
@@ -159,7 +161,13 @@ export class Pools {
   /** Why a pool is not open, or not there any more; undefined when it can be used. */
   reason(name: string): string | undefined {
     if (!this.#drivers.has(name)) return this.#unavailable.get(name) ?? "not opened yet";
-    return this.#sources.silence(name) ?? this.#presences.get(name)?.absence() ?? this.#drivers.get(name)?.absence?.();
+    return this.sources.silence(name) ?? this.#presences.get(name)?.absence() ?? this.#drivers.get(name)?.absence?.();
+  }
+
+  /** Where a volume is when its pool can be used, and whether it can. */
+  placeOf(name: string, volume: Volume): { readonly path: string; readonly isAvailable: boolean } {
+    const path = this.#drivers.get(name)?.path(volume) ?? pathOf(this.#poolOf(name, {}), volume);
+    return { path, isAvailable: this.reason(name) === undefined };
   }
 
   /** Whether it is being made, changed or deleted. */
@@ -221,7 +229,7 @@ export class Pools {
       if ("missing" in probed) {
         throw new LidoError("bad_request", `Cannot use driver "${kind.name}": ${probed.missing}`);
       }
-      await this.#sources.needNew(this.#poolOf(name, config));
+      await this.sources.needNew(this.#poolOf(name, config));
       const planned = await kind.plan(host, this.#poolOf(name, config));
       refuseShared(database, planned);
       await refuseFound(this.#poolOf(name, planned));
@@ -258,7 +266,7 @@ export class Pools {
         throw new LidoError("conflict", `The storage pool "${name}" is known already`);
       }
       const bare = this.#poolOf(name, post.config);
-      await this.#sources.needNew(bare);
+      await this.sources.needNew(bare);
       const source = await findSource(bare);
       const pool = this.#poolOf(name, { ...post.config, source });
       refuseShared(database, pool.config);
@@ -338,7 +346,7 @@ export class Pools {
       if (users.length > 0) throw new LidoError("bad_request", "The storage pool is currently in use");
       const config: Config = JSON.parse(String(row.config));
       const kind = this.kind(String(row.driver));
-      await this.#sources.need(this.#poolOf(name, config));
+      await this.sources.need(this.#poolOf(name, config));
       await this.#drivers.get(name)?.refuseDestroy?.();
       await this.#refuseCovered(name, config);
       await using intent = this.#deleting({ name, driver: kind.name, config });
@@ -346,7 +354,7 @@ export class Pools {
       await kind.destroy(host, this.#poolOf(name, config), this.#volumesOf(name));
       intent.commit(() => deletePoolRows(database, name));
       this.#unavailable.delete(name);
-      this.#sources.forget(name);
+      this.sources.forget(name);
       events.lifecycle("storage-pool-deleted", `/1.0/storage-pools/${name}`);
     });
   }
@@ -417,7 +425,7 @@ export class Pools {
   async #openNow(name: string, row: Row): Promise<boolean> {
     try {
       const pool = this.#poolOf(name, JSON.parse(String(row.config)));
-      await this.#sources.need(pool);
+      await this.sources.need(pool);
       this.#setDriver(name, await this.kind(String(row.driver)).open(this.#options.host, pool));
       return true;
     } catch (error) {
@@ -430,7 +438,7 @@ export class Pools {
   #setDriver(name: string, driver: Driver): void {
     this.#drivers.set(name, driver);
     this.#presences.set(name, new Presence(driver.pool));
-    this.#sources.watch(driver.pool);
+    this.sources.watch(driver.pool);
     this.#unavailable.delete(name);
   }
 

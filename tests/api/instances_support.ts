@@ -81,6 +81,7 @@ export async function makeWorld(options: { root?: string; runtime?: FakeRuntime 
         if (name !== "p") throw new LidoError("not_found", "Storage pool not found");
         return driver;
       },
+      placeOf: (_name, volume) => ({ path: driver.path(volume), isAvailable: true }),
     },
     volumes: {
       locks: new Locks(),

@@ -2,13 +2,17 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { join } from "node:path";
+import process from "node:process";
+import { command } from "./command.ts";
 import { projectRoot } from "./daemon.ts";
 
 export class HangingFuse implements AsyncDisposable {
   readonly #server: ChildProcess;
+  readonly #path: string;
 
-  private constructor(server: ChildProcess) {
+  private constructor(server: ChildProcess, path: string) {
     this.#server = server;
+    this.#path = path;
   }
 
   /** @param path Where it is mounted. @param pid Of a process in whose mount namespace; the test's own when absent. @param subtype As "lxcfs". */
@@ -18,11 +22,20 @@ export class HangingFuse implements AsyncDisposable {
     const server = spawn("python3", argv, { stdio: ["pipe", "pipe", "inherit"] });
     const [line] = await Promise.race([once(server.stdout!, "data"), once(server, "exit")]);
     if (String(line).trim() !== "mounted") throw new Error(`Cannot mount a FUSE filesystem at "${path}": ${line}`);
-    return new HangingFuse(server);
+    return new HangingFuse(server, path);
+  }
+
+  /** Kills its process: the mount stays, and whoever touches it is told that it is not connected. */
+  async kill(): Promise<void> {
+    const ended = once(this.#server, "exit");
+    // Not by the child's own kill(): Deno then takes it for ended at once.
+    process.kill(this.#server.pid!, "SIGKILL");
+    await ended;
   }
 
   /** Ends it: whoever waits for it gets an error. */
   async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#server.signalCode !== null) return void await command(["umount", "-l", this.#path]);
     if (this.#server.exitCode !== null) return;
     const ended = once(this.#server, "exit");
     this.#server.stdin!.end();

@@ -2,20 +2,24 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { join } from "node:path";
+import process from "node:process";
+import { command } from "./command.ts";
 import { projectRoot } from "./daemon.ts";
 
 export class PausingFuse implements AsyncDisposable {
   readonly #server: ChildProcess;
+  readonly #path: string;
 
-  private constructor(server: ChildProcess) {
+  private constructor(server: ChildProcess, path: string) {
     this.#server = server;
+    this.#path = path;
   }
 
   /** @param directory What it shows. @param path Where it is mounted. */
   static async mount(directory: string, path: string): Promise<PausingFuse> {
     const script = join(projectRoot, "tests/fixtures/pausing_fuse.py");
     const server = spawn("python3", [script, directory, path], { stdio: ["pipe", "pipe", "inherit"] });
-    const fuse = new PausingFuse(server);
+    const fuse = new PausingFuse(server, path);
     await fuse.#told("mounted");
     return fuse;
   }
@@ -30,6 +34,14 @@ export class PausingFuse implements AsyncDisposable {
     await this.#told("answers");
   }
 
+  /** Kills its process: the mount stays, and whoever touches it is told that it is not connected. */
+  async kill(): Promise<void> {
+    const ended = once(this.#server, "exit");
+    // Not by the child's own kill(): Deno then takes it for ended at once.
+    process.kill(this.#server.pid!, "SIGKILL");
+    await ended;
+  }
+
   async #told(what: string): Promise<void> {
     const [line] = await Promise.race([once(this.#server.stdout!, "data"), once(this.#server, "exit")]);
     if (String(line).trim() !== what) throw new Error(`The FUSE filesystem is not "${what}": ${line}`);
@@ -37,6 +49,7 @@ export class PausingFuse implements AsyncDisposable {
 
   /** Ends it: whoever waits for it gets an error. */
   async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#server.signalCode !== null) return void await command(["umount", "-l", this.#path]);
     if (this.#server.exitCode !== null) return;
     const ended = once(this.#server, "exit");
     this.#server.stdin!.end();

@@ -1,0 +1,34 @@
+/** What the kernel says of a path that is there, or may be, and cannot be used. */
+const reasons: Readonly<Record<string, string>> = {
+  EACCES: "permission denied",
+  EHOSTDOWN: "host is down",
+  EHOSTUNREACH: "no route to host",
+  EINVAL: "its mount is unbindable, or not the host's",
+  EIO: "input/output error",
+  ELOOP: "too many levels of symbolic links",
+  ENAMETOOLONG: "file name too long",
+  ENODEV: "no such device",
+  ENOENT: "no such file or directory",
+  ENOTCONN: "transport endpoint is not connected: the process that serves its filesystem has ended",
+  ENOTDIR: "not a directory",
+  EPERM: "operation not permitted",
+  ESHUTDOWN: "its filesystem was shut down",
+  ESTALE: "stale file handle",
+  ETIMEDOUT: "connection timed out",
+};
+
+/** With these a filesystem as a whole is away: a FUSE without its process, a server on the network that is gone, a device that was pulled. */
+const away: ReadonlySet<string> = new Set([
+  ...["EHOSTDOWN", "EHOSTUNREACH", "ENODEV", "ENOTCONN", "ESHUTDOWN", "ESTALE", "ETIMEDOUT"],
+]);
+
+/** The words for a system call's failure; its code where there are none. @returns undefined for what is no such failure. */
+export function reasonOf(error: unknown): string | undefined {
+  const { code } = error as { code?: unknown };
+  return typeof code === "string" && /^E[A-Z0-9]+$/.test(code) ? reasons[code] ?? code : undefined;
+}
+
+/** Whether it failed because its filesystem is away. */
+export function isAway(error: unknown): boolean {
+  return away.has(String((error as { code?: unknown } | null)?.code));
+}
