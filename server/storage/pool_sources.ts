@@ -1,5 +1,6 @@
 import { isAbsolute } from "node:path";
 import { LidoError, messageOf } from "../../api/errors.ts";
+import type { Mounts } from "../../drivers/host/host.ts";
 import { mountAt } from "../../drivers/host/mounts.ts";
 import { isAway, reasonOf } from "../../drivers/host/reasons.ts";
 import type { Pool } from "../../drivers/storage/driver.ts";
@@ -25,16 +26,12 @@ export class PoolSources {
   /** By name, since when. */
   readonly #looking = new Map<string, number>();
   readonly #pendingMaxMs: number;
-  readonly #unmount: (path: string) => Promise<void>;
+  readonly #mounts: Pick<Mounts, "unmount">;
   #timer: NodeJS.Timeout | undefined;
 
-  /** @param options.unmount Detaches a mount, whoever uses it. */
-  constructor(
-    lookAt: LookAt,
-    options: { readonly unmount: (path: string) => Promise<void>; readonly pendingMaxMs?: number },
-  ) {
+  constructor(lookAt: LookAt, mounts: Pick<Mounts, "unmount">, options: { readonly pendingMaxMs?: number } = {}) {
     this.#lookAt = lookAt;
-    this.#unmount = options.unmount;
+    this.#mounts = mounts;
     this.#pendingMaxMs = options.pendingMaxMs ?? pendingMaxMs;
   }
 
@@ -46,7 +43,7 @@ export class PoolSources {
       await this.#lookAt(tenantOf(name), root).catch(async (error) => {
         // Its source answers, so it was mounted anew: ours is of a process that has ended, and never answers again.
         if (config.source === root || (error.cause as { code?: unknown } | undefined)?.code !== "ENOTCONN") throw error;
-        await this.#unmount(root);
+        await this.#mounts.unmount(root, { lazy: true });
       });
     }
     this.#silent.delete(name);

@@ -26,10 +26,14 @@ Deno.test("a pool whose filesystem does not answer is noticed without being touc
       const pool: Pool = { name: "p", root, diskFile: join(root, "none.img"), config: { source: "/srv/pool" } };
       const asked: string[] = [];
       let answer = Promise.resolve();
-      const sources = new PoolSources((tenant, path) => {
-        asked.push(`${tenant} ${path}`);
-        return answer;
-      }, { pendingMaxMs: 100, unmount: () => assert.fail("it may answer again") });
+      const sources = new PoolSources(
+        (tenant, path) => {
+          asked.push(`${tenant} ${path}`);
+          return answer;
+        },
+        { unmount: () => assert.fail("it may answer again") },
+        { pendingMaxMs: 100 },
+      );
       const turn = () => new Promise((resolve) => setImmediate(resolve));
       {
         await using _fuse = await HangingFuse.mount(root);

@@ -59,8 +59,7 @@ export class Pools {
 
   constructor(options: PoolsOptions) {
     this.#options = options;
-    const unmount = (path: string) => options.host.mounts.unmount(path, { lazy: true });
-    this.sources = new PoolSources(options.lookAt, { unmount });
+    this.sources = new PoolSources(options.lookAt, options.host.mounts);
     const takeAway = async ({ name, driver, config }: PoolIntent) => {
       this.#drivers.delete(name);
       await this.kind(driver).destroy(options.host, this.#poolOf(name, config), this.#volumesOf(name));
