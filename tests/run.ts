@@ -65,7 +65,7 @@ const suites: readonly Suite[] = [
   // Every fourth point of what was seen to pass; "crash-each" is each point of all. Together with the rest that would take more than twenty minutes.
   {
     name: "crash",
-    argv: test(...["storage", "instances", "sharing"].map((name) => `tests/crash/${name}_test.ts`)),
+    argv: test(...["cases", "storage", "instances", "sharing"].map((name) => `tests/crash/${name}_test.ts`)),
     limitS: 1500,
     environment: { LIDO_CRASH_EVERY: "4" },
   },

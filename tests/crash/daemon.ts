@@ -3,7 +3,7 @@ import process from "node:process";
 import { CommandError, type ConfinedTools, type Host } from "../../drivers/host/host.ts";
 import { createHost } from "../../drivers/host/real.ts";
 import { startDaemon } from "../../server/main.ts";
-import { change, isTurnOf, onCancel, point } from "./points.ts";
+import { change, isToFail, isTurnOf, onCancel, point } from "./points.ts";
 
 /** The limit of a command that hangs. */
 const hangMs = 100;
@@ -37,7 +37,7 @@ const pointed = (tools: ConfinedTools): ConfinedTools => ({
   pipe: (argv, options) => {
     const what = argv.join(" ");
     point(`before ${what}`);
-    if (isTurnOf("fail", what)) throw failureOf(argv)();
+    if (isToFail(what)) throw failureOf(argv)();
     const { stdout, done } = tools.pipe(argv, options);
     const ended = done.then(() => {
       if (isTurnOf("late", what)) throw failureOf(argv)();

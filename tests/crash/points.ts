@@ -3,12 +3,16 @@
  * can be told several times:
  *   kill N   the daemon is killed        fail N   the change is not made and fails      late N   it is made, and then fails
  *   hang N   the command never ends, and is killed at its limit, which is short here
+ *   full N   the change is not made and fails, and by then the filesystem that the daemon's directory is on is full, what it keeps for then included
+ *   at NAME  the daemon is killed at the first point of that name
  *   cancel N every operation that can be is cancelled
  *   cut N    it says so in $LIDO_CUT_FILE and stands still, for the host to cut off the whole machine
  *   count    counts the points, into `$LIDO_DIR.fault.count`
- * A third word makes two alike different. */
-import { readFileSync, renameSync, writeFileSync } from "node:fs";
+ * A last word makes two alike different. */
+import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
 import process from "node:process";
+import { fillWith } from "../support/filesystem.ts";
 
 const file = `${process.env.LIDO_DIR}.fault`;
 let fault = "";
@@ -43,6 +47,9 @@ export function point(name: string): void {
       process.stderr.write(`killed: ${name}\n`);
       process.kill(process.pid, "SIGKILL");
       break;
+    case "at":
+      if (fault.split(" ").slice(1, -1).join(" ") === name) process.kill(process.pid, "SIGKILL");
+      break;
     case "cancel":
       if (--left !== 0) return;
       process.stderr.write(`cancelled: ${name}\n`);
@@ -61,16 +68,25 @@ export function point(name: string): void {
 }
 
 /** @returns Whether this change is the one that `wanted` is to happen to. */
-export function isTurnOf(wanted: "fail" | "late" | "hang", what: string): boolean {
+export function isTurnOf(wanted: "fail" | "late" | "hang" | "full", what: string): boolean {
   if (mode() !== wanted || --left !== 0) return false;
   process.stderr.write(`${wanted}: ${what}\n`);
+  return true;
+}
+
+/** @returns Whether this change is to fail, on a full disk or otherwise. */
+export function isToFail(what: string): boolean {
+  if (!isTurnOf("full", what)) return isTurnOf("fail", what);
+  const directory = process.env.LIDO_DIR!;
+  rmSync(join(directory, "lido.db-reserve"));
+  fillWith(dirname(directory));
   return true;
 }
 
 /** A change of the host with a point before and after it. @param failure What its failure looks like. */
 export async function change<T>(what: string, make: () => T | Promise<T>, failure: () => Error): Promise<T> {
   point(`before ${what}`);
-  if (isTurnOf("fail", what)) throw failure();
+  if (isToFail(what)) throw failure();
   const result = await make();
   if (isTurnOf("late", what)) throw failure();
   point(`after ${what}`);

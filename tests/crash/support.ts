@@ -48,13 +48,18 @@ async function buildWithFiles(): Promise<void> {
 }
 
 export async function startDaemon(): Promise<Daemon> {
+  return await Daemon.start({ argv: [await prepareDaemon()] });
+}
+
+/** @returns The path of the daemon that can be cut off, built if something has changed. */
+export async function prepareDaemon(): Promise<string> {
   if (isAll) await buildWithFiles();
   else {
     await succeed(["bash", join(projectRoot, "scripts/build.sh"), "", faultyDaemon, "tests/crash/daemon.ts"], {
       timeoutMs: 300_000,
     });
   }
-  return await Daemon.start({ argv: [faultyDaemon] });
+  return faultyDaemon;
 }
 
 /** Requests that must succeed; what the daemon's death does to them is the caller's. */

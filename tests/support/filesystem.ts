@@ -35,17 +35,7 @@ export class Filesystem implements AsyncDisposable {
 
   /** Takes every byte that is free. */
   fill(): void {
-    const piece = new Uint8Array(1 << 20).map((_, index) => index * 7919 >> 3);
-    for (let size = piece.length; size >= 512; size /= 2) {
-      const file = openSync(join(this.path, `filler-${size}`), "w");
-      try {
-        for (;;) writeSync(file, piece, 0, size);
-      } catch (error) {
-        if ((error as NodeJS.ErrnoException).code !== "ENOSPC") throw error;
-      } finally {
-        closeSync(file);
-      }
-    }
+    fillWith(this.path);
   }
 
   /** Gives it back. */
@@ -56,5 +46,20 @@ export class Filesystem implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await command(["umount", this.path]);
     rmSync(this.#base, { recursive: true, force: true });
+  }
+}
+
+/** Takes every byte of a filesystem that is free. @param directory Of it. */
+export function fillWith(directory: string): void {
+  const piece = new Uint8Array(1 << 20).map((_, index) => index * 7919 >> 3);
+  for (let size = piece.length; size >= 512; size /= 2) {
+    const file = openSync(join(directory, `filler-${size}`), "w");
+    try {
+      for (;;) writeSync(file, piece, 0, size);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "ENOSPC") throw error;
+    } finally {
+      closeSync(file);
+    }
   }
 }
