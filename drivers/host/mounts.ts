@@ -123,3 +123,14 @@ export function mountAt(target: string): { readonly identity: string; readonly m
   const mount = parseMountInfo(readFileSync("/proc/self/mountinfo", "utf8")).findLast((one) => one.target === target);
   return mount && { identity: `${mount.id} ${mount.device} ${mount.root}`, mayHang: !localTypes.has(mount.type) };
 }
+
+/** Whether the filesystem that a path is on may not answer, by the kernel's list: it is not asked.
+ * @param path Absolute, without symbolic links and mounts of others on the way. */
+export function mayHang(path: string): boolean {
+  const mounts = parseMountInfo(readFileSync("/proc/self/mountinfo", "utf8"));
+  const isOver = ({ target }: MountEntry) => target === "/" || path === target || path.startsWith(`${target}/`);
+  const over = mounts.filter(isOver);
+  const depth = Math.max(...over.map(({ target }) => target.length));
+  const mount = over.findLast(({ target }) => target.length === depth);
+  return mount !== undefined && !localTypes.has(mount.type);
+}

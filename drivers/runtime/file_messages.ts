@@ -9,19 +9,25 @@ export interface WrittenRoot {
 
 export type FileTask =
   /** A detached mount of a source, as the descriptor of the answer. Brings one of a user namespace if the mount gets an id map. With `separate`
-   * the answer names the mounts below it, which are to be asked for by their paths as `subPath`: they are not in it. */
+   * the answer names the mounts below it, which are to be asked for by their paths as `subPath`: they are not in it. `foreign` as of a `MountSpec`. */
   | {
     readonly do: "clone";
     readonly source: string;
     readonly subPath?: string | undefined;
+    readonly foreign: boolean;
     readonly recursive: boolean;
     readonly separate?: boolean | undefined;
     readonly options: readonly string[];
     readonly propagation?: string | undefined;
   }
   /** What tells a source from others. */
-  | { readonly do: "identify"; readonly source: string; readonly subPath?: string | undefined }
-  /** What is at a path of the host; no type when nothing is. */
+  | {
+    readonly do: "identify";
+    readonly source: string;
+    readonly subPath?: string | undefined;
+    readonly foreign: boolean;
+  }
+  /** What is at a path of the host; no type when nothing is. Its filesystem is asked, whatever the kernel remembers of the path. */
   | { readonly do: "look"; readonly path: string }
   /** What an LXCFS that is mounted there stands in for. */
   | { readonly do: "lxcfs"; readonly path: string }

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
@@ -7,6 +7,7 @@ import { Poller } from "../host/poll.ts";
 import { closeFd } from "../host/process.ts";
 import { HangingFuse } from "../../tests/support/hanging_fuse.ts";
 import { FileProcesses, NotAnswered } from "./file_processes.ts";
+import { cloneSource, identify } from "./mount_source.ts";
 
 /** Long enough for a process to start on a busy machine. */
 const soonMs = 5_000;
@@ -58,6 +59,36 @@ Deno.test("one tenant has two processes at most; what hangs is killed, and holds
   }
 });
 
+Deno.test("a volume on a filesystem that does not answer holds nobody but who waits for it", async () => {
+  const root = mkdtempSync(join(tmpdir(), "lido-hanging-"));
+  const poller = new Poller();
+  const processes = new FileProcesses(poller);
+  const options = { recursive: true, options: [] };
+  try {
+    mkdirSync(join(root, "local/sub"), { recursive: true });
+    const near = await cloneSource(processes, "a", { source: join(root, "local"), subPath: "sub" }, options);
+    closeFd(near.tree);
+    assert.deepEqual(startedHere("file_server_main"), []);
+    mkdirSync(join(root, "pool"));
+    {
+      await using fuse = await HangingFuse.mount(join(root, "pool"));
+      using _limit = fuse.endAfter(soonMs / 1000);
+      const volume = { source: join(root, "pool/custom/v") };
+      const started = performance.now();
+      const clones = [volume, { ...volume, subPath: "x" }].map((one) => cloneSource(processes, "a", one, options));
+      const refusals = clones.map((clone) => assert.rejects(clone, /ENOTCONN|ECONNABORTED/));
+      await assert.rejects(identify(processes, "b", volume, 500), NotAnswered);
+      assert.ok(performance.now() - started < soonMs, "the test itself was held");
+      await fuse[Symbol.asyncDispose]();
+      await Promise.all(refusals);
+    }
+  } finally {
+    processes.close();
+    await poller.close();
+    rmSync(root, { recursive: true, force: true });
+  }
+});
+
 Deno.test("a process that somebody kills is replaced; a descriptor comes back", async () => {
   const poller = new Poller();
   const processes = new FileProcesses(poller);
@@ -66,11 +97,17 @@ Deno.test("a process that somebody kills is replaced; a descriptor comes back", 
     const mine = startedHere("file_server_main");
     assert.equal(mine.length, 1);
     process.kill(mine[0]!, "SIGKILL");
-    const { answer, fd } = await processes.ask("a", { do: "clone", source: "/etc", recursive: false, options: [] });
+    const { answer, fd } = await processes.ask("a", {
+      do: "clone",
+      source: "/etc",
+      foreign: true,
+      recursive: false,
+      options: [],
+    });
     assert.equal(answer.isDirectory, true);
     closeFd(fd!);
     await assert.rejects(
-      processes.ask("a", { do: "clone", source: "/nosuch", recursive: false, options: [] }),
+      processes.ask("a", { do: "clone", source: "/nosuch", foreign: true, recursive: false, options: [] }),
       /ENOENT/,
     );
   } finally {

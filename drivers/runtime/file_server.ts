@@ -1,7 +1,7 @@
 /** The process that touches files for the daemon where that may block for ever: what a container has mounted, a path of the host that is on a network
  * filesystem. It does one thing after the other, by one thread without an event loop, and ends with the connection; one that does not answer in time
  * is killed (`file_processes.ts`). A thread of the daemon would not do: none can be killed alone, and the daemon could not end while one hangs. */
-import { rmdirSync, statSync } from "node:fs";
+import { rmdirSync, statfsSync, statSync } from "node:fs";
 import { posix } from "node:path";
 import { LidoError } from "../../api/errors.ts";
 import { existsBeneathFd, openBeneathFd, readBeneathFd } from "../host/beneath.ts";
@@ -24,7 +24,7 @@ import {
   type WrittenRoot,
 } from "./file_messages.ts";
 import { findHolders } from "./holders.ts";
-import { identityOf, withSource } from "./mount_source.ts";
+import { identityOf, withSource, written } from "./mount_source.ts";
 
 const O_PATH = 0x200000;
 
@@ -78,7 +78,7 @@ function outcomeOf(task: FileTask, fds: readonly number[]): Outcome {
 function carryOut(task: FileTask, fds: readonly number[]): Outcome {
   switch (task.do) {
     case "clone":
-      return withSource({ ...task, foreign: true }, (path, isDirectory) => clone(task, path, isDirectory, fds[0]));
+      return withSource(task, (path, isDirectory) => clone(task, path, isDirectory, fds[0]));
     case "identify":
       return { answer: { root: written(withSource(task, identityOf)) } };
     case "look":
@@ -122,13 +122,13 @@ function carryOut(task: FileTask, fds: readonly number[]): Outcome {
 }
 
 function clone(
-  { source, subPath, recursive, separate, options, propagation }: Extract<FileTask, { do: "clone" }>,
+  { source, subPath, foreign, recursive, separate, options, propagation }: Extract<FileTask, { do: "clone" }>,
   path: string,
   isDirectory: boolean,
   namespace: number | undefined,
 ): Outcome {
   const root = written(identityOf(path));
-  const submounts = recursive && isDirectory ? submountsOf(path) : [];
+  const submounts = foreign && recursive && isDirectory ? submountsOf(path) : [];
   try {
     const fd = cloneMountIn(path, { namespace, recursive: recursive && !separate, options, propagation });
     return { answer: { isDirectory, root, ...(separate ? { submounts } : {}) }, fd };
@@ -163,12 +163,20 @@ function plugged(request: PlugRequest): Outcome {
 function look(path: string): FileAnswer {
   try {
     const info = statSync(path);
+    askFilesystem(path);
     return { type: info.isDirectory() ? "directory" : info.isFile() ? "file" : "other" };
   } catch (error) {
     // Of what is there and cannot be reached nobody may say that it is missing.
     if (!["ENOENT", "ENOTDIR"].includes((error as { code?: string }).code ?? "")) throw error;
     return {};
   }
+}
+
+/** NFS and FUSE answer stat(2) for a minute from what the kernel remembers; statfs(2) they never do. */
+function askFilesystem(path: string): void {
+  try {
+    statfsSync(path);
+  } catch { /* not every filesystem can tell */ }
 }
 
 function inContainer<T>(pid: number, work: (root: number) => T): T {
@@ -197,10 +205,6 @@ function removeDirectory(pid: number, path: string): void {
       }
     } catch { /* what stays is an empty directory */ }
   });
-}
-
-function written({ device, inode, id }: MountRoot): WrittenRoot {
-  return { device: String(device), inode: String(inode), id };
 }
 
 function read({ device, inode, id }: WrittenRoot): MountRoot {

@@ -5,7 +5,7 @@ import { closeFd } from "../host/process.ts";
 import type { Attached, AttachedMounts } from "./attached.ts";
 import type { FileAnswer, FileTask, WrittenRoot } from "./file_messages.ts";
 import { type FileProcesses, NotAnswered } from "./file_processes.ts";
-import { cloneSource, identityOf, withSource } from "./mount_source.ts";
+import { cloneSource, identify } from "./mount_source.ts";
 import type { DetachOptions, IdMap, MountPlace, MountSpec } from "./runtime.ts";
 import type { StagedMount } from "./stage.ts";
 
@@ -172,15 +172,10 @@ export class HotPlug {
   /** @returns undefined when the source is gone, or does not answer. */
   async #rootOf(
     { name }: PluggedContainer,
-    { source, subPath, foreign }: MountPlace,
+    mount: MountPlace,
   ): Promise<WrittenRoot | undefined> {
     try {
-      if (foreign) {
-        const task = { do: "identify", source, subPath } as const;
-        return (await this.#processes.ask(name, task, { timeoutMs: detailTimeoutMs })).answer.root;
-      }
-      const { device, inode } = withSource({ source, subPath }, identityOf);
-      return { device: String(device), inode: String(inode) };
+      return await identify(this.#processes, name, mount, detailTimeoutMs);
     } catch {
       return undefined;
     }

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { LidoError } from "../../api/errors.ts";
 import { openBeneath } from "../host/beneath.ts";
 import { cloneMountIn } from "../host/idmap.ts";
+import { mayHang } from "../host/mounts.ts";
 import type { MountRoot } from "../host/plug_messages.ts";
 import { closeFd } from "../host/process.ts";
 import { reasonOf } from "../host/reasons.ts";
@@ -54,25 +55,42 @@ export interface ClonedMount {
   readonly submounts: readonly string[];
 }
 
-/** A detached copy of a mount's source. A path of the host may be on a filesystem that never answers: another process looks it up.
- * @param instance Whose mount it is. @throws {LidoError} bad_request, naming the source, when it does not answer or cannot be used. */
+/** What tells a mount's source from others. @param instance, timeoutMs Whose mount it is, and how long to wait for it. */
+export async function identify(
+  processes: FileProcesses,
+  instance: string,
+  { source, subPath, foreign = false }: Pick<MountSpec, "source" | "subPath" | "foreign">,
+  timeoutMs: number,
+): Promise<WrittenRoot> {
+  if (!foreign && !mayHang(source)) return written(withSource({ source, subPath }, identityOf));
+  const task = { do: "identify", source, subPath, foreign } as const;
+  return (await processes.ask(instance, task, { timeoutMs })).answer.root!;
+}
+
+export function written({ device, inode, id }: MountRoot): WrittenRoot {
+  return { device: String(device), inode: String(inode), id };
+}
+
+/** A detached copy of a mount's source. A path of the host, and the tree of a pool, may be on a filesystem that never answers: another process looks
+ * it up.
+ * @param instance Whose mount it is. @throws {LidoError} bad_request, naming the source, when it does not answer or cannot be
+ * used. */
 export async function cloneSource(
   processes: FileProcesses,
   instance: string,
-  { source, subPath, foreign }: Pick<MountSpec, "source" | "subPath" | "foreign">,
+  { source, subPath, foreign = false }: Pick<MountSpec, "source" | "subPath" | "foreign">,
   options: CloneOptions,
 ): Promise<ClonedMount> {
   const { namespace, ...rest } = options;
   try {
-    if (!foreign) {
+    if (!foreign && !mayHang(source)) {
       return withSource({ source, subPath }, (path, isDirectory) => {
-        const { device, inode } = identityOf(path);
-        const root = { device: String(device), inode: String(inode) };
+        const root = written(identityOf(path));
         return { isDirectory, root, submounts: [], tree: cloneMountIn(path, options) };
       });
     }
     const fds = namespace === undefined ? [] : [namespace];
-    const { answer, fd } = await processes.ask(instance, { do: "clone", source, subPath, ...rest }, { fds });
+    const { answer, fd } = await processes.ask(instance, { do: "clone", source, subPath, foreign, ...rest }, { fds });
     const { isDirectory = false, submounts = [] } = answer;
     return { tree: fd!, isDirectory, root: answer.root!, submounts };
   } catch (error) {

@@ -33,6 +33,13 @@ export class HangingFuse implements AsyncDisposable {
     await ended;
   }
 
+  /** Ends it after some seconds, even when the test itself is held by it. @returns Ends the waiting. */
+  endAfter(seconds: number): Disposable {
+    const end = 'sleep "$1" && kill -9 "$2"';
+    const watchdog = spawn("sh", ["-c", end, "sh", String(seconds), String(this.#server.pid)], { detached: true });
+    return { [Symbol.dispose]: () => process.kill(-watchdog.pid!, "SIGKILL") };
+  }
+
   /** Ends it: whoever waits for it gets an error. */
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#server.signalCode !== null) return void await command(["umount", "-l", this.#path]);
