@@ -148,6 +148,7 @@ async function start(options: DaemonOptions, seams: DaemonSeams): Promise<Daemon
   const users = (pool: string, volume: string) => instances.usersOfVolume(pool, volume);
   const mounts = new MountedVolumes({
     driver: (pool) => pools.driver(pool),
+    answered: (pool) => pools.sources.answered(pool),
     config: (pool, volume) => storedConfig(database, pool, volume),
     log,
   });

@@ -92,7 +92,7 @@ export class Check {
       // The others have an intent, which speaks for them.
       if (status !== "Created") continue;
       try {
-        found.push(...await this.#pool(name, pools.driver(name)), ...await this.#records(name));
+        found.push(...await this.#pool(name, await pools.ready(name)), ...await this.#records(name));
       } catch (error) {
         // The others are looked at all the same.
         found.push({

@@ -37,7 +37,11 @@ Deno.test("what an operation makes while a repair is under way is not taken for 
       database,
       paths,
       journal: { unsettled: () => [] },
-      pools: { list: () => [{ name: "p", status: "Created" }], names: () => ["p"], driver: () => driver },
+      pools: {
+        list: () => [{ name: "p", status: "Created" }],
+        names: () => ["p"],
+        ready: () => Promise.resolve(driver),
+      },
       volumes: { locks, isBusy: () => false },
       records: { idle: () => Promise.resolve(), verify: () => Promise.resolve([]) },
       host: { mounts: { list: () => Promise.resolve([]) }, loops: { list: () => Promise.resolve([]) } },

@@ -17,6 +17,8 @@ import type { HostRanges } from "./idmaps.ts";
 export interface PoolsPort {
   /** @throws {LidoError} not_found, or unavailable when the pool cannot be opened. */
   driver(name: string): Driver;
+  /** The same before work begins: waits until the pool's filesystem has answered. */
+  ready(name: string): Promise<Driver>;
   /** Where a volume is when its pool can be used, and whether it can. */
   placeOf(name: string, volume: Volume): { readonly path: string; readonly isAvailable: boolean };
 }

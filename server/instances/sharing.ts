@@ -72,9 +72,10 @@ export class Sharing {
     progress: ShiftProgress = untold,
   ): Promise<{ shifted: boolean }> {
     const volume = this.get(pool, name);
+    const driver = await this.#services.pools.ready(pool);
     if (isTrue(volume.config["security.unmapped"])) return { shifted: false };
     const isShifted = isTrue(volume.config["security.shifted"]);
-    if (isShifted && map && !this.#services.pools.driver(pool).idmappedMounts) {
+    if (isShifted && map && !driver.idmappedMounts) {
       throw new LidoError("bad_request", "Required idmapping abilities not available");
     }
     const last = parseIdmap(volume.config["volatile.idmap.last"]);

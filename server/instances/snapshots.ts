@@ -105,7 +105,7 @@ export class InstanceSnapshots {
 
   /** @returns The name for a snapshot that was given none: "snap0", "snap1", …; unlike those that are known, and those that are on disk. */
   async nextName(record: InstanceRecord): Promise<string> {
-    const present = await this.#facet(this.#rootfs.poolOf(record)).list(volumeOf(record.name));
+    const present = await (await this.#ready(this.#rootfs.poolOf(record))).list(volumeOf(record.name));
     const taken = [...this.list(record).map(({ name }) => name), ...present];
     const numbers = taken.map((name) => Number(/^snap(\d{1,9})$/.exec(name)?.[1] ?? -1));
     return `snap${Math.max(-1, ...numbers) + 1}`;
@@ -126,7 +126,7 @@ export class InstanceSnapshots {
       );
     }
     const pool = this.#rootfs.poolOf(record);
-    const facet = this.#facet(pool);
+    const facet = await this.#ready(pool);
     const target = { ...volumeOf(record.name), snapshot: name };
     await this.#services.volumes.look.refuseTakenSnapshot(pool, target);
     await using intent = this.#openChange({ name: record.name, pool, snapshot: name });
@@ -149,11 +149,11 @@ export class InstanceSnapshots {
 
   async delete(record: InstanceRecord, name: string): Promise<void> {
     this.get(record, name);
-    const pool = this.#rootfs.poolOf(record);
+    const pool = this.#rootfs.poolOf(record), facet = await this.#ready(pool);
     await using intent = this.#openChange({ name: record.name, pool, snapshot: name });
     // Not while it is copied.
     await this.#services.volumes.locks.hold([volumeLock(pool, record.name)], async () => {
-      await this.#facet(pool).delete({ ...volumeOf(record.name), snapshot: name });
+      await facet.delete({ ...volumeOf(record.name), snapshot: name });
       intent.commit(() => this.#records.deleteSnapshot(record, name));
     });
     this.#publish("instance-snapshot-deleted", record.name, name);
@@ -163,11 +163,11 @@ export class InstanceSnapshots {
     checkSnapshotName(to);
     const snapshot = this.get(record, name);
     if (this.#records.findSnapshot(record, to)) throw new LidoError("conflict", `Name "${to}" already in use`);
-    const pool = this.#rootfs.poolOf(record);
+    const pool = this.#rootfs.poolOf(record), facet = await this.#ready(pool);
     await this.#services.volumes.look.refuseTakenSnapshot(pool, { ...volumeOf(record.name), snapshot: to });
     await using intent = this.#openRename({ name: record.name, pool, snapshot: name, to });
     await this.#services.volumes.locks.hold([volumeLock(pool, record.name)], async () => {
-      await this.#facet(pool).rename({ ...volumeOf(record.name), snapshot: name }, to).catch((error) => {
+      await facet.rename({ ...volumeOf(record.name), snapshot: name }, to).catch((error) => {
         if (error instanceof AlreadyThere) intent.commit(() => {});
         throw error;
       });
@@ -186,7 +186,7 @@ export class InstanceSnapshots {
     const snapshot = this.#records.findSnapshot(record, name);
     if (!snapshot) throw new LidoError("not_found", `Snapshot ${record.name}/${name} does not exist`);
     const pool = this.#rootfs.poolOf(record);
-    const facet = this.#facet(pool);
+    const facet = await this.#ready(pool);
     const { config, devices, profiles } = record;
     const payload: SnapshotIntent = { name: record.name, pool, snapshot: name };
     const volume = volumeOf(record.name);
@@ -275,6 +275,12 @@ export class InstanceSnapshots {
 
   #deleteRecords(record: InstanceRecord, snapshots: readonly string[]): void {
     for (const one of snapshots) this.#records.deleteSnapshot(record, one);
+  }
+
+  /** Before work begins. */
+  async #ready(pool: string): Promise<Snapshots> {
+    await this.#services.pools.ready(pool);
+    return this.#facet(pool);
   }
 
   #facet(pool: string): Snapshots {

@@ -133,6 +133,7 @@ export class Records {
     const { database, pools, journal } = this.#options;
     const store = this.#store(pool);
     if (!store) return [];
+    await pools.ready(pool);
     const wrong: string[] = [];
     const look = async (subject: string, work: () => Promise<boolean>) => {
       try {
@@ -244,6 +245,7 @@ export class Records {
     const store = this.#store(name), info = this.#poolInfo(name), { notes } = this.#options;
     if (!info && !onlyTell) await removeFile(notes, ".", `${name}.yaml`);
     if (!store || !info) return false;
+    await this.#options.pools.ready(name);
     const text = writePoolRecord(info);
     if (decode(readBeneath(notes, `${name}.yaml`)) !== text && !onlyTell) {
       await replaceFile(notes, ".", `${name}.yaml`, text, 0o400);
@@ -259,6 +261,7 @@ export class Records {
     const store = this.#store(pool);
     if (!store || (onlyTell && this.#options.volumes.isBusy(pool, volume))) return false;
     return await this.#options.volumes.locks.hold([lockName(pool, volume)], async () => {
+      await this.#options.pools.ready(pool);
       const row = volumeRow(this.#options.database, pool, "custom", name);
       if (!row) {
         if (!onlyTell) await store.removeVolume(volume.name);
@@ -357,9 +360,14 @@ export class Records {
     return root === undefined ? undefined : new RecordStore(root);
   }
 
+  /** The same of a pool that can be used now. A mark that stays is removed when its records are looked over. */
+  #present(pool: string): RecordStore | undefined {
+    return this.#options.pools.reason(pool) === undefined ? this.#store(pool) : undefined;
+  }
+
   #mark(id: number, kind: string, payload: Readonly<Record<string, unknown>>): void {
     const pool = marked.test(kind) && typeof payload.pool === "string" ? payload.pool : undefined;
-    const store = pool === undefined ? undefined : this.#store(pool);
+    const store = pool === undefined ? undefined : this.#present(pool);
     if (pool === undefined || !store) return;
     try {
       store.openIntent(`${this.#run}-${id}`, { kind, payload });
@@ -374,7 +382,7 @@ export class Records {
     const pool = this.#marks.get(id);
     if (pool === undefined) return;
     this.#marks.delete(id);
-    this.#store(pool)?.closeIntent(`${this.#run}-${id}`);
+    this.#present(pool)?.closeIntent(`${this.#run}-${id}`);
   }
 }
 

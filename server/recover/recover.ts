@@ -54,7 +54,8 @@ export class Recover {
         // A note is a hint, no more.
       }
     }
-    return await findPools(paths, noted, new Set(pools.list().map(({ name }) => name)));
+    const known = new Set(pools.list().map(({ name }) => name));
+    return await findPools(paths, noted, known, (path) => pools.sources.isThere(path));
   }
 
   /** What says where a pool is. */
@@ -184,7 +185,7 @@ export class Recover {
           `Storage pool "${asked.name}" is known, on driver "${pools.get(asked.name).driver}"`,
         );
       }
-      return await work(pools.driver(asked.name));
+      return await work(await pools.ready(asked.name));
     }
     return await pools.withFound(asked, work);
   }
@@ -201,7 +202,7 @@ export class Recover {
   async #importVolume(pool: string, { volume, name, record }: FoundVolume): Promise<string[]> {
     const { database, pools, volumes } = this.#options;
     await volumes.locks.hold([lockName(pool, volume)], async () => {
-      if (!await pools.driver(pool).exists(volume)) throw new LidoError("not_found", "it is not there any more");
+      if (!await (await pools.ready(pool)).exists(volume)) throw new LidoError("not_found", "it is not there any more");
       database.transaction(() => {
         if (volumeRow(database, pool, "custom", name)) throw new LidoError("conflict", "it is known already");
         const { description, createdAt, config, snapshots } = record;
@@ -225,7 +226,7 @@ export class Recover {
   async #importInstance(pool: string, { volume, name, backup }: FoundInstance): Promise<string[]> {
     const { database, pools, volumes, instances } = this.#options;
     return await volumes.locks.hold([lockName(pool, volume)], async () => {
-      if (!await pools.driver(pool).exists(volume)) throw new LidoError("not_found", "it is not there any more");
+      if (!await (await pools.ready(pool)).exists(volume)) throw new LidoError("not_found", "it is not there any more");
       const lost = { ...backup, snapshots: backup.snapshots.map(({ snapshot }) => snapshot) };
       return await instances.recover(lost, pool, () => {
         deleteVolumeRow(database, pool, "container", name); // one that no instance had

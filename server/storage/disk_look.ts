@@ -7,7 +7,7 @@ import { nameInUse, volumeRow } from "./rows.ts";
 
 export interface DiskLookOptions {
   readonly database: Database;
-  readonly pools: Pick<Pools, "driver">;
+  readonly pools: Pick<Pools, "ready">;
 }
 
 /** Looks at what is on disk and not known. Every verb that makes, renames or deletes does that under the lock of the name, before it opens an intent:
@@ -22,7 +22,7 @@ export class DiskLook {
 
   /** @param pool Where a volume is to be made, or renamed to. @throws {LidoError} conflict when there is one, or its snapshots, or its row. */
   async refuseTaken(pool: string, volume: Volume): Promise<void> {
-    const name = fromDisk(volume), driver = this.#options.pools.driver(pool);
+    const name = fromDisk(volume), driver = await this.#options.pools.ready(pool);
     if (volumeRow(this.#options.database, pool, volume.type, name)) {
       if (volume.type !== "container") throw nameInUse(pool, name);
       throw conflict(
@@ -41,7 +41,7 @@ export class DiskLook {
 
   /** The same for a snapshot of a volume that is known. */
   async refuseTakenSnapshot(pool: string, snapshot: Volume): Promise<void> {
-    if (!await this.#options.pools.driver(pool).exists(snapshot)) return;
+    if (!await (await this.#options.pools.ready(pool)).exists(snapshot)) return;
     throw conflict(
       `Snapshot "${snapshot.snapshot}" of volume "${
         fromDisk(snapshot)
@@ -58,7 +58,7 @@ export class DiskLook {
 
   /** @returns Names of the snapshots of a volume that are on disk and have no row. */
   async unknownSnapshots(pool: string, volume: Volume): Promise<string[]> {
-    const { snapshot } = this.#options.pools.driver(pool).facets;
+    const { snapshot } = (await this.#options.pools.ready(pool)).facets;
     if (!snapshot || volume.type === "image") return [];
     return this.unknownOf(pool, volume, await snapshot.list({ type: volume.type, name: volume.name }));
   }

@@ -92,17 +92,18 @@ export async function driverOfFile(file: string): Promise<string | undefined> {
 }
 
 /** Pools that this host had, or that are in our directories, and have none of the names `known`.
- * @param noted Those that an earlier daemon noted down. A loop file goes before the directory it was mounted at. */
+ * @param noted Those that an earlier daemon noted down. A loop file goes before the directory it was mounted at.
+ * @param isThere Whether something is at a path of the host that may not answer. */
 export async function findPools(
   paths: { readonly storagePools: string; readonly disks: string },
   noted: readonly FoundPool[],
   known: ReadonlySet<string>,
+  isThere: (path: string) => Promise<boolean>,
 ): Promise<FoundPool[]> {
   const found = new Map<string, FoundPool>();
-  for (const pool of noted) {
+  for (const pool of noted.filter(({ name }) => !known.has(name))) {
     const { source = "" } = pool.config;
-    const isThere = !source.startsWith("/") || source.includes(",") || await stat(source).then(() => true, () => false);
-    if (isThere && !known.has(pool.name)) found.set(pool.name, pool);
+    if (!source.startsWith("/") || source.includes(",") || await isThere(source)) found.set(pool.name, pool);
   }
   for (const file of (await readdir(paths.disks)).sort()) {
     const name = /^(.+)\.img$/.exec(file)?.[1];
@@ -113,7 +114,7 @@ export async function findPools(
   }
   for (const name of (await readdir(paths.storagePools)).sort()) {
     const source = join(paths.storagePools, name);
-    if (known.has(name) || found.has(name) || !await holdsPool(source)) continue;
+    if (known.has(name) || found.has(name) || !await isThere(source) || !await holdsPool(source)) continue;
     found.set(name, { name, driver: "dir", config: { source } });
   }
   return [...found.values()].sort((one, other) => one.name < other.name ? -1 : 1);

@@ -18,6 +18,8 @@ export interface Use extends AsyncDisposable {
 
 export interface MountedOptions {
   readonly driver: (pool: string) => Driver;
+  /** @see PoolSources.answered */
+  readonly answered?: (pool: string) => Promise<void> | undefined;
   /** The stored settings of a volume, for its mount options; undefined for one that is being made. */
   readonly config: (pool: string, volume: Volume) => Config | undefined;
   readonly log: { warn(context: object, message: string): void };
@@ -47,6 +49,7 @@ export class MountedVolumes {
   /** Mounts a volume or snapshot for a piece of work: `await using use = await mounts.use(pool, volume)`. */
   async use(pool: string, volume: Volume): Promise<Use> {
     const key = keyOf(pool, volume);
+    await this.#answered(pool);
     const path = this.#options.driver(pool).path(volume); // or it throws, and nothing is counted
     const current = this.#states.get(key);
     // At once when somebody has it: whoever waits for the last use to end must not stop one that is nested in it.
@@ -69,6 +72,7 @@ export class MountedVolumes {
   /** Mounts a volume for as long as `holder` runs. @param holder The instance, and which of its devices. @returns Its path. */
   async hold(pool: string, volume: Volume, holder: string): Promise<string> {
     const key = keyOf(pool, volume);
+    await this.#answered(pool);
     const path = this.#options.driver(pool).path(volume);
     await this.#locks.hold([key], async () => void (await this.#mount(key, pool, volume)).holders.add(holder));
     return path;
@@ -102,6 +106,7 @@ export class MountedVolumes {
   async alone<T>(pool: string, volume: Volume, work: () => Promise<T>): Promise<T> {
     const key = keyOf(pool, volume);
     return await this.#locks.hold([key], async () => {
+      await this.#answered(pool);
       const state = this.#states.get(key);
       if (state && state.users > 0) await new Promise<void>((resolve) => state.idle.push(resolve));
       await this.#unmountIdle(key);
@@ -128,6 +133,14 @@ export class MountedVolumes {
         this.#options.log.warn({ pool: name, error: messageOf(error) }, "could not look for mounts that are nobody's");
       }
     }
+  }
+
+  /** @throws {LidoError} unavailable when the pool's filesystem does not answer. */
+  async #answered(pool: string): Promise<void> {
+    const answered = this.#options.answered?.(pool);
+    if (!answered) return;
+    await answered;
+    this.#options.driver(pool);
   }
 
   /** Under the key's lock. */

@@ -23,8 +23,7 @@ export class PoolSources {
   readonly #watched = new Map<string, string>();
   /** Why a pool is not to be touched. */
   readonly #silent = new Map<string, string>();
-  /** By name, since when. */
-  readonly #looking = new Map<string, number>();
+  readonly #lookings = new Map<string, { readonly promise: Promise<void>; readonly since: number }>();
   readonly #pendingMaxMs: number;
   readonly #mounts: Pick<Mounts, "unmount">;
   #timer: NodeJS.Timeout | undefined;
@@ -54,6 +53,11 @@ export class PoolSources {
     await this.#needSource(pool, newPools);
   }
 
+  /** Whether something is at a path where a pool may have been; no when it does not answer. */
+  async isThere(path: string): Promise<boolean> {
+    return await this.#lookAt(newPools, path).then((found) => found !== undefined, () => false);
+  }
+
   async #needSource({ config: { source }, root, diskFile }: Pool, tenant: string): Promise<void> {
     if (source === undefined || !isAbsolute(source) || source.startsWith("/dev/")) return;
     if (source !== root && source !== diskFile) await this.#lookAt(tenant, source);
@@ -74,22 +78,33 @@ export class PoolSources {
 
   /** @returns Why the pool is not to be touched; undefined when it answered last. */
   silence(name: string): string | undefined {
-    const reason = this.#silent.get(name), since = this.#looking.get(name), path = this.#watched.get(name);
+    const reason = this.#silent.get(name), since = this.#lookings.get(name)?.since, path = this.#watched.get(name);
     if (reason !== undefined || since === undefined || path === undefined) return reason;
     const ms = performance.now() - since;
     return ms > this.#pendingMaxMs ? `"${path}" has not answered for ${Math.round(ms / 1000)} s` : undefined;
   }
 
-  /** Asks each that has answered the last time or was not asked yet. */
+  /** Before work on a pool begins: one that has gone silent since it was looked at last would hold who touches it, and all that he holds.
+   * @returns undefined for one that cannot; else resolves when it has answered, or is known not to. */
+  answered(name: string): Promise<void> | undefined {
+    const root = this.#watched.get(name);
+    if (root === undefined) return undefined;
+    if (this.#silent.has(name)) return Promise.resolve();
+    return this.#lookings.get(name)?.promise ?? this.#look(name, root);
+  }
+
+  /** Asks each that is not being asked. */
   look(): void {
-    for (const [name, root] of this.#watched) {
-      if (this.#looking.has(name)) continue;
-      this.#looking.set(name, performance.now());
-      this.#lookAt(tenantOf(name), root).then(
-        () => void this.#silent.delete(name),
-        (error) => this.#watched.has(name) && this.#silent.set(name, messageOf(error)),
-      ).finally(() => this.#looking.delete(name));
-    }
+    for (const [name, root] of this.#watched) if (!this.#lookings.has(name)) void this.#look(name, root);
+  }
+
+  #look(name: string, root: string): Promise<void> {
+    const promise = this.#lookAt(tenantOf(name), root).then(
+      () => void this.#silent.delete(name),
+      (error) => void (this.#watched.has(name) && this.#silent.set(name, messageOf(error))),
+    ).finally(() => this.#lookings.delete(name));
+    this.#lookings.set(name, { promise, since: performance.now() });
+    return promise;
   }
 
   /** What an error says of a pool whose filesystem is away; the error itself when it says nothing. The pool is looked at, then. */

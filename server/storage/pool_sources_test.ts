@@ -55,11 +55,18 @@ Deno.test("a pool whose filesystem does not answer is noticed without being touc
         await assert.rejects(sources.need(pool), /it did not answer/);
         await assert.rejects(sources.needNew(pool), /it did not answer/);
         assert.deepEqual(asked.splice(0), ["/pools/p /srv/pool", "/pools /srv/pool"]);
+        await sources.answered("p"); // it is known not to
+        assert.deepEqual(asked, []);
         answer = Promise.resolve();
         sources.look();
         await turn();
         assert.equal(sources.silence("p"), undefined);
         assert.equal(presence.absence(), undefined);
+        asked.splice(0);
+        answer = Promise.reject(new Error("not now"));
+        await Promise.all([sources.answered("p"), sources.answered("p")]);
+        assert.deepEqual(asked, [`/pools/p ${root}`], "two that begin ask once");
+        assert.equal(sources.silence("p"), "not now");
         await _fuse[Symbol.asyncDispose]();
         assert.match(presence.absence()!, /not mounted at/);
       }
@@ -68,6 +75,7 @@ Deno.test("a pool whose filesystem does not answer is noticed without being touc
       sources.look();
       sources.watch(pool); // a directory of the host's own
       sources.look();
+      assert.equal(sources.answered("p"), undefined);
       assert.deepEqual(asked, []);
       sources.close();
     } finally {

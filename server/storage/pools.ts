@@ -87,8 +87,7 @@ export class Pools {
   async start(): Promise<void> {
     await this.#openAll();
     this.#retriedAt = Date.now();
-    this.#retry = setInterval(() => this.#retryNow(), retryEveryMs);
-    this.#retry.unref();
+    this.#retry = setInterval(() => this.#retryNow(), retryEveryMs).unref();
   }
 
   /** Tries the pools again that could not be opened or were pulled away, and settles what waited for those that came back. */
@@ -123,11 +122,8 @@ export class Pools {
   }
 
   list(): StoragePool[] {
-    const usage = readUsage(this.#options.database);
-    const failures = this.#failures();
-    const rows = this.#options.database.all("SELECT * FROM storage_pools").map((row) =>
-      this.#view(row, usage, failures)
-    );
+    const { database } = this.#options, usage = readUsage(database), failures = this.#failures();
+    const rows = database.all("SELECT * FROM storage_pools").map((row) => this.#view(row, usage, failures));
     return [...rows, ...this.#unmade()].sort((left, right) => left.name < right.name ? -1 : 1);
   }
 
@@ -199,12 +195,18 @@ export class Pools {
 
   /** @throws {LidoError} not_found, or unavailable with the reason. */
   driver(name: string): Driver {
-    const driver = this.#drivers.get(name);
-    const reason = this.reason(name);
+    const driver = this.#drivers.get(name), reason = this.reason(name);
     if (driver && reason === undefined) return driver;
     this.#row(name);
     this.#retryNow();
     throw new LidoError("unavailable", `Storage pool "${name}" is unavailable: ${reason}`);
+  }
+
+  /** The driver for work that begins now: of a pool whose filesystem may not answer, when it has.
+   * @throws {LidoError} As `driver`. */
+  async ready(name: string): Promise<Driver> {
+    await this.sources.answered(name);
+    return this.driver(name);
   }
 
   async create(post: StoragePoolsPost): Promise<void> {
@@ -359,7 +361,7 @@ export class Pools {
   }
 
   async resources(name: string): Promise<ResourcesStoragePool> {
-    const { space, inodes } = await this.driver(name).resources();
+    const { space, inodes } = await (await this.ready(name)).resources();
     return {
       space: { used: Number(space.used), total: Number(space.total) },
       inodes: { used: Number(inodes.used), total: Number(inodes.total) },

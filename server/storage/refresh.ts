@@ -78,6 +78,7 @@ export class VolumeRefresh {
     const { pools, mounts } = this.#options;
     const { source, name } = post;
     const sourcePool = source.pool || pool;
+    await Promise.all([pools.ready(pool), pools.ready(sourcePool)]);
     const row = this.#volumes.row(pool, "custom", name),
       sourceRow = this.#volumes.row(sourcePool, "custom", source.name);
     // It may have been started while the operation waited for its turn.

@@ -83,6 +83,7 @@ export class SnapshotGroups {
             members.map(({ pool, target }) => lockName(pool, target)),
             async () => {
               for (const { pool, name, target } of members) {
+                await this.#options.pools.ready(pool);
                 this.#snapshots.checkNew(pool, name, snapshot, post.expires_at);
                 await this.#volumes.look.refuseTakenSnapshot(pool, target);
               }

@@ -300,7 +300,12 @@ export class VolumeSnapshots {
       description,
       resources: { storage_volumes: [url(pool, "custom", volume)] },
       ...options,
-      run: (operation) => this.#volumes.locks.hold(held, () => run(operation), operation.signal),
+      run: (operation) =>
+        this.#volumes.locks.hold(
+          held,
+          () => this.#options.pools.ready(pool).then(() => run(operation)),
+          operation.signal,
+        ),
     });
   }
 

@@ -19,7 +19,7 @@ export async function usedSpace(
   pool: string,
   volume: Volume,
 ): Promise<UsedSpace> {
-  const driver = pools.driver(pool);
+  const driver = await pools.ready(pool);
   const { quota } = driver.facets;
   const count = async () => {
     const [used, limit] = await Promise.all([quota!.usedBytes(volume), quota!.get(volume)]);

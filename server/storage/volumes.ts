@@ -191,7 +191,7 @@ export class Volumes {
         this.refuseRunning(pool, name, "Cannot modify shifting with running instances using the volume");
       }
       const changed = { ...volume, config }, sizeBytes = sizeOf(config);
-      const driver = this.#options.pools.driver(pool);
+      const driver = await this.#options.pools.ready(pool);
       const isOwn = Object.keys(kind.volumeKeys).some((key) => before[key] !== config[key]);
       const configure = isOwn && driver.configureVolume ? () => driver.configureVolume!(changed, sizeBytes) : undefined;
       await using limit = configure || sizeOf(before) !== sizeBytes
@@ -364,9 +364,9 @@ export class Volumes {
   /** Takes a volume, all its snapshots and its row away, however much of it there is. @param look Refuses, the lock held. */
   async deleteFor(pool: string, volume: Volume, look?: () => Promise<void>): Promise<void> {
     await this.locks.hold([lockName(pool, volume)], async () => {
+      const driver = await this.#options.pools.ready(pool);
       await look?.();
       const intent: VolumeIntent = { pool, type: volume.type, name: volume.name };
-      const driver = this.#options.pools.driver(pool);
       await this.#options.journal.settleBefore("volume.delete", intent);
       await using open = this.#deleting(intent);
       await this.#options.mounts.alone(pool, volume, () => driver.delete(volume)).catch((error) => {
@@ -405,7 +405,7 @@ export class Volumes {
     await this.locks.hold([lockName(pool, volume), ...alsoHeld], async () => {
       const { database, pools } = this.#options;
       const poolId = pools.id(pool);
-      const driver = pools.driver(pool);
+      const driver = await pools.ready(pool);
       const intent: VolumeIntent = { pool, type: volume.type, name: volume.name };
       await this.#options.journal.settleBefore("volume.create", intent);
       await this.look.refuseTaken(pool, volume);

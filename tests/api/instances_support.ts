@@ -65,6 +65,10 @@ export async function makeWorld(options: { root?: string; runtime?: FakeRuntime 
     exists: (volume: Volume) => access(pathOf(volume)).then(() => true, () => false),
     rename: (volume: Volume, name: string) => rename(pathOf(volume), pathOf({ ...volume, name })),
   } as unknown as Driver;
+  const driverOf = (name: string) => {
+    if (name !== "p") throw new LidoError("not_found", "Storage pool not found");
+    return driver;
+  };
   const mounts = new MountedVolumes({ driver: () => driver, config: () => ({}), log: quiet });
   const services: InstanceServices = {
     mounts,
@@ -77,10 +81,8 @@ export async function makeWorld(options: { root?: string; runtime?: FakeRuntime 
     log: quiet,
     logs: join(root, "logs"),
     pools: {
-      driver: (name) => {
-        if (name !== "p") throw new LidoError("not_found", "Storage pool not found");
-        return driver;
-      },
+      driver: driverOf,
+      ready: async (name) => driverOf(name),
       placeOf: (_name, volume) => ({ path: driver.path(volume), isAvailable: true }),
     },
     volumes: {

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Daemon } from "../support/daemon.ts";
@@ -185,7 +185,10 @@ Deno.test("files that never answer keep nobody else from being served", async (t
     for (const path of [backing, source]) mkdirSync(path);
     await using fuse = await PausingFuse.mount(backing, source);
     await daemon.ok("storage", "create", "away", "dir", `source=${source}`);
-    await daemon.ok("storage", "volume", "create", "away", "v");
+    for (const name of ["v", "w", "x", "y"]) await daemon.ok("storage", "volume", "create", "away", name);
+    await daemon.ok("init", "bb", "c6");
+    await daemon.ok("config", "device", "add", "c6", "d", "disk", "pool=away", "source=v", "path=/mnt/away");
+    writeFileSync(join(backing, "custom/default_v/file"), "");
     const is = async (expected: string) => {
       const limit = performance.now() + 30_000 * slowness;
       for (let status = ""; status !== expected;) {
@@ -196,16 +199,47 @@ Deno.test("files that never answer keep nobody else from being served", async (t
     };
     {
       await using _second = new SecondClient(daemon.directory);
-      await fuse.pause();
-      await is("Unavailable");
       const refusal = /Storage pool "away" is unavailable: .*(not answer|still wait)/;
-      await within(5, daemon.fails(["storage", "volume", "create", "away", "w"], refusal), "a refusal");
+      await fuse.pause();
+      // Before it is noticed.
+      const attacks = [
+        ["start", "c6"],
+        ["config", "device", "add", "c2", "away", "disk", "pool=away", "source=w", "path=/mnt/away"],
+        ["storage", "info", "away"],
+        ["storage", "volume", "create", "away", "new"],
+        ["storage", "volume", "delete", "away", "x"],
+        ["storage", "volume", "rename", "away", "y", "z"],
+        ["storage", "volume", "snapshot", "away", "y", "s0"],
+        ["storage", "volume", "copy", "away/w", "fast/copied"],
+        ["storage", "volume", "export", "away", "w", join(places, "w.tar")],
+        ["storage", "volume", "file", "ls", "away", "v/"],
+        ["storage", "volume", "file", "pull", "away", "v/file", "-"],
+        ["storage", "volume", "file", "delete", "away", "v/file"],
+      ].map((argv) => daemon.fails(argv, refusal, { timeoutMs: limitMs }));
+      // What is only in the database is done; its record is not.
+      const others = [["storage", "set", "away", "user.key=1"], ["admin", "recover", "--yes"], ["admin", "check"]]
+        .map((argv) => daemon.lido(argv, { timeoutMs: limitMs }));
+      for (let round = 0; round < 5; round++) {
+        const pushed = daemon.lido(["storage", "volume", "file", "push", "-", "fast", "v/note"], { input: "hello" });
+        assert.equal((await within(5, pushed, "a push into a volume")).code, 0);
+        await within(5, daemon.ok("storage", "volume", "create", "fast", "new"), "the making of a volume elsewhere");
+        await within(5, daemon.ok("storage", "volume", "delete", "fast", "new"), "its deletion");
+      }
+      await Promise.all(attacks);
+      const [set, , check] = await Promise.all(others);
+      assert.equal(set!.code, 0, set!.err);
+      assert.match(check!.out + check!.err, /"?away"? is unavailable|pool\/away/);
+      await is("Unavailable");
+      await within(5, daemon.fails(["storage", "volume", "create", "away", "u"], refusal), "a refusal");
       const pushed = daemon.lido(["storage", "volume", "file", "push", "-", "fast", "v/note"], { input: "hello" });
       assert.equal((await within(5, pushed, "a push into a volume")).code, 0);
       await fuse.resume();
     }
     await is("Created");
-    await daemon.ok("storage", "volume", "delete", "away", "v");
+    await daemon.ok("start", "c6");
+    await daemon.ok("exec", "c6", "--", "cat", "/mnt/away/file");
+    await daemon.ok("delete", "-f", "c6");
+    for (const name of ["v", "w", "x", "y"]) await daemon.ok("storage", "volume", "delete", "away", name);
     await daemon.ok("storage", "delete", "away");
   });
 
