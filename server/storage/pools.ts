@@ -202,8 +202,7 @@ export class Pools {
     throw new LidoError("unavailable", `Storage pool "${name}" is unavailable: ${reason}`);
   }
 
-  /** The driver for work that begins now: of a pool whose filesystem may not answer, when it has.
-   * @throws {LidoError} As `driver`. */
+  /** `driver` for work that begins now: of a pool whose filesystem may not answer, when it has. */
   async ready(name: string): Promise<Driver> {
     await this.sources.answered(name);
     return this.driver(name);
@@ -308,8 +307,7 @@ export class Pools {
   ): Promise<void> {
     await this.#locks.hold([name], async () => {
       const row = this.#row(name);
-      const kind = this.kind(String(row.driver));
-      const before: Config = JSON.parse(String(row.config));
+      const kind = this.kind(String(row.driver)), before: Config = JSON.parse(String(row.config));
       const given = isPatch ? { ...before, ...put.config } : put.config;
       const config = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== ""));
       // LXD's client leaves out what it does not show; what was fixed at the making stays.
