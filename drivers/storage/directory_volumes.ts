@@ -22,6 +22,11 @@ export async function pathExists(path: string): Promise<boolean> {
   });
 }
 
+/** @see Driver.unfit */
+export async function unfitDirectory(pool: Pool, volume: Volume): Promise<string | undefined> {
+  return (await lstat(pathOf(pool, volume))).isDirectory() ? undefined : "it is no directory";
+}
+
 /** The directory that holds a snapshot; made with the first one. */
 export async function makeParent(path: string): Promise<void> {
   await mkdir(dirname(path), { recursive: true, mode: 0o700 });

@@ -252,6 +252,9 @@ export interface Driver {
   /** Whether anything is in the places of the volume and its snapshots, the volume or not: a volume of that name would get it, and `delete` would delete
    * it. */
   isTaken(volume: Volume): Promise<boolean>;
+  /** Why what `list` found at a volume's place cannot be one, such as a file or a symbolic link; undefined when it can. Absent where nothing else can
+   * be there. */
+  unfit?(volume: Volume): Promise<string | undefined>;
   /** Renames within its type, snapshots included. @throws {AlreadyThere} */
   rename(volume: Volume, name: string): Promise<void>;
   /** Makes `path(volume)` usable; counts are the caller's business, a second mount is no error. A snapshot is mounted read-only where the driver

@@ -128,9 +128,12 @@ export class Check {
     const found: Found[] = [];
     for (const [key, volume] of present) {
       if (known.has(key) || isBusy(volume)) continue;
+      const unfit = await driver.unfit?.(volume).catch(() => undefined); // gone meanwhile
       const isAlone = volume.snapshot !== undefined && !present.has(keyOf({ type: volume.type, name: volume.name }));
       const problem = isAlone
         ? "It is on disk without its volume, and not known: nobody but you can tell whether it is needed"
+        : unfit !== undefined
+        ? `It is on disk but not known, and cannot be made known: ${unfit}`
         : volume.type === "image"
         ? `It is an unpacked copy of an image that is not known; "lido admin recover --drop-images" deletes it`
         : `It is on disk but not known; "lido admin recover" makes it known again`;

@@ -57,12 +57,24 @@ export async function scanPool(driver: Driver, options: ScanOptions): Promise<Sc
   const open = [...(await store.openIntents()).values()].filter((one) => one !== undefined);
   const listed = await driver.list();
   const snapshots = Map.groupBy(listed.filter((one) => one.snapshot !== undefined), keyOf);
+  const fitting = async (volume: Volume, names: readonly string[]) => {
+    const found: string[] = [];
+    for (const snapshot of names) {
+      const reason = await driver.unfit?.({ ...volume, snapshot });
+      if (reason === undefined) found.push(snapshot);
+      else problems.push(`${volume.type} "${fromDisk(volume)}": snapshot "${snapshot}": ${reason}`);
+    }
+    return found;
+  };
   for (const volume of listed.filter((one) => one.snapshot === undefined)) {
     if (options.isBusy(volume)) continue;
     if (options.isKnown(volume)) {
       const present = (snapshots.get(keyOf(volume)) ?? []).map((one) => one.snapshot!).sort();
       const cutOff = intentsOf(open, volume);
-      const found = options.unknownOf(volume, present).filter((name) => isName(name) && !cutOff.snapshots.has(name));
+      const found = await fitting(
+        volume,
+        options.unknownOf(volume, present).filter((name) => isName(name) && !cutOff.snapshots.has(name)),
+      );
       if (found.length > 0) unknown.push({ volume, snapshots: found });
       continue;
     }
@@ -71,7 +83,9 @@ export async function scanPool(driver: Driver, options: ScanOptions): Promise<Sc
       continue;
     }
     try {
-      const names = (snapshots.get(keyOf(volume)) ?? []).map((one) => one.snapshot!).sort();
+      const reason = await driver.unfit?.(volume);
+      if (reason !== undefined) throw refuse(reason);
+      const names = await fitting(volume, (snapshots.get(keyOf(volume)) ?? []).map((one) => one.snapshot!).sort());
       const cutOff = intentsOf(open, volume);
       if (cutOff.whole !== undefined && !options.force) {
         throw refuse(`it was cut off: ${cutOff.whole}; "--force" recovers what is there`);

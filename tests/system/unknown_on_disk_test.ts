@@ -1,8 +1,9 @@
 /** What is on disk and not known stays, whatever is asked for: each verb looks before it says that it will make or delete something. */
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { copyFileSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
 import { Database } from "../../server/state/database.ts";
 import { Daemon, projectRoot } from "../support/daemon.ts";
 import { busyboxImage } from "../support/image.ts";
@@ -64,6 +65,42 @@ Deno.test("pools and image files that are on disk and not known stay, whatever f
   copyFileSync(image, file);
   await daemon.ok("image", "import", image, "--alias", "again");
   assert.equal(createHash("sha256").update(readFileSync(file)).digest("hex"), fingerprint);
+});
+
+Deno.test("what cannot be a volume is not made one: a file, a symbolic link, a directory on btrfs", async () => {
+  await using daemon = await Daemon.start();
+  await daemon.ok("storage", "create", "b", "btrfs", "size=200MiB");
+  await daemon.ok("storage", "create", "d", "dir");
+  const outside = mkdtempSync(join(tmpdir(), "lido-outside-"));
+  using _gone = { [Symbol.dispose]: () => rmSync(outside, { recursive: true }) };
+  const planted: [path: string, subject: string, reason: string][] = [];
+  const plant = (pool: string, path: string, subject: string, how: (path: string) => void, reason: string) => {
+    const full = join(daemon.directory, "storage-pools", pool, path);
+    mkdirSync(dirname(full), { recursive: true });
+    how(full);
+    planted.push([full, `pool "${pool}": ${subject}`, reason]);
+  };
+  const no = "it is no directory";
+  for (const pool of ["b", "d"]) {
+    await daemon.ok("storage", "volume", "create", pool, "v");
+    for (const place of ["custom/default_", "custom-snapshots/default_v/"]) {
+      const subject = (name: string) => place.includes("-") ? `custom "v": snapshot "${name}"` : `custom "${name}"`;
+      plant(pool, `${place}file`, subject("file"), (path) => writeFileSync(path, "data"), no);
+      plant(pool, `${place}link`, subject("link"), (path) => symlinkSync(outside, path), no);
+      plant(pool, `${place}broken`, subject("broken"), (path) => symlinkSync("/nowhere", path), no);
+      if (pool === "d") continue;
+      plant(pool, `${place}plain`, subject("plain"), (path) => mkdirSync(path), "it is a directory and no subvolume");
+    }
+  }
+  const { out, err } = await daemon.lido(["admin", "recover", "--yes"]);
+  assert.doesNotMatch(out, /recovered/);
+  const lines = err.split("\n").filter(Boolean).sort();
+  assert.deepEqual(lines, planted.map(([, subject, reason]) => `Cannot be recovered: ${subject}: ${reason}`).sort());
+  const check = (await daemon.lido(["admin", "check"])).out;
+  assert.equal(check.split(`cannot be made known: ${no}`).length - 1, 12);
+  for (const [path] of planted) rmSync(path, { recursive: true });
+  assert.match(await daemon.ok("admin", "check", "--repair"), /Nothing is wrong|left it/);
+  assert.match(await daemon.ok("admin", "check"), /Nothing is wrong/);
 });
 
 async function onPool(daemon: Daemon, pool: string, kind: "subvolume" | "directory"): Promise<void> {

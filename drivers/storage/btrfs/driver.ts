@@ -17,6 +17,7 @@ import {
   renameSnapshot,
   renameVolume,
   setOwner,
+  unfitDirectory,
 } from "../directory_volumes.ts";
 import type {
   Clone,
@@ -115,6 +116,11 @@ export class BtrfsDriver implements Driver {
 
   exists(volume: Volume): Promise<boolean> {
     return pathExists(this.path(volume));
+  }
+
+  async unfit(volume: Volume): Promise<string | undefined> {
+    const reason = await unfitDirectory(this.pool, volume);
+    return reason ?? (await isSubvolume(this.path(volume)) ? undefined : "it is a directory and no subvolume");
   }
 
   isTaken(volume: Volume): Promise<boolean> {

@@ -13,6 +13,7 @@ import {
   renameSnapshot,
   renameVolume,
   setOwner,
+  unfitDirectory,
 } from "../directory_volumes.ts";
 import type {
   Clone,
@@ -94,6 +95,10 @@ export class DirDriver implements Driver {
 
   exists(volume: Volume): Promise<boolean> {
     return pathExists(this.path(volume));
+  }
+
+  unfit(volume: Volume): Promise<string | undefined> {
+    return unfitDirectory(this.pool, volume);
   }
 
   isTaken(volume: Volume): Promise<boolean> {
