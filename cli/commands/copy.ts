@@ -1,6 +1,7 @@
-import type { Instance } from "../../api/types.ts";
+import type { Devices, Instance } from "../../api/types.ts";
 import { url } from "../client/client.ts";
 import { UsageError } from "../client/errors.ts";
+import { showNotes } from "../output/notes.ts";
 import { changeWithProgress } from "../output/progress.ts";
 import { settingsOf } from "../settings.ts";
 import { type Io, type Verb, verb } from "../verb.ts";
@@ -12,6 +13,23 @@ function partsOf(text: string): { name: string; snapshot: string | undefined } {
 }
 
 const snapshotPath = (name: string, snapshot: string) => url`/1.0/instances/${name}/snapshots/${snapshot}`;
+
+type Source = Pick<Instance, "architecture" | "config" | "devices" | "profiles" | "expanded_devices">;
+
+function rootOf(devices: Devices): [name: string, device: Devices[string]] | undefined {
+  return Object.entries(devices).find(([, one]) => one.type === "disk" && one.path === "/");
+}
+
+/** Those of a snapshot may have been deleted since. */
+async function existing(io: Io, profiles: readonly string[]): Promise<string[]> {
+  const all = (await io.client.get<string[]>("/1.0/profiles")).map((one) => decodeURIComponent(one.split("/").at(-1)!));
+  const gone = profiles.filter((one) => !all.includes(one));
+  if (gone.length > 0) {
+    const names = gone.map((one) => `"${one}"`).join(", ");
+    showNotes(io, { notes: [`Profiles that are not there any more were left out: ${names}`] });
+  }
+  return profiles.filter((one) => !gone.includes(one));
+}
 
 async function rename(io: Io, from: string, to: string): Promise<void> {
   const source = partsOf(from);
@@ -39,10 +57,13 @@ export const verbs: Verb[] = [
     },
     summary: "Copy an instance, or a snapshot of one",
     async run(io, [from = "", to = ""], flags) {
-      const { name } = partsOf(from);
-      const source = await io.client.get<Instance>(url`/1.0/instances/${name}`);
-      const [device = "root", root = { type: "disk", path: "/" }] =
-        Object.entries(source.expanded_devices).find(([, one]) => one.type === "disk" && one.path === "/") ?? [];
+      const { name, snapshot } = partsOf(from);
+      const instance = await io.client.get<Instance>(url`/1.0/instances/${name}`);
+      // As lxc: of a snapshot it is the snapshot's settings that count.
+      const source = snapshot === undefined ? instance : await io.client.get<Source>(snapshotPath(name, snapshot));
+      const profiles = await existing(io, source.profiles);
+      const own = rootOf(source.expanded_devices);
+      const [device, root] = own ?? rootOf(instance.expanded_devices) ?? ["root", { type: "disk", path: "/" }];
       const config = Object.entries(source.config).filter(([key]) => !key.startsWith("volatile."));
       await changeWithProgress(io, "POST", "/1.0/instances", {
         name: to,
@@ -50,9 +71,13 @@ export const verbs: Verb[] = [
         config: { ...Object.fromEntries(config), ...settingsOf(flags.config) },
         devices: {
           ...source.devices,
-          ...(flags.storage === undefined ? {} : { [device]: { ...root, pool: flags.storage } }),
+          ...(flags.storage !== undefined
+            ? { [device]: { ...root, pool: flags.storage } }
+            : own
+            ? {}
+            : { [device]: root }),
         },
-        profiles: source.profiles,
+        profiles,
         ephemeral: flags.ephemeral,
         source: { type: "copy", source: from, instance_only: flags.instanceOnly },
       });

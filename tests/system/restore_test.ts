@@ -5,6 +5,7 @@ import { busyboxImage } from "../support/image.ts";
 
 interface Instance {
   readonly profiles: string[];
+  readonly config: Record<string, string>;
   readonly devices: Record<string, Record<string, string>>;
   readonly expanded_devices: Record<string, Record<string, string>>;
 }
@@ -47,8 +48,13 @@ Deno.test("restores bring back more than content", async (t) => {
     assert.match(out + err, /Profiles that are not there any more were left out: "gone"/);
     assert.deepEqual((await instance("c1")).profiles, ["new"]);
     await daemon.ok("config", "set", "c1", "user.a=1");
+    // A copy of the snapshot has the snapshot's settings, but for that.
+    const copied = await daemon.lido(["copy", "c1/s0", "c2"]);
+    assert.equal(copied.err, 'Note: Profiles that are not there any more were left out: "gone"\n');
+    const { profiles, config } = await instance("c2");
+    assert.deepEqual([profiles, config["user.a"]], [["new"], undefined]);
     await daemon.ok("start", "c1");
-    await daemon.ok("delete", "-f", "c1");
+    await daemon.ok("delete", "-f", "c1", "c2");
     await daemon.ok("profile", "delete", "new");
     await whole();
   });
@@ -60,6 +66,9 @@ Deno.test("restores bring back more than content", async (t) => {
     await daemon.ok("snapshot", "c1", "s0");
     await daemon.ok("config", "device", "set", "c1", "root", "size=500MiB");
     assert.equal(await total(), 500 * 1024 ** 2);
+    await daemon.ok("copy", "c1/s0", "c2");
+    assert.equal((await instance("c2")).devices.root!.size, "300MiB");
+    await daemon.ok("delete", "c2");
     await daemon.ok("restore", "c1", "s0");
     assert.equal((await instance("c1")).devices.root!.size, "300MiB");
     assert.equal(await total(), 300 * 1024 ** 2);
