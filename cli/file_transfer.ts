@@ -1,13 +1,13 @@
 /** Files to and from the daemon's side, one or whole trees. What comes from there is a container's own doing: no link that it made is followed
  * here, no name leads elsewhere, and nobody becomes anybody else by a setuid bit. */
-import { constants, createWriteStream } from "node:fs";
+import { constants } from "node:fs";
 import { chmod, type FileHandle, lstat, mkdir, open, readdir, readlink, stat, symlink } from "node:fs/promises";
 import { basename, dirname, join, posix, resolve } from "node:path";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import type { FileEntry } from "../api/types.ts";
-import { ApiError, UsageError } from "./client/errors.ts";
-import { openStdin } from "./exec/descriptors.ts";
+import { ApiError, reasonOf, UsageError } from "./client/errors.ts";
+import { openStdin, openStdout } from "./exec/descriptors.ts";
 import { metered, type ProgressLine, progressLine } from "./output/progress.ts";
 import type { Making, RemoteFiles } from "./remote_files.ts";
 import type { Io } from "./verb.ts";
@@ -147,7 +147,7 @@ export async function pull(
         yield* metered(content, line, source, sizeBytes);
       }
     };
-    await pipeline(all, createWriteStream("", { fd: 1 }));
+    await pipeline(all, await openStdout());
     return;
   }
   const isDirectory = target.endsWith("/") || sources.length > 1 ||
@@ -220,7 +220,7 @@ async function pullFile(
   const { O_WRONLY, O_CREAT, O_TRUNC, O_NOFOLLOW } = constants;
   const handle = await open(place, O_WRONLY | O_CREAT | O_TRUNC | (isTop ? 0 : O_NOFOLLOW), 0o600);
   try {
-    for await (const chunk of metered(content, line, source, sizeBytes)) await writeAll(handle, chunk);
+    for await (const chunk of metered(content, line, source, sizeBytes)) await writeAll(handle, place, chunk);
     await handle.chmod(info.mode & 0o777);
   } finally {
     await handle.close();
@@ -231,12 +231,10 @@ function isName(name: FileEntry["name"]): boolean {
   return name !== "" && name !== "." && name !== ".." && !name.includes("/") && !name.includes("\0");
 }
 
-async function writeAll(handle: FileHandle, bytes: Uint8Array): Promise<void> {
-  for (let done = 0; done < bytes.length;) done += (await handle.write(bytes, done)).bytesWritten;
-}
-
-function reasonOf(error: unknown): string {
-  const reasons: Record<string, string> = { ENOENT: "there is no such file", EACCES: "permission denied" };
-  const { code = "", message } = error as NodeJS.ErrnoException;
-  return reasons[code] ?? message;
+async function writeAll(handle: FileHandle, place: string, bytes: Uint8Array): Promise<void> {
+  try {
+    for (let done = 0; done < bytes.length;) done += (await handle.write(bytes, done)).bytesWritten;
+  } catch (error) {
+    throw new Error(`Cannot write "${place}": ${reasonOf(error)}`, { cause: error });
+  }
 }

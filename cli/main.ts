@@ -1,17 +1,16 @@
 /** The command line. Kept small: what a verb needs is loaded when the verb is known. */
 import { Client } from "./client/client.ts";
-import { ApiError, UsageError } from "./client/errors.ts";
+import { ApiError, OutputError, reasonOf, UsageError } from "./client/errors.ts";
 import { nouns, spellings } from "./nouns.ts";
+import { Stdout } from "./output/stdout.ts";
 import { findVerb, isQuiet, parse, type Parsed } from "./parse.ts";
 import type { Io, Verb } from "./verb.ts";
 import { version } from "./version.ts";
 
-/** Prints a text at once. `console.log` writes synchronously on every runtime, and is the one way of printing that
- * loads nothing: `process.stdout` costs a start 9 ms on Bun, node:fs 3 ms. */
-const consoleIo = {
-  out: (text: string) => console.log(text.endsWith("\n") ? text.slice(0, -1) : text),
-  err: (text: string) => console.error(text.endsWith("\n") ? text.slice(0, -1) : text),
-};
+/** At once, and whatever happens to it: there is no other place to say that it was lost. */
+function complain(text: string): void {
+  console.error(text.endsWith("\n") ? text.slice(0, -1) : text);
+}
 
 function summaries(): Map<string, string> {
   return new Map(
@@ -55,13 +54,27 @@ function isNowhere(): boolean {
   return /^\/proc\/\d+\/fdinfo$/.test(process.cwd());
 }
 
+/** An error's own words; those of the runtime for a system call ("ENOENT: …, open 'x'") are put into plain ones. */
+function textOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  const { code, path } = error as NodeJS.ErrnoException;
+  if (code === undefined || !error.message.startsWith(`${code}: `)) return error.message || error.name;
+  return path === undefined ? reasonOf(error) : `"${path}": ${reasonOf(error)}`;
+}
+
 /** Runs one command line.
  * @param io Where it prints and which daemon it asks; the terminal and the local daemon when absent.
  * @returns The exit code. */
 export async function main(argv: readonly string[], io: Partial<Io> = {}): Promise<number> {
+  const stdout = new Stdout();
+  const code = await run(argv, { out: (text) => stdout.write(text), err: complain, ...io });
+  return stdout.outcome(code, io.err ?? complain);
+}
+
+async function run(argv: readonly string[], io: Partial<Io> & Pick<Io, "out" | "err">): Promise<number> {
   const start = argv.findIndex((word) => !isQuiet(word));
   const words = start < 0 ? [] : argv.slice(start);
-  const world: Io = { ...consoleIo, client: io.client ?? new Client(), quiet: start > 0, ...io };
+  const world: Io = { client: io.client ?? new Client(), quiet: start > 0, ...io };
   try {
     const [first = ""] = words;
     if (first === "--version") {
@@ -73,7 +86,7 @@ export async function main(argv: readonly string[], io: Partial<Io> = {}): Promi
         world.out(await topHelp());
         return 0;
       }
-      return await main([...words.slice(1), "--help"], world);
+      return await run([...words.slice(1), "--help"], world);
     }
     const name = spellings[first] ?? first;
     const noun = Object.hasOwn(nouns, name) ? nouns[name] : undefined;
@@ -87,8 +100,9 @@ export async function main(argv: readonly string[], io: Partial<Io> = {}): Promi
     const quiet = world.quiet || outcome.quiet;
     return (await outcome.verb.run({ ...world, quiet }, outcome.args, outcome.flags as never)) ?? 0;
   } catch (error) {
+    if (error instanceof OutputError && error.isUnread) return error.exitCode;
     // One line, so that scripts can read it; what a tool of the host said may have several.
-    const text = error instanceof Error ? error.message || error.name : String(error);
+    const text = textOf(error);
     const why = !(error instanceof ApiError) && /no such (file|directory)/.test(text) && isNowhere()
       ? "; the current working directory was deleted, and a name must be an absolute path"
       : "";

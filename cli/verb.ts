@@ -26,8 +26,9 @@ export type Flags<T extends FlagTable> = {
 /** What a verb may use of the world; tests give their own. */
 export interface Io {
   client: Client;
-  /** Prints text that ends with a newline. */
-  out(text: string): void;
+  /** Prints text. @returns False when it cannot be printed and nothing that follows will be: a verb without an end of
+   * its own then ends; the others go on, and the exit code tells. */
+  out(text: string): boolean | void;
   err(text: string): void;
   /** No progress. */
   quiet: boolean;

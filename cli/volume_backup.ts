@@ -5,8 +5,8 @@ import { Readable } from "node:stream";
 import { operationHeader } from "../api/progress.ts";
 import type { Operation } from "../api/types.ts";
 import { openEnvelope, url } from "./client/client.ts";
-import { UsageError } from "./client/errors.ts";
-import { openStdin } from "./exec/descriptors.ts";
+import { reasonOf, UsageError } from "./client/errors.ts";
+import { openStdin, openStdout } from "./exec/descriptors.ts";
 import { Interruption, metered, OperationView, progressLine, waitWithProgress } from "./output/progress.ts";
 import type { Io } from "./verb.ts";
 
@@ -33,9 +33,10 @@ export async function exportVolume(
   using interruption = new Interruption();
   const { signal } = interruption;
   const isFile = path !== "-";
-  const target = createWriteStream(path, isFile ? { flags: "wx", mode: 0o600 } : { fd: 1 });
   // Before the daemon has work with it.
-  if (isFile) await opened(target, path);
+  const target = isFile
+    ? await opened(createWriteStream(path, { flags: "wx", mode: 0o600 }), path)
+    : await openStdout();
   const backups = url`/1.0/storage-pools/${pool}/volumes/custom/${volume}/backups`;
   try {
     const operation = await io.client.change("POST", backups, {
@@ -68,18 +69,21 @@ export async function exportVolume(
     target.destroy();
     if (isFile) await rm(path, { force: true });
     signal.throwIfAborted();
-    if ((error as NodeJS.ErrnoException).code !== "ECONNRESET") throw error;
+    const { code, syscall } = error as NodeJS.ErrnoException;
+    if (isFile && syscall === "write") throw new Error(`Cannot write "${path}": ${reasonOf(error)}`, { cause: error });
+    if (code !== "ECONNRESET") throw error;
     throw new Error("The daemon could not finish the backup; its log says why");
   }
 }
 
 /** @throws {UsageError} when a file is there, or cannot be made. */
-async function opened(target: WriteStream, path: string): Promise<void> {
+async function opened(target: WriteStream, path: string): Promise<WriteStream> {
   try {
     await once(target, "open");
+    return target;
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    const reason = code === "EEXIST" ? "it exists" : code === "ENOENT" ? "no such directory" : `${code}`;
+    const reason = code === "EEXIST" ? "it exists" : code === "ENOENT" ? "no such directory" : reasonOf(error);
     throw new UsageError(`Cannot write "${path}": ${reason}`);
   }
 }

@@ -19,6 +19,23 @@ export class UsageError extends Error {
   override name = "UsageError";
 }
 
+/** Exit code of a program whose reader went away: as if SIGPIPE had ended it. */
+const brokenPipe = 141;
+
+/** Stdout took no more. */
+export class OutputError extends Error {
+  override name = "OutputError";
+  /** Nobody reads it any more, as behind `| head -1`: that is no error to tell. */
+  readonly isUnread: boolean;
+  readonly exitCode: number;
+
+  constructor(cause: unknown) {
+    super(`Cannot write to stdout: ${reasonOf(cause)}`, { cause });
+    this.isUnread = (cause as { code?: unknown } | null)?.code === "EPIPE";
+    this.exitCode = this.isUnread ? brokenPipe : 1;
+  }
+}
+
 const reasons: Record<string, string> = {
   ENOENT: "no such file or directory",
   ECONNREFUSED: "connection refused",
@@ -33,6 +50,16 @@ const reasons: Record<string, string> = {
   EMFILE: "too many open files",
   ENOSPC: "no space left on device",
   EROFS: "read-only file system",
+  EBADF: "bad file descriptor",
+  EIO: "input/output error",
+  EFBIG: "file too large",
+  EDQUOT: "disk quota exceeded",
+  ELOOP: "too many levels of symbolic links",
+  ENAMETOOLONG: "file name too long",
+  EEXIST: "file exists",
+  ENOTEMPTY: "directory not empty",
+  ETXTBSY: "text file busy",
+  ENXIO: "no such device or address",
 };
 
 /** The plain words for a system error's code; an unknown one is given as it is. */

@@ -1,6 +1,6 @@
 import type { Certificate } from "../../api/types.ts";
 import { url } from "../client/client.ts";
-import { UsageError } from "../client/errors.ts";
+import { reasonOf, UsageError } from "../client/errors.ts";
 import { render } from "../output/render.ts";
 import { showYaml } from "../settings.ts";
 import { type Verb, verb } from "../verb.ts";
@@ -50,7 +50,7 @@ export const verbs: Verb[] = [
       try {
         certificate = readFileSync(path, "utf8");
       } catch (error) {
-        throw new UsageError(`Cannot read "${path}": ${(error as Error).message}`);
+        throw new UsageError(`Cannot read "${path}": ${reasonOf(error)}`);
       }
       const name = flags.name || basename(path);
       await io.client.request("POST", "/1.0/certificates", { type: "client", name, certificate });

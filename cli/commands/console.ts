@@ -29,7 +29,8 @@ when the instance has ended.
       if (flags.type !== "console") {
         throw new UsageError("The --show-log flag is only supported for by 'console' output type");
       }
-      return io.out(`\nConsole log:\n\n${await io.client.text(url`/1.0/instances/${instance}/console`)}\n`);
+      io.out(`\nConsole log:\n\n${await io.client.text(url`/1.0/instances/${instance}/console`)}\n`);
+      return;
     }
     const { runConsole } = await import("../exec/console.ts");
     return await runConsole(io.client, instance, flags.type, io.err);

@@ -56,11 +56,12 @@ export const verbs = [verb({
     const { yaml } = await import("../output/yaml.ts");
     for await (const event of events(io.client, flags.type)) {
       if (event.type === "logging" && levels.indexOf(String(event.metadata.level)) < least) continue;
-      if (format === "json") io.out(`${JSON.stringify(event)}\n`);
-      else if (format === "yaml") io.out(`${yaml(event)}\n\n`);
-      else {
-        io.out(`${event.timestamp} ${event.type} ${inWords(event)}\n`);
-      }
+      const text = format === "json"
+        ? JSON.stringify(event)
+        : format === "yaml"
+        ? `${yaml(event)}\n`
+        : `${event.timestamp} ${event.type} ${inWords(event)}`;
+      if (io.out(`${text}\n`) === false) return;
     }
   },
 })];

@@ -104,7 +104,8 @@ export const verbs: Verb[] = [
     async run(io, [name = ""], flags) {
       if (flags.resources) {
         const { yaml } = await import("../output/yaml.ts");
-        return io.out(yaml(await io.client.get<object>(`${pools.path([name])}/resources`)));
+        io.out(yaml(await io.client.get<object>(`${pools.path([name])}/resources`)));
+        return;
       }
       const [show] = settingVerbs(pools);
       return await show!.run(io, [name], {});

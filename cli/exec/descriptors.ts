@@ -2,7 +2,8 @@
  * start 9 ms on Bun, set pipes to non-blocking for everyone who shares them, and hide errors.
  * node:fs itself is loaded when the first byte moves, not before. */
 
-import type { Readable } from "node:stream";
+import type { Readable, Writable } from "node:stream";
+import { OutputError, reasonOf } from "../client/errors.ts";
 import { isTerminal } from "../terminal/is_terminal.ts";
 
 /** Largest single read, in bytes. */
@@ -50,7 +51,7 @@ async function* readStdin(): AsyncGenerator<Uint8Array> {
   try {
     for await (const chunk of readDescriptor(0)) yield chunk.slice();
   } catch (error) {
-    throw new Error(`Cannot read stdin: ${(error as Error).message}`, { cause: error });
+    throw new Error(`Cannot read stdin: ${reasonOf(error)}`, { cause: error });
   }
 }
 
@@ -106,6 +107,16 @@ async function* readByNode(fd: number, bytesMax: number): AsyncGenerator<Uint8Ar
     if (code === "EAGAIN" || code === "EINTR") await new Promise((resolve) => setTimeout(resolve, retryMs));
     else throw outcome;
   }
+}
+
+/** Stdout as a stream, for what is sent whole. It fails with {@link OutputError}. */
+export async function openStdout(): Promise<Writable> {
+  const { Writable } = await import("node:stream");
+  return new Writable({
+    write: (chunk: Uint8Array, _encoding, done) => {
+      writeDescriptor(1, chunk).then(() => done(), (error) => done(new OutputError(error)));
+    },
+  });
 }
 
 /** Writes all of a chunk; the event loop runs on while a slow reader makes it wait.

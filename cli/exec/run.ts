@@ -1,5 +1,6 @@
 /** `lido exec` between the client's own descriptors and a session. */
 import type { Client } from "../client/client.ts";
+import { OutputError, reasonOf } from "../client/errors.ts";
 import { isTerminal } from "../terminal/is_terminal.ts";
 import { readDescriptor, writeDescriptor } from "./descriptors.ts";
 import type { DetachKey } from "./detach_key.ts";
@@ -88,7 +89,7 @@ async function converse(
         isErrorOutputLost ||= code !== "EPIPE";
         return;
       }
-      if (code !== "EPIPE") complain(`Cannot write to stdout: ${(error as Error).message}`);
+      if (code !== "EPIPE") complain(new OutputError(error).message);
       if (!isDetachable) session?.signal(sigpipe);
       giveUp.resolve(code === "EPIPE" ? brokenPipe : 1);
       // Never resolves: the stream is not read any further.
@@ -122,7 +123,7 @@ async function converse(
   let isInputWhole = true;
   void sendInput(running, stdin, key).catch((error) => {
     isInputWhole = false;
-    complain(`Cannot read stdin: ${(error as Error).message}`);
+    complain(`Cannot read stdin: ${reasonOf(error)}`);
   });
   let outcome: ExecEnd | number;
   try {

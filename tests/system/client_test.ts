@@ -4,6 +4,7 @@ import { chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSyn
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Profile } from "../../api/types.ts";
+import { command } from "../support/command.ts";
 import { Daemon, executable } from "../support/daemon.ts";
 import { busyboxImage } from "../support/image.ts";
 import { Terminal } from "../support/terminal.ts";
@@ -17,6 +18,7 @@ Deno.test("the client at a terminal", async (t) => {
   await using daemon = await Daemon.start();
   const image = await busyboxImage();
   const { environment } = daemon;
+  const shell = (script: string) => command(["bash", "-c", script], { env: { ...environment, LIDO: executable } });
   /** All that a command shows on a terminal of so many columns. */
   const shown = async (columns: number, ...argv: string[]) => {
     using terminal = new Terminal([executable, ...argv], environment, columns);
@@ -70,6 +72,65 @@ Deno.test("the client at a terminal", async (t) => {
     assert.equal(await daemon.ok("exec", "c1", "echo", "-q", "--user", "--", "x"), "-q --user -- x");
     assert.equal(await daemon.ok("exec", "c1", "--cwd", "/etc", "--", "sh", "-c", "pwd"), "/etc");
     assert.equal(await daemon.ok("exec", "-T", "c1", "--cwd=/etc", "pwd"), "/etc");
+  });
+
+  await t.step("what cannot be printed is told by an error and the exit code, by every verb that prints", async () => {
+    await daemon.ok("storage", "volume", "create", "fast", "v1");
+    const verbs = [
+      ...[
+        "list",
+        "list -f csv",
+        "info",
+        "info c1",
+        "config show c1",
+        "config get c1 image.os",
+        "storage list",
+        "exec --list",
+      ],
+      ...[
+        "image list",
+        "profile show default",
+        "query /1.0",
+        "version",
+        "--version",
+        "help",
+        "list --help",
+        "completion zsh",
+      ],
+      ...[
+        "admin check",
+        "console c1 --show-log",
+        "storage volume export fast v1 -",
+        "storage volume file list fast v1",
+      ],
+    ];
+    const results = await Promise.all(verbs.map(async (verb) => {
+      const { err, code } = await shell(`$LIDO ${verb} >/dev/full`);
+      return { verb, err, code };
+    }));
+    const lost = "Error: Cannot write to stdout: no space left on device\n";
+    assert.deepEqual(results, verbs.map((verb) => ({ verb, err: lost, code: 1 })));
+    assert.match((await shell("$LIDO admin init >/dev/full")).err, /^Error: The input ended [^\n]*\n$/);
+    // The work itself is done: only its words are lost.
+    assert.deepEqual(
+      (await shell("$LIDO launch bb told >/dev/full; echo $?; $LIDO list told -f csv -c s; $LIDO delete -f told")).out,
+      "1\nRUNNING\n",
+    );
+  });
+
+  await t.step("a reader that goes away ends a verb as SIGPIPE would, one that has no end of its own too", async () => {
+    const { out, err } = await shell(`
+      exec 3< <($LIDO monitor --type lifecycle; echo ended $? >&2)
+      monitor=$!
+      until [ -n "\${seen:-}" ]; do $LIDO config set c1 user.seen=x; read -r -t 0.1 -u 3 seen; done
+      exec 3<&-
+      while kill -0 $monitor 2>/dev/null; do $LIDO config set c1 user.seen=y; done
+      exec 4> >(true)
+      wait $!
+      $LIDO list >&4
+      echo list $? >&2
+    `);
+    assert.deepEqual([out, err], ["", "ended 141\nlist 141\n"]);
   });
 
   await t.step("tables fit the terminal: in full, with narrower columns, or compact", async () => {

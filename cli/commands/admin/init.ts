@@ -37,7 +37,7 @@ export async function init(io: Io, flags: InitFlags): Promise<void> {
   if (flags.minimal || flags.auto) return await apply(io, await unattended(io, flags, host));
   const { ask } = await import("./questions.ts");
   const { Prompter } = await import("./prompter.ts");
-  const prompter = new Prompter();
+  const prompter = new Prompter(io);
   const pools = await io.client.get<StoragePool[]>("/1.0/storage-pools?recursion=1");
   const answers = await ask(prompter, host, pools.map(({ name }) => name));
   const settings = answers.pool === undefined ? {} : await withRoot(io, answers.pool);

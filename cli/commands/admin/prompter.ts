@@ -1,22 +1,29 @@
 import { UsageError } from "../../client/errors.ts";
 import { readLine } from "../../exec/descriptors.ts";
+import type { Io } from "../../verb.ts";
 
 /** Questions on the terminal, or answers from a pipe. */
 export class Prompter {
+  readonly #out: Io["out"];
+
+  constructor(io: Pick<Io, "out">) {
+    this.#out = io.out;
+  }
+
   tell(text: string): void {
-    process.stdout.write(`${text}\n`);
+    this.#out(`${text}\n`);
   }
 
   /** Asks until the answer will do. @param check Says what is wrong with it. @throws {UsageError} At the end of input. */
   async text(question: string, initial: string, check: (answer: string) => string | undefined): Promise<string> {
     while (true) {
-      process.stdout.write(`${question}${initial === "" ? "" : ` [default=${initial}]`}: `);
+      this.#out(`${question}${initial === "" ? "" : ` [default=${initial}]`}: `);
       const line = await readLine();
       if (line === undefined) throw new UsageError("The input ended before all was answered");
       const answer = line.trim() === "" ? initial : line.trim();
       const wrong = check(answer);
       if (wrong === undefined) return answer;
-      process.stdout.write(`Invalid input: ${wrong}\n\n`);
+      this.#out(`Invalid input: ${wrong}\n\n`);
     }
   }
 

@@ -26,7 +26,7 @@ export async function recover(io: Io, flags: RecoverFlags): Promise<number> {
     return await carryOut(io, pools, flags, undefined);
   }
   const { Prompter } = await import("./prompter.ts");
-  const prompter = new Prompter();
+  const prompter = new Prompter(io);
   io.out("This server currently has the following storage pools:\n");
   for (const { name, driver } of known) io.out(` - "${name}" (driver "${driver}")\n`);
   if (known.length === 0) io.out(" (none)\n");
