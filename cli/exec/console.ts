@@ -1,5 +1,6 @@
 /** `lido console` between the client's own descriptors and an instance's console. */
 import type { Client } from "../client/client.ts";
+import { OutputError, UsageError } from "../client/errors.ts";
 import { isTerminal } from "../terminal/is_terminal.ts";
 import { readDescriptor, writeDescriptor } from "./descriptors.ts";
 import { DetachKey } from "./detach_key.ts";
@@ -18,8 +19,8 @@ export async function runConsole(client: Client, instance: string, type: string,
     stdout: async (chunk) => {
       try {
         await writeDescriptor(1, chunk);
-      } catch {
-        over.resolve(1); // nobody reads it any more
+      } catch (error) {
+        over.reject(new OutputError(error));
         await new Promise<never>(() => {});
       }
     },
@@ -27,7 +28,14 @@ export async function runConsole(client: Client, instance: string, type: string,
   });
   using cleanup = new DisposableStack();
   cleanup.defer(() => session.close());
-  if (await isTerminal(0)) cleanup.use(new RawMode());
+  // As lxc does: what nobody types at would hold the console, which is one client's at a time, for ever. Only now, since what is wrong with the
+  // instance comes first.
+  if (!await isTerminal(0)) {
+    throw new UsageError(
+      'Cannot attach to a console without a terminal as stdin: "--show-log" shows what it printed last',
+    );
+  }
+  cleanup.use(new RawMode());
   const listen = (name: NodeJS.Signals, listener: () => void) => {
     process.on(name, listener);
     cleanup.defer(() => process.off(name, listener));

@@ -106,6 +106,8 @@ Deno.test("the console of a container", async (t) => {
     await daemon.fails(["console", "c1", "--type", "bogus"], /Unknown output type "bogus"/);
     await daemon.fails(["console", "c1", "-t", "vga"], /VGA console is only supported by virtual machines/);
     await daemon.fails(["console", "no"], /Instance not found/);
+    await daemon.fails(["console", "c1"], /without a terminal as stdin: "--show-log" shows/);
+    await daemon.fails(["start", "c1", "--console"], /already running/);
     await daemon.ok("pause", "c1");
     await daemon.fails(["console", "c1"], /Instance is frozen/);
     await daemon.ok("start", "c1");
