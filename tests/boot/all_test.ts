@@ -1,10 +1,15 @@
-/** Every image, started and stopped often: minutes. $LIDO_BOOT_CYCLES: how often. */
+/** Every image, started and stopped often, and once where there is cgroup2 alone: minutes.
+ * $LIDO_BOOT_CYCLES: how often. $LIDO_BOOT_IMAGES: of which images, with spaces between their names. */
 import process from "node:process";
+import { testUnified } from "../support/unified_host.ts";
 import { images } from "./images.ts";
 import { tellStory } from "./story.ts";
 
 const cycles = Number(process.env.LIDO_BOOT_CYCLES ?? 20);
+const names = process.env.LIDO_BOOT_IMAGES?.split(" ") ?? images.map(({ name }) => name);
 
-for (const image of images) {
-  Deno.test(`${image.name} boots, stays and stops, often`, (t) => tellStory(t, image, { cycles, cron: true }));
+for (const image of images.filter(({ name }) => names.includes(name))) {
+  const boots = `${image.name} boots, stays and stops`;
+  Deno.test(`${boots}, often`, (t) => tellStory(t, image, { cycles, cron: true }));
+  testUnified(boots, (t, { argv }) => tellStory(t, image, { cycles: 1, host: argv }));
 }

@@ -1,5 +1,6 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
+import { readFileSync } from "node:fs";
 
 /** A mount namespace in which cgroup2 alone is at /sys/fs/cgroup, as on a host without v1 hierarchies. It is kept by a process, so that a daemon
  * and its next see the same mounts. */
@@ -32,4 +33,19 @@ export class UnifiedHost implements AsyncDisposable {
     this.#keeper.stdin!.end();
     await gone;
   }
+}
+
+const hasV1 = readFileSync("/proc/mounts", "utf8").split("\n").some((line) => line.split(" ")[2] === "cgroup");
+
+/** A test where there is cgroup2 alone, beside one of the same on the host as it is. */
+export function testUnified(name: string, body: (t: Deno.TestContext, host: UnifiedHost) => Promise<void>): void {
+  Deno.test({
+    name: `${name} where there is cgroup2 alone` +
+      (hasV1 ? "" : ": this host has no other, so the test before was it"),
+    ignore: !hasV1,
+    fn: async (t) => {
+      await using host = await UnifiedHost.open();
+      await body(t, host);
+    },
+  });
 }
