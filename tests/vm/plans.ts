@@ -1,4 +1,5 @@
 /** What runs in the guest: for each emulator the suites of tests/run.ts, by driver. */
+import { images } from "../boot/images.ts";
 import type { Kind } from "./machine.ts";
 
 export interface Plan {
@@ -107,15 +108,6 @@ export const plans: readonly Plan[] = [
   },
   // The guest has cgroup2 alone, and the kernel that Debian 12 has.
   {
-    name: "boot",
-    kind: "qemu",
-    driver: "dir",
-    words: ["tests/boot/boot_test.ts"],
-    environment: {},
-    images: ["busybox", "debian/12"],
-    seconds: 1000,
-  },
-  {
     name: "podman",
     kind: "qemu",
     driver: "dir",
@@ -125,20 +117,38 @@ export const plans: readonly Plan[] = [
     seconds: 300,
   },
   {
+    name: "limits, cgroup2 alone",
+    kind: "qemu",
+    driver: "dir",
+    words: system(["limits_test", "lxcfs_test"]),
+    environment: {},
+    seconds: 220,
+  },
+  {
+    name: "boot",
+    kind: "qemu",
+    driver: "dir",
+    words: ["tests/boot/boot_test.ts"],
+    environment: {},
+    images: ["busybox", "debian/12"],
+    seconds: 760,
+  },
+  ...images.map(({ name }): Plan => ({
+    name: `boot of all images: ${name}`,
+    kind: "qemu",
+    driver: "dir",
+    words: ["tests/boot/all_test.ts"],
+    environment: { LIDO_BOOT_IMAGES: name, LIDO_BOOT_CYCLES: "2" },
+    images: [name],
+    seconds: 400,
+  })),
+  {
     name: "apparmor",
     kind: "qemu",
     driver: "dir",
     words: system(["apparmor_test"]),
     environment: {},
     seconds: 120,
-  },
-  {
-    name: "limits, cgroup2 alone",
-    kind: "qemu",
-    driver: "dir",
-    words: system(["limits_test", "lxcfs_test"]),
-    environment: {},
-    seconds: 200,
   },
   ...conformance("lvm"),
   story("lvm"),
