@@ -1,10 +1,12 @@
-import { type FileHandle, open, rm, stat, statfs } from "node:fs/promises";
+import { constants, type FileHandle, open, rm, stat, statfs } from "node:fs/promises";
 import { dirname } from "node:path";
 import { LidoError } from "../../api/errors.ts";
-import { formatSize, parseSizeBytes, showUnequalBytes } from "../../api/size.ts";
+import { formatSize, parseSizeBytes, showBytes, showUnequalBytes } from "../../api/size.ts";
 import type { Host } from "../host/host.ts";
 
 const GiB = 1024n ** 3n;
+/** @see open(2) */
+const O_TMPFILE = 0x400000;
 const smallestBytes = 5n * GiB, largestBytes = 30n * GiB;
 
 /** LXD's rule for a loop pool without a size: a fifth of the filesystem that holds the file, at least 5 and at most 30 GiB.
@@ -34,9 +36,10 @@ async function setSize(handle: FileHandle, file: string, sizeBytes: bigint): Pro
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (code !== "EFBIG" && code !== "EINVAL" && code !== "ERR_OUT_OF_RANGE") throw error;
+    const size = showBytes(sizeBytes);
     throw new LidoError(
       "bad_request",
-      `Invalid size ${sizeBytes} of the pool: the filesystem of "${file}" has no files so large`,
+      `Invalid size ${size} of the pool: the filesystem of "${file}" has no files so large`,
     );
   }
 }
@@ -68,7 +71,7 @@ export async function removeLoopFile(host: Host, file: string): Promise<void> {
 }
 
 /** @throws {LidoError} bad_request when the file would shrink. */
-export async function refuseShrink(file: string, sizeBytes: bigint): Promise<void> {
+async function refuseShrink(file: string, sizeBytes: bigint): Promise<void> {
   const { size } = await stat(file, { bigint: true });
   if (sizeBytes >= size) return;
   const [has, asked] = showUnequalBytes(size, sizeBytes);
@@ -76,6 +79,23 @@ export async function refuseShrink(file: string, sizeBytes: bigint): Promise<voi
     "bad_request",
     `Cannot shrink the pool: "${file}" has ${has}, ${asked} were asked for`,
   );
+}
+
+/** Changes nothing. @throws {LidoError} bad_request when the file would shrink, or its filesystem has none so large. */
+export async function checkGrowth(file: string, sizeBytes: bigint): Promise<void> {
+  await refuseShrink(file, sizeBytes);
+  const { O_RDWR, O_DIRECTORY } = constants;
+  let probe: FileHandle;
+  try {
+    probe = await open(dirname(file), O_TMPFILE | O_DIRECTORY | O_RDWR, 0o600);
+  } catch {
+    return; // a filesystem without files that have no name: growing tells
+  }
+  try {
+    await setSize(probe, file, sizeBytes);
+  } finally {
+    await probe.close();
+  }
 }
 
 /** @throws {LidoError} bad_request when the file would shrink. */

@@ -16,7 +16,7 @@ import { type MissingDriver, probeDrivers, type SupportedDriver } from "./driver
 import { findSource, refuseFound, removeEmpty } from "./found_pool.ts";
 import { checkName } from "./names.ts";
 import { Presence } from "./presence.ts";
-import type { FoundIntent, GrowIntent, PoolIntent } from "./pool_intents.ts";
+import { type FoundIntent, growAgain, type GrowIntent, type PoolIntent } from "./pool_intents.ts";
 import { type LookAt, PoolSources } from "./pool_sources.ts";
 import { type PoolFailure, unmadePool, viewPool } from "./pool_view.ts";
 import { deletePoolRows, onDisk, volumeRows } from "./rows.ts";
@@ -76,8 +76,7 @@ export class Pools {
     }) as ReturnType<Journal["kind"]>;
     // A pool does not shrink: what was begun is finished.
     this.#growing = options.journal.kind<GrowIntent>("pool.grow", async ({ name, size }) => {
-      if (!this.names().includes(name)) return;
-      await this.driver(name).facets.resize?.grow(parseSizeBytes(size)!);
+      if (!this.names().includes(name) || !await growAgain(this.driver(name), size)) return;
       this.#setDriver(name, this.driver(name));
       this.#storeConfig(name, { ...this.config(name), size });
     }) as ReturnType<Journal["kind"]>;

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import type { Server, StoragePool } from "../../api/types.ts";
 import { Database } from "../../server/state/database.ts";
 import { succeed } from "../support/command.ts";
+import { Filesystem } from "../support/filesystem.ts";
 import { Daemon } from "../support/daemon.ts";
 
 const MiB = 1024 ** 2;
@@ -99,6 +100,17 @@ Deno.test("pools: facets, health, settings, growth", async (t) => {
     }
     assert.deepEqual([await total(), (await pool("fast")).config.size], [500 * MiB, "500MiB"]);
   });
+});
+
+Deno.test("a pool that cannot grow to a size is what it was, with nothing left to be done", async () => {
+  await using disk = await Filesystem.make("ext4", 300);
+  await using daemon = await Daemon.start({ directory: join(disk.path, "lido") });
+  await daemon.ok("storage", "create", "b", "btrfs", "size=128MiB");
+  const refusal = /Invalid size 100\.00TiB of the pool: the filesystem of ".*\/[bc]\.img" has no files so large/;
+  await daemon.fails(["storage", "set", "b", "size=100TiB"], refusal);
+  await daemon.fails(["storage", "create", "c", "btrfs", "size=100TiB"], refusal);
+  assert.match(await daemon.ok("admin", "check"), /Nothing is wrong/);
+  assert.match(await daemon.ok("storage", "show", "b"), /size: 128MiB/);
 });
 
 Deno.test("pools that are not as they should be", async (t) => {

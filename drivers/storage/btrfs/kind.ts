@@ -9,11 +9,11 @@ import { anyText, boolean, isTrue, size, words } from "../keys.ts";
 import { makeDirectories, needDirectories, recordsDirectory, repairModes } from "../layout.ts";
 import {
   attachLoopFile,
+  checkGrowth,
   defaultSize,
   detachLoopFile,
   growLoopFile,
   makeLoopFile,
-  refuseShrink,
   removeLoopFile,
 } from "../loop_file.ts";
 import { deletePoolRoot } from "../pool_root.ts";
@@ -119,7 +119,7 @@ export const btrfsKind: DriverKind = {
         ? {
           resize: {
             check: async (sizeBytes) => {
-              await refuseShrink(pool.diskFile, sizeBytes);
+              await checkGrowth(pool.diskFile, sizeBytes);
               if (sizeBytes >= smallestResizedBytes) return;
               const [to, least] = showUnequalBytes(sizeBytes, smallestResizedBytes);
               throw new LidoError(

@@ -10,11 +10,11 @@ import { makeDirectories } from "../layout.ts";
 import { unmountBelow } from "../volume_mounts.ts";
 import {
   attachLoopFile,
+  checkGrowth,
   defaultSize,
   detachLoopFile,
   growLoopFile,
   makeLoopFile,
-  refuseShrink,
   removeLoopFile,
 } from "../loop_file.ts";
 import { LvmDriver, sizeDefault } from "./driver.ts";
@@ -190,7 +190,7 @@ export const lvmKind: DriverKind = {
       ...(isLoop
         ? {
           resize: {
-            check: (sizeBytes) => refuseShrink(pool.diskFile, sizeBytes),
+            check: (sizeBytes) => checkGrowth(pool.diskFile, sizeBytes),
             grow: async (sizeBytes) => {
               await growLoopFile(host, pool.diskFile, sizeBytes);
               await tool.resizePhysical(device);

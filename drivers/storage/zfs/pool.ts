@@ -6,7 +6,7 @@ import { wipeDevice } from "../block_device.ts";
 import type { Driver, OpenOptions, Pool, Resize } from "../driver.ts";
 import { isTrue } from "../keys.ts";
 import { makeDirectories, temporaryPrefix } from "../layout.ts";
-import { growFile, makeLoopFile, refuseShrink, removeLoopFile } from "../loop_file.ts";
+import { checkGrowth, growFile, makeLoopFile, removeLoopFile } from "../loop_file.ts";
 import { removeTree } from "../tree.ts";
 import { unmountBelow } from "../volume_mounts.ts";
 import { ZfsDriver } from "./driver.ts";
@@ -162,7 +162,7 @@ async function canIdmap(host: Host, pool: Pool): Promise<boolean> {
 
 function resize(tool: ZfsTool, pool: Pool): Resize {
   return {
-    check: (sizeBytes) => refuseShrink(pool.diskFile, sizeBytes),
+    check: (sizeBytes) => checkGrowth(pool.diskFile, sizeBytes),
     grow: async (sizeBytes) => {
       await growFile(pool.diskFile, sizeBytes);
       await tool.expand(names.zpool(names.top(pool)), pool.diskFile);
