@@ -18,6 +18,7 @@ function argumentSyntax(name: string): string {
 function option(key: string, flag: Flag): Option {
   const value = flag.value === undefined ? "" : ` <${flag.value}>`;
   const made = new Option(`${flag.short ? `-${flag.short}, ` : ""}--${flagName(key)}${value}`, flag.summary);
+  if (flag.hidden) made.hideHelp();
   if (flag.many) {
     made.argParser((given: string, before: string[] | undefined) => [...before ?? [], given]).default([], "none");
   } else if (flag.initial !== undefined) {

@@ -9,6 +9,8 @@ export interface Flag {
   /** The flag may be given several times. */
   many?: true;
   initial?: string;
+  /** Of the program's own, and shown to nobody. */
+  hidden?: true;
   /** The words its value may be, where they can be listed; for completion. */
   values?: readonly string[];
   summary: string;

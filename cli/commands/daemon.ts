@@ -21,11 +21,10 @@ export const verbs = [verb({
     lxcfs: { value: "path", summary: "Where LXCFS is mounted, if it runs (LIDO_LXCFS, or /var/lib/lxcfs)" },
     consoles: {
       value: "directory",
-      summary: "Hold the consoles of running containers, for the daemon that starts this; not to be used by hand",
+      hidden: true,
+      summary: "Hold the consoles of running containers, for the daemon that starts this",
     },
-    files: {
-      summary: "Touch files that may never answer, for the daemon that starts this; not to be used by hand",
-    },
+    files: { hidden: true, summary: "Touch files that may never answer, for the daemon that starts this" },
     logLevel: { value: "level", values: levels, initial: "info", summary: levels.join(", ") },
   },
   summary: "Run the daemon",

@@ -88,7 +88,7 @@ export function positionOf(verbs: readonly Verb[], words: readonly string[]): Po
   const flag = option !== undefined && !areOver ? byLong(option.slice(0, -1))?.[1] : undefined;
   if (flag?.value !== undefined) return { kind: "value", given, flag, before: option!, text: text! };
   if (current.startsWith("-") && !areOver) {
-    const left = table.filter(([key, { many }]) => many || !flags.has(key));
+    const left = table.filter(([key, { many, hidden }]) => !hidden && (many || !flags.has(key)));
     const candidates = left.map(([key, { summary }]) => ({ word: `--${flagName(key)}`, summary }));
     return { kind: "words", candidates };
   }

@@ -218,9 +218,18 @@ async function withVolumeKeys(client: Client, driver: string): Promise<Keys> {
   return { ...pool, ...Object.fromEntries(defaults) };
 }
 
-/** `key=`, and behind the sign what the key may be. */
+/** `key=`, and behind the sign, or behind a key that is a word of its own, what the key may be. */
 async function settings(place: Place, keys: Keys): Promise<Candidate[]> {
   const equals = place.text.indexOf("=");
+  const { args, verb } = place;
+  const last = args.at(-1) ?? "";
+  // A pool may be named as a key is.
+  if (
+    equals < 0 && verb.words.endsWith(" set") && Object.hasOwn(keys, last) && (args.length > 1 || last.includes("."))
+  ) {
+    const found = await settings({ ...place, args: args.slice(0, -1), text: `${last}=${place.text}` }, keys);
+    return found.map(({ word, ...rest }) => ({ word: word.slice(last.length + 1), ...rest }));
+  }
   if (equals < 0) {
     return Object.entries(keys).map(([key, { shortdesc }]) => ({ word: `${key}=`, summary: shortdesc }));
   }
@@ -399,6 +408,7 @@ const byVerb: Readonly<Record<string, Source>> = {
   "daemon name": groups,
   "delete instance": instancesAndSnapshots,
   "image alias create alias": none,
+  "list filter": instances,
   "move instance": instancesAndSnapshots,
   "profile create profile": none,
   "profile get key": async (place) => plain(Object.keys(await keysOf(place.client, "instance"))),

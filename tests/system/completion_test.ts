@@ -23,6 +23,7 @@ const cases: readonly (readonly [string, string])[] = [
   ["lido list -f ya", "lido list -f yaml"],
   ["lido exec --mode int", "lido exec --mode interactive"],
   ["lido exec web", "lido exec web-run"],
+  ["lido list web-r", "lido list web-run"],
   ["lido start web", "lido start web-off"],
   ["lido delete web-off/", "lido delete web-off/before"],
   ["lido restore web-off b", "lido restore web-off before"],
@@ -42,6 +43,7 @@ const cases: readonly (readonly [string, string])[] = [
   ["lido launch bb x -c boot.autostart=t", "lido launch bb x -c boot.autostart=true"],
   ["lido config set web-run security.priv", "lido config set web-run security.privileged="],
   ["lido config set web-run security.privileged=f", "lido config set web-run security.privileged=false"],
+  ["lido config set web-run security.privileged f", "lido config set web-run security.privileged false"],
   ["lido config set core.https_ad", "lido config set core.https_address="],
   ["lido config unset web-run user.n", "lido config unset web-run user.note"],
   ["lido config device get web-run sto", "lido config device get web-run store"],
@@ -55,6 +57,7 @@ const cases: readonly (readonly [string, string])[] = [
   ["lido profile device remove default r", "lido profile device remove default root"],
   ["lido profile show def", "lido profile show default"],
   ["lido image import ./some", "lido image import ./some-file.tar"],
+  ["lido daemon --con", "lido daemon --con"], // the program's own
   ["lido completion zs", "lido completion zsh"],
   ["lido help waitr", "lido help waitready"],
   ["lido exec web-run -- l", "lido exec web-run -- l"],
