@@ -25,7 +25,7 @@ export async function yamlMap(text: string, failure = "Config parsing error"): P
     value = parse(text);
     raw = parse(text, { schema: "failsafe" });
   } catch (error) {
-    throw new UsageError(`${failure}: ${(error as Error).message.split("\n")[0]}`);
+    throw new UsageError(`${failure}: ${(error as Error).message.split("\n")[0]!.replace(/:$/, "")}`);
   }
   if (typeof value !== "object" || value === null || Array.isArray(value)) {
     throw new UsageError(`${failure}: a YAML map is allowed`);

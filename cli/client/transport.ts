@@ -67,6 +67,10 @@ export async function connectionError(endpoint: Endpoint, cause: unknown): Promi
     return new ConnectionError(`Lost the connection to ${name}: ${reasonOf(cause)}`, { cause });
   }
   const advice = await adviceOn(endpoint.socket, (failure as { code?: string }).code);
+  // It was there when the request went out: what it was asked for may be done, in part or not at all.
+  if (["ECONNRESET", "EPIPE"].includes(String((cause as { code?: unknown } | null)?.code))) {
+    return new ConnectionError(`Lost the connection to ${name}: ${advice}`, { cause });
+  }
   return new ConnectionError(`Cannot connect to ${name}: ${reasonOf(failure)}; ${advice}`, { cause: failure });
 }
 

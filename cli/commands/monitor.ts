@@ -1,5 +1,5 @@
 import type { Event } from "../../api/types.ts";
-import { UsageError } from "../client/errors.ts";
+import { ConnectionError, UsageError } from "../client/errors.ts";
 import { events } from "../client/events.ts";
 import { verb } from "../verb.ts";
 
@@ -63,5 +63,8 @@ export const verbs = [verb({
         : `${event.timestamp} ${event.type} ${inWords(event)}`;
       if (io.out(`${text}\n`) === false) return;
     }
+    throw new ConnectionError(
+      "Lost the connection to the lido daemon: it has ended, or this monitor was too slow for it",
+    );
   },
 })];

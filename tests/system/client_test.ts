@@ -133,6 +133,24 @@ Deno.test("the client at a terminal", async (t) => {
     assert.deepEqual([out, err], ["", "ended 141\nlist 141\n"]);
   });
 
+  await t.step("a daemon that ends in the middle is a connection that was lost, with an exit code", async () => {
+    using directory = temporary();
+    const { out } = await shell(`
+      cd ${directory.path}
+      $LIDO monitor --type lifecycle >monitored 2>&1 & monitor=$!
+      $LIDO exec c1 -- sh -c 'echo runs; exec sleep 1000' >executed 2>&1 & exec=$!
+      until [ -s monitored ] && [ -s executed ]; do $LIDO config set c1 user.seen=x; done
+      kill -9 ${daemon.pid}
+      wait $monitor; echo $?; tail -n 1 monitored
+      wait $exec; echo $?; tail -n 1 executed
+    `);
+    await daemon.up();
+    const lost = "Error: Lost the connection to the lido daemon";
+    const [monitored, monitorText, executed, execText] = out.split("\n");
+    assert.deepEqual([monitored, executed], ["1", "255"]);
+    assert.ok(monitorText!.startsWith(lost) && execText!.startsWith(`${lost} at "`), out);
+  });
+
   await t.step("tables fit the terminal: in full, with narrower columns, or compact", async () => {
     const list = ["storage", "list"], volumes = ["storage", "volume", "list"];
     const full = await daemon.ok(...list);
