@@ -67,6 +67,7 @@ export interface Context {
   readonly paths: Paths;
   readonly log: Logger;
   readonly database: Database;
+  readonly explain: (error: unknown) => unknown;
   readonly journal: Journal;
   readonly events: Events;
   readonly operations: Operations;

@@ -40,6 +40,7 @@ import { Reserve } from "./state/reserve.ts";
 import { Settings } from "./state/settings.ts";
 import { VolumeBackups } from "./storage/backups.ts";
 import { VolumeCopies } from "./storage/copies.ts";
+import { explainer } from "./storage/explain.ts";
 import { MountedVolumes } from "./storage/mounted.ts";
 import { PoolWatch } from "./storage/pool_watch.ts";
 import { Pools } from "./storage/pools.ts";
@@ -137,7 +138,7 @@ async function start(options: DaemonOptions, seams: DaemonSeams): Promise<Daemon
     log.warn(`storage and images cannot be worked on: ${notInstalled("bwrap")}`);
   }
   const journal = new Journal(database, log, seams.observe);
-  const explain = (error: unknown) => pools.sources.explain(error);
+  const explain = (error: unknown) => explainer(pools)(error);
   const operations = new Operations(events, { scope: () => records.scope(), explain, log });
   const settings = new Settings(database);
   const trust = new Trust({ database, events, settings, log });
@@ -255,6 +256,7 @@ async function start(options: DaemonOptions, seams: DaemonSeams): Promise<Daemon
     paths,
     log,
     database,
+    explain,
     journal,
     events,
     operations,

@@ -12,7 +12,7 @@ import type { Records } from "../records/records.ts";
 import type { Database } from "../state/database.ts";
 import type { MountedVolumes } from "../storage/mounted.ts";
 import type { Pools } from "../storage/pools.ts";
-import { deleteVolumeRow, onDisk } from "../storage/rows.ts";
+import { forgetVolume, onDisk } from "../storage/rows.ts";
 import { lockName, type Volumes } from "../storage/volumes.ts";
 
 export interface CheckOptions {
@@ -284,7 +284,7 @@ export class Check {
       return;
     }
     volumes.refuseUsed(pool, fromDisk(volume), "The storage volume is still in use");
-    deleteVolumeRow(database, pool, volume.type, fromDisk(volume));
+    forgetVolume(this.#options, pool, volume);
     await Promise.resolve();
   }
 }

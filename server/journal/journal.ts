@@ -209,6 +209,20 @@ export class Journal {
     );
   }
 
+  /** Closes the intents that nobody is at work on, of a pool, volume or instance that is gone: one of its name that is made later would get them.
+   * In one transaction with the end of its row. @param kind Of the intent that deletes it. */
+  forget(kind: string, payload: object): void {
+    const subject = subjectOf(kind, payload);
+    if (subject === undefined) return;
+    for (const row of this.unsettled()) {
+      const of = JSON.parse(row.payload);
+      const isGone = kind === "pool.delete" ? of.pool === subject : subjectOf(row.kind, of) === subject;
+      if (!isGone) continue;
+      this.#close(row.id);
+      this.#watcher?.closed(row.id);
+    }
+  }
+
   /** @returns Whether it was there. */
   #close(id: number): boolean {
     return this.#database.run("DELETE FROM journal WHERE id = ?", id).changes > 0;
@@ -217,10 +231,26 @@ export class Journal {
 
 /** Whether settling `row` later would meet what an intent of `kind` is about to make: it takes away or renames something of that name. */
 function isInTheWay(row: { kind: string; payload: string }, kind: string, payload: object): boolean {
+  // One that goes by the name would be lost with it, and found by the next of that name.
+  if (
+    /^(volume|instance)\.rename$/.test(kind) &&
+    subjectOf(row.kind, JSON.parse(row.payload)) === subjectOf(kind, payload)
+  ) {
+    return true;
+  }
   if (!/\.(create|delete|rename|refresh)$/.test(row.kind) || nounOf(row.kind) !== nounOf(kind)) return false;
   const ours = payload as Record<string, unknown>, other = JSON.parse(row.payload) as Record<string, unknown>;
   if (other.pool !== ours.pool || other.type !== ours.type) return false;
   return [ours.name, ours.to].some((name) => name !== undefined && (name === other.name || name === other.to));
+}
+
+/** What an intent is about: a pool, an instance with its volume, or a volume with its snapshots; undefined for an image or a profile. */
+function subjectOf(kind: string, payload: object): string | undefined {
+  const { pool, type = "custom", name, volume } = payload as Readonly<Record<string, unknown>>;
+  if (kind.startsWith("pool.")) return String(name);
+  if (kind.startsWith("instance.") || type === "container") return `container/${name}`;
+  if (pool === undefined) return undefined;
+  return `${pool}/${type}/${volume === undefined ? name : `default_${volume}`}`;
 }
 
 /** "volume" of "volume.create". */

@@ -83,3 +83,31 @@ Deno.test("an intent whose row could not be deleted, on a full disk, takes no la
   assert.deepEqual(journal.openOf<Thing>("volume.create").map(({ payload }) => payload.name), ["second", "third"]);
   second.commit(() => {});
 });
+
+Deno.test("what is gone takes with it what the journal holds of it, and what is held back keeps its name", async () => {
+  const database = new Database(":memory:");
+  const journal = new Journal(database, silent);
+  const fails = () => Promise.reject(new Error("not now"));
+  const left = async (kind: string, payload: object) => {
+    await journal.kind(kind, fails)(payload)[Symbol.asyncDispose]();
+  };
+  await left("volume.shift", { pool: "p", volume: "v" });
+  await left("volume-snapshot.delete", { pool: "p", name: "default_v", snapshot: "s0" });
+  await left("volume.limit", { pool: "p", type: "custom", name: "default_v" });
+  await left("volume.restore", { pool: "q", type: "custom", name: "default_v" });
+  await left("instance.restore", { name: "c1", pool: "p" });
+  await left("instance.hotplug", { name: "c2" });
+  const kinds = () => journal.unsettled().map(({ kind }) => kind).sort();
+  const volumes = journal.kind<object>("volume.rename", fails),
+    instances = journal.kind<object>("instance.rename", fails);
+  const cutOff = /An earlier operation on ".*" was cut off/;
+  assert.throws(() => volumes({ pool: "p", type: "custom", name: "default_v", to: "default_w" }), cutOff);
+  assert.throws(() => instances({ pool: "p", name: "c1", to: "c3" }), cutOff);
+  volumes({ pool: "p", type: "custom", name: "default_w", to: "default_x" }).commit(() => {});
+  journal.forget("volume.delete", { pool: "p", type: "custom", name: "default_v" });
+  assert.deepEqual(kinds(), ["instance.hotplug", "instance.restore", "volume.restore"]);
+  journal.forget("volume.delete", { pool: "p", type: "container", name: "c1" });
+  assert.deepEqual(kinds(), ["instance.hotplug", "volume.restore"]);
+  journal.forget("pool.delete", { name: "q" });
+  assert.deepEqual(kinds(), ["instance.hotplug"]);
+});

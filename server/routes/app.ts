@@ -49,7 +49,7 @@ export function makeApp(context: Context): OpenAPIHono {
   app.use((c, next) => logged(context.log, c, next));
   app.use(async (c, next) => {
     await next();
-    const explained = c.error && context.pools.sources.explain(c.error);
+    const explained = c.error && context.explain(c.error);
     if (explained === c.error) return;
     c.error = explained as Error;
     c.res = failure(c, explained);

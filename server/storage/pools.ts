@@ -63,7 +63,7 @@ export class Pools {
     const takeAway = async ({ name, driver, config }: PoolIntent) => {
       this.#drivers.delete(name);
       await this.kind(driver).destroy(options.host, this.#poolOf(name, config), this.#volumesOf(name));
-      deletePoolRows(options.database, name);
+      deletePoolRows(options, name);
     };
     this.#creating = options.journal.kind<PoolIntent>("pool.create", takeAway) as ReturnType<Journal["kind"]>;
     this.#deleting = options.journal.kind<PoolIntent>("pool.delete", takeAway) as ReturnType<Journal["kind"]>;
@@ -350,7 +350,7 @@ export class Pools {
       await using intent = this.#deleting({ name, driver: kind.name, config });
       this.#drivers.delete(name);
       await kind.destroy(host, this.#poolOf(name, config), this.#volumesOf(name));
-      intent.commit(() => deletePoolRows(database, name));
+      intent.commit(() => deletePoolRows(this.#options, name));
       this.#unavailable.delete(name);
       this.sources.forget(name);
       events.lifecycle("storage-pool-deleted", `/1.0/storage-pools/${name}`);

@@ -2,6 +2,7 @@ import { LidoError, notFound } from "../../api/errors.ts";
 import type { Config, StorageVolume, StorageVolumeSnapshot } from "../../api/types.ts";
 import type { Volume, VolumeType } from "../../drivers/storage/driver.ts";
 import { fromDisk } from "../../drivers/storage/layout.ts";
+import type { Journal } from "../journal/journal.ts";
 import type { Database, Row } from "../state/database.ts";
 import type { Usage } from "./usage.ts";
 
@@ -117,11 +118,25 @@ export function setContentMap(database: Database, volumeId: number, map: string 
   database.run("UPDATE storage_volumes SET config = ? WHERE id = ?", JSON.stringify(config), volumeId);
 }
 
-/** A pool's row, and those of what is left in it: images that are unpacked there. */
-export function deletePoolRows(database: Database, name: string): void {
+interface Stores {
+  readonly database: Database;
+  readonly journal: Pick<Journal, "forget">;
+}
+
+/** A pool that is gone: its row, those of what is left in it, which are images that are unpacked there, and what the journal holds of it. */
+export function deletePoolRows({ database, journal }: Stores, name: string): void {
   database.transaction(() => {
+    journal.forget("pool.delete", { name });
     database.run("DELETE FROM storage_volumes WHERE pool_id = (SELECT id FROM storage_pools WHERE name = ?)", name);
     database.run("DELETE FROM storage_pools WHERE name = ?", name);
+  });
+}
+
+/** A volume that is gone: its row, and what the journal holds of it. */
+export function forgetVolume({ database, journal }: Stores, pool: string, volume: Volume): void {
+  database.transaction(() => {
+    deleteVolumeRow(database, pool, volume.type, fromDisk(volume));
+    journal.forget("volume.delete", { pool, type: volume.type, name: volume.name });
   });
 }
 

@@ -25,7 +25,7 @@ import type { MountedVolumes } from "./mounted.ts";
 import { copyVolume, planCopy } from "./planner.ts";
 import type { Pools } from "./pools.ts";
 import {
-  deleteVolumeRow,
+  forgetVolume,
   insertSnapshot,
   insertVolume,
   nameInUse,
@@ -104,7 +104,7 @@ export class Volumes {
     this.#creating = journal.kind<VolumeIntent>("volume.create", takeAway) as ReturnType<Journal["kind"]>;
     this.#deleting = journal.kind<VolumeIntent>("volume.delete", async (intent) => {
       await takeAway(intent);
-      deleteVolumeRow(options.database, intent.pool, intent.type, fromDisk(intent));
+      forgetVolume(options, intent.pool, intent);
     }) as ReturnType<Journal["kind"]>;
     this.#renaming = journal.kind<RenameIntent>("volume.rename", async ({ pool, type, name, to }) => {
       // Back to the old name: the row still has it.
@@ -374,7 +374,7 @@ export class Volumes {
         if (error instanceof InUse) open.commit(() => {});
         throw error;
       });
-      open.commit(() => deleteVolumeRow(this.#options.database, pool, volume.type, fromDisk(volume)));
+      open.commit(() => forgetVolume(this.#options, pool, volume));
     });
   }
 
@@ -429,7 +429,7 @@ export class Volumes {
    * @returns What takes it off the disk. When that fails the journal does it, at the latest at the next start. */
   leave(pool: string, volume: Volume): () => Promise<void> {
     const intent = this.#deleting({ pool, type: volume.type, name: volume.name } satisfies VolumeIntent);
-    deleteVolumeRow(this.#options.database, pool, volume.type, fromDisk(volume));
+    forgetVolume(this.#options, pool, volume);
     return async () => {
       await using open = intent;
       try {

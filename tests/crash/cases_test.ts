@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { CheckProblem, Profile, StorageVolume } from "../../api/types.ts";
 import { quotaGroup } from "../../drivers/host/btrfs_quota.ts";
@@ -118,6 +118,53 @@ Deno.test({
       await again();
       assert.deepEqual(await check(), []);
     });
+
+    await t.step(
+      "what could not be completed goes with its volume or instance, and is not done to the next of its name",
+      async () => {
+        const c1 = async () => {
+          const devices = { root: { ...root, pool: "b" } };
+          await api.ask("POST", "/instances", { name: "c1", devices, source });
+          await api.ask("POST", "/instances/c1/snapshots", { name: "s0" });
+          return join(daemon.directory, "storage-pools/b/containers/c1");
+        };
+        const v = { type: "disk", path: "/mnt/v", pool: "d", source: "v" };
+        const power = (action: string) => api.ask("PUT", "/instances/user/state", { action, force: true });
+        await api.ask("POST", "/instances", { name: "user", devices: { root }, source });
+        await power("start");
+        const attach = async (devices: object) =>
+          await api.ask("PUT", "/instances/user", {
+            ...await api.ask("GET", "/instances/user"),
+            devices: { root, ...devices },
+          });
+        await api.create("d", "v");
+        rmSync(api.volumePath("d", "v"), { recursive: true });
+        await assert.rejects(attach({ v }), /Volume "v" of storage pool "d" is known but not on disk/);
+        const old = await c1();
+        const snapshot = join(daemon.directory, "storage-pools/b/containers-snapshots/c1/s0");
+        await succeed(["btrfs", "-q", "subvolume", "delete", old, snapshot]);
+        await assert.rejects(api.ask("PUT", "/instances/c1", { restore: "s0" }), /"s0" .* is known but not on disk/);
+        assert.equal((await check()).filter((one) => /could not be settled/.test(one)).length, 2);
+        await assert.rejects(api.rename("d", "v", "other"), /was cut off/);
+        await api.delete("d", "v");
+        await api.ask("DELETE", "/instances/c1");
+        assert.deepEqual(await check(), []);
+        // The next ones of these names.
+        const root1 = await c1();
+        writeFileSync(join(root1, "rootfs/later"), "later");
+        await api.create("d", "v");
+        await attach({ v });
+        await attach({});
+        const owner = statSync(api.volumePath("d", "v")).uid;
+        assert.ok(owner > 0);
+        await again();
+        assert.equal(statSync(api.volumePath("d", "v")).uid, owner);
+        assert.equal(readFileSync(join(root1, "rootfs/later"), "utf8"), "later");
+        await power("stop");
+        for (const name of ["c1", "user"]) await api.ask("DELETE", `/instances/${name}`);
+        await api.delete("d", "v");
+      },
+    );
 
     await t.step("a profile's change that an instance could not undo does not override a later one", async () => {
       await api.ask("POST", "/profiles", { name: "p1" });
