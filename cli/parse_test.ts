@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { findVerb, parse } from "./parse.ts";
+import { readWithCommander } from "./program.ts";
 import { verb } from "./verb.ts";
 
 const run = () => Promise.resolve();
@@ -37,4 +38,26 @@ Deno.test("--quiet stands anywhere before or behind the words of a verb", () => 
     assert.deepEqual(parsed(...words.split(" ")), { args: ["p", "dir"], flags: {}, quiet: true }, words);
   }
   assert.equal(parsed("storage", "create", "p", "dir").quiet, false);
+});
+
+Deno.test("help shows what a person may give: no defaults that are empty, no hidden options, no help on a word of a verb", () => {
+  const one = verb({
+    words: "storage create",
+    args: ["pool"],
+    flags: {
+      cwd: { value: "path", initial: "", summary: "Where to" },
+      own: { hidden: true, summary: "Of the program" },
+    },
+    summary: "Create",
+    run,
+  });
+  const help = readWithCommander([one], ["storage", "create", "--help"]).help ?? "";
+  assert.match(
+    help,
+    /^Usage: lido storage create \[options\] <pool>\n\nCreate\n\nOptions:\n  --cwd <path>  Where to\n/,
+  );
+  assert.doesNotMatch(help, /default|--own|Commands/);
+  assert.match(readWithCommander([one], ["storage", "--help"]).help ?? "", /Commands:[^]*help \[command\]/);
+  // Commander reads what the fast parser does not, with the same outcome.
+  assert.deepEqual(readWithCommander([one], ["storage", "create", "p"]).parsed?.flags, { cwd: "", own: false });
 });

@@ -21,7 +21,7 @@ function option(key: string, flag: Flag): Option {
   if (flag.hidden) made.hideHelp();
   if (flag.many) {
     made.argParser((given: string, before: string[] | undefined) => [...before ?? [], given]).default([], "none");
-  } else if (flag.initial !== undefined) {
+  } else if (flag.initial) { // what an empty one means is in the summary
     made.default(flag.initial);
   }
   return made;
@@ -74,6 +74,8 @@ export function readWithCommander(
     const path = verb.words.split(" ");
     const last = path.pop() ?? "";
     const command = configure(groupFor(path).command(last)).description(verb.summary);
+    // Of groups alone: a verb's first word is an argument.
+    command.helpCommand(false);
     for (const alias of verb.aliases ?? []) {
       const spelling = alias.split(" ");
       if (spelling.slice(0, -1).join(" ") === path.join(" ")) command.alias(spelling.at(-1) ?? "");
@@ -86,7 +88,7 @@ export function readWithCommander(
       const flags: Record<string, unknown> = {};
       const options = command.opts() as Record<string, unknown>;
       for (const [key, flag] of Object.entries(verb.flags)) {
-        flags[key] = options[key] ?? (flag.value === undefined ? false : undefined);
+        flags[key] = options[key] ?? (flag.value === undefined ? false : flag.initial);
       }
       const args = given.slice(0, verb.args.length).flat().filter((value): value is string =>
         typeof value === "string"
