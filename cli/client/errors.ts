@@ -12,6 +12,13 @@ export class ApiError extends Error {
 /** The daemon could not be reached, or went away in the middle. */
 export class ConnectionError extends Error {
   override name = "ConnectionError";
+
+  /** The same for somebody who had a daemon: not to reach it again means that it was lost. */
+  asLost(): ConnectionError {
+    const message = this.message.replace(/^Cannot connect to /, "Lost the connection to ")
+      .replace(/^Cannot open a websocket to the daemon(?=: it was closed)/, "Lost the connection to the lido daemon");
+    return new ConnectionError(message, { cause: this.cause });
+  }
 }
 
 /** A mistake on the command line. */

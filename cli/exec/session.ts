@@ -175,7 +175,7 @@ export class ExecSession {
       if (error instanceof ApiError && error.status === 404) {
         throw new ConnectionError("Lost the command: the daemon no longer knows its operation");
       }
-      throw error;
+      throw error instanceof ConnectionError ? error.asLost() : error;
     }
     // A command that never ran has no output to wait for; its streams may not even have been connected.
     if (end.error === "" || end.status !== undefined) await Promise.all(outputs);
