@@ -49,6 +49,19 @@ async function read(verbs: readonly Verb[], words: string[]): Promise<Parsed | {
   return outcome.parsed ?? { help: outcome.help ?? "" };
 }
 
+/** The runtime puts U+FFFD in place of bytes that are no UTF-8: a command would then work on another name than the one that was given.
+ * @throws {UsageError} If it has. */
+async function checkEncoding(): Promise<void> {
+  const { readFileSync } = await import("node:fs");
+  const words = readFileSync("/proc/self/cmdline");
+  try {
+    new TextDecoder("utf-8", { fatal: true }).decode(words);
+  } catch {
+    const word = words.toString("utf8").split("\0").find((text) => text.includes("\uFFFD"));
+    throw new UsageError(`Invalid argument "${word}": it is no UTF-8, as which the API carries it`);
+  }
+}
+
 /** Whether our working directory was deleted before we started. @see scripts/start_anywhere.ts */
 function isNowhere(): boolean {
   return /^\/proc\/\d+\/fdinfo$/.test(process.cwd());
@@ -77,6 +90,7 @@ async function run(argv: readonly string[], io: Partial<Io> & Pick<Io, "out" | "
   const world: Io = { client: io.client ?? new Client(), quiet: start > 0, ...io };
   try {
     const [first = ""] = words;
+    if (words.some((word) => word.includes("\uFFFD"))) await checkEncoding();
     if (first === "--version") {
       world.out(`${version}\n`);
       return 0;

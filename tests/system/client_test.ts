@@ -74,6 +74,17 @@ Deno.test("the client at a terminal", async (t) => {
     assert.equal(await daemon.ok("exec", "-T", "c1", "--cwd=/etc", "pwd"), "/etc");
   });
 
+  await t.step("an argument that is no UTF-8 is refused, and not changed", async () => {
+    const { out, err } = await shell(`
+      $LIDO exec c1 -- printf %s $'caf\\xe9'; echo $?
+      $LIDO exec c1 -- printf '%s ' $'caf\\xc3\\xa9' '\uFFFD'
+    `);
+    assert.deepEqual([out, err], [
+      "1\ncafé \uFFFD ",
+      'Error: Invalid argument "caf\uFFFD": it is no UTF-8, as which the API carries it\n',
+    ]);
+  });
+
   await t.step("what cannot be printed is told by an error and the exit code, by every verb that prints", async () => {
     await daemon.ok("storage", "volume", "create", "fast", "v1");
     const verbs = [
@@ -148,7 +159,7 @@ Deno.test("the client at a terminal", async (t) => {
     const lost = "Error: Lost the connection to the lido daemon";
     const [monitored, monitorText, executed, execText] = out.split("\n");
     assert.deepEqual([monitored, executed], ["1", "255"]);
-    assert.ok(monitorText!.startsWith(lost) && execText!.startsWith(`${lost} at "`), out);
+    assert.ok(monitorText!.startsWith(lost) && execText!.startsWith(lost), out);
   });
 
   await t.step("tables fit the terminal: in full, with narrower columns, or compact", async () => {
