@@ -54,7 +54,7 @@ Deno.test("help shows what a person may give: no defaults that are empty, no hid
   const help = readWithCommander([one], ["storage", "create", "--help"]).help ?? "";
   assert.match(
     help,
-    /^Usage: lido storage create \[options\] <pool>\n\nCreate\n\nOptions:\n  --cwd <path>  Where to\n/,
+    /^Usage: lido storage create \[options\] <pool>\n\nCreate\n\nOptions:\n {2}--cwd <path> {2}Where to\n/,
   );
   assert.doesNotMatch(help, /default|--own|Commands/);
   assert.match(readWithCommander([one], ["storage", "--help"]).help ?? "", /Commands:[^]*help \[command\]/);
