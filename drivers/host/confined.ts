@@ -9,6 +9,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { openFilter } from "./forbidden_calls.ts";
 import type { Confinement } from "./host.ts";
 import { check, cString, libc } from "./libc.ts";
+import { isChild, startTicks, waitPid } from "./process.ts";
 
 /** What is started instead of a tool. */
 export interface Launch {
@@ -23,6 +24,7 @@ export interface Launch {
 
 const memoryBytesDefault = 4 * 1024 ** 3;
 const O_PATH = 0x200000, O_CLOEXEC = 0x80000;
+const reapEveryMs = 1_000;
 /** stdin, stdout and stderr come before. */
 const firstDescriptor = 3;
 
@@ -123,9 +125,25 @@ export async function killSandbox(pid: number, hasEnded: () => boolean): Promise
       await delay(1);
       if (hasEnded()) return;
     }
-    for (const child of childrenOf(pid)) process.kill(child, "SIGKILL");
+    const children = childrenOf(pid).map((child) => ({ child, ticks: startTicks(child) }));
+    for (const { child } of children) process.kill(child, "SIGKILL");
     process.kill(pid, "SIGKILL");
+    await Promise.all(children.map(({ child, ticks }) => reapInherited(child, ticks)));
   } catch { /* it has ended */ }
+}
+
+/** Reaps a killed process whose parent was killed, too: it comes to us, the subreaper, when that has gone. One that is stuck in the kernel is waited for
+ * as long as it is. */
+async function reapInherited(pid: number, ticks: string | undefined): Promise<void> {
+  for (let waitMs = 1;; waitMs = Math.min(2 * waitMs, reapEveryMs)) {
+    if (isChild(pid)) {
+      if (waitPid(pid)) return;
+    } else {
+      const now = startTicks(pid);
+      if (!existsSync(`/proc/${pid}`) || now !== undefined && now !== ticks) return;
+    }
+    await delay(waitMs, undefined, { ref: false });
+  }
 }
 
 /** @see proc_pid_stat(5), field 3 */

@@ -301,6 +301,7 @@ export class CrunRuntime implements Runtime {
       },
       started: (pid) => this.#orphans.addCommand(pid),
       reaped: (pid) => this.#orphans.removeCommand(pid),
+      abandoned: (pid) => this.#orphans.abandon(pid),
       message: crunMessage,
       reachedLimits: () => reachedLimits(this.#cgroup(name)),
     };

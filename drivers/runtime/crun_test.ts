@@ -323,9 +323,12 @@ Deno.test("a part of a volume is mounted, and a symlink in the volume leads nowh
       assert.equal((await run(["cat", "/a/file", "/b"])).output, "hello\nhello\n");
       await runtime.attach("c1", { source, subPath: "sub", target: "/c", shifted: true });
       assert.equal((await run(["stat", "-c", "%u", "/c/file"])).output, "0\n");
-      await assert.rejects(runtime.attach("c1", { source, subPath: "trap", target: "/d" }), /ELOOP/);
+      await assert.rejects(
+        runtime.attach("c1", { source, subPath: "trap", target: "/d" }),
+        /too many levels of symbolic links/,
+      );
       const mounts = [{ source, subPath: "trap", target: "/d" }];
-      await assert.rejects(runtime.start({ ...spec, name: "c2", mounts }), /ELOOP/);
+      await assert.rejects(runtime.start({ ...spec, name: "c2", mounts }), /too many levels of symbolic links/);
     }, {
       mounts: [
         { source, subPath: "sub", target: "/a" },

@@ -34,6 +34,8 @@ export interface CrunCommand {
   /** Told of the command, which is the caller's to reap, and that it was. */
   started(pid: number): void;
   reaped(pid: number): void;
+  /** Told of a command that the caller gives up instead. */
+  abandoned(pid: number): void;
   message(log: string): string;
   /** For the end of an error's text. */
   reachedLimits(): Promise<string>;
@@ -155,6 +157,7 @@ async function launch(
   if (gate !== undefined) console?.master.catch(() => {}).finally(() => closeFd(gate));
   // Held by crun's child until the kernel closes it, which is when the command is executed, or could not be.
   const held = makePipe();
+  let started: number | undefined;
   try {
     const argv = ["exec", "--detach", "--pid-file", files.pid, "--process", files.spec];
     const tty = console ? ["--tty", "--console-socket", console.path] : [];
@@ -169,7 +172,7 @@ async function launch(
     }
     const child = Number(readFileSync(files.pid, "utf8"));
     writeFileSync(files.pid, `${child} ${startTicks(child) ?? ""}`); // for `leftCommands`
-    crun.started(child);
+    crun.started(started = child);
     const reaped = () => {
       crun.reaped(child);
       rmSync(files.pid, { force: true });
@@ -184,6 +187,8 @@ async function launch(
     return { refusal: lastWords(stdio.kind === "pipes" ? openReadEnd(stdio.stderr) : pty!) };
   } catch (error) {
     console?.master.then(closeFd, () => {});
+    // It would be executed later, though it was told that it is not; and keep the container from ending when it has.
+    if (started !== undefined) crun.abandoned(started);
     rmSync(files.pid, { force: true });
     throw error;
   } finally {

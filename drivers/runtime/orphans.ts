@@ -1,5 +1,7 @@
 import type { Poller, Watch } from "../host/poll.ts";
-import { closeFd, isChild, listChildren, openPidfd, waitPid } from "../host/process.ts";
+import { closeFd, isChild, listChildren, openPidfd, sendSignal, waitPid } from "../host/process.ts";
+
+const SIGKILL = 9;
 
 /** What crun leaves to us, its subreaper: its helper, and the process that was to become a command it could not start. Nobody else waits for
  * them, and a zombie in a container's pid namespace keeps the container from ending. */
@@ -29,6 +31,14 @@ export class Orphans {
 
   removeCommand(pid: number): void {
     this.#commands.delete(pid);
+  }
+
+  /** Of a command that nobody waits for any more: it is killed, and reaped when it is dead, which is after its container is thawed. */
+  abandon(pid: number): void {
+    this.#commands.delete(pid);
+    if (!isChild(pid)) return;
+    if (!this.#watched.has(pid)) this.#reapAtDeath(pid);
+    sendSignal(this.#watched.get(pid)!.pidfd, SIGKILL);
   }
 
   /** To be called when a crun has ended: what it left is our child by then, though it may not be dead yet. Each is reaped when it is. */

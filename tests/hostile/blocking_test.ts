@@ -2,7 +2,16 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  copyFileSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Daemon } from "../support/daemon.ts";
@@ -76,6 +85,13 @@ Deno.test("files that never answer keep nobody else from being served", async (t
   for (const name of ["c1", "c2", "privileged"]) await daemon.ok("exec", name, "--", "sh", "-c", bob);
   await daemon.ok("storage", "volume", "create", "fast", "v", "security.shifted=true");
   await daemon.ok("storage", "volume", "create", "fast", "w", "security.shifted=true");
+
+  // A process of the container keeps a command from being executed: longer than is waited for, while the rest of this goes on.
+  await daemon.ok("launch", "bb", "c7");
+  const leased = join(daemon.directory, "storage-pools/fast/containers/c7/rootfs/bin/leased");
+  copyFileSync(realpathSync(join(leased, "../busybox")), leased);
+  const holding = await lease(leased);
+  const held = daemon.lido(["exec", "c7", "--", "/bin/leased", "true"], { timeoutMs: limitMs });
 
   await t.step("a file of the kernel's over /etc/passwd is not read", async () => {
     await using _second = new SecondClient(daemon.directory);
@@ -266,5 +282,20 @@ Deno.test("files that never answer keep nobody else from being served", async (t
       holder.kill();
     }
   });
+
+  await t.step(
+    "a command that its container keeps from being executed is not executed later, and the container ends",
+    async () => {
+      try {
+        const { code, err } = await held;
+        assert.notEqual(code, 0);
+        assert.match(err, /the start of the command/);
+      } finally {
+        holding.kill();
+      }
+      await within(10, daemon.ok("stop", "-f", "c7"), "a stop");
+    await daemon.noZombies();
+    },
+  );
   assert.match(await daemon.ok("admin", "check"), /Nothing is wrong/);
 });

@@ -173,6 +173,15 @@ export class Daemon implements AsyncDisposable {
     return describe({ ...found, processes: found.processes.filter(({ pid }) => pid !== this.#child?.pid) });
   }
 
+  /** Asserts that every process that came to the daemon and has ended was waited for, now or within seconds. */
+  async noZombies(): Promise<void> {
+    const limit = performance.now() + 5_000 * slowness;
+    for (let left; (left = zombiesOf(this.pid)).length > 0;) {
+      assert.ok(performance.now() < limit, `not waited for: ${left.join(", ")}`);
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+  }
+
   /** Takes it down and asserts that nothing is left; sweeps by force what is, so that one failure stays one. */
   async [Symbol.asyncDispose](): Promise<void> {
     try {
@@ -191,4 +200,16 @@ export class Daemon implements AsyncDisposable {
       await command(["rm", "-rf", `${this.directory}.log`, `${this.directory}.lxc`, `${this.directory}.fault`]);
     }
   }
+}
+
+function zombiesOf(parent: number): string[] {
+  const children = readFileSync(`/proc/${parent}/task/${parent}/children`, "utf8").split(" ").filter(Boolean);
+  return children.flatMap((pid) => {
+    try {
+      const text = readFileSync(`/proc/${pid}/stat`, "utf8");
+      return text.includes(") Z ") ? [text.slice(0, text.indexOf(")") + 1)] : [];
+    } catch {
+      return []; // it is waited for just now
+    }
+  });
 }

@@ -221,5 +221,7 @@ Deno.test({
       assert.equal((await raw.wait(id)).status, "Success");
       assert.equal(await daemon.ok("list", "c4", "-f", "csv", "-c", "s"), "RUNNING");
     });
+
+    await t.step("the killed tools are waited for", () => daemon.noZombies());
   },
 });
