@@ -294,7 +294,7 @@ Deno.test("files that never answer keep nobody else from being served", async (t
         holding.kill();
       }
       await within(10, daemon.ok("stop", "-f", "c7"), "a stop");
-    await daemon.noZombies();
+      await daemon.noZombies();
     },
   );
   assert.match(await daemon.ok("admin", "check"), /Nothing is wrong/);

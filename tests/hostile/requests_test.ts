@@ -514,6 +514,7 @@ Deno.test({
       assert.ok(after.descriptors.length <= before.descriptors.length + spareDescriptors, `descriptors\n${links}`);
       assert.ok(after.threads <= before.threads + spareThreads, `${before.threads} threads, then ${after.threads}`);
       console.log(`${before.rssMiB.toFixed(0)} MiB, then ${after.rssMiB.toFixed(0)}`);
+      await daemon.noZombies();
       assert.ok(after.rssMiB <= before.rssMiB + 150, `${before.rssMiB} MiB, then ${after.rssMiB}`);
     });
   },

@@ -3,6 +3,9 @@ import { once } from "node:events";
 import { type IncomingMessage, request } from "node:http";
 import { WebSocket } from "ws";
 
+/** The slowest are some copies one after the other on a busy machine. */
+const endMaxMs = 300_000;
+
 export interface Answer {
   readonly status: number;
   // deno-lint-ignore no-explicit-any
@@ -78,13 +81,14 @@ export class RawClient {
     return (await this.ask("GET", `/1.0/operations/${id}/wait?timeout=30`)).body.metadata;
   }
 
-  /** The operation when it has ended, however long that takes: a wait has a limit. */
+  /** The operation when it has ended, which may take longer than one wait. @throws {Error} For one that seems to have no end. */
   // deno-lint-ignore no-explicit-any
   async end(id: string): Promise<any> {
-    const running = 103;
+    const running = 103, limit = performance.now() + endMaxMs;
     for (;;) {
       const operation = await this.wait(id);
       if (operation.status_code !== running) return operation;
+      if (performance.now() > limit) throw new Error(`Operation without an end: ${JSON.stringify(operation)}`);
     }
   }
 }
