@@ -299,9 +299,7 @@ export class CrunRuntime implements Runtime {
         if (code !== 0) this.#orphans.reap();
         return code;
       },
-      started: (pid) => this.#orphans.addCommand(pid),
-      reaped: (pid) => this.#orphans.removeCommand(pid),
-      abandoned: (pid) => this.#orphans.abandon(pid),
+      orphans: this.#orphans,
       message: crunMessage,
       reachedLimits: () => reachedLimits(this.#cgroup(name)),
     };

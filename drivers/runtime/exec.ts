@@ -24,6 +24,7 @@ import {
 import { ociProcess } from "./bundle.ts";
 import { childEnd, readable } from "./child.ts";
 import { openExecutable, shell, whyNotExecuted } from "./not_executed.ts";
+import type { Orphans } from "./orphans.ts";
 import { type CommandSpec, type CommandStdio, type IdMap, type LaunchedCommand, LaunchError } from "./runtime.ts";
 
 export interface CrunCommand {
@@ -31,11 +32,8 @@ export interface CrunCommand {
   spawn(argv: readonly string[], log: string, held: number, fds?: Pipes): number;
   /** Waits for crun and reaps it. @returns Its exit code. */
   ended(pid: number, timeoutMs: number): Promise<number | undefined>;
-  /** Told of the command, which is the caller's to reap, and that it was. */
-  started(pid: number): void;
-  reaped(pid: number): void;
-  /** Told of a command that the caller gives up instead. */
-  abandoned(pid: number): void;
+  /** Told of the command, which is the caller's to reap, and that it was, or is given up. */
+  readonly orphans: Pick<Orphans, "addCommand" | "removeCommand" | "abandon">;
   message(log: string): string;
   /** For the end of an error's text. */
   reachedLimits(): Promise<string>;
@@ -172,9 +170,9 @@ async function launch(
     }
     const child = Number(readFileSync(files.pid, "utf8"));
     writeFileSync(files.pid, `${child} ${startTicks(child) ?? ""}`); // for `leftCommands`
-    crun.started(started = child);
+    crun.orphans.addCommand(started = child);
     const reaped = () => {
-      crun.reaped(child);
+      crun.orphans.removeCommand(child);
       rmSync(files.pid, { force: true });
     };
     await readable(poller, held.read, launchTimeoutMs, "the start of the command");
@@ -188,7 +186,7 @@ async function launch(
   } catch (error) {
     console?.master.then(closeFd, () => {});
     // It would be executed later, though it was told that it is not; and keep the container from ending when it has.
-    if (started !== undefined) crun.abandoned(started);
+    if (started !== undefined) crun.orphans.abandon(started);
     rmSync(files.pid, { force: true });
     throw error;
   } finally {
