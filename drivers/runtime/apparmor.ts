@@ -5,9 +5,12 @@ import {
   existsSync,
   mkdirSync,
   openSync,
+  readdirSync,
   readFileSync,
   rmdirSync,
   rmSync,
+  statSync,
+  writeFileSync,
   writeSync,
 } from "node:fs";
 import { join } from "node:path";
@@ -88,20 +91,49 @@ export class AppArmor {
     const kept = this.#policies.get(name);
     if (kept?.text === text) return kept.policy;
     const output = join(this.#directory, `.${name}.policy`);
+    const featuresFile = join(this.#directory, `.${name}.features`);
     try {
-      await run([tool, "--quiet", "--skip-kernel-load", "--skip-cache", "--ofile", output], { stdin: text });
+      writeFileSync(featuresFile, featuresText());
+      const argv = [tool, "--quiet", "--skip-kernel-load", "--skip-cache", "--features-file", featuresFile];
+      await run([...argv, "--ofile", output], { stdin: text });
       const policy = readFileSync(output);
       if (this.#policies.size >= policiesMax) this.#policies.delete(this.#policies.keys().next().value!);
       this.#policies.set(name, { text, policy });
       return policy;
     } finally {
-      rmSync(output, { force: true });
+      for (const path of [output, featuresFile]) rmSync(path, { force: true });
     }
   }
 }
 
 const namespaces = join(control, "policy/namespaces");
 const stacked = (name: string) => `${name}//&:${name}:unconfined`;
+
+/** What policies are for, of the features that the kernel has: what the profile speaks of. The kernel lets pass what a policy is not for. So it does
+ * what later kernels know to forbid, and sockets, all of which are the container's to use: Linux before 6.2 has no permission to lock one, and without
+ * it systemd gives no service a network namespace (PrivateNetwork=).
+ * @see "feature ABI" in apparmor.d(5); https://bugs.launchpad.net/bugs/1780227 */
+const features = {
+  "": "capability caps dbus domain file mount policy ptrace query rlimit signal",
+  "namespaces": "pivot_root profile",
+};
+
+/** @returns They, as apparmor_parser(8) reads them. */
+function featuresText(): string {
+  return Object.entries(features).map(([group, names]) => {
+    const directory = join(control, "features", group);
+    const text = names.split(" ").filter((name) => existsSync(join(directory, name))).map((name) =>
+      featureText(directory, name)
+    ).join("");
+    return group === "" ? text : `${group} {${text}}\n`;
+  }).join("");
+}
+
+function featureText(directory: string, name: string): string {
+  const path = join(directory, name);
+  const children = statSync(path).isDirectory() ? readdirSync(path) : undefined;
+  return `${name} {${children?.map((child) => featureText(path, child)).join("") ?? read(path)}}\n`;
+}
 
 function unusable(): string | undefined {
   if (!findTool(tool)) return notInstalled(tool);

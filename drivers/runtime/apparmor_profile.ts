@@ -87,7 +87,7 @@ function outside(directory: string, allowed: readonly string[]): string[] {
 export function profileText(name: string, { privileged, nesting, policyNamespace }: ProfileOptions): string {
   const isHeld = privileged && !nesting;
   const rules = [
-    ...["capability", "dbus", "file", "network", "unix"],
+    ...["capability", "dbus", "file"],
     ...["signal (receive)", "signal peer=@{profile_name}"],
     ...["ptrace (readby, tracedby)", "ptrace peer=@{profile_name}"],
     ...mounts,

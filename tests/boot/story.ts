@@ -147,13 +147,17 @@ export async function tellStory(
     if (isSystemd) assert.equal(await guest.sh("systemctl is-active lido-probe"), "active");
   });
 
-  await step("systemd-run: a command, its limits, a timer", isSystemd, async () => {
+  await step("systemd-run: a command, its limits, a network of its own, a timer", isSystemd, async () => {
     assert.equal(await guest.sh("systemd-run --wait --pipe --quiet sh -c 'echo hello; exit 0'"), "hello");
     assert.equal((await guest.tryRun("systemd-run --wait --quiet sh -c 'exit 7'")).code, 7);
     // The cgroup of a unit is made, limited and looked at inside the container's own.
     const limited = "systemd-run --wait --pipe --quiet -p TasksMax=17 sh -c 'systemctl show $(basename $(sed -n " +
       '"s/.*[/]\\(run-.*\\.service\\)$/\\1/p" /proc/self/cgroup | head -n 1)) -p TasksMax --value\'';
     assert.equal(await guest.sh(limited), "17");
+    // Where this fails, systemd goes on without it or the service fails, by release.
+    const own = await guest.sh("systemd-run --wait --pipe --quiet -p PrivateNetwork=true readlink /proc/self/ns/net");
+    assert.match(own, /^net:/);
+    assert.notEqual(own, await guest.sh("readlink /proc/self/ns/net"));
     await guest.sh(
       "mkfifo /run/rang && systemd-run --quiet --on-active=100ms --timer-property=AccuracySec=10ms sh -c 'echo rang >/run/rang'",
     );
