@@ -228,7 +228,7 @@ async function story(t: Deno.TestContext): Promise<void> {
     await api.within(`${work}@snapshot-s0`, async (path) => {
       await assert.rejects(
         api.delete("one", "work"),
-        new RegExp(`Cannot delete .*default_work.*: it is mounted at "${path}"$`),
+        new RegExp(`Cannot delete custom volume "work": it is mounted at "${path}"$`),
       );
     });
     assert.equal(await daemon.terminate(), 0);
