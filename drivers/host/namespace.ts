@@ -23,12 +23,14 @@ export interface NamespaceView {
 /** A mount namespace of our own beside the host's. It sees what the host mounts (slave), and what is mounted in it goes when the daemon goes,
  * however it dies: idmapped root filesystems live there. Nothing runs in it but what is started from inside `enter`. */
 export class MountNamespace {
+  readonly stage: string;
   readonly #host: number;
   readonly #own: number;
 
   /** @param stage A directory of the host that is an empty ramfs in it, which anybody may pass through: a container's root, who is nobody on the host,
    * gets to its mounts there, wherever the daemon's own directory is. */
   constructor(stage: string, view: NamespaceView) {
+    this.stage = stage;
     check("unshare(CLONE_FS)", libc.unshare(CLONE_FS));
     this.#host = openNamespace();
     check("unshare(CLONE_NEWNS)", libc.unshare(CLONE_NEWNS));

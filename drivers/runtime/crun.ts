@@ -40,7 +40,7 @@ import { lookAtSource } from "./mount_source.ts";
 import { replaceConsole } from "./replace_console.ts";
 import { LaunchError } from "./runtime.ts";
 import { devicesOf } from "./resources.ts";
-import { cloneAll, closeAll, makeDirectory, makeStage, place, stage, type StagedMount } from "./stage.ts";
+import { cloneAll, closeAll, makeDirectory, makeStage, place, stageBeside, type StagedMount } from "./stage.ts";
 import type {
   CommandSpec,
   CommandStdio,
@@ -120,7 +120,7 @@ export class CrunRuntime implements Runtime {
       warn: (reason) => options.log.warn({ reason }, "containers get no AppArmor profiles"),
     });
     becomeSubreaper();
-    this.#namespace = new MountNamespace(stage, {
+    this.#namespace = new MountNamespace(stageBeside(realpathSync(options.root)), {
       // /run is where sockets of terminals are.
       needed: [realpathSync(options.root), "/run"],
       // crun refuses a hybrid tree, which it knows by the v2 filesystem at this path. It does enter a v2 cgroup below.
@@ -165,9 +165,9 @@ export class CrunRuntime implements Runtime {
       const console = await this.#consoles.open(spec.name, spec.idmap);
       starting.defer(() => closeFd(console.peer));
       // The bundle is where the container's root may go: its hooks start there.
-      const bundle = join(stage, spec.name);
+      const bundle = join(this.#namespace.stage, spec.name);
       this.#namespace.enter(() => {
-        const config = ociConfig({ ...spec, mounts: place(spec, cloned) }, {
+        const config = ociConfig({ ...spec, mounts: place(this.#namespace.stage, spec, cloned) }, {
           rootfs: join(bundle, "rootfs"),
           bootId: join(bundle, "boot_id"),
           cgroupsPath: cgroup.path,
@@ -267,7 +267,7 @@ export class CrunRuntime implements Runtime {
         const left = new Set(leftCommands(this.#directory(name), await this.#cgroup(name).processes()));
         await killProcesses(async () => (await this.#cgroup(name).processes()).filter((pid) => left.has(pid)));
         this.#showBesides();
-        this.#namespace.enter(() => makeStage(name));
+        this.#namespace.enter(() => makeStage(this.#namespace.stage, name));
         adopted.push(this.#watch(name, kept));
         if (!this.#consoles.has(name)) {
           await replaceConsole(this.#container(name), {
@@ -291,9 +291,10 @@ export class CrunRuntime implements Runtime {
 
   exec(name: string, command: CommandSpec, stdio: CommandStdio): Promise<LaunchedCommand> {
     const { pid: init, idmap } = this.#container(name);
+    const nullDevice = join(this.#namespace.stage, name, "null");
     const crun: CrunCommand = {
       spawn: (argv, log, extra, stdio) =>
-        this.#crun.start(argv, { log, extra, nullDevice: join(stage, name, "null"), ...(stdio ? { stdio } : {}) }),
+        this.#crun.start(argv, { log, extra, nullDevice, ...(stdio ? { stdio } : {}) }),
       ended: async (pid, timeoutMs) => {
         const code = await this.#crun.ended(pid, timeoutMs);
         if (code !== 0) this.#orphans.reap();
@@ -464,7 +465,7 @@ export class CrunRuntime implements Runtime {
     const ofHost = fuseConnections("self");
     const theirs = new Set([...fuseConnections(pid), ...fuseConnections(task.pid)]);
     const ended = this.#namespace.enter(() => {
-      const control = mountControl(join(stage, ".fuse"));
+      const control = mountControl(join(this.#namespace.stage, ".fuse"));
       return abortWaitedFor(control, [...theirs].filter((connection) => !ofHost.has(connection)));
     });
     this.#log.warn({ container: tenant, ended }, "a filesystem of a container does not answer: ended it");
@@ -474,7 +475,7 @@ export class CrunRuntime implements Runtime {
   async #clean(name: string): Promise<void> {
     try {
       this.#namespace.enter(() => {
-        const placed = join(stage, name);
+        const placed = join(this.#namespace.stage, name);
         for (const entry of readdirSyncOr(placed)) dropMount(join(placed, entry));
         rmSync(placed, { recursive: true, force: true });
       });

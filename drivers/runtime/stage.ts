@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { chmodSync, mkdirSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { LidoError } from "../../api/errors.ts";
 import { userNamespace } from "../host/idmap.ts";
@@ -13,8 +13,12 @@ import type { ContainerSpec, MountSpec } from "./runtime.ts";
 
 /** What crun needs of a container in the runtime's mount namespace: its root filesystem, its devices' mounts, and files of its own. */
 
-/** Where they are there; the host's own directory is not touched. */
-export const stage = "/mnt";
+/** @param directory Of the daemon, with its links resolved. @returns Where they are there: a directory of every host, which is not touched, and which
+ * is not above the daemon's own, since it would hide it. */
+export function stageBeside(directory: string): string {
+  const isFree = (stage: string) => !`${directory}/`.startsWith(`${stage}/`) && existsSync(stage);
+  return ["/mnt", "/media"].find(isFree) ?? "/srv";
+}
 
 /** A mount of a container, and its copy for it. */
 export interface StagedMount extends ClonedMount {
@@ -62,8 +66,8 @@ export async function cloneAll(processes: FileProcesses, spec: ContainerSpec): P
 }
 
 /** Called inside the namespace: puts them where crun will find them, with what else of files it needs. @returns The mounts with their sources there. */
-export function place(spec: ContainerSpec, [root, ...rest]: readonly StagedMount[]): MountSpec[] {
-  const directory = makeStage(spec.name);
+export function place(stage: string, spec: ContainerSpec, [root, ...rest]: readonly StagedMount[]): MountSpec[] {
+  const directory = makeStage(stage, spec.name);
   writeFileSync(join(directory, "boot_id"), `${randomUUID()}\n`, { mode: 0o444 });
   makeDirectory(join(directory, "rootfs"), 0o711);
   moveMount(root!.tree, join(directory, "rootfs"));
@@ -77,7 +81,7 @@ export function place(spec: ContainerSpec, [root, ...rest]: readonly StagedMount
 }
 
 /** Called inside the namespace. @returns Where a container's files there are. */
-export function makeStage(name: string): string {
+export function makeStage(stage: string, name: string): string {
   const directory = join(stage, name);
   makeDirectory(directory, 0o711);
   makeNullDevice(join(directory, "null"));

@@ -177,6 +177,20 @@ Deno.test("a daemon goes on when its executable was replaced, and what it dumps 
   assert.equal(await other.ok("admin", "init", "--dump"), input);
 });
 
+Deno.test("a daemon whose directory is where others mount disks starts containers", async () => {
+  using directories = new DisposableStack();
+  for (const place of ["/mnt", "/media"]) {
+    const directory = mkdtempSync(join(place, "lido-test-"));
+    directories.defer(() => rmSync(directory, { recursive: true, force: true }));
+    await using daemon = await Daemon.start({ directory: join(directory, "lido") });
+    await daemon.ok("admin", "init", "--minimal");
+    await daemon.ok("image", "import", await busyboxImage(), "--alias", "bb");
+    await daemon.ok("launch", "bb", "c1");
+    assert.equal(await daemon.ok("exec", "c1", "--", "hostname"), "c1");
+    await daemon.ok("delete", "-f", "c1");
+  }
+});
+
 Deno.test("admin init says of each driver that is missing which package brings it", async () => {
   await using daemon = await Daemon.start();
   const { environment } = await daemon.query("/1.0") as Server;
