@@ -5,7 +5,8 @@ export interface BootImage {
   readonly name: string;
   readonly init: "systemd" | "sysvinit" | "openrc" | "runit" | "busybox";
   /** Units that fail here as they fail on LXD with the same image on the same host. Compared with LXD 5.0.2-5+deb12u6 (LXC 5.0.2, lxcfs 5.0.3) on
-   * hybrid cgroups and Linux 6.18: the state of every unit was the same on both, but for the mount units of LXD's own mounts. */
+   * hybrid cgroups and Linux 6.18: the state of every unit was the same on both, but for the mount units of LXD's own mounts.
+   * The same fail where there is cgroup2 alone, here and in the guest (Linux 6.1 with AppArmor). */
   readonly failedUnits: readonly string[];
 }
 
