@@ -3,10 +3,11 @@ import { showProgress } from "../../api/progress.ts";
 import type { Operation } from "../../api/types.ts";
 import { url } from "../client/client.ts";
 import type { MessageSocket } from "../client/websocket.ts";
+import { columnsOf } from "../terminal/columns.ts";
 import { isTerminal } from "../terminal/is_terminal.ts";
 import type { Io } from "../verb.ts";
 import { showNotes } from "./notes.ts";
-import { neutralise } from "./text.ts";
+import { displayWidth, elide, neutralise } from "./text.ts";
 
 const clearLine = "\r\x1b[K";
 /** What is done before shows nothing and costs nothing. */
@@ -22,9 +23,21 @@ export async function progressLine(io: Io): Promise<ProgressLine | undefined> {
   if (io.quiet || !await isTerminal(2)) return undefined;
   const { writeSync } = await import("node:fs");
   return {
-    show: (text) => void writeSync(2, `${clearLine}${neutralise(text)}`),
+    // One column less: a terminal may go to the next row as the last is written.
+    show: (text) => void writeSync(2, `${clearLine}${fitProgress(neutralise(text), (columnsOf(2) ?? Infinity) - 1)}`),
     [Symbol.dispose]: () => void writeSync(2, clearLine),
   };
+}
+
+/** A line that is wider than the terminal would leave a row behind at each update. Its name is cut at the front, where it
+ * tells least; the numbers only when there is room for nothing else. */
+export function fitProgress(text: string, columns: number): string {
+  if (displayWidth(text) <= columns) return text;
+  const [, name = "", numbers = text] = /^(.*)(: .*)$/s.exec(text) ?? [];
+  const characters = [...name];
+  const room = columns - displayWidth(numbers) - 1;
+  while (characters.length > 0 && displayWidth(characters.join("")) > room) characters.shift();
+  return characters.length > 0 ? `…${characters.join("")}${numbers}` : elide(numbers.replace(/^: /, ""), columns)[0]!;
 }
 
 /** The bytes, shown as they pass. @param totalBytes How many there will be, when that is known. */

@@ -7,11 +7,16 @@ interface BunTty {
 /** The columns of the terminal that stdout is.
  * @returns undefined when stdout is no terminal, or one that does not know its size: then nothing is cut. */
 export async function terminalColumns(): Promise<number | undefined> {
-  if (!await isTerminal(1)) return undefined;
+  return await isTerminal(1) ? columnsOf(1) : undefined;
+}
+
+/** The columns of a terminal, now.
+ * @returns undefined when it does not know its size. */
+export function columnsOf(fd: 1 | 2): number | undefined {
   // As in isTerminal: `process.stdout` costs a start 9 ms on Bun, its binding none.
-  if (process.versions.bun === undefined) return process.stdout.columns || undefined;
+  if (process.versions.bun === undefined) return process[fd === 1 ? "stdout" : "stderr"].columns || undefined;
   const { TTY } = (process as unknown as BunTty).binding("tty_wrap");
   const size = [0, 0];
-  new TTY(1).getWindowSize(size);
+  new TTY(fd).getWindowSize(size);
   return size[0] || undefined;
 }

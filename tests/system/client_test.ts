@@ -1,6 +1,6 @@
 /** What the client is to a person at a terminal. */
 import assert from "node:assert/strict";
-import { chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Profile } from "../../api/types.ts";
@@ -188,6 +188,21 @@ Deno.test("the client at a terminal", async (t) => {
       }
     }
     assert.equal(await shown(60, ...list, "-f", "csv"), `${await daemon.ok(...list, "-f", "csv")}\n`);
+  });
+
+  await t.step("progress fits the terminal, whose rows it would fill otherwise", async () => {
+    using directory = temporary();
+    const file = join(directory.path, "a-name-that-takes-more-room-than-there-is");
+    writeFileSync(file, "");
+    truncateSync(file, 256 << 20); // takes its time, and no room
+    using terminal = new Terminal(
+      [executable, "storage", "volume", "file", "push", file, "fast", "v1/big"],
+      environment,
+      50,
+    );
+    await terminal.sees(/\r…[^\r\n]{1,47}: \d+% of 256\.00MiB [^\r\n]+\r/);
+    assert.equal(await terminal.ended, 0);
+    for (const line of terminal.rest.split("\r")) assert.ok(line.length < 50, line);
   });
 
   await t.step("edit opens the editor on a terminal, again after a mistake, and takes stdin otherwise", async () => {
