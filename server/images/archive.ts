@@ -1,10 +1,10 @@
 import { stat } from "node:fs/promises";
-import { parse } from "yaml";
 import { z } from "zod";
 import { LidoError, messageOf } from "../../api/errors.ts";
 import { refusal } from "../../api/refusal.ts";
 import { CommandError, type Host } from "../../drivers/host/host.ts";
 import type { WatchOptions } from "../../drivers/storage/driver.ts";
+import { parseHostileYaml } from "../archives/hostile_yaml.ts";
 import { type OpenArchive, openArchive } from "../archives/archive_file.ts";
 import type { Compression } from "../archives/compression.ts";
 import { cleanPath, type Member, memberOf } from "../archives/member.ts";
@@ -162,7 +162,7 @@ function invalid(why: string): LidoError {
 function readMetadata(bytes: Uint8Array): ImageMetadata {
   let value: unknown;
   try {
-    value = parse(new TextDecoder().decode(bytes), { maxAliasCount: 10 });
+    value = parseHostileYaml(new TextDecoder().decode(bytes));
   } catch (error) {
     throw new LidoError(
       "bad_request",

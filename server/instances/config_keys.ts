@@ -2,11 +2,11 @@
  * A key that lido does not act on is not in the table, so that nobody believes in a limit that is not there. */
 
 import { allowedKeys } from "../../api/allowed.ts";
-import { parseDocument } from "yaml";
-import { LidoError } from "../../api/errors.ts";
+import { LidoError, messageOf } from "../../api/errors.ts";
 import { parseSizeBytes, sizeUnits } from "../../api/size.ts";
 import type { Config } from "../../api/types.ts";
 import { onlineCpus, parseCpus } from "../../drivers/runtime/limits.ts";
+import { parseHostileYaml } from "../archives/hostile_yaml.ts";
 import { checkSyscalls, syscallKeys } from "./syscalls.ts";
 import { isFalse, isTrue } from "./words.ts";
 
@@ -66,8 +66,12 @@ const cpus: Check = (value) => {
 };
 /** Only looked at: what is in it is the guest's. */
 const yaml: Check = (value) => {
-  const error = parseDocument(value).errors[0];
-  return error && `Invalid YAML: ${error.message.split("\n")[0]}`;
+  try {
+    parseHostileYaml(value);
+    return undefined;
+  } catch (error) {
+    return `Invalid YAML: ${messageOf(error).split("\n")[0]}`;
+  }
 };
 /** Scripts and archives are cloud-init's, too. */
 const cloudConfig: Check = (value) => value.startsWith("#cloud-config\n") ? yaml(value) : undefined;

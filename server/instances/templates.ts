@@ -2,9 +2,12 @@
  * The language is the small part of LXD's (pongo2) that images use: `{{ container.name }}`, `{{ config_get("user.key", "default") }}`,
  * `{{ properties.key }}` and `{% if a == "b" %} … {% else %} … {% endif %}`. Anything else is an error that names it, not a guess. */
 
-import { parse as parseYaml } from "yaml";
 import { LidoError, messageOf } from "../../api/errors.ts";
 import type { Config } from "../../api/types.ts";
+import { parseHostileYaml } from "../archives/hostile_yaml.ts";
+
+/** What images have is a tenth of that; who wants more wants the daemon's time and memory. */
+const templatesMax = 100, depthMax = 100, outputMax = 1 << 20, shownMax = 200;
 
 export type Trigger = "create" | "copy" | "start";
 
@@ -29,7 +32,7 @@ export interface TemplateValues {
 export function templatesFor(metadata: string, trigger: Trigger): TemplateFile[] {
   let templates: unknown;
   try {
-    templates = (parseYaml(metadata) as { templates?: unknown } | null)?.templates;
+    templates = (parseHostileYaml(metadata) as { templates?: unknown } | null)?.templates;
   } catch (error) {
     throw new LidoError("bad_request", `Could not parse metadata.yaml: ${messageOf(error).split("\n")[0]}`);
   }
@@ -56,6 +59,9 @@ export function templatesFor(metadata: string, trigger: Trigger): TemplateFile[]
       createOnly: entry.create_only === true,
       properties: Object.fromEntries(Object.entries(entry.properties ?? {}).map(([key, each]) => [key, String(each)])),
     });
+  }
+  if (due.length > templatesMax) {
+    throw new LidoError("bad_request", `metadata.yaml has ${due.length} templates, ${templatesMax} are allowed`);
   }
   return due;
 }
@@ -88,29 +94,59 @@ export function render(source: string, file: TemplateFile, values: TemplateValue
     throw unknown(file, expression);
   };
   const isTrue = (condition: string): boolean => {
-    const compare = /^(.*?)\s*(==|!=)\s*(.*)$/.exec(condition.trim());
-    if (!compare) return !["", "false"].includes(evaluate(condition));
-    return (evaluate(compare[1]!) === evaluate(compare[3]!)) === (compare[2] === "==");
+    const at = condition.search(/[=!]=/);
+    if (at < 0) return !["", "false"].includes(evaluate(condition));
+    const isEqual = evaluate(condition.slice(0, at)) === evaluate(condition.slice(at + 2));
+    return isEqual === (condition[at] === "=");
   };
   let output = "";
   // One entry an open `if`: whether its current branch is shown.
   const shown: boolean[] = [];
   // A newline after a tag is kept, as pongo2 does.
-  for (const token of source.split(/(\{\{.*?\}\}|\{%.*?%\})/s)) {
+  for (const token of tokensOf(source)) {
     const visible = shown.every(Boolean);
     if (token.startsWith("{{")) {
       if (visible) output += evaluate(token.slice(2, -2));
     } else if (token.startsWith("{%")) {
       const tag = token.slice(2, -2).replace(/^-|-$/g, "").trim();
-      if (tag.startsWith("if ")) shown.push(visible && isTrue(tag.slice(3)));
-      else if (tag === "else" && shown.length > 0) shown.push(!shown.pop());
+      if (tag.startsWith("if ")) {
+        if (shown.length === depthMax) throw unknown(file, `more than ${depthMax} if within one another`);
+        shown.push(visible && isTrue(tag.slice(3)));
+      } else if (tag === "else" && shown.length > 0) shown.push(!shown.pop());
       else if (tag === "endif" && shown.length > 0) shown.pop();
       else throw unknown(file, tag);
     } else if (visible) output += token;
+    if (output.length > outputMax) throw unknown(file, `output of more than ${outputMax} characters`);
   }
   if (shown.length > 0) throw unknown(file, "if without endif");
   return output;
 }
 
+/** Text, and the tags in it; one that does not end is text. In one go, however many begin. */
+function* tokensOf(source: string): Generator<string> {
+  const tags = [{ open: "{{", close: "}}", at: -1 }, { open: "{%", close: "%}", at: -1 }];
+  for (let from = 0;;) {
+    for (const tag of tags) if (tag.at < from) tag.at = indexOf(source, tag.open, from);
+    const tag = tags[0]!.at < tags[1]!.at ? tags[0]! : tags[1]!;
+    if (tag.at === Infinity) return yield source.slice(from);
+    const end = source.indexOf(tag.close, tag.at + 2);
+    // Nor does any behind it.
+    if (end < 0) tag.at = Infinity;
+    else {
+      yield source.slice(from, tag.at);
+      yield source.slice(tag.at, end + 2);
+      from = end + 2;
+    }
+  }
+}
+
+function indexOf(source: string, what: string, from: number): number {
+  const at = source.indexOf(what, from);
+  return at < 0 ? Infinity : at;
+}
+
 const unknown = (file: TemplateFile, what: string): LidoError =>
-  new LidoError("bad_request", `Failed to render template "${file.template}": unsupported "${what}"`);
+  new LidoError(
+    "bad_request",
+    `Failed to render template "${file.template}": unsupported "${what.slice(0, shownMax)}"`,
+  );

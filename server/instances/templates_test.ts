@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { slowness } from "../../tests/support/slowness.ts";
 import { render, templatesFor } from "./templates.ts";
 
 const values = {
@@ -56,4 +57,28 @@ Deno.test("render() refuses what it does not know", () => {
   assert.throws(() => render("{% for a in b %}{% endfor %}", file, values, "create"), /unsupported "for a in b"/);
   assert.throws(() => render("{% if trigger %}", file, values, "create"), /if without endif/);
   assert.throws(() => render("{{ constructor.name }}", file, values, "create"), /unsupported/);
+});
+
+Deno.test("a template that is made to hold its reader, or to fill his memory, is refused in a moment", () => {
+  const size = 1 << 20;
+  const long = { ...file, target: `/${"x".repeat(500_000)}` };
+  for (
+    const [text, refusal] of [
+      ["{{".repeat(size / 2), /unsupported/],
+      ["{%{{".repeat(size / 4), /unsupported/],
+      [`{% if a${" ".repeat(size)}b %}{% endif %}`, /unsupported/],
+      [`{{ config_get(${" ".repeat(size)}"b" }}`, /unsupported/],
+      [`{% if ${"=".repeat(size)} %}{% endif %}`, /unsupported/],
+      ["{% if trigger %}".repeat(size / 16), /more than 100 if within one another/],
+      ["{{path}}".repeat(size / 8), /output of more than 1048576 characters/],
+    ] as const
+  ) {
+    const started = performance.now();
+    assert.throws(() => render(text, long, values, "start"), refusal);
+    assert.throws(() => render(text, long, values, "start"), ({ message }: Error) => message.length < 500);
+    const took = performance.now() - started;
+    assert.ok(took < 5_000 * slowness, `${took} ms for ${text.slice(0, 20)}`);
+  }
+  const many = Array.from({ length: 101 }, (_, index) => `  /${index}: {when: [start], template: x}\n`).join("");
+  assert.throws(() => templatesFor(`templates:\n${many}`, "start"), /has 101 templates, 100 are allowed/);
 });

@@ -1,8 +1,9 @@
-import { parse, stringify } from "yaml";
+import { stringify } from "yaml";
 import { z } from "zod";
 import { LidoError, messageOf } from "../../api/errors.ts";
 import { refusal } from "../../api/refusal.ts";
 import type { Config, Devices } from "../../api/types.ts";
+import { parseHostileYaml } from "../archives/hostile_yaml.ts";
 import type { Expanded, InstanceRecord, SnapshotRecord } from "../instances/records.ts";
 
 /** `backup.yaml`, beside the root filesystem of each instance: what the database knows of it, in LXD 5.0's form, so that either program
@@ -173,7 +174,7 @@ export function parseBackup(text: string): InstanceBackup {
 export function checkedYaml<Schema extends z.ZodType>(text: string, schema: Schema, file: string): z.infer<Schema> {
   let value: unknown;
   try {
-    value = parse(text, { maxAliasCount: 0, uniqueKeys: true });
+    value = parseHostileYaml(text, { aliasesMax: 0 });
   } catch (error) {
     throw new LidoError("bad_request", `${file}: ${messageOf(error).split("\n")[0]}`);
   }

@@ -1,8 +1,9 @@
-import { parse, stringify } from "yaml";
+import { stringify } from "yaml";
 import { z } from "zod";
 import { LidoError, messageOf } from "../../api/errors.ts";
 import { refusal } from "../../api/refusal.ts";
 import type { Config } from "../../api/types.ts";
+import { parseHostileYaml } from "../archives/hostile_yaml.ts";
 import { checkName } from "./names.ts";
 
 /** `backup/index.yaml`: what LXD 5.0.2 writes into a backup of a custom volume, and reads from one. */
@@ -54,7 +55,7 @@ export function parseIndex(text: string): BackupIndex {
   const invalid = (why: string) => new LidoError("bad_request", `Invalid backup: index.yaml: ${why}`);
   let value: unknown;
   try {
-    value = parse(text, { maxAliasCount: 10 });
+    value = parseHostileYaml(text);
   } catch (error) {
     throw invalid(messageOf(error).split("\n")[0]!);
   }

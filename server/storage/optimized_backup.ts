@@ -1,5 +1,5 @@
 import { Readable } from "node:stream";
-import { parse, stringify } from "yaml";
+import { stringify } from "yaml";
 import { z } from "zod";
 import { LidoError, messageOf } from "../../api/errors.ts";
 import { refusal } from "../../api/refusal.ts";
@@ -12,6 +12,7 @@ import type {
   Volume,
   WatchOptions,
 } from "../../drivers/storage/driver.ts";
+import { parseHostileYaml } from "../archives/hostile_yaml.ts";
 import { cleanPath } from "../archives/member.ts";
 import type { TarEntry } from "../archives/tar_reader.ts";
 import { endOfArchive, tarFile, tarPadding } from "../archives/tar_writer.ts";
@@ -229,7 +230,7 @@ function receiverOf(driver: Driver): { send: Send; backup: StreamBackup } {
 function readHeader(text: string, snapshots: readonly string[]): Map<string, Nested[]> {
   let value: unknown;
   try {
-    value = parse(text, { maxAliasCount: 10 });
+    value = parseHostileYaml(text);
   } catch (error) {
     throw invalid(`optimized_header.yaml: ${messageOf(error).split("\n")[0]}`);
   }

@@ -20,6 +20,7 @@ import { Canary } from "../support/canary.ts";
 import { succeed } from "../support/command.ts";
 import { Daemon } from "../support/daemon.ts";
 import { craftedArchive, craftedImage, type Entry, pax } from "../support/image.ts";
+import { SecondClient } from "../support/second_client.ts";
 import { attributes } from "../support/tree.ts";
 
 const template =
@@ -157,6 +158,24 @@ Deno.test("hostile images and backups", async (t) => {
       assert.match(refusal!, /^Error: [^\n]+\n$/);
     });
   }
+
+  await t.step("metadata and templates that would hold the daemon for minutes hold nobody", async () => {
+    await using _second = new SecondClient(daemon.directory);
+    const keys = Array.from({ length: 100_000 }, (_, index) => `k${index}: 1\n`).join("");
+    using crafted = craftedArchive([{ ...metadata, content: template + keys }, directory("rootfs")]);
+    assert.match(
+      await attack([crafted.path]) ?? "",
+      /metadata.yaml cannot be read: It has \d+ parts, 60000 are allowed/,
+    );
+    const slow = { ...templates[1]!, content: "{{".repeat(1 << 18) };
+    using other = craftedArchive([metadata, templates[0]!, slow, directory("rootfs"), directory("rootfs/etc")]);
+    await daemon.ok("image", "import", other.path, "--alias", "slow");
+    await daemon.ok("init", "slow", "h", "-s", "d");
+    await daemon.fails(["start", "h"], /Failed to render template "hostname.tpl": unsupported/);
+    await daemon.ok("delete", "h");
+    await daemon.ok("image", "delete", "slow");
+    canary.check("slow metadata");
+  });
 
   await t.step("device nodes in /dev are left out, however they are named", async () => {
     const names = ["rootfs/dev/mem", "rootfs//dev/mem2", "./rootfs/./dev//mem3", "/rootfs/dev/mem4"];
