@@ -1,4 +1,5 @@
 import { randomUUID } from "node:crypto";
+import { readdirSync, rmSync } from "node:fs";
 import { rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { PassThrough, Readable } from "node:stream";
@@ -29,6 +30,8 @@ import { lockName, url, type Volumes, type VolumesOptions } from "./volumes.ts";
 const indexMaxBytes = 1 << 20;
 /** tar's code for a file that was written to while it was read: a running container's own doing. */
 const changedWhileRead = 1;
+/** Of a backup that is being made: its first member, until the archive is written. */
+const indexName = /^[0-9a-f-]{36}\.yaml$/;
 
 interface Backup {
   readonly view: StorageVolumeBackup;
@@ -47,6 +50,10 @@ export class VolumeBackups {
   constructor(options: VolumesOptions & { readonly directory: string }, volumes: Volumes) {
     this.#options = options;
     this.#volumes = volumes;
+    // What exports of an earlier daemon left that was killed.
+    for (const name of readdirSync(options.directory)) {
+      if (indexName.test(name)) rmSync(join(options.directory, name), { force: true });
+    }
   }
 
   /** Those that have not expired. */

@@ -1,7 +1,7 @@
 /** Backups of volumes: round trips through every format and between drivers, with the real client and from the real LXD, and hostile ones. */
 import assert from "node:assert/strict";
 import { chmodSync, existsSync, lstatSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { randomBytes } from "node:crypto";
+import { randomBytes, randomUUID } from "node:crypto";
 import { request } from "node:http";
 import { join } from "node:path";
 import type { Operation } from "../../api/types.ts";
@@ -331,6 +331,11 @@ Deno.test("backups of volumes", async (t) => {
       await daemon.query("/1.0/storage-pools/fast/volumes?recursion=1"),
     ], before);
     assert.match(await daemon.ok("admin", "check"), /Nothing is wrong/);
+    assert.deepEqual(readdirSync(join(daemon.directory, "backups")), []);
+    // Nor is what an export had begun when the daemon was killed.
+    writeFileSync(join(daemon.directory, "backups", `${randomUUID()}.yaml`), "backend: dir\n");
+    await daemon.kill();
+    await daemon.up();
     assert.deepEqual(readdirSync(join(daemon.directory, "backups")), []);
   });
 });
