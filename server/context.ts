@@ -1,4 +1,3 @@
-import { join } from "node:path";
 import type { Logger } from "pino";
 import type { Host } from "../drivers/host/host.ts";
 import type { Runtime } from "../drivers/runtime/runtime.ts";
@@ -13,6 +12,7 @@ import type { Images } from "./images/images.ts";
 import type { Instances } from "./instances/instances.ts";
 import type { Journal } from "./journal/journal.ts";
 import type { Operations } from "./operations/operations.ts";
+import type { Paths } from "./paths.ts";
 import type { Profiles } from "./profiles/profiles.ts";
 import type { Settings } from "./state/settings.ts";
 import type { Recover } from "./recover/recover.ts";
@@ -26,41 +26,6 @@ import type { VolumeCopies } from "./storage/copies.ts";
 import type { SnapshotGroups } from "./storage/snapshot_groups.ts";
 import type { VolumeSnapshots } from "./storage/snapshots.ts";
 import type { Volumes } from "./storage/volumes.ts";
-
-/** Where things are below $LIDO_DIR; LXD's names. */
-export interface Paths {
-  readonly root: string;
-  readonly socket: string;
-  readonly lock: string;
-  readonly database: string;
-  readonly storagePools: string;
-  readonly disks: string;
-  readonly images: string;
-  /** Notes of the pools that there are, to find them by when the database is lost. */
-  readonly pools: string;
-  readonly backups: string;
-  /** The guest API's sockets, a directory for each container that runs. */
-  readonly devlxd: string;
-  readonly run: string;
-  readonly logs: string;
-}
-
-export function pathsIn(root: string): Paths {
-  return {
-    root,
-    socket: join(root, "unix.socket"),
-    lock: join(root, "lido.pid"),
-    database: join(root, "lido.db"),
-    storagePools: join(root, "storage-pools"),
-    disks: join(root, "disks"),
-    images: join(root, "images"),
-    pools: join(root, "pools"),
-    backups: join(root, "backups"),
-    devlxd: join(root, "devlxd"),
-    run: join(root, "run"),
-    logs: join(root, "logs"),
-  };
-}
 
 /** Every service of the daemon, built once in `main.ts` in the order of what needs what. */
 export interface Context {

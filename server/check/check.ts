@@ -6,7 +6,7 @@ import type { Host } from "../../drivers/host/host.ts";
 import type { Runtime } from "../../drivers/runtime/runtime.ts";
 import type { Driver, Leftover, Volume } from "../../drivers/storage/driver.ts";
 import { fromDisk, recordsDirectory } from "../../drivers/storage/layout.ts";
-import type { Paths } from "../context.ts";
+import type { Paths } from "../paths.ts";
 import type { Journal } from "../journal/journal.ts";
 import type { Records } from "../records/records.ts";
 import type { Database } from "../state/database.ts";

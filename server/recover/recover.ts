@@ -5,7 +5,7 @@ import { readBeneath } from "../../drivers/host/beneath.ts";
 import type { Host } from "../../drivers/host/host.ts";
 import type { Driver } from "../../drivers/storage/driver.ts";
 import { fromDisk } from "../../drivers/storage/layout.ts";
-import type { Paths } from "../context.ts";
+import type { Paths } from "../paths.ts";
 import type { Instances } from "../instances/instances.ts";
 import { parsePoolRecord } from "../records/volume_record.ts";
 import type { Database } from "../state/database.ts";
