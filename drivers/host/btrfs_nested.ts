@@ -15,7 +15,7 @@ export async function deleteNested(path: string): Promise<readonly bigint[]> {
 
 /** A thread for each, which few volumes need: a snapshot waits for the disk, and there may be thousands. */
 async function ask(request: NestedRequest): Promise<NestedAnswer> {
-  const worker = new Worker(workerUrl("btrfs_nested_worker.ts", import.meta.url), { type: "module" });
+  const worker = new Worker(workerUrl("drivers/host/btrfs_nested_worker.ts"), { type: "module" });
   try {
     const answer = await new Promise<NestedAnswer>((resolve) => {
       worker.onmessage = ({ data }: MessageEvent<NestedAnswer>) => resolve(data);

@@ -21,7 +21,7 @@ export class ExitTracer {
   start(pids: readonly number[]): void {
     if (pids.length === 0 || this.#worker) return;
     for (const pid of pids) this.#states.set(pid, Promise.withResolvers());
-    const worker = new Worker(workerUrl("exit_tracer_worker.ts", import.meta.url), { type: "module" });
+    const worker = new Worker(workerUrl("drivers/host/exit_tracer_worker.ts"), { type: "module" });
     this.#worker = worker;
     worker.onmessage = ({ data }: MessageEvent<TraceEvent>) => {
       if (data.kind === "done") return this.close();

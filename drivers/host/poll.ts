@@ -29,7 +29,7 @@ export class Poller {
   #stopped: Promise<void>;
 
   constructor() {
-    this.#worker = new Worker(workerUrl("poll_worker.ts", import.meta.url), { type: "module" });
+    this.#worker = new Worker(workerUrl("drivers/host/poll_worker.ts"), { type: "module" });
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#stopped = promise;
     this.#worker.onmessage = ({ data }: MessageEvent<Uint32Array | "stopped">) => {

@@ -62,7 +62,7 @@ export class ShiftThreads {
   }
 
   #add(): void {
-    const worker = new Worker(workerUrl("shift_worker.ts", import.meta.url), { type: "module" });
+    const worker = new Worker(workerUrl("drivers/host/shift_worker.ts"), { type: "module" });
     this.#counts.set(worker, 0);
     this.#idle.push(worker);
     worker.onmessage = ({ data }: MessageEvent<ShiftAnswer>) => this.#heard(worker, data);

@@ -4,7 +4,7 @@ import { confineDevices } from "../host/device_program.ts";
 import { removeDirectories, visitDirectories } from "../host/directory_tree.ts";
 import { parseMountInfo } from "../host/mounts.ts";
 import { CgroupLimits } from "./limits.ts";
-import { containerDevices } from "./resources.ts";
+import { containerDevices } from "./container_devices.ts";
 import type { DeviceRule, Limits, ReachedLimit } from "./runtime.ts";
 
 /** The cgroups of containers: one for each container in every hierarchy that the host has, owned by the container's root (delegated), and

@@ -17,8 +17,7 @@ import {
   packetBytesMax,
   socketName,
 } from "./console_messages.ts";
-import type { RuntimeLog } from "./crun.ts";
-import type { ConsoleTerminal, IdMap } from "./runtime.ts";
+import type { ConsoleTerminal, IdMap, RuntimeLog } from "./runtime.ts";
 
 /** What a Linux console has, and LXC's. */
 const defaultSize = { width: 80, height: 24 };

@@ -39,7 +39,7 @@ import { endCruns, endStragglers, removeCgroup } from "./remains.ts";
 import { lookAtSource } from "./mount_source.ts";
 import { replaceConsole } from "./replace_console.ts";
 import { LaunchError } from "./runtime.ts";
-import { devicesOf } from "./resources.ts";
+import { devicesOf } from "./container_devices.ts";
 import { cloneAll, closeAll, makeDirectory, makeStage, place, stageBeside, type StagedMount } from "./stage.ts";
 import type {
   CommandSpec,
@@ -55,6 +55,7 @@ import type {
   MountSpec,
   RunningContainer,
   Runtime,
+  RuntimeLog,
 } from "./runtime.ts";
 
 /** crun itself; a container's init goes on without limit. */
@@ -62,11 +63,6 @@ const crunTimeoutMs = 60_000;
 /** How long a killed init may be at ending what it takes along. */
 const endingMs = 1000;
 const SIGKILL = 9;
-
-export interface RuntimeLog {
-  info(context: object, message: string): void;
-  warn(context: object, message: string): void;
-}
 
 interface Container {
   readonly name: string;

@@ -1,26 +1,8 @@
 import { existsSync } from "node:fs";
 import type { CgroupLayout } from "./cgroup.ts";
+import { devicesOf } from "./container_devices.ts";
 import { memoryBytesV1 } from "./limits.ts";
-import type { ContainerSpec, DeviceRule, Limits } from "./runtime.ts";
-
-/** What a container may open: terminals, the nodes of memory (null, zero, full, random, urandom), fuse and tun. It may make any node, as unpacking a
- * system needs, and overlay's whiteouts. LXD's list of a privileged container; an unprivileged one of LXD has none. */
-export const containerDevices: readonly DeviceRule[] = [
-  { type: "c", access: "m" },
-  { type: "b", access: "m" },
-  { type: "c", major: 136, access: "rwm" },
-  ...[[1, 3], [1, 5], [1, 7], [1, 8], [1, 9], [5, 0], [5, 1], [5, 2], [10, 229], [10, 200]].map(([major, minor]) => ({
-    type: "c" as const,
-    major: major!,
-    minor: minor!,
-    access: "rwm",
-  })),
-];
-
-/** What this container may open. */
-export function devicesOf({ devices = [] }: Pick<ContainerSpec, "devices">): readonly DeviceRule[] {
-  return [...containerDevices, ...devices];
-}
+import type { ContainerSpec, Limits } from "./runtime.ts";
 
 /** Allowed devices, which crun writes into v1's cgroup; v2's are confined before. Limits are written by `limits.ts` before crun is started; those of
  * memory once more by crun, which gives a v1 cgroup the host's before it moves a process into it. The devices are for every container: a user

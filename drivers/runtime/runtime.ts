@@ -2,7 +2,7 @@
  * mounted and a finished specification. One container is one OCI bundle below `$LIDO_DIR/run/<name>` and one crun state; there
  * is no monitor process, the daemon is the subreaper of what it starts and finds what an earlier daemon started again by `list`. */
 
-import type { SyscallPolicy } from "./seccomp.ts";
+import type { SyscallPolicy } from "./syscall_list.ts";
 
 /** One line of an id map: `count` ids from `container` on are `host` and up outside. @see user_namespaces(7) */
 export interface IdRange {
@@ -220,4 +220,9 @@ export interface Runtime {
   strays(): Promise<string[]>;
   /** Ends watching; containers go on. */
   close(): Promise<void>;
+}
+
+export interface RuntimeLog {
+  info(context: object, message: string): void;
+  warn(context: object, message: string): void;
 }

@@ -1,16 +1,12 @@
 /** The system calls that a container is refused: LXD's default policy and a little more, for every instruction set that the machine runs, and what its settings say.
  * @see https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#seccomp */
-import { rejectForceUmount, type SyscallAction, type SyscallCondition, type SyscallRule } from "./syscall_list.ts";
-
-export interface SyscallPolicy {
-  /** Only these are made; a call of any other ends the thread. Nothing else counts then. */
-  readonly allow?: readonly SyscallRule[];
-  readonly deny?: readonly SyscallRule[];
-  /** Whether `defaultRules` are refused; default true. */
-  readonly denyDefault?: boolean;
-  /** Whether the calls of x32 are refused. */
-  readonly denyCompat?: boolean;
-}
+import {
+  rejectForceUmount,
+  type SyscallAction,
+  type SyscallCondition,
+  type SyscallPolicy,
+  type SyscallRule,
+} from "./syscall_list.ts";
 
 /** libseccomp's names of what a kernel can run, by Node's name of its architecture. A call from an architecture that the filter does
  * not know kills its process: a 32-bit program would die by SIGSYS. @see seccomp_arch_add(3) */

@@ -80,3 +80,13 @@ function wrong(line: string): LidoError {
 }
 
 const refused = (text: string) => new LidoError("bad_request", text);
+
+export interface SyscallPolicy {
+  /** Only these are made; a call of any other ends the thread. Nothing else counts then. */
+  readonly allow?: readonly SyscallRule[];
+  readonly deny?: readonly SyscallRule[];
+  /** Whether `defaultRules` are refused; default true. */
+  readonly denyDefault?: boolean;
+  /** Whether the calls of x32 are refused. */
+  readonly denyCompat?: boolean;
+}

@@ -13,7 +13,6 @@ import type {
 } from "../../api/types.ts";
 import type { IdMap } from "../../drivers/runtime/runtime.ts";
 import type { Guest } from "../guests/guest_api.ts";
-import { note } from "../operations/notes.ts";
 import type { Operation, OperationOptions } from "../operations/operations.ts";
 import { adoptable, insertAdopted, type Lost, stateOf } from "./adopt.ts";
 import { Creation } from "./create.ts";
@@ -133,7 +132,7 @@ export class Instances {
     const plan = this.#creation.plan(post);
     return this.#operate(plan.name, "create", "Creating instance", async (operation) => {
       await this.#creation.create(plan, operation);
-      if (post.start) note(operation, await this.#lifecycle.start(plan.name, { progress: progressOf(operation) }));
+      if (post.start) operation.note(await this.#lifecycle.start(plan.name, { progress: progressOf(operation) }));
     }, { cancel: () => {} });
   }
 
@@ -400,8 +399,7 @@ export class Instances {
       "update",
       "Updating instance",
       async (operation) =>
-        note(
-          operation,
+        operation.note(
           await this.#updates.apply(record.name, cleaned, { ...options, progress: progressOf(operation) }),
         ),
     );
@@ -420,7 +418,7 @@ export class Instances {
         await this.#snapshots.restore(this.#records.get(name), snapshot, operation);
       } finally {
         // A failed or cancelled one has changed nothing.
-        if (wasRunning) note(operation, await this.#lifecycle.start(name, { progress: progressOf(operation) }));
+        if (wasRunning) operation.note(await this.#lifecycle.start(name, { progress: progressOf(operation) }));
       }
     }, { cancel: () => {} });
   }

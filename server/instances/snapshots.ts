@@ -1,7 +1,6 @@
 import { LidoError } from "../../api/errors.ts";
 import { parseSizeBytes } from "../../api/size.ts";
 import { AlreadyThere, type Snapshots, type WatchOptions } from "../../drivers/storage/driver.ts";
-import { note } from "../operations/notes.ts";
 import type { Operation } from "../operations/operations.ts";
 import { watch } from "../operations/progress.ts";
 import { refuseLost } from "../storage/disk_look.ts";
@@ -212,10 +211,7 @@ export class InstanceSnapshots {
     for (const one of lost) this.#publish("instance-snapshot-deleted", record.name, one);
     const gone = snapshot.profiles.filter((one) => !settings.profiles.includes(one));
     if (gone.length > 0) {
-      note(
-        operation,
-        `Profiles that are not there any more were left out: ${gone.map((one) => `"${one}"`).join(", ")}`,
-      );
+      operation.note(`Profiles that are not there any more were left out: ${gone.map((one) => `"${one}"`).join(", ")}`);
     }
     if (this.#rootSize(record) !== this.#rootSize(settings)) await this.#limit(record.name, pool);
     await this.#afterRestore(pool, record.name);

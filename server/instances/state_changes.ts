@@ -2,7 +2,6 @@
 
 import { LidoError, messageOf } from "../../api/errors.ts";
 import type { InstanceStatePut } from "../../api/types.ts";
-import { note } from "../operations/notes.ts";
 import type { Operation } from "../operations/operations.ts";
 import type { Lifecycle, StopOptions } from "./lifecycle.ts";
 import type { OperationLock, OperationLocks } from "./locks.ts";
@@ -78,7 +77,7 @@ export class StateChanges {
       case "start":
         // As LXD: starting a frozen container lets it go on.
         if (this.#services.runtime.get(name)?.status === "frozen") return await this.#lifecycle.unfreeze(name);
-        return note(operation, await this.#lifecycle.start(name, { progress: progressOf(operation) }));
+        return operation.note(await this.#lifecycle.start(name, { progress: progressOf(operation) }));
       case "stop":
         return await this.#lifecycle.stop(name, stopOptions(put, operation, lock));
       case "restart":
@@ -88,7 +87,7 @@ export class StateChanges {
         }
         // A forced restart that took over starts it itself.
         if (lock.takenOver.aborted) return;
-        note(operation, await this.#lifecycle.start(name, { progress: progressOf(operation) }));
+        operation.note(await this.#lifecycle.start(name, { progress: progressOf(operation) }));
         this.#services.events.lifecycle("instance-restarted", `/1.0/instances/${name}`);
         return;
       case "freeze":

@@ -1,6 +1,6 @@
 import { LidoError, messageOf } from "../../api/errors.ts";
 import type { Config } from "../../api/types.ts";
-import type { SyscallPolicy } from "../../drivers/runtime/seccomp.ts";
+import type { SyscallPolicy } from "../../drivers/runtime/syscall_list.ts";
 import { parseSyscalls } from "../../drivers/runtime/syscall_list.ts";
 import { isTrue } from "./words.ts";
 

@@ -5,7 +5,6 @@ import { type Operation as OperationView, type StatusCode, statusCodes } from ".
 import type { Events } from "../events/events.ts";
 import { currentClient } from "../log/client.ts";
 import { describeFailure, isUnexpected, type Log } from "../log/failure.ts";
-import { note } from "./notes.ts";
 
 /** How long a finished operation can still be asked for, as LXD's. */
 const keptMs = 5_000;
@@ -72,6 +71,15 @@ export class Operation {
     this.#publish();
   }
 
+  /** Tells whoever waits for it what it should know although the operation succeeds: `notes` in its metadata, a list of sentences (extension
+   * operation_notes). */
+  note(...texts: readonly (string | undefined)[]): void {
+    const notes = texts.filter((text) => text !== undefined);
+    if (notes.length === 0) return;
+    const before = this.#metadata?.notes;
+    this.update({ notes: [...(Array.isArray(before) ? before : []), ...notes] });
+  }
+
   /** Waits for its end. @throws What the work has failed with. */
   async done(): Promise<void> {
     await this.finished;
@@ -134,7 +142,7 @@ export class Operation {
     await Promise.resolve();
     try {
       const scope = this.#scope();
-      await scope.run(() => this.#options.run(this)).finally(async () => note(this, ...await scope.settled()));
+      await scope.run(() => this.#options.run(this)).finally(async () => this.note(...await scope.settled()));
       this.#status = this.#wasCancelled ? 401 : 200;
     } catch (error) {
       this.#status = this.#wasCancelled ? 401 : 400;

@@ -2,7 +2,6 @@
 import type { RouteConfig } from "@hono/zod-openapi";
 import { z } from "zod";
 import { operationSchema } from "../../api/types.ts";
-import type { RouteOptions } from "./route.ts";
 
 const text = (description: string) => z.string().optional().meta({ description });
 /** Every parameter that any route has behind its path. */
@@ -22,6 +21,24 @@ const project = text('"default": there is one');
 const target = text("Name of a cluster member, as LXD's clients may send it; ignored: there is one server");
 
 export type QueryName = keyof typeof queries;
+
+/** How a route is declared. */
+export interface DocumentedRoute<Schema extends z.ZodType | undefined> {
+  readonly method: "get" | "post" | "put" | "patch" | "delete";
+  /** With parts in braces, e.g. "/1.0/storage-pools/{pool}". */
+  readonly path: string;
+  readonly summary: string;
+  readonly tag: string;
+  readonly body?: Schema;
+  /** Present when its body may be a stream of bytes (application/octet-stream). */
+  readonly upload?: unknown;
+  /** What may be asked for behind the path, `project` apart. */
+  readonly query?: readonly QueryName[];
+  /** What `metadata` of the answer is; absent for an operation or nothing. */
+  readonly returns?: z.ZodType;
+  /** Whether the answer is no JSON, or may be none. */
+  readonly bytes?: "only" | "also";
+}
 
 /** LXD's envelope of every answer that is JSON. */
 const envelope = z.object({
@@ -44,7 +61,7 @@ const nothing = withMetadata(z.object({ notes: z.array(z.string()).optional() })
 const json = (schema: z.ZodType) => ({ "application/json": { schema } });
 const bytes = { "application/octet-stream": { schema: z.string().meta({ format: "binary" }) } };
 
-export function documentOf(options: RouteOptions<z.ZodType | undefined>): RouteConfig {
+export function documentOf(options: DocumentedRoute<z.ZodType | undefined>): RouteConfig {
   const { method, path, summary, tag, body, returns } = options;
   const names = [...path.matchAll(/\{(\w+)\}/g)].map(([, name]) => name!);
   const isOfServer = path.startsWith("/1.0/");

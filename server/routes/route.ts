@@ -1,5 +1,5 @@
 /** How a route is declared: one zod object is the type of the body, its check and its document. The answers are LXD's envelopes. */
-import { createHash, timingSafeEqual } from "node:crypto";
+import { createHash } from "node:crypto";
 import { OpenAPIHono } from "@hono/zod-openapi";
 import type { Context as HonoContext } from "hono";
 import superjson from "superjson";
@@ -9,7 +9,7 @@ import { withoutNulls } from "../../api/nulls.ts";
 import { refusal } from "../../api/refusal.ts";
 import { bodyFailure, describeError } from "../http/errors.ts";
 import type { Operation } from "../operations/operations.ts";
-import { documentOf, type QueryName } from "./document.ts";
+import { type DocumentedRoute, documentOf, type QueryName } from "./document.ts";
 
 /** A JSON body is a handful of names and keys; image and backup uploads are streams and do not come this way. */
 const bodyMaxBytes = 1 << 20;
@@ -36,21 +36,9 @@ export interface RouteRequest<Body = undefined> {
   recursion(): number;
 }
 
-export interface RouteOptions<Schema extends z.ZodType | undefined> {
-  readonly method: "get" | "post" | "put" | "patch" | "delete";
-  /** With parts in braces, e.g. "/1.0/storage-pools/{pool}". */
-  readonly path: string;
-  readonly summary: string;
-  readonly tag: string;
-  readonly body?: Schema;
-  /** Takes the request instead when its body is a stream of bytes (application/octet-stream). */
+export interface RouteOptions<Schema extends z.ZodType | undefined> extends DocumentedRoute<Schema> {
+  /** Takes the request instead when its body is a stream of bytes. */
   readonly upload?: (request: RouteRequest) => Promise<Response>;
-  /** What may be asked for behind the path, `project` apart. */
-  readonly query?: readonly QueryName[];
-  /** What `metadata` of the answer is; absent for an operation or nothing. */
-  readonly returns?: z.ZodType;
-  /** Whether the answer is no JSON, or may be none. */
-  readonly bytes?: "only" | "also";
 }
 
 type BodyOf<Schema> = Schema extends z.ZodType ? z.infer<Schema> : undefined;
@@ -229,10 +217,4 @@ export function checkEtag(c: HonoContext, value: unknown): void {
   if (plain(asked) !== plain(current)) {
     throw new LidoError("precondition_failed", `ETag doesn't match: ${plain(current)} vs ${plain(asked)}`);
   }
-}
-
-/** Whether two secrets are the same, in a time that does not tell where they differ. */
-export function sameSecret(one: string, other: string): boolean {
-  const digest = (text: string) => createHash("sha256").update(text).digest();
-  return timingSafeEqual(digest(one), digest(other));
 }
