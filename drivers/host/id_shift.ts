@@ -8,7 +8,7 @@
  * With that, a change from one map to another keeps every owner, or refuses: when an owner has no place in the new map, because the host id of its
  * number is another container id's. It never becomes another one. */
 
-import type { IdMap, IdRange } from "../runtime/runtime.ts";
+import type { IdMap, IdRange } from "./id_map.ts";
 
 /** After the last id; 4294967295 is "no id" to the kernel. */
 export const idsEnd = 4294967295;

@@ -1,7 +1,7 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { readFile, writeFile } from "node:fs/promises";
-import type { IdMap, IdRange } from "../runtime/runtime.ts";
+import type { IdMap, IdRange } from "./id_map.ts";
 import { check, cString, libc, SystemCallError } from "./libc.ts";
 import { mountAttributes, propagationOf } from "./mount_options.ts";
 

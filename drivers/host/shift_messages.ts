@@ -1,6 +1,6 @@
 /** What the threads of `shift_tree.ts` say to one another. */
 
-import type { IdMap } from "../runtime/runtime.ts";
+import type { IdMap } from "./id_map.ts";
 import type { WasReadonly } from "./shift_readonly.ts";
 
 export interface ShiftRequest {

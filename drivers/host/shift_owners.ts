@@ -1,5 +1,5 @@
 import { chmodSync } from "node:fs";
-import type { IdMap } from "../runtime/runtime.ts";
+import type { IdMap } from "./id_map.ts";
 import { OwnerError, shiftAcl, shiftCapability, type Translate, translator } from "./id_shift.ts";
 import { check, cString, errno, libc, SystemCallError } from "./libc.ts";
 import { openReadonly, type WasReadonly } from "./shift_readonly.ts";

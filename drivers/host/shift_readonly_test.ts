@@ -3,7 +3,7 @@ import { execFileSync } from "node:child_process";
 import { lstatSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Filesystem } from "../../tests/support/filesystem.ts";
-import type { IdMap } from "../runtime/runtime.ts";
+import type { IdMap } from "./id_map.ts";
 import { shiftTree } from "./shift_tree.ts";
 
 const mapTo = (host: number): IdMap => {

@@ -1,5 +1,5 @@
 import { availableParallelism } from "node:os";
-import type { IdMap } from "../runtime/runtime.ts";
+import type { IdMap } from "./id_map.ts";
 import { libc } from "./libc.ts";
 import { idleWord, type ShiftAnswer, type ShiftRequest, stopWord } from "./shift_messages.ts";
 import type { WasReadonly } from "./shift_readonly.ts";

@@ -1,4 +1,4 @@
-import type { IdMap } from "../runtime/runtime.ts";
+import type { IdMap } from "./id_map.ts";
 import { libc } from "./libc.ts";
 import { ownerShift } from "./shift_owners.ts";
 import { closeReadonly, type WasReadonly } from "./shift_readonly.ts";

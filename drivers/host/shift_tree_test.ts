@@ -15,7 +15,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { IdMap } from "../runtime/runtime.ts";
+import type { IdMap } from "./id_map.ts";
 import { isRepeatable, shiftAcl, shiftCapability, translator } from "./id_shift.ts";
 import { shiftTree } from "./shift_tree.ts";
 

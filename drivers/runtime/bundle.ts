@@ -1,7 +1,8 @@
 import { containerCapabilities } from "./capabilities.ts";
 import { type MountSources, ociMounts, ociNestingHooks, readonlySettings } from "./mounts.ts";
 import { ociResources } from "./resources.ts";
-import type { CommandSpec, ContainerSpec, IdRange } from "./runtime.ts";
+import type { IdRange } from "../host/id_map.ts";
+import type { CommandSpec, ContainerSpec } from "./runtime.ts";
 import { hasOwnNames, seccompPolicy } from "./seccomp.ts";
 
 /** The OCI configuration of a system container: its own init, its own cgroup namespace, what LXC gives it and no more.

@@ -17,7 +17,8 @@ import {
   packetBytesMax,
   socketName,
 } from "./console_messages.ts";
-import type { ConsoleTerminal, IdMap, RuntimeLog } from "./runtime.ts";
+import type { IdMap } from "../host/id_map.ts";
+import type { ConsoleTerminal, RuntimeLog } from "./runtime.ts";
 
 /** What a Linux console has, and LXC's. */
 const defaultSize = { width: 80, height: 24 };

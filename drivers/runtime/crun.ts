@@ -41,6 +41,7 @@ import { replaceConsole } from "./replace_console.ts";
 import { LaunchError } from "./runtime.ts";
 import { devicesOf } from "./container_devices.ts";
 import { cloneAll, closeAll, makeDirectory, makeStage, place, stageBeside, type StagedMount } from "./stage.ts";
+import type { IdMap } from "../host/id_map.ts";
 import type {
   CommandSpec,
   CommandStdio,
@@ -48,7 +49,6 @@ import type {
   ContainerEnd,
   ContainerSpec,
   DetachOptions,
-  IdMap,
   LaunchedCommand,
   Limits,
   MountPlace,

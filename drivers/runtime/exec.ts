@@ -25,7 +25,8 @@ import { ociProcess } from "./bundle.ts";
 import { childEnd, readable } from "./child.ts";
 import { openExecutable, shell, whyNotExecuted } from "./not_executed.ts";
 import type { Orphans } from "./orphans.ts";
-import { type CommandSpec, type CommandStdio, type IdMap, type LaunchedCommand, LaunchError } from "./runtime.ts";
+import type { IdMap } from "../host/id_map.ts";
+import { type CommandSpec, type CommandStdio, type LaunchedCommand, LaunchError } from "./runtime.ts";
 
 export interface CrunCommand {
   /** Starts crun inside the runtime's namespace. @param held Its descriptor 3. @returns Its pid. */

@@ -6,7 +6,8 @@ import type { Attached, AttachedMounts } from "./attached.ts";
 import type { FileAnswer, FileTask, WrittenRoot } from "./file_messages.ts";
 import { type FileProcesses, NotAnswered } from "./file_processes.ts";
 import { cloneSource, identify } from "./mount_source.ts";
-import type { DetachOptions, IdMap, MountPlace, MountSpec } from "./runtime.ts";
+import type { IdMap } from "../host/id_map.ts";
+import type { DetachOptions, MountPlace, MountSpec } from "./runtime.ts";
 import type { StagedMount } from "./stage.ts";
 
 /** What only makes an answer better is not waited for as long. */

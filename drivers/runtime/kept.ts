@@ -1,7 +1,8 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { startTicks } from "../host/process.ts";
-import type { ContainerSpec, IdMap } from "./runtime.ts";
+import type { IdMap } from "../host/id_map.ts";
+import type { ContainerSpec } from "./runtime.ts";
 
 /** What is kept beside a container for the next daemon: enough to know the process again and not to mistake another for it. */
 export interface Kept {

@@ -2,7 +2,8 @@ import { messageOf } from "../../api/errors.ts";
 import { closeFd } from "../host/process.ts";
 import type { Consoles } from "./consoles.ts";
 import type { HotPlug, PluggedContainer } from "./hot_plug.ts";
-import type { IdMap, RuntimeLog } from "./runtime.ts";
+import type { IdMap } from "../host/id_map.ts";
+import type { RuntimeLog } from "./runtime.ts";
 
 /** For a container whose console hung up with the console server and an earlier daemon, or that never had one: another one in its place. What is
  * open there stays hung up; a getty that is started anew gets this one. A failure is logged: the container goes on without. */

@@ -2,19 +2,8 @@
  * mounted and a finished specification. One container is one OCI bundle below `$LIDO_DIR/run/<name>` and one crun state; there
  * is no monitor process, the daemon is the subreaper of what it starts and finds what an earlier daemon started again by `list`. */
 
+import type { IdMap } from "../host/id_map.ts";
 import type { SyscallPolicy } from "./syscall_list.ts";
-
-/** One line of an id map: `count` ids from `container` on are `host` and up outside. @see user_namespaces(7) */
-export interface IdRange {
-  readonly container: number;
-  readonly host: number;
-  readonly count: number;
-}
-
-export interface IdMap {
-  readonly uid: readonly IdRange[];
-  readonly gid: readonly IdRange[];
-}
 
 export interface MountSpec {
   /** What its user calls it, for errors. */

@@ -1,6 +1,7 @@
 import { LidoError } from "../../api/errors.ts";
 import type { Devices } from "../../api/types.ts";
-import type { IdMap, MountPlace, MountSpec } from "../../drivers/runtime/runtime.ts";
+import type { IdMap } from "../../drivers/host/id_map.ts";
+import type { MountPlace, MountSpec } from "../../drivers/runtime/runtime.ts";
 import type { Volume } from "../../drivers/storage/driver.ts";
 import { type Disk, disksOf } from "./devices.ts";
 import type { InstanceServices } from "./ports.ts";

@@ -1,6 +1,6 @@
 import { LidoError, messageOf, wrongState } from "../../api/errors.ts";
 import type { Devices } from "../../api/types.ts";
-import type { IdMap } from "../../drivers/runtime/runtime.ts";
+import type { IdMap } from "../../drivers/host/id_map.ts";
 import type { Cause } from "../journal/journal.ts";
 import { type Disk, disksOf, sameDevice } from "./devices.ts";
 import type { Disks } from "./disks.ts";

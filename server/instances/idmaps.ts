@@ -14,7 +14,7 @@
 
 import { LidoError } from "../../api/errors.ts";
 import type { Config } from "../../api/types.ts";
-import type { IdMap, IdRange } from "../../drivers/runtime/runtime.ts";
+import type { IdMap, IdRange } from "../../drivers/host/id_map.ts";
 import { isTrue } from "./config_keys.ts";
 
 /** Ids of an isolated instance unless it asks for another number; a smaller range of root's is not used for maps if there is a larger one. */

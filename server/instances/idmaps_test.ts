@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import type { IdRange } from "../../drivers/runtime/runtime.ts";
+import type { IdRange } from "../../drivers/host/id_map.ts";
 import {
   checkOwnRange,
   describeIdmap,

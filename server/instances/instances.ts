@@ -11,7 +11,7 @@ import type {
   InstanceState,
   InstanceStatePut,
 } from "../../api/types.ts";
-import type { IdMap } from "../../drivers/runtime/runtime.ts";
+import type { IdMap } from "../../drivers/host/id_map.ts";
 import type { Guest } from "../guests/guest_api.ts";
 import type { Operation, OperationOptions } from "../operations/operations.ts";
 import { adoptable, insertAdopted, type Lost, stateOf } from "./adopt.ts";

@@ -1,5 +1,5 @@
 import { messageOf } from "../../api/errors.ts";
-import type { IdMap } from "../../drivers/runtime/runtime.ts";
+import type { IdMap } from "../../drivers/host/id_map.ts";
 import type { Config } from "../../api/types.ts";
 import { isTrue } from "./config_keys.ts";
 import {

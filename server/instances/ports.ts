@@ -1,7 +1,8 @@
 /** What the instances need of the rest of the daemon, no more: so that tests can hand in a part of it. */
 
 import type { Config } from "../../api/types.ts";
-import type { IdMap, MountSpec, Runtime } from "../../drivers/runtime/runtime.ts";
+import type { IdMap } from "../../drivers/host/id_map.ts";
+import type { MountSpec, Runtime } from "../../drivers/runtime/runtime.ts";
 import type { Driver, Volume, WatchOptions } from "../../drivers/storage/driver.ts";
 import type { Events } from "../events/events.ts";
 import type { Guest } from "../guests/guest_api.ts";

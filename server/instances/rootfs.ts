@@ -1,7 +1,7 @@
 import { posix } from "node:path";
 import { LidoError } from "../../api/errors.ts";
 import type { InstanceState } from "../../api/types.ts";
-import type { IdMap } from "../../drivers/runtime/runtime.ts";
+import type { IdMap } from "../../drivers/host/id_map.ts";
 import type { Volume } from "../../drivers/storage/driver.ts";
 import { isTrue } from "./config_keys.ts";
 import { rootDisk } from "./devices.ts";

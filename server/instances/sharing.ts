@@ -9,7 +9,7 @@
 
 import { LidoError, notFound } from "../../api/errors.ts";
 import type { Config } from "../../api/types.ts";
-import type { IdMap } from "../../drivers/runtime/runtime.ts";
+import type { IdMap } from "../../drivers/host/id_map.ts";
 import type { Volume } from "../../drivers/storage/driver.ts";
 import { isTrue } from "./config_keys.ts";
 import { disksOf } from "./devices.ts";

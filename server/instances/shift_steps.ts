@@ -14,7 +14,7 @@ import {
   segments,
   without,
 } from "../../drivers/host/id_shift.ts";
-import type { IdMap, IdRange } from "../../drivers/runtime/runtime.ts";
+import type { IdMap, IdRange } from "../../drivers/host/id_map.ts";
 
 /** Where ids may wait: beyond what people have, in ranges of which one is free. */
 const parkingStarts = [2 ** 31, 3 * 2 ** 30, 2 ** 30, 2 ** 31 + 2 ** 30 + 2 ** 29];

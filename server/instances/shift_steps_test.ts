@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { completed, type Translate, translator } from "../../drivers/host/id_shift.ts";
-import type { IdMap, IdRange } from "../../drivers/runtime/runtime.ts";
+import type { IdMap, IdRange } from "../../drivers/host/id_map.ts";
 import { detour, shiftInSteps } from "./shift_steps.ts";
 
 const map = (host: number, count = 65536): IdMap => {

@@ -2,7 +2,7 @@ import type { Readable } from "node:stream";
 import { LidoError } from "../../api/errors.ts";
 import type { DirectoryEntry, FileInfo } from "../../drivers/host/tree_files.ts";
 import * as tree from "../../drivers/host/tree_files.ts";
-import type { IdMap } from "../../drivers/runtime/runtime.ts";
+import type { IdMap } from "../../drivers/host/id_map.ts";
 import { idInside, idOnDisk } from "./owners.ts";
 
 /** A tree whose files are shown to users: with the owners that its containers see. */

@@ -1,6 +1,6 @@
 import { LidoError } from "../../api/errors.ts";
 import { hostId } from "../../drivers/host/idmap.ts";
-import type { IdMap } from "../../drivers/runtime/runtime.ts";
+import type { IdMap } from "../../drivers/host/id_map.ts";
 
 /** Owners of files as a container sees them, and as they are on disk. */
 

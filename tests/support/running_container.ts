@@ -6,7 +6,8 @@ import { Poller } from "../../drivers/host/poll.ts";
 import { closeFd, makePipe, readFd, setNonBlocking } from "../../drivers/host/process.ts";
 import { childEnd } from "../../drivers/runtime/child.ts";
 import { CrunRuntime } from "../../drivers/runtime/crun.ts";
-import type { ContainerSpec, IdMap } from "../../drivers/runtime/runtime.ts";
+import type { IdMap } from "../../drivers/host/id_map.ts";
+import type { ContainerSpec } from "../../drivers/runtime/runtime.ts";
 import { makeBusyboxRoot } from "./busybox_root.ts";
 
 const ranges = [{ container: 0, host: 1_000_000, count: 65536 }];

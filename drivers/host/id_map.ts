@@ -1,0 +1,11 @@
+/** One line of an id map: `count` ids from `container` on are `host` and up outside. @see user_namespaces(7) */
+export interface IdRange {
+  readonly container: number;
+  readonly host: number;
+  readonly count: number;
+}
+
+export interface IdMap {
+  readonly uid: readonly IdRange[];
+  readonly gid: readonly IdRange[];
+}
