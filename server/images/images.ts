@@ -8,7 +8,7 @@ import type { Config, Image, ImageAliasesEntry } from "../../api/types.ts";
 import type { Host } from "../../drivers/host/host.ts";
 import type { Volume, WatchOptions } from "../../drivers/storage/driver.ts";
 import type { Events } from "../events/events.ts";
-import type { Journal } from "../journal/journal.ts";
+import type { Journal, OpenIntent } from "../journal/journal.ts";
 import type { Operation, Operations } from "../operations/operations.ts";
 import type { Database, Row } from "../state/database.ts";
 import { Locks } from "../storage/locks.ts";
@@ -54,18 +54,18 @@ const never = "1970-01-01T00:00:00Z";
 export class Images {
   readonly #options: ImagesOptions;
   readonly #locks = new Locks();
-  readonly #importing: ReturnType<Journal["kind"]>;
-  readonly #deleting: ReturnType<Journal["kind"]>;
+  readonly #importing: OpenIntent<ImportIntent>;
+  readonly #deleting: OpenIntent<DeleteIntent>;
 
   constructor(options: ImagesOptions) {
     this.#options = options;
     this.#importing = options.journal.kind<ImportIntent>("image.import", async ({ fingerprint, wasThere }) => {
       if (!wasThere) await this.#removeFiles(fingerprint);
-    }) as ReturnType<Journal["kind"]>;
+    });
     this.#deleting = options.journal.kind<DeleteIntent>("image.delete", async ({ fingerprint }) => {
       await this.#removeFiles(fingerprint);
       options.database.run("DELETE FROM images WHERE fingerprint = ?", fingerprint);
-    }) as ReturnType<Journal["kind"]>;
+    });
   }
 
   /** Takes away the uploads that a killed daemon was in the middle of. */

@@ -16,6 +16,7 @@ import type { ImageInfo, InstanceServices } from "./ports.ts";
 import { type InstanceRecord, type InstanceRecords, merge, type SnapshotRecord } from "./records.ts";
 import { volumeLock, volumeOf } from "./rootfs.ts";
 import { prefixed } from "./sharing.ts";
+import type { OpenIntent } from "../journal/journal.ts";
 
 interface PoolIntent {
   name: string;
@@ -43,8 +44,8 @@ export class Creation {
   readonly #records: InstanceRecords;
   readonly #maps: Maps;
   readonly #disks: Disks;
-  readonly #openCreate: (payload: PoolIntent) => ReturnType<ReturnType<InstanceServices["journal"]["kind"]>>;
-  readonly #openDelete: (payload: PoolIntent) => ReturnType<ReturnType<InstanceServices["journal"]["kind"]>>;
+  readonly #openCreate: OpenIntent<PoolIntent>;
+  readonly #openDelete: OpenIntent<PoolIntent>;
 
   constructor(services: InstanceServices, records: InstanceRecords, maps: Maps, disks: Disks) {
     this.#services = services;

@@ -1,7 +1,7 @@
 import { LidoError, messageOf, wrongState } from "../../api/errors.ts";
 import type { Devices } from "../../api/types.ts";
 import type { IdMap } from "../../drivers/host/id_map.ts";
-import type { Cause } from "../journal/journal.ts";
+import type { Cause, OpenIntent } from "../journal/journal.ts";
 import { type Disk, disksOf, sameDevice } from "./devices.ts";
 import type { Disks } from "./disks.ts";
 import { parseIdmap } from "./idmaps.ts";
@@ -32,7 +32,7 @@ export class HotDisks {
   readonly #services: InstanceServices;
   readonly #records: InstanceRecords;
   readonly #disks: Disks;
-  readonly #open: (payload: HotplugIntent) => ReturnType<ReturnType<InstanceServices["journal"]["kind"]>>;
+  readonly #open: OpenIntent<HotplugIntent>;
 
   /** @param adopted Resolves when the containers of an earlier daemon are known to the runtime. */
   constructor(services: InstanceServices, records: InstanceRecords, disks: Disks, adopted: () => Promise<unknown>) {

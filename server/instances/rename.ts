@@ -6,6 +6,7 @@ import { refuseRunning } from "./create.ts";
 import type { InstanceServices } from "./ports.ts";
 import type { InstanceRecords } from "./records.ts";
 import { type Rootfs, volumeLock, volumeOf } from "./rootfs.ts";
+import type { OpenIntent } from "../journal/journal.ts";
 
 interface RenameIntent {
   name: string;
@@ -18,7 +19,7 @@ export class Renames {
   readonly #services: InstanceServices;
   readonly #records: InstanceRecords;
   readonly #rootfs: Rootfs;
-  readonly #open: (payload: RenameIntent) => ReturnType<ReturnType<InstanceServices["journal"]["kind"]>>;
+  readonly #open: OpenIntent<RenameIntent>;
 
   constructor(services: InstanceServices, records: InstanceRecords, rootfs: Rootfs) {
     this.#services = services;

@@ -13,6 +13,7 @@ import { prefixed } from "./sharing.ts";
 import type { ShiftProgress } from "./shift_progress.ts";
 import { shiftInSteps } from "./shift_steps.ts";
 import { render, templatesFor, type Trigger } from "./templates.ts";
+import type { OpenIntent } from "../journal/journal.ts";
 
 interface ShiftIntent {
   name: string;
@@ -31,7 +32,7 @@ interface Owner {
 export class Rootfs {
   readonly #services: InstanceServices;
   readonly #records: InstanceRecords;
-  readonly #openShift: (payload: ShiftIntent) => ReturnType<ReturnType<InstanceServices["journal"]["kind"]>>;
+  readonly #openShift: OpenIntent<ShiftIntent>;
 
   constructor(services: InstanceServices, records: InstanceRecords) {
     this.#services = services;

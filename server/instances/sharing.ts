@@ -19,6 +19,7 @@ import type { InstanceServices } from "./ports.ts";
 import { type ShiftProgress, untold } from "./shift_progress.ts";
 import { shiftInSteps } from "./shift_steps.ts";
 import type { Expanded, InstanceRecords } from "./records.ts";
+import type { OpenIntent } from "../journal/journal.ts";
 
 interface ShiftIntent {
   pool: string;
@@ -36,7 +37,7 @@ interface CustomVolume {
 export class Sharing {
   readonly #services: InstanceServices;
   readonly #records: InstanceRecords;
-  readonly #openShift: (payload: ShiftIntent) => ReturnType<ReturnType<InstanceServices["journal"]["kind"]>>;
+  readonly #openShift: OpenIntent<ShiftIntent>;
 
   constructor(services: InstanceServices, records: InstanceRecords) {
     this.#services = services;

@@ -1,6 +1,7 @@
 import { LidoError } from "../../api/errors.ts";
 import { parseSizeBytes } from "../../api/size.ts";
 import { AlreadyThere, type Snapshots, type WatchOptions } from "../../drivers/storage/driver.ts";
+import type { OpenIntent } from "../journal/journal.ts";
 import type { Operation } from "../operations/operations.ts";
 import { watch } from "../operations/progress.ts";
 import { refuseLost } from "../storage/disk_look.ts";
@@ -31,17 +32,15 @@ interface RenameIntent extends SnapshotIntent {
   to: string;
 }
 
-type Open<Payload> = (payload: Payload) => ReturnType<ReturnType<InstanceServices["journal"]["kind"]>>;
-
 /** Snapshots of instances: their settings in the database, their content by the pool's snapshot facet. */
 export class InstanceSnapshots {
   readonly #services: InstanceServices;
   readonly #records: InstanceRecords;
   readonly #rootfs: Rootfs;
-  readonly #openChange: Open<SnapshotIntent>;
-  readonly #openRename: Open<RenameIntent>;
-  readonly #openRestore: Open<RestoreIntent>;
-  readonly #openCleaning: Open<SnapshotIntent>;
+  readonly #openChange: OpenIntent<SnapshotIntent>;
+  readonly #openRename: OpenIntent<RenameIntent>;
+  readonly #openRestore: OpenIntent<RestoreIntent>;
+  readonly #openCleaning: OpenIntent<SnapshotIntent>;
 
   constructor(services: InstanceServices, records: InstanceRecords, rootfs: Rootfs) {
     this.#services = services;

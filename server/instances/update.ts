@@ -18,6 +18,7 @@ import { type Expanded, type InstanceRecord, type InstanceRecords, merge } from 
 import { volumeOf } from "./rootfs.ts";
 import { type ShiftProgress, untold } from "./shift_progress.ts";
 import { prefixed } from "./sharing.ts";
+import type { OpenIntent } from "../journal/journal.ts";
 
 /** The settings a client may change. */
 export interface Settings {
@@ -62,7 +63,7 @@ export class Updates {
   readonly #maps: Maps;
   readonly #disks: Disks;
   readonly #hot: HotDisks;
-  readonly #openResize: (payload: ResizeIntent) => ReturnType<ReturnType<InstanceServices["journal"]["kind"]>>;
+  readonly #openResize: OpenIntent<ResizeIntent>;
 
   constructor(parts: {
     services: InstanceServices;

@@ -19,6 +19,9 @@ export interface Intent extends AsyncDisposable {
   [Symbol.asyncDispose](): Promise<void>;
 }
 
+/** Opens an intent of one kind. */
+export type OpenIntent<Payload> = (payload: Payload) => Intent;
+
 /** Is told of each intent: before its work begins, and once it is closed. Must not throw. */
 export interface JournalWatcher {
   opened(id: number, kind: string, payload: object): void;
@@ -55,7 +58,7 @@ export class Journal {
     name: string,
     settle: Settle<Payload>,
     options: Pick<ChangeOptions, "untilReboot"> = {},
-  ): (payload: Payload) => Intent {
+  ): OpenIntent<Payload> {
     if (this.#kinds.has(name)) throw new Error(`journal: "${name}" is declared twice`);
     this.#kinds.set(name, settle as Settle<never>);
     return (payload) => this.#open(name, payload, settle, options);

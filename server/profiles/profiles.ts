@@ -5,7 +5,7 @@ import { checkProfileConfig } from "../instances/config_keys.ts";
 import { checkDevices } from "../instances/devices.ts";
 import type { Expanded } from "../instances/records.ts";
 import type { Followed, UpdateOptions } from "../instances/update.ts";
-import type { Intent, Journal } from "../journal/journal.ts";
+import type { Journal, OpenIntent } from "../journal/journal.ts";
 import type { Database, Row } from "../state/database.ts";
 
 export interface ProfilesOptions {
@@ -39,7 +39,7 @@ function rootPool(devices: Devices): string | undefined {
 export class Profiles {
   readonly #options: ProfilesOptions;
 
-  readonly #open: (payload: UpdateIntent) => Intent;
+  readonly #open: OpenIntent<UpdateIntent>;
 
   constructor(options: ProfilesOptions) {
     this.#options = options;

@@ -8,7 +8,7 @@ import type { Driver, DriverKind, Pool, Volume, VolumeType } from "../../drivers
 import { pathOf } from "../../drivers/storage/directory_volumes.ts";
 import { driverKinds } from "../../drivers/storage/registry.ts";
 import type { Events } from "../events/events.ts";
-import type { Journal } from "../journal/journal.ts";
+import type { Journal, OpenIntent } from "../journal/journal.ts";
 import type { Database, Row } from "../state/database.ts";
 import { checkPoolConfig, refuseShared } from "./config.ts";
 import { Locks } from "./locks.ts";
@@ -49,10 +49,10 @@ export class Pools {
   readonly #unavailable = new Map<string, string>();
   readonly sources: PoolSources;
   readonly #locks = new Locks();
-  readonly #creating: ReturnType<Journal["kind"]>;
-  readonly #deleting: ReturnType<Journal["kind"]>;
-  readonly #growing: ReturnType<Journal["kind"]>;
-  readonly #finding: ReturnType<Journal["kind"]>;
+  readonly #creating: OpenIntent<PoolIntent>;
+  readonly #deleting: OpenIntent<PoolIntent>;
+  readonly #growing: OpenIntent<GrowIntent>;
+  readonly #finding: OpenIntent<FoundIntent>;
   #retry: NodeJS.Timeout | undefined;
   #retriedAt = 0;
   #probed: ReturnType<typeof probeDrivers> | undefined;
@@ -65,21 +65,21 @@ export class Pools {
       await this.kind(driver).destroy(options.host, this.#poolOf(name, config), this.#volumesOf(name));
       deletePoolRows(options, name);
     };
-    this.#creating = options.journal.kind<PoolIntent>("pool.create", takeAway) as ReturnType<Journal["kind"]>;
-    this.#deleting = options.journal.kind<PoolIntent>("pool.delete", takeAway) as ReturnType<Journal["kind"]>;
+    this.#creating = options.journal.kind<PoolIntent>("pool.create", takeAway);
+    this.#deleting = options.journal.kind<PoolIntent>("pool.delete", takeAway);
     // What was opened to be looked at is let go again.
     this.#finding = options.journal.kind<FoundIntent>("pool.find", async (intent) => {
       if (this.names().includes(intent.name)) return;
       const pool = this.#poolOf(intent.name, intent.config);
       if (!intent.wasInUse) await (await this.kind(intent.driver).open(options.host, pool, { isLook: true })).close();
       if (!intent.wasThere) await removeEmpty(pool.root);
-    }) as ReturnType<Journal["kind"]>;
+    });
     // A pool does not shrink: what was begun is finished.
     this.#growing = options.journal.kind<GrowIntent>("pool.grow", async ({ name, size }) => {
       if (!this.names().includes(name) || !await growAgain(this.driver(name), size)) return;
       this.#setDriver(name, this.driver(name));
       this.#storeConfig(name, { ...this.config(name), size });
-    }) as ReturnType<Journal["kind"]>;
+    });
   }
 
   /** Opens every pool. One that cannot be opened does not stop the others; it is tried again. */

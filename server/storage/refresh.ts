@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import { LidoError } from "../../api/errors.ts";
 import type { StorageVolumesPost } from "../../api/types.ts";
 import type { Volume } from "../../drivers/storage/driver.ts";
-import type { Journal } from "../journal/journal.ts";
+import type { OpenIntent } from "../journal/journal.ts";
 import type { Operation } from "../operations/operations.ts";
 import { watch } from "../operations/progress.ts";
 import type { Row } from "../state/database.ts";
@@ -35,7 +35,7 @@ interface RefreshIntent {
 export class VolumeRefresh {
   readonly #options: VolumesOptions;
   readonly #volumes: Volumes;
-  readonly #refreshing: ReturnType<Journal["kind"]>;
+  readonly #refreshing: OpenIntent<RefreshIntent>;
 
   constructor(options: VolumesOptions, volumes: Volumes) {
     this.#options = options;
@@ -43,7 +43,7 @@ export class VolumeRefresh {
     this.#refreshing = options.journal.kind<RefreshIntent>(
       "volume.refresh",
       (intent) => this.#settle(intent),
-    ) as ReturnType<Journal["kind"]>;
+    );
   }
 
   /** Makes a volume what its source is: content, snapshots, and whose the files are. Its settings, description and limit stay its own, and with

@@ -1,7 +1,7 @@
 import { LidoError } from "../../api/errors.ts";
 import type { SnapshotGroupPost } from "../../api/types.ts";
 import { AlreadyThere, type Driver, type Volume } from "../../drivers/storage/driver.ts";
-import type { Journal } from "../journal/journal.ts";
+import type { OpenIntent } from "../journal/journal.ts";
 import type { Operation } from "../operations/operations.ts";
 import { partsOf, watch } from "../operations/progress.ts";
 import type { VolumeSnapshots } from "./snapshots.ts";
@@ -45,7 +45,7 @@ export class SnapshotGroups {
   readonly #volumes: Volumes;
   readonly #snapshots: VolumeSnapshots;
   readonly #standstill: Standstill;
-  readonly #creating: ReturnType<Journal["kind"]>;
+  readonly #creating: OpenIntent<GroupIntent>;
 
   constructor(options: VolumesOptions, volumes: Volumes, snapshots: VolumeSnapshots, standstill: Standstill) {
     this.#options = options;
@@ -61,7 +61,7 @@ export class SnapshotGroups {
           await options.pools.driver(pool).facets.snapshot?.delete({ type: "custom", name, snapshot });
         }
       },
-    ) as ReturnType<Journal["kind"]>;
+    );
   }
 
   /** @throws {LidoError} bad_request, not_found or conflict; nothing has changed then. */

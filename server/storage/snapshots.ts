@@ -2,7 +2,7 @@ import { LidoError, notFound } from "../../api/errors.ts";
 import type { Config, StorageVolumeSnapshot } from "../../api/types.ts";
 import { AlreadyThere, type Volume } from "../../drivers/storage/driver.ts";
 import { fromDisk } from "../../drivers/storage/layout.ts";
-import type { Journal } from "../journal/journal.ts";
+import type { OpenIntent } from "../journal/journal.ts";
 import type { Operation, OperationOptions } from "../operations/operations.ts";
 import { watch } from "../operations/progress.ts";
 import type { Row } from "../state/database.ts";
@@ -36,10 +36,10 @@ interface SnapshotRenameIntent extends SnapshotIntent {
 export class VolumeSnapshots {
   readonly #options: VolumesOptions;
   readonly #volumes: Volumes;
-  readonly #creating: ReturnType<Journal["kind"]>;
-  readonly #deleting: ReturnType<Journal["kind"]>;
-  readonly #renaming: ReturnType<Journal["kind"]>;
-  readonly #restoring: ReturnType<Journal["kind"]>;
+  readonly #creating: OpenIntent<SnapshotIntent>;
+  readonly #deleting: OpenIntent<SnapshotIntent>;
+  readonly #renaming: OpenIntent<SnapshotRenameIntent>;
+  readonly #restoring: OpenIntent<RestoreIntent>;
 
   constructor(options: VolumesOptions, volumes: Volumes) {
     this.#options = options;
@@ -56,12 +56,8 @@ export class VolumeSnapshots {
         name.replace(/^default_/, ""),
       );
     };
-    this.#creating = options.journal.kind<SnapshotIntent>("volume-snapshot.create", takeAway) as ReturnType<
-      Journal["kind"]
-    >;
-    this.#deleting = options.journal.kind<SnapshotIntent>("volume-snapshot.delete", takeAway) as ReturnType<
-      Journal["kind"]
-    >;
+    this.#creating = options.journal.kind<SnapshotIntent>("volume-snapshot.create", takeAway);
+    this.#deleting = options.journal.kind<SnapshotIntent>("volume-snapshot.delete", takeAway);
     this.#renaming = options.journal.kind<SnapshotRenameIntent>(
       "volume-snapshot.rename",
       async ({ pool, name, snapshot, to }) => {
@@ -73,7 +69,7 @@ export class VolumeSnapshots {
           await facet!.rename({ type: "custom", name, snapshot: to }, snapshot);
         }
       },
-    ) as ReturnType<Journal["kind"]>;
+    );
     // The content changes at one moment; what is left is beside it.
     this.#restoring = options.journal.kind<RestoreIntent>(
       "volume-snapshot.restore",
@@ -91,7 +87,7 @@ export class VolumeSnapshots {
         }
         await facet.afterRestore(volume);
       },
-    ) as ReturnType<Journal["kind"]>;
+    );
   }
 
   /** Those of instances too; they are made and changed by the instance. */

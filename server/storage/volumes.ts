@@ -12,7 +12,7 @@ import {
 import { flush } from "../../drivers/storage/tree.ts";
 import { fromDisk } from "../../drivers/storage/layout.ts";
 import type { Events } from "../events/events.ts";
-import type { Intent, Journal } from "../journal/journal.ts";
+import type { Intent, Journal, OpenIntent } from "../journal/journal.ts";
 import type { Operations } from "../operations/operations.ts";
 import type { Database, Row } from "../state/database.ts";
 import { checkVolumeChange, checkVolumeConfig, sizeOf, withPoolDefaults } from "./config.ts";
@@ -87,10 +87,10 @@ export class Volumes {
   /** By `pool/type/name on disk`. Shared with the snapshots of the volumes. */
   readonly locks = new Locks();
   readonly look: DiskLook;
-  readonly #creating: ReturnType<Journal["kind"]>;
-  readonly #deleting: ReturnType<Journal["kind"]>;
-  readonly #renaming: ReturnType<Journal["kind"]>;
-  readonly #limiting: ReturnType<Journal["kind"]>;
+  readonly #creating: OpenIntent<VolumeIntent>;
+  readonly #deleting: OpenIntent<VolumeIntent>;
+  readonly #renaming: OpenIntent<RenameIntent>;
+  readonly #limiting: OpenIntent<VolumeIntent>;
 
   constructor(options: VolumesOptions) {
     this.#options = options;
@@ -101,16 +101,16 @@ export class Volumes {
       if (driver) await options.mounts.alone(pool, volume, () => driver.delete(volume));
     };
     // A row comes only with the end of the intent: there is none of ours yet.
-    this.#creating = journal.kind<VolumeIntent>("volume.create", takeAway) as ReturnType<Journal["kind"]>;
+    this.#creating = journal.kind<VolumeIntent>("volume.create", takeAway);
     this.#deleting = journal.kind<VolumeIntent>("volume.delete", async (intent) => {
       await takeAway(intent);
       forgetVolume(options, intent.pool, intent);
-    }) as ReturnType<Journal["kind"]>;
+    });
     this.#renaming = journal.kind<RenameIntent>("volume.rename", async ({ pool, type, name, to }) => {
       // Back to the old name: the row still has it.
       const driver = this.#driver(pool);
       if (driver && !await isBoth(driver, type, name, to)) await driver.rename({ type, name: to }, name);
-    }) as ReturnType<Journal["kind"]>;
+    });
     this.#limiting = journal.kind<VolumeIntent>("volume.limit", async ({ pool, type, name }) => {
       const driver = this.#driver(pool), volume = { type, name };
       const quota = driver?.facets.quota, row = volumeRow(options.database, pool, type, fromDisk(volume));
@@ -121,7 +121,7 @@ export class Volumes {
         // What cannot shrink stays larger than its row says: nothing is lost by that.
         if (!(options.pools.kindOf(pool).isBlock && error instanceof LidoError)) throw error;
       });
-    }) as ReturnType<Journal["kind"]>;
+    });
   }
 
   /** Volumes and, behind each, its snapshots as "volume/snapshot"; in three queries, however many there are. */
