@@ -5,6 +5,7 @@ import { dirname, join } from "node:path";
 import { CommandError, type Host } from "../../host/host.ts";
 import type { Volume } from "../driver.ts";
 import { LvmDriver } from "./driver.ts";
+import { LvmGroup } from "./group.ts";
 import { detect, refuseTooSmall } from "./filesystem.ts";
 import { parseMergeLeft } from "./merge_progress.ts";
 import { healthOf, parseThinStatus, percentOf, refuseFull } from "./thin_status.ts";
@@ -14,6 +15,7 @@ const volume: Volume = { type: "custom", name: "default_v" };
 
 interface Fake extends AsyncDisposable {
   readonly driver: LvmDriver;
+  readonly group: LvmGroup;
   /** Every process that was started, by its words; mounts beside them. */
   readonly seen: string[];
   /** By place, with the options it was mounted with. */
@@ -59,14 +61,14 @@ async function fake(
     tags: [],
   }));
   const pool = { name: "lido-test-none", config: options.config ?? {}, root, diskFile: "" };
-  const driver = new LvmDriver(host, pool, new LvmTool(host), {
-    volumes,
-    extentBytes: 4n * 1024n * 1024n,
+  const group = new LvmGroup(host, pool, new LvmTool(host), { volumes, extentBytes: 4n * 1024n * 1024n });
+  const driver = new LvmDriver(group, {
     idmappedMounts: true,
     onClose: () => Promise.resolve(),
   });
   const world: Fake = {
     driver,
+    group,
     seen,
     mounted,
     fail: options.fail,
@@ -157,10 +159,10 @@ Deno.test("lvm: a mounted btrfs is written out and left active by its snapshot, 
 
 Deno.test("lvm: a volume in use does not shrink, and is as before", async () => {
   await using world = await fake({ there: ["custom_default_v"] });
-  const { driver } = world;
+  const { driver, group } = world;
   world.mounted.set(driver.path(volume), { source: "", type: "ext4", options: [] });
   const device = `${driver.path(volume)}.device`;
-  driver.device = () => device;
+  group.device = () => device;
   const head = new Uint8Array(0x10048);
   head.set([0x53, 0xef], 1080);
   await mkdir(dirname(device), { recursive: true });
@@ -172,9 +174,9 @@ Deno.test("lvm: a volume in use does not shrink, and is as before", async () => 
 
 Deno.test("lvm: a volume is mounted with its own options, else the pool's; sizes follow the pool's settings", async () => {
   await using world = await fake({ config: { "volume.block.mount_options": "noatime" } });
-  const { driver, mounted } = world;
+  const { driver, group, mounted } = world;
   const device = join(driver.pool.root, "device");
-  driver.device = () => device;
+  group.device = () => device;
   const head = new Uint8Array(0x10048);
   head.set([0x53, 0xef], 1080);
   await writeFile(device, head);
@@ -200,7 +202,7 @@ Deno.test("lvm: delete takes snapshots and what a restore left, in one process",
     "lvremove --yes --force lido-test-none/custom_default_v-s0 lido-test-none/old_custom_default_v " +
     "lido-test-none/custom_default_v",
   ]);
-  assert.deepEqual([...world.driver.sizes.keys()], ["custom_default_other"]);
+  assert.deepEqual(world.group.names(), ["custom_default_other"]);
 });
 
 Deno.test("lvm: what is mounted elsewhere, a snapshot too, is not deleted, and nothing with it", async () => {

@@ -18,6 +18,7 @@ import {
   removeLoopFile,
 } from "../loop_file.ts";
 import { LvmDriver, sizeDefault } from "./driver.ts";
+import { LvmGroup } from "./group.ts";
 import {
   groupName,
   isOurs,
@@ -182,9 +183,8 @@ export const lvmKind: DriverKind = {
       const idle = volumes.filter(({ name, isActive, isOpen }) => isActive && !isOpen && isOurs(name));
       await tool.deactivate(group, ...idle.map(({ name }) => name));
     }
-    const driver = new LvmDriver(host, pool, tool, {
-      volumes,
-      extentBytes: found.extentBytes,
+    const logical = new LvmGroup(host, pool, tool, { volumes, extentBytes: found.extentBytes });
+    const driver = new LvmDriver(logical, {
       // ext4, xfs and btrfs can, from this version on. @see mount_setattr(2)
       idmappedMounts: atLeast(release(), 5, 15),
       ...(isLoop
@@ -197,7 +197,7 @@ export const lvmKind: DriverKind = {
               if (thinPool === undefined) return;
               await tool.extendAll(group, thinPool);
               const grown = (await tool.volumes(group))?.find(({ name }) => name === thinPool);
-              if (grown) driver.sizes.set(thinPool, grown.sizeBytes);
+              if (grown) logical.setSize(thinPool, grown.sizeBytes);
             },
           },
         }
@@ -211,7 +211,7 @@ export const lvmKind: DriverKind = {
         await deactivateOurs(tool, pool, await tool.volumes(group) ?? []);
       },
     });
-    if (!isLook) await sweep(driver);
+    if (!isLook) await sweep(logical);
     return driver;
   },
 
@@ -330,10 +330,10 @@ function parentName(group: string, name: string): string | undefined {
 }
 
 /** What an earlier daemon was killed at. */
-async function sweep(driver: LvmDriver): Promise<void> {
-  for (const name of [...driver.sizes.keys()]) {
+async function sweep(group: LvmGroup): Promise<void> {
+  for (const name of group.names()) {
     const parent = parentOfTemporary(name);
-    if (parent !== undefined) await driver.removeTemporary(name, parent);
+    if (parent !== undefined) await group.removeTemporary(name, parent);
   }
 }
 
