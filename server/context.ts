@@ -14,7 +14,7 @@ import type { Journal } from "./journal/journal.ts";
 import type { Operations } from "./operations/operations.ts";
 import type { Paths } from "./paths.ts";
 import type { Profiles } from "./profiles/profiles.ts";
-import type { Settings } from "./state/settings.ts";
+import type { ServerSettings } from "./state/settings.ts";
 import type { Recover } from "./recover/recover.ts";
 import type { Records } from "./records/records.ts";
 import type { Database } from "./state/database.ts";
@@ -36,7 +36,7 @@ export interface Context {
   readonly journal: Journal;
   readonly events: Events;
   readonly operations: Operations;
-  readonly settings: Settings;
+  readonly settings: ServerSettings;
   readonly host: Host;
   readonly runtime: Runtime;
   readonly pools: Pools;

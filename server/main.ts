@@ -38,7 +38,7 @@ import { Recover } from "./recover/recover.ts";
 import { Records } from "./records/records.ts";
 import { Database } from "./state/database.ts";
 import { Reserve } from "./state/reserve.ts";
-import { Settings } from "./state/settings.ts";
+import { ServerSettings } from "./state/settings.ts";
 import { VolumeBackups } from "./storage/backups.ts";
 import { VolumeCopies } from "./storage/copies.ts";
 import { explainer } from "./storage/explain.ts";
@@ -141,7 +141,7 @@ async function start(options: DaemonOptions, seams: DaemonSeams): Promise<Daemon
   const journal = new Journal(database, log, seams.observe);
   const explain = (error: unknown) => explainer(pools)(error);
   const operations = new Operations(events, { scope: () => records.scope(), explain, log });
-  const settings = new Settings(database);
+  const settings = new ServerSettings(database);
   const trust = new Trust({ database, events, settings, log });
   const lookAt = (tenant: string, path: string) => runtime.lookAtSource(tenant, path);
   const opened = (name: string) => records.opened(name);

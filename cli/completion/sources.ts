@@ -27,8 +27,8 @@ export interface Place extends Given {
 
 /** Files are the shell's own matter. */
 export const files = "files";
-type Found = readonly Candidate[] | typeof files;
-type Source = (place: Place) => Found | Promise<Found>;
+type Candidates = readonly Candidate[] | typeof files;
+type Source = (place: Place) => Candidates | Promise<Candidates>;
 
 const formats = ["csv", "json", "table", "yaml", "compact"];
 const plain = (words: readonly string[]): Candidate[] => words.map((word) => ({ word }));
@@ -234,7 +234,7 @@ async function settings(place: Place, keys: Keys): Promise<Candidate[]> {
     return Object.entries(keys).map(([key, { shortdesc }]) => ({ word: `${key}=`, summary: shortdesc }));
   }
   const key = place.text.slice(0, equals);
-  const behind = (found: Found) =>
+  const behind = (found: Candidates) =>
     found === files
       ? []
       : found.map(({ word, summary }) => ({ word: `${key}=${word}`, ...(summary ? { summary } : {}) }));
@@ -430,7 +430,7 @@ async function setServerKeys({ client }: Place): Promise<Candidate[]> {
 }
 
 /** @param name Of an argument or of an option's value. @returns Words that begin with anything: the caller filters them. */
-export async function wordsFor(name: string, place: Place): Promise<Found> {
+export async function wordsFor(name: string, place: Place): Promise<Candidates> {
   const own = `${place.verb.words} ${name}`;
   const source = Object.hasOwn(byVerb, own) ? byVerb[own] : Object.hasOwn(byName, name) ? byName[name] : undefined;
   return await (source ?? none)(place);

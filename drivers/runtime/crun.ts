@@ -31,7 +31,7 @@ import { type CrunCommand, enterContainer, leftCommands, removeSockets, socketsO
 import { FileProcesses, type Stuck } from "./file_processes.ts";
 import { checkHost } from "./host_check.ts";
 import { HotPlug } from "./hot_plug.ts";
-import { type Kept, readKept, writeKept } from "./kept.ts";
+import { readSaved, type SavedContainer, writeSaved } from "./saved_container.ts";
 import { killed, killTimeoutMs } from "./killed.ts";
 import { withoutDevices } from "./mounts.ts";
 import { Orphans } from "./orphans.ts";
@@ -193,7 +193,7 @@ export class CrunRuntime implements Runtime {
         throw new LidoError("internal", `Failed to start "${spec.name}": ${message}`);
       }
       await readable(this.#poller, held.read, crunTimeoutMs, `the start of "${spec.name}"`);
-      const running = this.#watch(spec.name, writeKept(directory, spec, init));
+      const running = this.#watch(spec.name, writeSaved(directory, spec, init));
       await this.#hotPlug.started(this.#container(spec.name), staged.slice(1));
       return running;
     } catch (error) {
@@ -258,7 +258,7 @@ export class CrunRuntime implements Runtime {
     if (left.length > 0) this.#log.warn({ pids: left }, "crun processes of an earlier daemon do not end");
     removeSockets(socketsOf(this.#cgroups.name));
     for (const name of new Set([...consoles, ...await this.strays()])) {
-      const kept = readKept(this.#directory(name));
+      const kept = readSaved(this.#directory(name));
       if (kept && startTicks(kept.pid) === kept.startTicks) {
         const left = new Set(leftCommands(this.#directory(name), await this.#cgroup(name).processes()));
         await killProcesses(async () => (await this.#cgroup(name).processes()).filter((pid) => left.has(pid)));
@@ -411,7 +411,7 @@ export class CrunRuntime implements Runtime {
     return container;
   }
 
-  #watch(name: string, kept: Kept): RunningContainer {
+  #watch(name: string, kept: SavedContainer): RunningContainer {
     const pidfd = openPidfd(kept.pid);
     const watch = this.#poller.watch(pidfd);
     const { promise: ended, resolve } = Promise.withResolvers<void>();

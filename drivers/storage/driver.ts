@@ -300,7 +300,7 @@ export interface ConfigKey {
 }
 
 export interface OpenOptions {
-  readonly isLook?: boolean;
+  readonly readOnly?: boolean;
 }
 
 export interface DriverKind {
@@ -321,7 +321,7 @@ export interface DriverKind {
   /** Makes the pool on disk and opens it. On failure `destroy` is called by the journal. */
   create(host: Host, pool: Pool): Promise<Driver>;
   /** Opens a pool that was made before: attaches, mounts, probes facets.
-   * @param options.isLook Only to be looked at: it may be another's, so nothing in it is changed. @throws {LidoError} unavailable when its source is
+   * @param options.readOnly Only to be looked at: it may be another's, so nothing in it is changed. @throws {LidoError} unavailable when its source is
    * not there. */
   open(host: Host, pool: Pool, options?: OpenOptions): Promise<Driver>;
   /** Whether the host uses the pool's source already, so that `close` would take it from somebody. Absent where a mount at the pool's root tells. */

@@ -4,7 +4,7 @@ import type { Certificate } from "../../api/types.ts";
 import type { Events } from "../events/events.ts";
 import type { Peer } from "../http/peers.ts";
 import type { Database, Row } from "../state/database.ts";
-import type { Settings } from "../state/settings.ts";
+import type { ServerSettings } from "../state/settings.ts";
 import type { Log } from "../log/failure.ts";
 import { checkValidity, fingerprintOf, isValidNow, parseCertificate } from "./certificate.ts";
 import { PasswordAttempts } from "./attempts.ts";
@@ -14,10 +14,10 @@ import { isPassword } from "./password.ts";
 export class Trust {
   readonly #database: Database;
   readonly #events: Events;
-  readonly #settings: Settings;
+  readonly #settings: ServerSettings;
   readonly #attempts: PasswordAttempts;
 
-  constructor(options: { database: Database; events: Events; settings: Settings; log: Log }) {
+  constructor(options: { database: Database; events: Events; settings: ServerSettings; log: Log }) {
     this.#attempts = new PasswordAttempts({ log: options.log });
     this.#database = options.database;
     this.#events = options.events;

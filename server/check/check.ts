@@ -27,7 +27,7 @@ export interface CheckOptions {
   readonly records: Pick<Records, "idle" | "verify">;
 }
 
-interface Found extends Omit<CheckProblem, "repaired" | "can_repair"> {
+interface Problem extends Omit<CheckProblem, "repaired" | "can_repair"> {
   /** Absent when mending it would mean to throw data away, or needs a person. */
   readonly repair?: () => Promise<void>;
 }
@@ -62,7 +62,7 @@ export class Check {
     return problems;
   }
 
-  #intents(): Promise<Found[]> {
+  #intents(): Promise<Problem[]> {
     const { journal } = this.#options;
     return Promise.resolve(
       journal.unsettled().map(({ id, kind, payload }) => ({
@@ -73,7 +73,7 @@ export class Check {
     );
   }
 
-  #away(): Promise<Found[]> {
+  #away(): Promise<Problem[]> {
     const { pools } = this.#options;
     const away = pools.list().filter(({ status }) => status === "Unavailable");
     return Promise.resolve(away.map(({ name, reason }) => {
@@ -85,9 +85,9 @@ export class Check {
     }));
   }
 
-  async #pools(): Promise<Found[]> {
+  async #pools(): Promise<Problem[]> {
     const { pools } = this.#options;
-    const found: Found[] = [];
+    const found: Problem[] = [];
     for (const { name, status } of pools.list()) {
       // The others have an intent, which speaks for them.
       if (status !== "Created") continue;
@@ -104,7 +104,7 @@ export class Check {
     return found;
   }
 
-  async #pool(pool: string, driver: Driver): Promise<Found[]> {
+  async #pool(pool: string, driver: Driver): Promise<Problem[]> {
     const { database, volumes } = this.#options;
     const known = new Map<string, Volume>();
     const add = (volume: Volume) => known.set(keyOf(volume), volume);
@@ -125,7 +125,7 @@ export class Check {
     }
     const isBusy = (volume: Volume) => volumes.isBusy(pool, volume);
     const present = new Map((await driver.list()).map((volume) => [keyOf(volume), volume]));
-    const found: Found[] = [];
+    const found: Problem[] = [];
     for (const [key, volume] of present) {
       if (known.has(key) || isBusy(volume)) continue;
       const unfit = await driver.unfit?.(volume).catch(() => undefined); // gone meanwhile
@@ -172,7 +172,7 @@ export class Check {
   }
 
   /** What is mounted within a pool and was not mounted by lido for anybody: it hides what is below it, and keeps the pool busy. */
-  async #mounts(driver: Driver, present: readonly Volume[]): Promise<Found[]> {
+  async #mounts(driver: Driver, present: readonly Volume[]): Promise<Problem[]> {
     const { host, mounts, volumes } = this.#options;
     const { name: pool, root } = driver.pool;
     const ours = new Set([root, join(root, recordsDirectory)]);
@@ -189,7 +189,7 @@ export class Check {
     }));
   }
 
-  async #records(pool: string): Promise<Found[]> {
+  async #records(pool: string): Promise<Problem[]> {
     const { records } = this.#options;
     await records.idle();
     const wrong = await records.verify(pool, true);
@@ -205,7 +205,7 @@ export class Check {
   }
 
   // deno-lint-ignore require-await -- async for the list in `run`
-  async #instances(): Promise<Found[]> {
+  async #instances(): Promise<Problem[]> {
     const { database } = this.#options;
     const without = database.all(
       `SELECT name FROM instances WHERE name NOT IN (SELECT name FROM storage_volumes WHERE type = 'container')`,
@@ -225,10 +225,10 @@ export class Check {
   }
 
   /** What is in our directories, mounted there or attached from there, and belongs to no pool or image. */
-  async #host(): Promise<Found[]> {
+  async #host(): Promise<Problem[]> {
     const { database, host, pools, paths } = this.#options;
     const names = new Set(pools.names());
-    const found: Found[] = [];
+    const found: Problem[] = [];
     const mounts = await host.mounts.list();
     for (const name of await readdir(paths.storagePools)) {
       if (names.has(name) || pools.isBusy(name)) continue;

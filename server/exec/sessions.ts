@@ -10,13 +10,13 @@ const keptMs = 3_600_000;
 const sessionsMax = 256;
 
 /** One that ran when an earlier daemon ended. */
-type Lost = Pick<ExecSession, "id" | "instance" | "command" | "interactive" | "created_at">;
+type EndedSession = Pick<ExecSession, "id" | "instance" | "command" | "interactive" | "created_at">;
 
 /** Every detachable session: those that run, those that ended and were not asked for yet, and those that ended with an earlier daemon. */
 export class ExecSessions {
   readonly #database: Database;
   readonly #sessions = new Map<string, DetachableSession>();
-  readonly #lost = new Map<string, Lost>();
+  readonly #lost = new Map<string, EndedSession>();
   readonly #expiries = new Map<string, NodeJS.Timeout>();
   #isClosed = false;
 

@@ -5,12 +5,12 @@ import { architectureName } from "./architectures.ts";
 import { checkInstanceConfig } from "./config_keys.ts";
 import { checkDevices, freeName, isRoot, sameDevice } from "./devices.ts";
 import { formatIdmap, type HostRanges } from "./idmaps.ts";
-import type { Maps } from "./maps.ts";
+import type { IdmapAllocator } from "./idmap_allocator.ts";
 import { checkInstanceName } from "./names.ts";
-import { type Expanded, type InstanceFields, type InstanceRecords, merge, type SnapshotRecord } from "./records.ts";
+import { type Expanded, type InstanceFields, type InstanceTable, merge, type SnapshotRecord } from "./table.ts";
 
 /** An instance that is on disk, as its backup.yaml says. */
-export interface Lost {
+export interface RecoverableInstance {
   readonly instance: InstanceFields;
   readonly expanded: Expanded;
   readonly snapshots: readonly Omit<SnapshotRecord, "id">[];
@@ -18,7 +18,11 @@ export interface Lost {
 
 /** What an instance that is recovered will be: what lido has no word for is left out, and noted.
  * @param pool Where its volume was found: that is where its root disk is. @throws {LidoError} bad_request for a name that is not allowed. */
-export function adoptable(lost: Lost, pool: string, records: InstanceRecords): Lost & { readonly notes: string[] } {
+export function adoptable(
+  lost: RecoverableInstance,
+  pool: string,
+  records: InstanceTable,
+): RecoverableInstance & { readonly notes: string[] } {
   const { instance } = lost;
   checkInstanceName(instance.name);
   const notes: string[] = [];
@@ -49,10 +53,10 @@ export function stateOf({ idmap }: RunningContainer): Config {
 
 /** Inserts it, within a transaction of the caller's. @param running Its container, when it still runs: then its map is the one it has. */
 export function insertAdopted(
-  lost: Lost,
+  lost: RecoverableInstance,
   running: RunningContainer | undefined,
   ranges: HostRanges,
-  parts: { records: InstanceRecords; maps: Maps },
+  parts: { records: InstanceTable; maps: IdmapAllocator },
 ): void {
   const { records, maps } = parts;
   const { instance } = lost;

@@ -10,10 +10,10 @@ import { architectureName, hostArchitecture } from "./architectures.ts";
 import { checkForHost, checkInstanceConfig } from "./config_keys.ts";
 import { checkDevices, checkExpandedDevices, disksOf, isRoot, rootDisk, rootOn } from "./devices.ts";
 import type { Disks } from "./disks.ts";
-import type { Maps } from "./maps.ts";
+import type { IdmapAllocator } from "./idmap_allocator.ts";
 import { checkInstanceName, generateName } from "./names.ts";
-import type { ImageInfo, InstanceServices } from "./ports.ts";
-import { type InstanceRecord, type InstanceRecords, merge, type SnapshotRecord } from "./records.ts";
+import type { ImageInfo, InstanceServices } from "./services.ts";
+import { type InstanceRecord, type InstanceTable, merge, type SnapshotRecord } from "./table.ts";
 import { volumeLock, volumeOf } from "./rootfs.ts";
 import { prefixed } from "./sharing.ts";
 import type { OpenIntent } from "../journal/journal.ts";
@@ -41,13 +41,13 @@ export interface CreationPlan {
 /** Makes and deletes instances: a row and a root volume, both or neither. */
 export class Creation {
   readonly #services: InstanceServices;
-  readonly #records: InstanceRecords;
-  readonly #maps: Maps;
+  readonly #records: InstanceTable;
+  readonly #maps: IdmapAllocator;
   readonly #disks: Disks;
   readonly #openCreate: OpenIntent<PoolIntent>;
   readonly #openDelete: OpenIntent<PoolIntent>;
 
-  constructor(services: InstanceServices, records: InstanceRecords, maps: Maps, disks: Disks) {
+  constructor(services: InstanceServices, records: InstanceTable, maps: IdmapAllocator, disks: Disks) {
     this.#services = services;
     this.#records = records;
     this.#maps = maps;

@@ -4,18 +4,18 @@ import type { IdMap } from "../../drivers/host/id_map.ts";
 import type { MountPlace, MountSpec } from "../../drivers/runtime/runtime.ts";
 import type { Volume } from "../../drivers/storage/driver.ts";
 import { type Disk, disksOf } from "./devices.ts";
-import type { InstanceServices } from "./ports.ts";
-import type { InstanceRecord, InstanceRecords } from "./records.ts";
+import type { InstanceServices } from "./services.ts";
+import type { InstanceRecord, InstanceTable } from "./table.ts";
 import type { ShiftProgress } from "./shift_progress.ts";
 import { prefixed, type Sharing } from "./sharing.ts";
 
 /** Makes disk devices ready to be mounted into a container, and lets them go. */
 export class Disks {
   readonly #services: InstanceServices;
-  readonly #records: InstanceRecords;
+  readonly #records: InstanceTable;
   readonly #sharing: Sharing;
 
-  constructor(services: InstanceServices, records: InstanceRecords, sharing: Sharing) {
+  constructor(services: InstanceServices, records: InstanceTable, sharing: Sharing) {
     this.#services = services;
     this.#records = records;
     this.#sharing = sharing;

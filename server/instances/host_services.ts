@@ -3,7 +3,7 @@ import { existsBeneath, isDirectoryBeneath, readBeneath, writeBeneath } from "..
 import { makeDirectoriesBeneath } from "../../drivers/host/beneath_mkdir.ts";
 import { readSubIds } from "../../drivers/host/idmap.ts";
 import { shiftTree } from "../../drivers/host/shift_tree.ts";
-import type { InstanceServices } from "./ports.ts";
+import type { InstanceServices } from "./services.ts";
 
 /** What the instances need of this host: files in containers' trees, and owners. */
 export const hostServices: Pick<InstanceServices, "files" | "ids"> = {

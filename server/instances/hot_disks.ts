@@ -5,8 +5,8 @@ import type { Cause, OpenIntent } from "../journal/journal.ts";
 import { type Disk, disksOf, sameDevice } from "./devices.ts";
 import type { Disks } from "./disks.ts";
 import { parseIdmap } from "./idmaps.ts";
-import type { InstanceServices } from "./ports.ts";
-import type { InstanceRecords } from "./records.ts";
+import type { InstanceServices } from "./services.ts";
+import type { InstanceTable } from "./table.ts";
 import type { ShiftProgress } from "./shift_progress.ts";
 import { prefixed } from "./sharing.ts";
 
@@ -30,12 +30,12 @@ export interface HotChange {
 /** Disks of running containers, which come and go at once: all of a change or nothing of it. */
 export class HotDisks {
   readonly #services: InstanceServices;
-  readonly #records: InstanceRecords;
+  readonly #records: InstanceTable;
   readonly #disks: Disks;
   readonly #open: OpenIntent<HotplugIntent>;
 
   /** @param adopted Resolves when the containers of an earlier daemon are known to the runtime. */
-  constructor(services: InstanceServices, records: InstanceRecords, disks: Disks, adopted: () => Promise<unknown>) {
+  constructor(services: InstanceServices, records: InstanceTable, disks: Disks, adopted: () => Promise<unknown>) {
     this.#services = services;
     this.#records = records;
     this.#disks = disks;

@@ -14,7 +14,7 @@ import type {
 import type { IdMap } from "../../drivers/host/id_map.ts";
 import type { Guest } from "../guests/guest_api.ts";
 import type { Operation, OperationOptions } from "../operations/operations.ts";
-import { adoptable, insertAdopted, type Lost, stateOf } from "./adopt.ts";
+import { adoptable, insertAdopted, type RecoverableInstance, stateOf } from "./adopt.ts";
 import { Creation } from "./create.ts";
 import { isTrue } from "./config_keys.ts";
 import { disksOf } from "./devices.ts";
@@ -23,17 +23,17 @@ import { HotDisks } from "./hot_disks.ts";
 import { parseIdmap } from "./idmaps.ts";
 import { Lifecycle } from "./lifecycle.ts";
 import { type Action, OperationLocks } from "./locks.ts";
-import { Maps } from "./maps.ts";
+import { IdmapAllocator } from "./idmap_allocator.ts";
 import { checkInstanceName } from "./names.ts";
-import type { InstanceServices } from "./ports.ts";
-import { type Expanded, type InstanceRecord, InstanceRecords, merge } from "./records.ts";
+import type { InstanceServices } from "./services.ts";
+import { type Expanded, type InstanceRecord, InstanceTable, merge } from "./table.ts";
 import { Renames } from "./rename.ts";
 import { Rootfs } from "./rootfs.ts";
 import { Sharing } from "./sharing.ts";
 import { progressOf } from "./shift_progress.ts";
 import { expiryOf, InstanceSnapshots } from "./snapshots.ts";
 import { StateChanges } from "./state_changes.ts";
-import { type Followed, type Settings, type UpdateOptions, Updates } from "./update.ts";
+import { type Followed, type InstanceSettings, type UpdateOptions, Updates } from "./update.ts";
 import { type InstanceSnapshotView, instanceView, type Phase, snapshotView, stateView } from "./view.ts";
 
 /** What a command needs to know of the container it is started in. */
@@ -48,9 +48,9 @@ export interface ExecTarget {
 
 export class Instances {
   readonly #services: InstanceServices;
-  readonly #records: InstanceRecords;
+  readonly #records: InstanceTable;
   readonly #locks = new OperationLocks();
-  readonly #maps: Maps;
+  readonly #maps: IdmapAllocator;
   readonly #rootfs: Rootfs;
   readonly #creation: Creation;
   readonly #lifecycle: Lifecycle;
@@ -65,10 +65,10 @@ export class Instances {
 
   constructor(services: InstanceServices) {
     this.#services = services;
-    this.#records = new InstanceRecords(services.database);
+    this.#records = new InstanceTable(services.database);
     const sharing = new Sharing(services, this.#records);
     const disks = this.#disks = new Disks(services, this.#records, sharing);
-    const maps = this.#maps = new Maps(services, this.#records);
+    const maps = this.#maps = new IdmapAllocator(services, this.#records);
     const parts = { services, records: this.#records, disks, maps };
     this.#rootfs = new Rootfs(services, this.#records);
     this.#creation = new Creation(services, this.#records, maps, disks);
@@ -151,7 +151,7 @@ export class Instances {
   /** Changes some of the settings. */
   patch(name: string, put: Partial<InstancePut>, options: UpdateOptions = {}): Operation {
     const record = this.#records.get(name);
-    const settings: Settings = {
+    const settings: InstanceSettings = {
       architecture: put.architecture || record.architecture,
       description: put.description ?? record.description,
       ephemeral: put.ephemeral ?? record.ephemeral,
@@ -303,7 +303,7 @@ export class Instances {
 
   /** Makes an instance known that is on disk, together with `insertVolume`, all or nothing. A container of it that still runs is taken up.
    * @returns What is not as it was. @throws {LidoError} conflict for a name that is taken; bad_request. */
-  async recover(lost: Lost, pool: string, insertVolume: () => void): Promise<string[]> {
+  async recover(lost: RecoverableInstance, pool: string, insertVolume: () => void): Promise<string[]> {
     const { name } = lost.instance;
     using _lock = await this.#locks.acquire(name, "create");
     const ranges = await this.#maps.ranges();
@@ -334,7 +334,7 @@ export class Instances {
   }
 
   /** What would not be as it was, if it were recovered. */
-  notesOnRecovery = (lost: Lost, pool: string): string[] => adoptable(lost, pool, this.#records).notes;
+  notesOnRecovery = (lost: RecoverableInstance, pool: string): string[] => adoptable(lost, pool, this.#records).notes;
 
   /** Directory of an instance's log files. @throws {LidoError} not_found. */
   logDirectory(name: string): string {
@@ -391,7 +391,7 @@ export class Instances {
     }
   }
 
-  #update(record: InstanceRecord, settings: Settings, options: UpdateOptions): Operation {
+  #update(record: InstanceRecord, settings: InstanceSettings, options: UpdateOptions): Operation {
     this.#records.checkProfiles(settings.profiles, (name) => `Profile not found: ${JSON.stringify(name)}`);
     const cleaned = { ...settings, config: merge(settings.config, {}) };
     return this.#operate(

@@ -25,8 +25,8 @@ import { askToHalt } from "./init_signal.ts";
 import { initUp } from "./init_up.ts";
 import { limitsOf } from "./limits.ts";
 import type { OperationLock, OperationLocks } from "./locks.ts";
-import type { InstanceServices } from "./ports.ts";
-import { type InstanceRecord, type InstanceRecords, merge } from "./records.ts";
+import type { InstanceServices } from "./services.ts";
+import { type InstanceRecord, type InstanceTable, merge } from "./table.ts";
 import type { Rootfs } from "./rootfs.ts";
 import { type ShiftProgress, untold } from "./shift_progress.ts";
 import { syscallPolicy } from "./syscalls.ts";
@@ -58,7 +58,7 @@ const stopTimeoutMs = 10 * 60_000;
 
 export class Lifecycle {
   readonly #services: InstanceServices;
-  readonly #records: InstanceRecords;
+  readonly #records: InstanceTable;
   readonly #disks: Disks;
   readonly #rootfs: Rootfs;
   readonly #locks: OperationLocks;
@@ -73,7 +73,7 @@ export class Lifecycle {
   /** @param parts.remove Deletes an ephemeral instance that has ended. */
   constructor(parts: {
     services: InstanceServices;
-    records: InstanceRecords;
+    records: InstanceTable;
     disks: Disks;
     rootfs: Rootfs;
     locks: OperationLocks;

@@ -3,8 +3,8 @@ import { rename, rm } from "node:fs/promises";
 import { AlreadyThere } from "../../drivers/storage/driver.ts";
 import { isBoth } from "../storage/disk_look.ts";
 import { refuseRunning } from "./create.ts";
-import type { InstanceServices } from "./ports.ts";
-import type { InstanceRecords } from "./records.ts";
+import type { InstanceServices } from "./services.ts";
+import type { InstanceTable } from "./table.ts";
 import { type Rootfs, volumeLock, volumeOf } from "./rootfs.ts";
 import type { OpenIntent } from "../journal/journal.ts";
 
@@ -17,11 +17,11 @@ interface RenameIntent {
 /** Renames a stopped instance: its volume on disk, its rows, its log directory. */
 export class Renames {
   readonly #services: InstanceServices;
-  readonly #records: InstanceRecords;
+  readonly #records: InstanceTable;
   readonly #rootfs: Rootfs;
   readonly #open: OpenIntent<RenameIntent>;
 
-  constructor(services: InstanceServices, records: InstanceRecords, rootfs: Rootfs) {
+  constructor(services: InstanceServices, records: InstanceTable, rootfs: Rootfs) {
     this.#services = services;
     this.#records = records;
     this.#rootfs = rootfs;

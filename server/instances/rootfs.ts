@@ -7,8 +7,8 @@ import { isTrue } from "./config_keys.ts";
 import { rootDisk } from "./devices.ts";
 import { fileCount } from "./file_count.ts";
 import { extendsIdmap, formatIdmap, parseIdmap, sameIdmap } from "./idmaps.ts";
-import type { InstanceServices } from "./ports.ts";
-import type { InstanceRecord, InstanceRecords } from "./records.ts";
+import type { InstanceServices } from "./services.ts";
+import type { InstanceRecord, InstanceTable } from "./table.ts";
 import { prefixed } from "./sharing.ts";
 import type { ShiftProgress } from "./shift_progress.ts";
 import { shiftInSteps } from "./shift_steps.ts";
@@ -31,10 +31,10 @@ interface Owner {
 /** An instance's root filesystem: where it is, whose ids its files have, and the image's templates in it. */
 export class Rootfs {
   readonly #services: InstanceServices;
-  readonly #records: InstanceRecords;
+  readonly #records: InstanceTable;
   readonly #openShift: OpenIntent<ShiftIntent>;
 
-  constructor(services: InstanceServices, records: InstanceRecords) {
+  constructor(services: InstanceServices, records: InstanceTable) {
     this.#services = services;
     this.#records = records;
     this.#openShift = services.journal.kind<ShiftIntent>("instance.shift", async (payload, cause) => {

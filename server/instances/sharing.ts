@@ -15,10 +15,10 @@ import { isTrue } from "./config_keys.ts";
 import { disksOf } from "./devices.ts";
 import { fileCount } from "./file_count.ts";
 import { describeIdmap, extendsIdmap, formatIdmap, parseIdmap, sameIdmap } from "./idmaps.ts";
-import type { InstanceServices } from "./ports.ts";
+import type { InstanceServices } from "./services.ts";
 import { type ShiftProgress, untold } from "./shift_progress.ts";
 import { shiftInSteps } from "./shift_steps.ts";
-import type { Expanded, InstanceRecords } from "./records.ts";
+import type { Expanded, InstanceTable } from "./table.ts";
 import type { OpenIntent } from "../journal/journal.ts";
 
 interface ShiftIntent {
@@ -36,10 +36,10 @@ interface CustomVolume {
 
 export class Sharing {
   readonly #services: InstanceServices;
-  readonly #records: InstanceRecords;
+  readonly #records: InstanceTable;
   readonly #openShift: OpenIntent<ShiftIntent>;
 
-  constructor(services: InstanceServices, records: InstanceRecords) {
+  constructor(services: InstanceServices, records: InstanceTable) {
     this.#services = services;
     this.#records = records;
     this.#openShift = services.journal.kind<ShiftIntent>("volume.shift", async (payload, cause) => {

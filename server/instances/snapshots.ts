@@ -9,8 +9,8 @@ import { endRestore } from "../storage/restore.ts";
 import { storedConfig } from "../storage/rows.ts";
 import { isRoot, rootOn } from "./devices.ts";
 import { checkSnapshotName } from "./names.ts";
-import type { InstanceServices } from "./ports.ts";
-import { type InstanceRecord, type InstanceRecords, merge, type SnapshotRecord } from "./records.ts";
+import type { InstanceServices } from "./services.ts";
+import { type InstanceRecord, type InstanceTable, merge, type SnapshotRecord } from "./table.ts";
 import { type Rootfs, volumeLock, volumeOf } from "./rootfs.ts";
 
 interface SnapshotIntent {
@@ -21,12 +21,12 @@ interface SnapshotIntent {
 
 interface RestoreIntent extends SnapshotIntent {
   /** The settings that the instance had. */
-  before: Settings;
+  before: SnapshotSettings;
   /** Names of the later snapshots that go with it. */
   lost?: readonly string[];
 }
 
-type Settings = Pick<InstanceRecord, "config" | "devices" | "profiles">;
+type SnapshotSettings = Pick<InstanceRecord, "config" | "devices" | "profiles">;
 
 interface RenameIntent extends SnapshotIntent {
   to: string;
@@ -35,14 +35,14 @@ interface RenameIntent extends SnapshotIntent {
 /** Snapshots of instances: their settings in the database, their content by the pool's snapshot facet. */
 export class InstanceSnapshots {
   readonly #services: InstanceServices;
-  readonly #records: InstanceRecords;
+  readonly #records: InstanceTable;
   readonly #rootfs: Rootfs;
   readonly #openChange: OpenIntent<SnapshotIntent>;
   readonly #openRename: OpenIntent<RenameIntent>;
   readonly #openRestore: OpenIntent<RestoreIntent>;
   readonly #openCleaning: OpenIntent<SnapshotIntent>;
 
-  constructor(services: InstanceServices, records: InstanceRecords, rootfs: Rootfs) {
+  constructor(services: InstanceServices, records: InstanceTable, rootfs: Rootfs) {
     this.#services = services;
     this.#records = records;
     this.#rootfs = rootfs;
@@ -237,7 +237,7 @@ export class InstanceSnapshots {
   }
 
   /** What identifies the instance stays, and its root disk is where it is. Profiles that are gone are left out. */
-  #settingsOf(snapshot: SnapshotRecord, record: InstanceRecord, pool: string): Settings {
+  #settingsOf(snapshot: SnapshotRecord, record: InstanceRecord, pool: string): SnapshotSettings {
     const kept = ["volatile.idmap.base", "volatile.idmap.next", "volatile.idmap.current", "volatile.last_state.power"];
     const profiles = this.#records.knownProfiles(snapshot.profiles);
     const { devices } = this.#records.expand({ ...snapshot, profiles });
@@ -248,7 +248,7 @@ export class InstanceSnapshots {
     };
   }
 
-  #rootSize(settings: Settings): string | undefined {
+  #rootSize(settings: SnapshotSettings): string | undefined {
     return Object.values(this.#records.expand(settings).devices).find(isRoot)?.size;
   }
 

@@ -5,8 +5,8 @@ import type { InstanceStatePut } from "../../api/types.ts";
 import type { Operation } from "../operations/operations.ts";
 import type { Lifecycle, StopOptions } from "./lifecycle.ts";
 import type { OperationLock, OperationLocks } from "./locks.ts";
-import type { InstanceServices } from "./ports.ts";
-import type { InstanceRecords } from "./records.ts";
+import type { InstanceServices } from "./services.ts";
+import type { InstanceTable } from "./table.ts";
 import { progressOf } from "./shift_progress.ts";
 
 type StateAction = InstanceStatePut["action"];
@@ -25,11 +25,11 @@ const isForcedStop = (put: InstanceStatePut): boolean => isStop(put) && (put.for
 
 export class StateChanges {
   readonly #services: InstanceServices;
-  readonly #records: InstanceRecords;
+  readonly #records: InstanceTable;
   readonly #locks: OperationLocks;
   readonly #lifecycle: Lifecycle;
 
-  constructor(services: InstanceServices, records: InstanceRecords, locks: OperationLocks, lifecycle: Lifecycle) {
+  constructor(services: InstanceServices, records: InstanceTable, locks: OperationLocks, lifecycle: Lifecycle) {
     this.#services = services;
     this.#records = records;
     this.#locks = locks;

@@ -12,16 +12,16 @@ import { checkDevices, checkExpandedDevices, disksOf, isRoot, rootDisk, sameDevi
 import type { Disks } from "./disks.ts";
 import type { HotDisks } from "./hot_disks.ts";
 import { keysThatWait, limitsOf, restartNote } from "./limits.ts";
-import type { Maps } from "./maps.ts";
-import type { InstanceServices } from "./ports.ts";
-import { type Expanded, type InstanceRecord, type InstanceRecords, merge } from "./records.ts";
+import type { IdmapAllocator } from "./idmap_allocator.ts";
+import type { InstanceServices } from "./services.ts";
+import { type Expanded, type InstanceRecord, type InstanceTable, merge } from "./table.ts";
 import { volumeOf } from "./rootfs.ts";
 import { type ShiftProgress, untold } from "./shift_progress.ts";
 import { prefixed } from "./sharing.ts";
 import type { OpenIntent } from "../journal/journal.ts";
 
 /** The settings a client may change. */
-export interface Settings {
+export interface InstanceSettings {
   readonly architecture: string;
   readonly description: string;
   readonly ephemeral: boolean;
@@ -59,16 +59,16 @@ const protectedKeys = [
 
 export class Updates {
   readonly #services: InstanceServices;
-  readonly #records: InstanceRecords;
-  readonly #maps: Maps;
+  readonly #records: InstanceTable;
+  readonly #maps: IdmapAllocator;
   readonly #disks: Disks;
   readonly #hot: HotDisks;
   readonly #openResize: OpenIntent<ResizeIntent>;
 
   constructor(parts: {
     services: InstanceServices;
-    records: InstanceRecords;
-    maps: Maps;
+    records: InstanceTable;
+    maps: IdmapAllocator;
     disks: Disks;
     hot: HotDisks;
   }) {
@@ -100,7 +100,7 @@ export class Updates {
 
   /** @returns What the client is to be told: which keys take effect with the next start.
    * @throws {LidoError} bad_request with LXD's texts; nothing has changed then. */
-  async apply(name: string, settings: Settings, options: UpdateOptions = {}): Promise<string | undefined> {
+  async apply(name: string, settings: InstanceSettings, options: UpdateOptions = {}): Promise<string | undefined> {
     const before = this.#records.get(name);
     const ranges = await this.#maps.ranges();
     const after: InstanceRecord = {
@@ -191,7 +191,7 @@ export class Updates {
     return restartNote(name, keysThatWait(before, after));
   }
 
-  #plan(name: string, config: Config, ranges: Awaited<ReturnType<Maps["ranges"]>>): Config {
+  #plan(name: string, config: Config, ranges: Awaited<ReturnType<IdmapAllocator["ranges"]>>): Config {
     try {
       return this.#maps.plan(name, config, ranges).volatile;
     } catch (error) {

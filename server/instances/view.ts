@@ -2,7 +2,7 @@ import { readFile } from "node:fs/promises";
 import type { Instance, InstanceExit, InstanceState, StatusCode } from "../../api/types.ts";
 import { statusCodes } from "../../api/types.ts";
 import type { RunningContainer, Runtime } from "../../drivers/runtime/runtime.ts";
-import type { Expanded, InstanceRecord, SnapshotRecord } from "./records.ts";
+import type { Expanded, InstanceRecord, SnapshotRecord } from "./table.ts";
 
 /** What LXD's clients take for "never". */
 const noTime = "0001-01-01T00:00:00Z";

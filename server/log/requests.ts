@@ -18,8 +18,8 @@ export async function logged(log: Logger, c: HonoContext, next: () => Promise<vo
     });
     await next();
     const { status } = c.res;
-    const isLook = method === "GET" || method === "HEAD" || status === 202;
-    if (c.error === undefined && isLook && !log.isLevelEnabled("debug")) return;
+    const isRead = method === "GET" || method === "HEAD" || status === 202;
+    if (c.error === undefined && isRead && !log.isLevelEnabled("debug")) return;
     const made = c.res.headers.get("location");
     const fields = {
       ...currentClient(),
@@ -29,11 +29,11 @@ export async function logged(log: Logger, c: HonoContext, next: () => Promise<vo
       status,
       ms: Math.round(performance.now() - started),
     };
-    if (c.error === undefined) return isLook ? log.debug(fields, "request") : log.info(fields, "request");
+    if (c.error === undefined) return isRead ? log.debug(fields, "request") : log.info(fields, "request");
     const told = { ...fields, ...describeFailure(c.error) };
     if (isUnexpected(c.error)) log.error(told, "request failed");
     else if (status === 403) log.warn(told, "request refused");
-    else if (isLook) log.debug(told, "request failed");
+    else if (isRead) log.debug(told, "request failed");
     else log.info(told, "request failed");
   });
 }

@@ -3,7 +3,7 @@ import type { Devices, Profile, ProfilePut, ProfilesPost } from "../../api/types
 import type { Events } from "../events/events.ts";
 import { checkProfileConfig } from "../instances/config_keys.ts";
 import { checkDevices } from "../instances/devices.ts";
-import type { Expanded } from "../instances/records.ts";
+import type { Expanded } from "../instances/table.ts";
 import type { Followed, UpdateOptions } from "../instances/update.ts";
 import type { Journal, OpenIntent } from "../journal/journal.ts";
 import type { Database, Row } from "../state/database.ts";

@@ -4,7 +4,7 @@ import { LidoError, messageOf } from "../../api/errors.ts";
 import { refusal } from "../../api/refusal.ts";
 import type { Config, Devices } from "../../api/types.ts";
 import { parseHostileYaml } from "../archives/hostile_yaml.ts";
-import type { Expanded, InstanceRecord, SnapshotRecord } from "../instances/records.ts";
+import type { Expanded, InstanceRecord, SnapshotRecord } from "../instances/table.ts";
 
 /** `backup.yaml`, beside the root filesystem of each instance: what the database knows of it, in LXD 5.0's form, so that either program
  * recovers what the other one made. */

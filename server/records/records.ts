@@ -6,7 +6,7 @@ import { readBeneath } from "../../drivers/host/beneath.ts";
 import { removeFile, replaceFile } from "../../drivers/host/replace_file.ts";
 import type { Volume } from "../../drivers/storage/driver.ts";
 import { directoryOf, fromDisk } from "../../drivers/storage/layout.ts";
-import { InstanceRecords } from "../instances/records.ts";
+import { InstanceTable } from "../instances/table.ts";
 import type { Journal } from "../journal/journal.ts";
 import type { Database, Row } from "../state/database.ts";
 import type { MountedVolumes } from "../storage/mounted.ts";
@@ -53,7 +53,7 @@ export interface RecordsScope {
  * written, so what did not change costs a read. */
 export class Records {
   readonly #options: RecordsOptions;
-  readonly #instances: InstanceRecords;
+  readonly #instances: InstanceTable;
   readonly #changes: Changes;
   /** What waits to be written. */
   readonly #due = new Set<string>();
@@ -72,7 +72,7 @@ export class Records {
 
   constructor(options: RecordsOptions) {
     this.#options = options;
-    this.#instances = new InstanceRecords(options.database);
+    this.#instances = new InstanceTable(options.database);
     this.#changes = new Changes(options.database);
     options.database.afterWrite(() => this.#follow());
     options.journal.watch({

@@ -14,7 +14,7 @@ import type { Pools } from "../storage/pools.ts";
 import { deleteVolumeRow, insertSnapshot, insertVolume, volumeRow } from "../storage/rows.ts";
 import { lockName, type Volumes } from "../storage/volumes.ts";
 import type { Config } from "../../api/types.ts";
-import { type FoundInstance, type FoundSnapshots, type FoundVolume, type Scan, scanPool } from "./scan.ts";
+import { type FoundSnapshots, type InstanceFinding, type Scan, scanPool, type VolumeFinding } from "./scan.ts";
 
 export interface RecoverOptions {
   readonly database: Database;
@@ -82,7 +82,7 @@ export class Recover {
     const seen = await this.validate(post);
     if (seen.DependencyErrors.length > 0) return seen;
     return await this.#alone(async () => {
-      const result = empty(), lost: { pool: string; found: FoundInstance }[] = [];
+      const result = empty(), lost: { pool: string; found: InstanceFinding }[] = [];
       for (const asked of checkAsked(post)) {
         await this.#withPool(asked, async (driver, keep) => {
           const scan = await this.#look(asked, driver, post, empty(), namesOf(post));
@@ -199,7 +199,7 @@ export class Recover {
     return { ...asked.config, ...Object.fromEntries(recorded) };
   }
 
-  async #importVolume(pool: string, { volume, name, record }: FoundVolume): Promise<string[]> {
+  async #importVolume(pool: string, { volume, name, record }: VolumeFinding): Promise<string[]> {
     const { database, pools, volumes } = this.#options;
     await volumes.locks.hold([lockName(pool, volume)], async () => {
       if (!await (await pools.ready(pool)).exists(volume)) throw new LidoError("not_found", "it is not there any more");
@@ -223,7 +223,7 @@ export class Recover {
     return [];
   }
 
-  async #importInstance(pool: string, { volume, name, backup }: FoundInstance): Promise<string[]> {
+  async #importInstance(pool: string, { volume, name, backup }: InstanceFinding): Promise<string[]> {
     const { database, pools, volumes, instances } = this.#options;
     return await volumes.locks.hold([lockName(pool, volume)], async () => {
       if (!await (await pools.ready(pool)).exists(volume)) throw new LidoError("not_found", "it is not there any more");
@@ -264,7 +264,7 @@ export class Recover {
   /** One that cannot be recovered does not keep the others from it. */
   async #try(
     pool: string,
-    found: FoundInstance | FoundVolume | FoundSnapshots,
+    found: InstanceFinding | VolumeFinding | FoundSnapshots,
     result: RecoverResult,
     work: () => Promise<string[]>,
   ): Promise<void> {
@@ -313,7 +313,7 @@ function checkAsked({ pools }: RecoverPost): readonly Asked[] {
   return pools;
 }
 
-function viewFound(pool: string, found: FoundInstance | FoundVolume | FoundSnapshots): RecoverVolume {
+function viewFound(pool: string, found: InstanceFinding | VolumeFinding | FoundSnapshots): RecoverVolume {
   if ("snapshots" in found) return viewSnapshots(pool, found);
   if ("backup" in found) return view(pool, "container", found, found.backup.snapshots.length);
   return view(pool, "volume", found, found.record.snapshots.length);
@@ -330,6 +330,11 @@ function viewSnapshots(pool: string, { volume, snapshots }: FoundSnapshots): Rec
   };
 }
 
-function view(pool: string, type: string, found: FoundInstance | FoundVolume, snapshotCount: number): RecoverVolume {
+function view(
+  pool: string,
+  type: string,
+  found: InstanceFinding | VolumeFinding,
+  snapshotCount: number,
+): RecoverVolume {
   return { name: found.name, type, snapshotCount, project: found.project, pool, notes: found.notes };
 }

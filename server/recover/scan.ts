@@ -8,7 +8,7 @@ import { checkName } from "../storage/names.ts";
 
 /** What is in a pool and not in the database, read from the pool alone. All that is read may be damaged, or made up by whoever had the disk. */
 
-export interface Found {
+export interface DiskFinding {
   readonly volume: Volume;
   /** Without its project. */
   readonly name: string;
@@ -16,10 +16,10 @@ export interface Found {
   /** What will not be as it was, for people. */
   readonly notes: string[];
 }
-export interface FoundInstance extends Found {
+export interface InstanceFinding extends DiskFinding {
   readonly backup: InstanceBackup;
 }
-export interface FoundVolume extends Found {
+export interface VolumeFinding extends DiskFinding {
   readonly record: VolumeRecord;
 }
 
@@ -32,8 +32,8 @@ export interface FoundSnapshots {
 export interface Scan {
   /** By the pool's own record, or else by an instance's. */
   readonly pool?: PoolInfo;
-  readonly instances: FoundInstance[];
-  readonly volumes: FoundVolume[];
+  readonly instances: InstanceFinding[];
+  readonly volumes: VolumeFinding[];
   readonly snapshots: FoundSnapshots[];
   readonly images: Volume[];
   /** What cannot be recovered, and why. */
@@ -52,7 +52,10 @@ export interface ScanOptions {
 
 export async function scanPool(driver: Driver, options: ScanOptions): Promise<Scan> {
   const store = new RecordStore(driver.pool.root);
-  const problems: string[] = [], images: Volume[] = [], instances: FoundInstance[] = [], volumes: FoundVolume[] = [];
+  const problems: string[] = [],
+    images: Volume[] = [],
+    instances: InstanceFinding[] = [],
+    volumes: VolumeFinding[] = [];
   const unknown: FoundSnapshots[] = [];
   const open = [...(await store.openIntents()).values()].filter((one) => one !== undefined);
   const listed = await driver.list();
@@ -139,7 +142,7 @@ async function readInstance(
     readonly cutOff: CutOff;
     readonly isMounted: boolean;
   },
-): Promise<FoundInstance> {
+): Promise<InstanceFinding> {
   const [name, project] = splitName(volume.name, "default");
   if (!isMounted) await driver.mount(volume);
   let text: string | undefined;
@@ -161,7 +164,7 @@ async function readInstance(
   return { volume, name, project, notes, backup: { ...backup, snapshots } };
 }
 
-function readVolume(store: RecordStore, volume: Volume, present: readonly string[], cutOff: CutOff): FoundVolume {
+function readVolume(store: RecordStore, volume: Volume, present: readonly string[], cutOff: CutOff): VolumeFinding {
   const [name, project] = splitName(volume.name);
   checkName("Storage volume", name);
   const notes = [...cutOff.notes];

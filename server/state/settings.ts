@@ -48,7 +48,7 @@ const known: Readonly<Record<string, SettingKey>> = {
 /** The keys a user may set. */
 export const settingKeys = (): Readonly<Record<string, SettingKey>> => known;
 
-export class Settings {
+export class ServerSettings {
   readonly #database: Database;
 
   constructor(database: Database) {

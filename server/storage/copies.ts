@@ -126,7 +126,7 @@ export class VolumeCopies {
               this.#volumes.insertSnapshots(id, snapshots);
               if (!isMove) return;
               followVolume(this.#options.database, { pool: source.pool, name: sourceName }, { pool, name });
-              return this.#volumes.leave(source.pool, sourceVolume);
+              return this.#volumes.deleteAfterCommit(source.pool, sourceVolume);
             };
           },
           { alsoHeld: [lockName(source.pool, sourceVolume)], signal: operation.signal },

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { HangingFuse } from "../../tests/support/hanging_fuse.ts";
 import type { Pool } from "../../drivers/storage/driver.ts";
 import { PoolSources } from "./pool_sources.ts";
-import { Presence } from "./presence.ts";
+import { PoolAvailability } from "./availability.ts";
 
 /** Ends the process when `work`, which may block its only thread, is not over in time. */
 async function within<T>(seconds: number, work: () => T | Promise<T>): Promise<T> {
@@ -37,7 +37,7 @@ Deno.test("a pool whose filesystem does not answer is noticed without being touc
       const turn = () => new Promise((resolve) => setImmediate(resolve));
       {
         await using _fuse = await HangingFuse.mount(root);
-        const presence = new Presence(pool);
+        const presence = new PoolAvailability(pool);
         assert.equal(presence.absence(), undefined);
         sources.watch(pool);
         const refusal = Promise.withResolvers<void>();

@@ -15,7 +15,7 @@ import { Locks } from "./locks.ts";
 import { type MissingDriver, probeDrivers, type SupportedDriver } from "./driver_probes.ts";
 import { findSource, refuseFound, removeEmpty } from "./found_pool.ts";
 import { checkName } from "./names.ts";
-import { Presence } from "./presence.ts";
+import { PoolAvailability } from "./availability.ts";
 import { type FoundIntent, growAgain, type GrowIntent, type PoolIntent } from "./pool_intents.ts";
 import { type LookAt, PoolSources } from "./pool_sources.ts";
 import { type PoolFailure, unmadePool, viewPool } from "./pool_view.ts";
@@ -44,7 +44,7 @@ export class Pools {
   readonly #options: PoolsOptions;
   readonly #drivers = new Map<string, Driver>();
   /** Of those that are open. */
-  readonly #presences = new Map<string, Presence>();
+  readonly #presences = new Map<string, PoolAvailability>();
   /** Why a pool is not open. */
   readonly #unavailable = new Map<string, string>();
   readonly sources: PoolSources;
@@ -71,7 +71,7 @@ export class Pools {
     this.#finding = options.journal.kind<FoundIntent>("pool.find", async (intent) => {
       if (this.names().includes(intent.name)) return;
       const pool = this.#poolOf(intent.name, intent.config);
-      if (!intent.wasInUse) await (await this.kind(intent.driver).open(options.host, pool, { isLook: true })).close();
+      if (!intent.wasInUse) await (await this.kind(intent.driver).open(options.host, pool, { readOnly: true })).close();
       if (!intent.wasThere) await removeEmpty(pool.root);
     });
     // A pool does not shrink: what was begun is finished.
@@ -277,7 +277,7 @@ export class Pools {
         wasThere: await stat(pool.root).then(() => true, () => false),
       };
       await using open = this.#finding(intent);
-      const driver = await kind.open(host, pool, { isLook: true });
+      const driver = await kind.open(host, pool, { readOnly: true });
       const result = await work(driver, ({ description, config }) => {
         open.commit(() =>
           database.run(
@@ -435,7 +435,7 @@ export class Pools {
 
   #setDriver(name: string, driver: Driver): void {
     this.#drivers.set(name, driver);
-    this.#presences.set(name, new Presence(driver.pool));
+    this.#presences.set(name, new PoolAvailability(driver.pool));
     this.sources.watch(driver.pool);
     this.#unavailable.delete(name);
   }

@@ -137,7 +137,7 @@ export class VolumeRefresh {
       this.#options.database.run("DELETE FROM storage_volume_snapshots WHERE volume_id = ?", row.id!);
       this.#volumes.insertSnapshots(Number(row.id), snapshots);
     }
-    return this.#volumes.leave(pool, { type: "custom", name: old });
+    return this.#volumes.deleteAfterCommit(pool, { type: "custom", name: old });
   }
 
   async #settle(intent: RefreshIntent): Promise<void> {

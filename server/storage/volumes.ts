@@ -76,7 +76,7 @@ export interface CreateForOptions extends WatchOptions {
 }
 
 /** @param id The new row's. */
-export type Finish = (id: number) => (() => Promise<void>) | void;
+export type OnCommitted = (id: number) => (() => Promise<void>) | void;
 
 /** What runs cannot follow a volume to another place. */
 export const usedByRunning = "Volume is still in use by running instances";
@@ -398,7 +398,7 @@ export class Volumes {
     pool: string,
     volume: Volume,
     row: { description?: string; config: Config },
-    fill: (driver: Driver, volume: Volume) => Promise<Finish | void>,
+    fill: (driver: Driver, volume: Volume) => Promise<OnCommitted | void>,
     { alsoHeld = [], signal }: { readonly alsoHeld?: readonly string[]; readonly signal?: AbortSignal } = {},
   ): Promise<void> {
     const name = fromDisk(volume);
@@ -427,7 +427,7 @@ export class Volumes {
 
   /** Takes a volume's row away, within a transaction of the caller's.
    * @returns What takes it off the disk. When that fails the journal does it, at the latest at the next start. */
-  leave(pool: string, volume: Volume): () => Promise<void> {
+  deleteAfterCommit(pool: string, volume: Volume): () => Promise<void> {
     const intent = this.#deleting({ pool, type: volume.type, name: volume.name } satisfies VolumeIntent);
     forgetVolume(this.#options, pool, volume);
     return async () => {

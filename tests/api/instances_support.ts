@@ -7,7 +7,7 @@ import { instancesPostSchema } from "../../api/types.ts";
 import type { Driver, Volume } from "../../drivers/storage/driver.ts";
 import { Events } from "../../server/events/events.ts";
 import { Instances } from "../../server/instances/instances.ts";
-import type { InstanceServices } from "../../server/instances/ports.ts";
+import type { InstanceServices } from "../../server/instances/services.ts";
 import { Journal } from "../../server/journal/journal.ts";
 import { type Operation, Operations } from "../../server/operations/operations.ts";
 import { MountedVolumes } from "../../server/storage/mounted.ts";

@@ -16,7 +16,7 @@ interface InitFlags {
 }
 
 /** What is to be there; LXD's preseed. */
-interface Settings {
+interface Preseed {
   config?: Config;
   storage_pools?: { name: string; driver: string; description?: string; config?: Config }[];
   profiles?: { name: string; description?: string; config?: Config; devices?: Devices }[];
@@ -75,7 +75,7 @@ function hostDrivers({ environment }: Server): HostDrivers {
 }
 
 /** A daemon that has its pool keeps it: running it twice changes nothing. */
-async function unattended(io: Io, flags: InitFlags, { available, best, missing }: HostDrivers): Promise<Settings> {
+async function unattended(io: Io, flags: InitFlags, { available, best, missing }: HostDrivers): Promise<Preseed> {
   const driver = flags.storageBackend ?? best;
   if (!(backends as readonly string[]).includes(driver)) {
     throw new UsageError(`The requested backend '${driver}' isn't supported by lido init: ${backends.join(", ")} are`);
@@ -106,7 +106,7 @@ function poolSource(driver: string, flags: InitFlags): Config {
 }
 
 /** The pool, and a root disk on it for the default profile unless it has one. */
-async function withRoot(io: Io, pool: PoolAnswers | undefined, existing?: string): Promise<Settings> {
+async function withRoot(io: Io, pool: PoolAnswers | undefined, existing?: string): Promise<Preseed> {
   const profile = await io.client.get<Profile>("/1.0/profiles/default");
   const hasRoot = Object.values(profile.devices).some((device) => device.type === "disk" && device.path === "/");
   const name = pool?.name ?? existing!;
@@ -117,7 +117,7 @@ async function withRoot(io: Io, pool: PoolAnswers | undefined, existing?: string
 }
 
 /** Makes what is missing and changes what is there. What this made is taken away again when a later part fails. */
-async function apply({ client }: Io, settings: Settings): Promise<void> {
+async function apply({ client }: Io, settings: Preseed): Promise<void> {
   const made: string[] = [];
   try {
     if (settings.config) await client.change("PATCH", "/1.0", { config: settings.config });
@@ -186,7 +186,7 @@ async function printYaml(io: Io, value: object): Promise<void> {
   io.out(stringify(value, { aliasDuplicateObjects: false }));
 }
 
-export async function readPreseed(): Promise<Settings> {
+export async function readPreseed(): Promise<Preseed> {
   const { readText } = await import("../../exec/descriptors.ts");
   const text = await readText();
   const known = ["config", "storage_pools", "profiles"];
@@ -199,5 +199,5 @@ export async function readPreseed(): Promise<Settings> {
       throw new UsageError(`Invalid key "${key}" in the preseed: ${known.join(", ")} are allowed`);
     }
   }
-  return Object.fromEntries(Object.entries(value).filter(([, part]) => part !== null)) as Settings;
+  return Object.fromEntries(Object.entries(value).filter(([, part]) => part !== null)) as Preseed;
 }

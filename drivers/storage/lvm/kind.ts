@@ -163,7 +163,7 @@ export const lvmKind: DriverKind = {
     return await this.open(host, pool);
   },
 
-  async open(host, pool, { isLook = false } = {}): Promise<Driver> {
+  async open(host, pool, { readOnly = false } = {}): Promise<Driver> {
     const { source } = pool.config;
     const isLoop = source === pool.diskFile;
     const tool = new LvmTool(host);
@@ -176,7 +176,7 @@ export const lvmKind: DriverKind = {
     if (thinPool !== undefined) await activateThinPool(tool, pool, volumes);
     await mkdir(pool.root, { recursive: true, mode: 0o700 });
     await makeDirectories(pool.root);
-    if (!isLook) {
+    if (!readOnly) {
       // Made by LXD, or before the directory was moved.
       if (!found.tags.includes(tagOf(pool))) await tool.tagGroup(group, tagOf(pool));
       // What a killed daemon left active. What somebody has open is a running container's.
@@ -211,7 +211,7 @@ export const lvmKind: DriverKind = {
         await deactivateOurs(tool, pool, await tool.volumes(group) ?? []);
       },
     });
-    if (!isLook) await sweep(logical);
+    if (!readOnly) await sweep(logical);
     return driver;
   },
 

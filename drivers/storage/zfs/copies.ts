@@ -3,7 +3,7 @@ import { LidoError } from "../../../api/errors.ts";
 import type { Clone, CopyOptions, Pool, Send, SendOptions, SentStream, Volume } from "../driver.ts";
 import { setOwner } from "../directory_volumes.ts";
 import { describe } from "../layout.ts";
-import type { Kept } from "./kept.ts";
+import type { RetainedDatasets } from "./retained.ts";
 import { names, transferSuffix } from "./layout.ts";
 import { parseBytes } from "./output.ts";
 import type { Mountpoints } from "./mountpoints.ts";
@@ -14,7 +14,7 @@ interface Parts {
   readonly pool: Pool;
   readonly tool: ZfsTool;
   readonly mountpoints: Mountpoints;
-  readonly kept: Kept;
+  readonly kept: RetainedDatasets;
 }
 
 /** Copies within the pool. By `zfs.clone_copy`: "true" shares blocks with the source, which is then kept as long as the copy; "rebase" shares

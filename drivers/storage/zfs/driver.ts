@@ -16,7 +16,7 @@ import type {
 } from "../driver.ts";
 import { LidoError } from "../../../api/errors.ts";
 import { ZfsClone, ZfsSend } from "./copies.ts";
-import { Kept } from "./kept.ts";
+import { RetainedDatasets } from "./retained.ts";
 import { names } from "./layout.ts";
 import { Mountpoints } from "./mountpoints.ts";
 import { type Dataset, parseBytes } from "./output.ts";
@@ -34,7 +34,7 @@ export class ZfsDriver implements Driver {
   readonly #pool: { -readonly [Key in keyof Pool]: Pool[Key] };
   readonly #tool: ZfsTool;
   readonly #mountpoints: Mountpoints;
-  readonly #kept: Kept;
+  readonly #kept: RetainedDatasets;
   /** Top of what is ours: `zfs.pool_name`. */
   readonly #top: string;
   readonly #snapshots: ZfsSnapshots;
@@ -46,7 +46,7 @@ export class ZfsDriver implements Driver {
     this.#tool = tool;
     this.#top = names.top(pool);
     this.#mountpoints = new Mountpoints(host, this.#pool, tool);
-    this.#kept = new Kept(tool, this.#top);
+    this.#kept = new RetainedDatasets(tool, this.#top);
     this.idmappedMounts = options.idmappedMounts;
     const parts = { pool: this.#pool, tool, mountpoints: this.#mountpoints, kept: this.#kept };
     this.#snapshots = new ZfsSnapshots(parts);

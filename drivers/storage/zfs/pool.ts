@@ -85,12 +85,12 @@ async function importPool(tool: ZfsTool, pool: Pool): Promise<true> {
 
 /** Opens a pool that was made before: imports it if need be; and makes what is missing of the layout and takes away what was cut off, unless it is
  * only to be looked at. */
-export async function openPool(host: Host, pool: Pool, { isLook = false }: OpenOptions = {}): Promise<Driver> {
+export async function openPool(host: Host, pool: Pool, { readOnly = false }: OpenOptions = {}): Promise<Driver> {
   const tool = new ZfsTool(host);
   const top = names.top(pool);
   const owner = await findOwner(host, tool, pool);
   const found = await tool.list(top);
-  if (!isLook) {
+  if (!readOnly) {
     // Made by LXD, or before the directory was moved: what is in it is ours now, and all of it when its file is.
     const made = owner.made ?? (sourceOf(pool).is === "file" ? "zpool" : "contents");
     if (owner.root !== pool.root) await tool.set(top, ownerProperties(pool, made));
@@ -100,10 +100,10 @@ export async function openPool(host: Host, pool: Pool, { isLook = false }: OpenO
   await makeDirectories(pool.root);
   const driver = new ZfsDriver(host, pool, tool, {
     // A dataset to try it on may be missing in what is only looked at.
-    idmappedMounts: (!isLook || found.some(({ name }) => name === `${top}/custom`)) && await canIdmap(host, pool),
+    idmappedMounts: (!readOnly || found.some(({ name }) => name === `${top}/custom`)) && await canIdmap(host, pool),
     ...(sourceOf(pool).is === "file" ? { resize: resize(tool, pool) } : {}),
   });
-  if (!isLook) await driver.clean(found);
+  if (!readOnly) await driver.clean(found);
   return driver;
 }
 

@@ -1,7 +1,7 @@
 import { LidoError } from "../../../api/errors.ts";
 import type { Pool, Snapshots, Volume } from "../driver.ts";
 import { isTrue } from "../keys.ts";
-import type { Kept } from "./kept.ts";
+import type { RetainedDatasets } from "./retained.ts";
 import { names } from "./layout.ts";
 import type { Mountpoints } from "./mountpoints.ts";
 import { setting } from "./properties.ts";
@@ -11,7 +11,7 @@ interface Parts {
   readonly pool: Pool;
   readonly tool: ZfsTool;
   readonly mountpoints: Mountpoints;
-  readonly kept: Kept;
+  readonly kept: RetainedDatasets;
 }
 
 /** Snapshots, and the way back to them. `zfs rollback` goes back to the latest one only, so

@@ -7,7 +7,7 @@ import type { ZfsTool } from "./tool.ts";
 
 /** ZFS keeps what others were cloned from. So a volume with clones is not destroyed but moved to `deleted/`, a snapshot with clones gets another
  * name; and both go with the last of their clones. */
-export class Kept {
+export class RetainedDatasets {
   readonly #tool: ZfsTool;
   /** Top of what is ours. */
   readonly #top: string;

@@ -41,7 +41,7 @@ interface ProfileParts {
 }
 
 /** The rows of instances and their snapshots. Knows SQL and JSON, no policy. */
-export class InstanceRecords {
+export class InstanceTable {
   readonly #database: Database;
 
   constructor(database: Database) {

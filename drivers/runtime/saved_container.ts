@@ -5,7 +5,7 @@ import type { IdMap } from "../host/id_map.ts";
 import type { ContainerSpec } from "./runtime.ts";
 
 /** What is kept beside a container for the next daemon: enough to know the process again and not to mistake another for it. */
-export interface Kept {
+export interface SavedContainer {
   readonly pid: number;
   /** Field 22 of /proc/PID/stat, in ticks since boot: a pid may be used again, this with it may not. */
   readonly startTicks: string;
@@ -16,8 +16,8 @@ export interface Kept {
 }
 
 /** @param directory Of the container. @param pid Its init. */
-export function writeKept(directory: string, spec: ContainerSpec, pid: number): Kept {
-  const kept: Kept = {
+export function writeSaved(directory: string, spec: ContainerSpec, pid: number): SavedContainer {
+  const kept: SavedContainer = {
     pid,
     startTicks: startTicks(pid) ?? "", // of one that has ended already
     startedAt: new Date().toISOString(),
@@ -29,7 +29,7 @@ export function writeKept(directory: string, spec: ContainerSpec, pid: number): 
 }
 
 /** @returns undefined when there is none, or the daemon was killed while it wrote it. */
-export function readKept(directory: string): Kept | undefined {
+export function readSaved(directory: string): SavedContainer | undefined {
   try {
     return JSON.parse(readFileSync(fileIn(directory), "utf8"));
   } catch {

@@ -11,15 +11,15 @@ import {
   sharedRanges,
   type TakenRange,
 } from "./idmaps.ts";
-import type { InstanceServices } from "./ports.ts";
-import type { InstanceRecords } from "./records.ts";
+import type { InstanceServices } from "./services.ts";
+import type { InstanceTable } from "./table.ts";
 
 /** The id maps of all instances together: who has which range. */
-export class Maps {
+export class IdmapAllocator {
   readonly #services: InstanceServices;
-  readonly #records: InstanceRecords;
+  readonly #records: InstanceTable;
 
-  constructor(services: InstanceServices, records: InstanceRecords) {
+  constructor(services: InstanceServices, records: InstanceTable) {
     this.#services = services;
     this.#records = records;
   }

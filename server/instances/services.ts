@@ -15,7 +15,7 @@ import type { MountedVolumes } from "../storage/mounted.ts";
 import type { CreateForOptions } from "../storage/volumes.ts";
 import type { HostRanges } from "./idmaps.ts";
 
-export interface PoolsPort {
+export interface InstancePools {
   /** @throws {LidoError} not_found, or unavailable when the pool cannot be opened. */
   driver(name: string): Driver;
   /** The same before work begins: waits until the pool's filesystem has answered. */
@@ -24,7 +24,7 @@ export interface PoolsPort {
   placeOf(name: string, volume: Volume): { readonly path: string; readonly isAvailable: boolean };
 }
 
-export interface VolumesPort {
+export interface InstanceVolumes {
   /** Makes a volume and its row, all or nothing; from `from` (a volume of the same pool) if given. */
   createFor(
     pool: string,
@@ -58,7 +58,7 @@ export interface ImageInfo {
   readonly profiles: readonly string[];
 }
 
-export interface ImagesPort {
+export interface InstanceImages {
   /** @param name An alias or the beginning of a fingerprint. @throws {LidoError} not_found. */
   resolve(name: string): ImageInfo;
   /** The image unpacked on a pool, made if need be. */
@@ -78,7 +78,7 @@ export interface TreeFiles {
   isDirectory(root: string, path: string): Promise<boolean>;
 }
 
-export interface IdsPort {
+export interface HostIds {
   ranges(): Promise<HostRanges>;
   /** Changes the owners of a tree from one map to another, in place; undefined is "as in the image". May be repeated after a kill.
    * @returns How many entries were changed. @throws If an owner has no place in the other map. */
@@ -91,7 +91,7 @@ export interface IdsPort {
 }
 
 /** What a container gets of the daemon beside its disks, as an object of the expanded settings. */
-export interface GuestsPort {
+export interface InstanceGuests {
   /** Before a start. @returns What is to be mounted. */
   prepare(name: string, config: Config): Promise<MountSpec[]>;
   /** After an end, or a start that failed. */
@@ -113,13 +113,13 @@ export interface InstanceServices {
   readonly events: Events;
   readonly operations: Operations;
   readonly runtime: Runtime;
-  readonly pools: PoolsPort;
-  readonly volumes: VolumesPort;
+  readonly pools: InstancePools;
+  readonly volumes: InstanceVolumes;
   readonly mounts: Pick<MountedVolumes, "use" | "hold" | "release" | "adopt" | "alone">;
-  readonly images: ImagesPort;
+  readonly images: InstanceImages;
   readonly files: TreeFiles;
-  readonly ids: IdsPort;
-  readonly guests: GuestsPort;
+  readonly ids: HostIds;
+  readonly guests: InstanceGuests;
   readonly log: Log;
   /** `$LIDO_DIR/logs`; each instance has a directory of its own there. */
   readonly logs: string;

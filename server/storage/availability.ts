@@ -5,7 +5,7 @@ import type { Pool } from "../../drivers/storage/driver.ts";
 
 /** What a pool is made of, as it was when it was opened. Somebody may unmount it, mount something over it, delete or cut its file: then nothing
  * may be written to what is at its place now. To look costs two calls of the kernel, so it is done before each use. */
-export class Presence {
+export class PoolAvailability {
   readonly #root: string;
   readonly #file: string | undefined;
   readonly #rootWas: Identity;
