@@ -27,7 +27,7 @@ async function editorWords(): Promise<string[]> {
 }
 
 async function openEditor(words: readonly string[], path: string, ending: AbortSignal): Promise<void> {
-  const { runForeground } = await import("../drivers/host/foreground.ts");
+  const { runForeground } = await import("../drivers/host/process/foreground.ts");
   let code: number;
   try {
     code = await runForeground([...words, path], ending);

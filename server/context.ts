@@ -18,14 +18,14 @@ import type { ServerSettings } from "./state/settings.ts";
 import type { Recover } from "./recover/recover.ts";
 import type { Records } from "./records/records.ts";
 import type { Database } from "./state/database.ts";
-import type { MountedVolumes } from "./storage/mounted.ts";
-import type { PoolWatch } from "./storage/pool_watch.ts";
-import type { Pools } from "./storage/pools.ts";
-import type { VolumeBackups } from "./storage/backups.ts";
-import type { VolumeCopies } from "./storage/copies.ts";
-import type { SnapshotGroups } from "./storage/snapshot_groups.ts";
-import type { VolumeSnapshots } from "./storage/snapshots.ts";
-import type { Volumes } from "./storage/volumes.ts";
+import type { MountedVolumes } from "./pools/mounted.ts";
+import type { PoolWatch } from "./pools/watch.ts";
+import type { Pools } from "./pools/pools.ts";
+import type { VolumeBackups } from "./backups/backups.ts";
+import type { VolumeCopies } from "./copies/copies.ts";
+import type { SnapshotGroups } from "./snapshots/groups.ts";
+import type { VolumeSnapshots } from "./snapshots/snapshots.ts";
+import type { Volumes } from "./volumes/volumes.ts";
 
 /** Every service of the daemon, built once in `main.ts` in the order of what needs what. */
 export interface Context {

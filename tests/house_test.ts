@@ -4,7 +4,7 @@ import { execFileSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { dirname, join, normalize } from "node:path";
 import { fileURLToPath } from "node:url";
-import { needTrusted, trustedTools } from "../drivers/host/host_tools.ts";
+import { needTrusted, trustedTools } from "../drivers/host/tools/host_tools.ts";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 const rooms = ["api", "cli", "drivers", "server", "examples"];
@@ -95,10 +95,10 @@ Deno.test("only drivers/host starts processes and calls libc", () => {
 Deno.test("what touches the trees and devices of containers and archives is started by Host.confined and nothing else", () => {
   const starters = product.filter(([, text]) => /\bspawn\(|\bposix_spawn\(|node:child_process/.test(text));
   assert.deepEqual(starters.map(([path]) => path).sort(), [
-    "drivers/host/command.ts", // all tools: those of `trustedTools` as they are, any other confined
-    "drivers/host/foreground.ts", // the client's editor
-    "drivers/host/idmap.ts", // holds a user namespace
-    "drivers/host/process.ts", // what follows uses it
+    "drivers/host/mounts/idmap.ts", // holds a user namespace
+    "drivers/host/process/foreground.ts", // the client's editor
+    "drivers/host/process/process.ts", // what follows uses it
+    "drivers/host/tools/command.ts", // all tools: those of `trustedTools` as they are, any other confined
     "drivers/runtime/crun_tool.ts", // crun
     "drivers/runtime/exec.ts", // crun, for a command in a container
   ]);
@@ -115,7 +115,7 @@ Deno.test("what touches the trees and devices of containers and archives is star
 });
 
 Deno.test("what lies in a process's memory is read where its file may never answer, or of none of a container's", () => {
-  const knowing = ["drivers/runtime/holders.ts", "drivers/runtime/remains.ts"];
+  const knowing = ["drivers/runtime/files/holders.ts", "drivers/runtime/remains.ts"];
   const wrong = product.filter(([path, text]) =>
     !knowing.includes(path) && /\/(cmdline|environ|maps|smaps)`/.test(text)
   );
@@ -123,7 +123,7 @@ Deno.test("what lies in a process's memory is read where its file may never answ
 });
 
 Deno.test("only three files know the runtime they are on: FFI, the client's stdin and its signals", () => {
-  const knowing = ["drivers/host/libc.ts", "cli/exec/descriptors.ts", "cli/exec/signals.ts"];
+  const knowing = ["drivers/host/ffi/libc.ts", "cli/exec/descriptors.ts", "cli/exec/signals.ts"];
   const wrong = product.filter(([path, text]) =>
     !knowing.includes(path) && /(?<![\w.`"])(Deno|Bun)\.\w/.test(text.replace(/^\s*(\/\/|\*|\/\*).*$/gm, ""))
   );
@@ -162,7 +162,7 @@ Deno.test("no loose ends: nothing to do, nothing switched off, nothing of type a
   const loose =
     /\bTODO\b|\bFIXME\b|not implemented|(Deno\.test|\bit|\btest)\.only|: any\b(?=\s*[;,)=\]}>|[])|\bas any\b|@ts-ignore/;
   // The shape of a foreign function is known to the table of libc.ts and not to the type checker.
-  const isForeign = (path: string) => path === "drivers/host/libc.ts";
+  const isForeign = (path: string) => path === "drivers/host/ffi/libc.ts";
   assert.deepEqual(
     [...sources].filter(([path, text]) => !isForeign(path) && loose.test(text)).map(([path]) => path),
     [],

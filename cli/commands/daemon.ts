@@ -37,11 +37,11 @@ TERM and INT end it cleanly; containers go on and are found again by the next da
 `,
   async run(_io, _args, flags) {
     if (flags.consoles !== undefined) {
-      const { serveConsoles } = await import("../../drivers/runtime/console_server.ts");
+      const { serveConsoles } = await import("../../drivers/runtime/console/server.ts");
       return serveConsoles();
     }
     if (flags.files) {
-      const { serveFiles } = await import("../../drivers/runtime/file_server.ts");
+      const { serveFiles } = await import("../../drivers/runtime/files/file_server.ts");
       return serveFiles();
     }
     if (!levels.includes(flags.logLevel)) {

@@ -1,5 +1,5 @@
 /** The client's terminal: raw mode and its size. Loaded only by interactive verbs. */
-const { makeRaw, windowSizeOf } = await import("../../drivers/host/terminal.ts");
+const { makeRaw, windowSizeOf } = await import("../../drivers/host/process/terminal.ts");
 
 export interface WindowSize {
   width: number;

@@ -6,8 +6,8 @@ import { join } from "node:path";
 import { PassThrough, Readable } from "node:stream";
 import { text } from "node:stream/consumers";
 import { CommandError } from "./host.ts";
-import { canIdmap, parseSubIds, rootRanges } from "./idmap.ts";
-import { parseMountInfo } from "./mounts.ts";
+import { canIdmap, parseSubIds, rootRanges } from "./mounts/idmap.ts";
+import { parseMountInfo } from "./mounts/mounts.ts";
 import { createHost } from "./real.ts";
 
 const host = createHost();

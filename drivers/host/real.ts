@@ -1,8 +1,8 @@
-import { confined, pipe, run, which } from "./command.ts";
+import { confined, pipe, run, which } from "./tools/command.ts";
 import type { Host } from "./host.ts";
-import { HostLoops } from "./loop.ts";
-import { HostMounts } from "./mounts.ts";
-import { HostProjectQuotas } from "./project_quota.ts";
+import { HostLoops } from "./devices/loop.ts";
+import { HostMounts } from "./mounts/mounts.ts";
+import { HostProjectQuotas } from "./quota/project_quota.ts";
 
 /** The host this process runs on. */
 export function createHost(): Host {

@@ -1,9 +1,9 @@
-import { containerCapabilities } from "./capabilities.ts";
-import { type MountSources, ociMounts, ociNestingHooks, readonlySettings } from "./mounts.ts";
-import { ociResources } from "./resources.ts";
+import { containerCapabilities } from "./security/capabilities.ts";
+import { type MountSources, ociMounts, ociNestingHooks, readonlySettings } from "./mounts/mounts.ts";
+import { ociResources } from "./cgroups/resources.ts";
 import type { IdRange } from "../host/id_map.ts";
 import type { CommandSpec, ContainerSpec } from "./runtime.ts";
-import { hasOwnNames, seccompPolicy } from "./seccomp.ts";
+import { hasOwnNames, seccompPolicy } from "./security/seccomp.ts";
 
 /** The OCI configuration of a system container: its own init, its own cgroup namespace, what LXC gives it and no more.
  * @see https://github.com/opencontainers/runtime-spec/blob/main/config.md */

@@ -2,13 +2,13 @@ import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, readFileSync, realpathSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { LidoError, messageOf, wrongState } from "../../api/errors.ts";
-import { killProcesses } from "../host/end_processes.ts";
-import { ExitTracer } from "../host/exit_tracer.ts";
-import { ExitWatch } from "../host/exit_watch.ts";
-import { rootOwner } from "../host/idmap.ts";
-import { abortWaitedFor, fuseConnections } from "../host/fuse.ts";
-import { dropMount, mountControl, MountNamespace } from "../host/namespace.ts";
-import type { Poller } from "../host/poll.ts";
+import { killProcesses } from "../host/process/end_processes.ts";
+import { ExitTracer } from "../host/process/exit_tracer.ts";
+import { ExitWatch } from "../host/process/exit_watch.ts";
+import { rootOwner } from "../host/mounts/idmap.ts";
+import { abortWaitedFor, fuseConnections } from "../host/mounts/fuse.ts";
+import { dropMount, mountControl, MountNamespace } from "../host/mounts/namespace.ts";
+import type { Poller } from "../host/poll/poll.ts";
 import {
   becomeSubreaper,
   closeFd,
@@ -18,29 +18,29 @@ import {
   sendSignal,
   startTicks,
   waitPid,
-} from "../host/process.ts";
-import { AppArmor } from "./apparmor.ts";
-import { AttachedMounts } from "./attached.ts";
+} from "../host/process/process.ts";
+import { AppArmor } from "./security/apparmor.ts";
+import { AttachedMounts } from "./mounts/attached.ts";
 import { ociConfig } from "./bundle.ts";
-import { besides, type Cgroup, Cgroups, reachedLimits } from "./cgroup.ts";
-import { endsWithin, readable } from "./child.ts";
+import { besides, type Cgroup, Cgroups, reachedLimits } from "./cgroups/cgroup.ts";
+import { endsWithin, readable } from "./process/child.ts";
 import { crunMessage, crunPath, CrunTool } from "./crun_tool.ts";
-import { Consoles } from "./consoles.ts";
-import { ContainerFiles } from "./container_files.ts";
+import { Consoles } from "./console/consoles.ts";
+import { ContainerFiles } from "./files/container_files.ts";
 import { type CrunCommand, enterContainer, leftCommands, removeSockets, socketsOf } from "./exec.ts";
-import { FileProcesses, type Stuck } from "./file_processes.ts";
-import { checkHost } from "./host_check.ts";
-import { HotPlug } from "./hot_plug.ts";
+import { FileProcesses, type Stuck } from "./files/file_processes.ts";
+import { checkHost } from "./cgroups/host_check.ts";
+import { HotPlug } from "./mounts/hot_plug.ts";
 import { readSaved, type SavedContainer, writeSaved } from "./saved_container.ts";
-import { killed, killTimeoutMs } from "./killed.ts";
-import { withoutDevices } from "./mounts.ts";
-import { Orphans } from "./orphans.ts";
+import { killed, killTimeoutMs } from "./process/killed.ts";
+import { withoutDevices } from "./mounts/mounts.ts";
+import { Orphans } from "./process/orphans.ts";
 import { endCruns, endStragglers, removeCgroup } from "./remains.ts";
-import { lookAtSource } from "./mount_source.ts";
+import { lookAtSource } from "./files/mount_source.ts";
 import { replaceConsole } from "./replace_console.ts";
 import { LaunchError } from "./runtime.ts";
 import { devicesOf } from "./container_devices.ts";
-import { cloneAll, closeAll, makeDirectory, makeStage, place, stageBeside, type StagedMount } from "./stage.ts";
+import { cloneAll, closeAll, makeDirectory, makeStage, place, stageBeside, type StagedMount } from "./mounts/stage.ts";
 import type { IdMap } from "../host/id_map.ts";
 import type {
   CommandSpec,

@@ -15,8 +15,8 @@ import { join } from "node:path";
 import process from "node:process";
 import { environment, log, type Opened, runIn, withContainer } from "../../tests/support/running_container.ts";
 import { program32, program64 } from "../../tests/support/tiny_elf.ts";
-import { closeFd, readFd } from "../host/process.ts";
-import { childEndWithin } from "./child.ts";
+import { closeFd, readFd } from "../host/process/process.ts";
+import { childEndWithin } from "./process/child.ts";
 import { CrunRuntime } from "./crun.ts";
 import type { ContainerSpec } from "./runtime.ts";
 

@@ -1,11 +1,11 @@
 import { existsSync, readFileSync } from "node:fs";
-import { observed } from "../host/command.ts";
-import { check, cString, libc } from "../host/libc.ts";
-import type { MountNamespace } from "../host/namespace.ts";
-import type { Poller } from "../host/poll.ts";
-import { closeFd, spawnProcess } from "../host/process.ts";
-import { childEndWithin } from "./child.ts";
-import type { Orphans } from "./orphans.ts";
+import { observed } from "../host/tools/command.ts";
+import { check, cString, libc } from "../host/ffi/libc.ts";
+import type { MountNamespace } from "../host/mounts/namespace.ts";
+import type { Poller } from "../host/poll/poll.ts";
+import { closeFd, spawnProcess } from "../host/process/process.ts";
+import { childEndWithin } from "./process/child.ts";
+import type { Orphans } from "./process/orphans.ts";
 
 export const crunPath = "/usr/bin/crun";
 const O_RDWR = 2, O_CLOEXEC = 0x80000;

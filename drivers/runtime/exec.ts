@@ -1,11 +1,11 @@
 import { readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { LidoError } from "../../api/errors.ts";
-import { acceptUnix, listenUnix, receiveFd } from "../host/fd_passing.ts";
-import { openLocalRoot } from "../host/container_root.ts";
-import { holdExecution } from "../host/exec_gate.ts";
-import { hostId } from "../host/idmap.ts";
-import type { Poller } from "../host/poll.ts";
+import { acceptUnix, listenUnix, receiveFd } from "../host/sockets/fd_passing.ts";
+import { openLocalRoot } from "../host/files/container_root.ts";
+import { holdExecution } from "../host/process/exec_gate.ts";
+import { hostId } from "../host/mounts/idmap.ts";
+import type { Poller } from "../host/poll/poll.ts";
 import {
   again,
   closeFd,
@@ -20,11 +20,11 @@ import {
   setNonBlocking,
   setWindowSize,
   startTicks,
-} from "../host/process.ts";
+} from "../host/process/process.ts";
 import { ociProcess } from "./bundle.ts";
-import { childEnd, readable } from "./child.ts";
+import { childEnd, readable } from "./process/child.ts";
 import { openExecutable, shell, whyNotExecuted } from "./not_executed.ts";
-import type { Orphans } from "./orphans.ts";
+import type { Orphans } from "./process/orphans.ts";
 import type { IdMap } from "../host/id_map.ts";
 import { type CommandSpec, type CommandStdio, type LaunchedCommand, LaunchError } from "./runtime.ts";
 

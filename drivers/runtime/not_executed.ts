@@ -1,7 +1,7 @@
 import { constants, statSync } from "node:fs";
 import { join } from "node:path";
-import { inDirectory, openBeneathFd, openRegular } from "../host/beneath.ts";
-import { again, closeFd, readFd } from "../host/process.ts";
+import { inDirectory, openBeneathFd, openRegular } from "../host/files/beneath.ts";
+import { again, closeFd, readFd } from "../host/process/process.ts";
 import type { CommandSpec } from "./runtime.ts";
 
 /** Why the kernel did not execute a command: read from the file after the fact, for the text only. What a container has mounted itself is not

@@ -1,6 +1,6 @@
 import { readFileSync, readlinkSync } from "node:fs";
-import { allPids, endProcesses } from "../host/end_processes.ts";
-import type { Poller } from "../host/poll.ts";
+import { allPids, endProcesses } from "../host/process/end_processes.ts";
+import type { Poller } from "../host/poll/poll.ts";
 
 /** What a container, or the daemon that was killed with it half-way, leaves: processes that are about to end, a cgroup that is in use until they
  * have, and crun, which goes on and makes what the next daemon has just removed. */

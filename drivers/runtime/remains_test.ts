@@ -6,9 +6,9 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, 
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { withContainer } from "../../tests/support/running_container.ts";
-import { removeDirectories } from "../host/directory_tree.ts";
-import { parseMountInfo } from "../host/mounts.ts";
-import { Poller } from "../host/poll.ts";
+import { removeDirectories } from "../host/files/directory_tree.ts";
+import { parseMountInfo } from "../host/mounts/mounts.ts";
+import { Poller } from "../host/poll/poll.ts";
 import { CrunRuntime } from "./crun.ts";
 import { crunPath } from "./crun_tool.ts";
 import { removeCgroup } from "./remains.ts";

@@ -1,7 +1,7 @@
 import { messageOf } from "../../api/errors.ts";
-import { closeFd } from "../host/process.ts";
-import type { Consoles } from "./consoles.ts";
-import type { HotPlug, PluggedContainer } from "./hot_plug.ts";
+import { closeFd } from "../host/process/process.ts";
+import type { Consoles } from "./console/consoles.ts";
+import type { HotPlug, PluggedContainer } from "./mounts/hot_plug.ts";
 import type { IdMap } from "../host/id_map.ts";
 import type { RuntimeLog } from "./runtime.ts";
 

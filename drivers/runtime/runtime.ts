@@ -16,7 +16,7 @@ export interface MountSpec {
   readonly subPath?: string;
   /** Absolute path in the container; resolved beneath its root, made if missing. */
   readonly target: string;
-  /** Of `mountOptionNames` (drivers/host/mount_options.ts), such as "ro" and "nosuid". */
+  /** Of `mountOptionNames` (drivers/host/mounts/mount_options.ts), such as "ro" and "nosuid". */
   readonly options?: readonly string[];
   readonly recursive?: boolean;
   readonly propagation?: string;

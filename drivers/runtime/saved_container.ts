@@ -1,6 +1,6 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { startTicks } from "../host/process.ts";
+import { startTicks } from "../host/process/process.ts";
 import type { IdMap } from "../host/id_map.ts";
 import type { ContainerSpec } from "./runtime.ts";
 

@@ -1,6 +1,6 @@
 import { chmod, chown, lstat, mkdir, readdir, rmdir } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { renameNew } from "../host/exchange.ts";
+import { renameNew } from "../host/files/exchange.ts";
 import { AlreadyThere, type CreateOptions, type Pool, type Volume } from "./driver.ts";
 import { describe, directoryOf, snapshotsDirectory, volumeModeOf } from "./layout.ts";
 

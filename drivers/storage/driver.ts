@@ -9,7 +9,7 @@
  * `server/storage`. Nobody outside the registry asks a driver for its name.
  *
  * Where each volume is a filesystem of its own (`mountsVolumes`), it is mounted only while it is used, and who uses it is the server's to know
- * (server/storage/mounted.ts). `create`, `clone` and `receive` leave it unmounted. What works on a volume as a whole (`delete`, `rename`,
+ * (server/pools/mounted.ts). `create`, `clone` and `receive` leave it unmounted. What works on a volume as a whole (`delete`, `rename`,
  * `restore`, `quota.set`) is called when nobody but running containers uses it, in whatever state it is: it unmounts and mounts for itself, and
  * leaves it as it was, or unmounted. `snapshot.create`, `clone` and `send` work on a source that is mounted or not. A snapshot is mounted
  * read-only, beside its parent that may be mounted too.

@@ -6,9 +6,9 @@ import type { Peer } from "../http/peers.ts";
 import type { Database, Row } from "../state/database.ts";
 import type { ServerSettings } from "../state/settings.ts";
 import type { Log } from "../log/failure.ts";
-import { checkValidity, fingerprintOf, isValidNow, parseCertificate } from "./certificate.ts";
+import { checkValidity, fingerprintOf, isValidNow, parseCertificate } from "../credentials/certificate.ts";
 import { PasswordAttempts } from "./attempts.ts";
-import { isPassword } from "./password.ts";
+import { isPassword } from "../credentials/password.ts";
 
 /** The certificates whose owners may do everything. A client is known by its certificate's SHA-256 alone, never by a name in it. */
 export class Trust {

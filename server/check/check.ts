@@ -10,10 +10,10 @@ import type { Paths } from "../paths.ts";
 import type { Journal } from "../journal/journal.ts";
 import type { Records } from "../records/records.ts";
 import type { Database } from "../state/database.ts";
-import type { MountedVolumes } from "../storage/mounted.ts";
-import type { Pools } from "../storage/pools.ts";
-import { forgetVolume, onDisk } from "../storage/rows.ts";
-import { lockName, type Volumes } from "../storage/volumes.ts";
+import type { MountedVolumes } from "../pools/mounted.ts";
+import type { Pools } from "../pools/pools.ts";
+import { forgetVolume, onDisk } from "../store/rows.ts";
+import { lockName, type Volumes } from "../volumes/volumes.ts";
 
 export interface CheckOptions {
   readonly database: Database;

@@ -3,7 +3,7 @@ import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Database } from "../state/database.ts";
-import { Locks } from "../storage/locks.ts";
+import { Locks } from "../store/locks.ts";
 import { Check, type CheckOptions } from "./check.ts";
 
 Deno.test("what an operation makes while a repair is under way is not taken for what one has left", async () => {

@@ -2,7 +2,7 @@ import { randomBytes } from "node:crypto";
 import type { WebSocket } from "ws";
 import { LidoError } from "../../api/errors.ts";
 import { limitSilence } from "../http/silence.ts";
-import { sameSecret } from "../auth/secret.ts";
+import { sameSecret } from "../credentials/secret.ts";
 import { SocketSink } from "./sinks.ts";
 
 /** Within it every socket that the session needs must be there, as LXD's. */

@@ -1,6 +1,6 @@
 /** A command and its streams, from its launch to its last byte. Knows neither HTTP nor containers: whatever can be started with three
  * descriptors or a terminal can be run by it. */
-import type { Poller } from "../../drivers/host/poll.ts";
+import type { Poller } from "../../drivers/host/poll/poll.ts";
 import {
   closeFd,
   duplicateFd,
@@ -9,7 +9,7 @@ import {
   sendSignal,
   setWindowSize,
   waitPid,
-} from "../../drivers/host/process.ts";
+} from "../../drivers/host/process/process.ts";
 import type { CommandStdio, LaunchedCommand } from "../../drivers/runtime/runtime.ts";
 import { Input } from "./input.ts";
 import { OutputPump, type Sink } from "./output.ts";

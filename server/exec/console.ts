@@ -1,8 +1,8 @@
 import { Readable } from "node:stream";
 import { LidoError } from "../../api/errors.ts";
 import type { InstanceConsolePost } from "../../api/types.ts";
-import type { Poller } from "../../drivers/host/poll.ts";
-import { setWindowSize } from "../../drivers/host/process.ts";
+import type { Poller } from "../../drivers/host/poll/poll.ts";
+import { setWindowSize } from "../../drivers/host/process/process.ts";
 import type { ConsoleTerminal, Runtime } from "../../drivers/runtime/runtime.ts";
 import type { Events } from "../events/events.ts";
 import { clearLog, readLog } from "../instances/logs.ts";

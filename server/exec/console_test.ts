@@ -4,8 +4,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
 import { LidoError } from "../../api/errors.ts";
-import { Poller } from "../../drivers/host/poll.ts";
-import { closeFd, makePipe, openPty } from "../../drivers/host/process.ts";
+import { Poller } from "../../drivers/host/poll/poll.ts";
+import { closeFd, makePipe, openPty } from "../../drivers/host/process/process.ts";
 import type { ClientSockets } from "./client_sockets.ts";
 import { Attached, ConsoleService, type ConsoleServices } from "./console.ts";
 

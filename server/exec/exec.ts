@@ -3,7 +3,7 @@ import { type FileHandle, open } from "node:fs/promises";
 import { join } from "node:path";
 import { LidoError, messageOf } from "../../api/errors.ts";
 import type { InstanceExecPost } from "../../api/types.ts";
-import type { Poller } from "../../drivers/host/poll.ts";
+import type { Poller } from "../../drivers/host/poll/poll.ts";
 import { type CommandSpec, LaunchError, type Runtime } from "../../drivers/runtime/runtime.ts";
 import type { Events } from "../events/events.ts";
 import type { ExecTarget } from "../instances/instances.ts";

@@ -1,5 +1,5 @@
-import type { Poller, Watch } from "../../drivers/host/poll.ts";
-import { again, closeFd, endOfInputCharacter, setNonBlocking, writeFd } from "../../drivers/host/process.ts";
+import type { Poller, Watch } from "../../drivers/host/poll/poll.ts";
+import { again, closeFd, endOfInputCharacter, setNonBlocking, writeFd } from "../../drivers/host/process/process.ts";
 
 const queuedBytesMax = 256 * 1024;
 const lineEnds = new Set([0x0a, 0x0d]);

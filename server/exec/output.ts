@@ -1,5 +1,5 @@
-import type { Poller, Watch } from "../../drivers/host/poll.ts";
-import { again, closeFd, pipeCapacity, readFd, setNonBlocking } from "../../drivers/host/process.ts";
+import type { Poller, Watch } from "../../drivers/host/poll/poll.ts";
+import { again, closeFd, pipeCapacity, readFd, setNonBlocking } from "../../drivers/host/process/process.ts";
 
 /** Where output goes. */
 export interface Sink {

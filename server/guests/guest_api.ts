@@ -1,6 +1,6 @@
 import { Hono } from "hono";
 import type { Config, Devices } from "../../api/types.ts";
-import { isFalse } from "../instances/config_keys.ts";
+import { isFalse } from "../config/instance.ts";
 
 /** What an instance may know of itself. */
 export interface Guest {

@@ -1,5 +1,5 @@
 import type { Config, Devices } from "../../api/types.ts";
-import { sameDevice } from "../instances/devices.ts";
+import { sameDevice } from "../config/devices.ts";
 import { type Guest, isGuestKey } from "./guest_api.ts";
 
 /** What a guest is told of itself. @see https://documentation.ubuntu.com/lxd/en/latest/dev-lxd/ */

@@ -9,7 +9,7 @@ import { join } from "node:path";
 import type { Duplex } from "node:stream";
 import { getRequestListener } from "@hono/node-server";
 import { WebSocketServer } from "ws";
-import { peerCredentials } from "../../drivers/host/unix_peer.ts";
+import { peerCredentials } from "../../drivers/host/sockets/unix_peer.ts";
 import { refusal } from "./guest_api.ts";
 import { EventSinks } from "./event_sinks.ts";
 import type { GuestEvent } from "./guest_events.ts";

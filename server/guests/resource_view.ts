@@ -1,7 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { messageOf } from "../../api/errors.ts";
 import type { Warning } from "../../api/types.ts";
-import { Lxcfs, type LxcfsState, mountsWithin } from "../../drivers/host/lxcfs.ts";
+import { Lxcfs, type LxcfsState, mountsWithin } from "../../drivers/host/mounts/lxcfs.ts";
 import type { MountSpec, Runtime } from "../../drivers/runtime/runtime.ts";
 
 /** A look costs half a millisecond; so long a container may read errors where its limits should be. */

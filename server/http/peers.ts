@@ -1,8 +1,8 @@
 import type { IncomingMessage } from "node:http";
 import type { Socket } from "node:net";
 import type { Context } from "hono";
-import { peerCredentials } from "../../drivers/host/unix_peer.ts";
-import { fingerprintOf } from "../auth/certificate.ts";
+import { peerCredentials } from "../../drivers/host/sockets/unix_peer.ts";
+import { fingerprintOf } from "../credentials/certificate.ts";
 import type { ClientIdentity } from "../log/client.ts";
 
 /** Who is at the other end of a connection. */

@@ -7,7 +7,7 @@ import { getRequestListener } from "@hono/node-server";
 import type { Logger } from "pino";
 import { type WebSocket, WebSocketServer } from "ws";
 import { LidoError, messageOf } from "../../api/errors.ts";
-import type { KeyPair } from "../auth/certificate.ts";
+import type { KeyPair } from "../credentials/certificate.ts";
 import { type Address, showAddress } from "./address.ts";
 import { describeFailure } from "../log/failure.ts";
 import { describeError } from "./errors.ts";

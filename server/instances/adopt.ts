@@ -1,10 +1,10 @@
 import { LidoError, messageOf } from "../../api/errors.ts";
 import type { Config, Devices } from "../../api/types.ts";
 import type { RunningContainer } from "../../drivers/runtime/runtime.ts";
-import { architectureName } from "./architectures.ts";
-import { checkInstanceConfig } from "./config_keys.ts";
-import { checkDevices, freeName, isRoot, sameDevice } from "./devices.ts";
-import { formatIdmap, type HostRanges } from "./idmaps.ts";
+import { architectureName } from "../config/architectures.ts";
+import { checkInstanceConfig } from "../config/instance.ts";
+import { checkDevices, freeName, isRoot, sameDevice } from "../config/devices.ts";
+import { formatIdmap, type HostRanges } from "../ids/idmaps.ts";
 import type { IdmapAllocator } from "./idmap_allocator.ts";
 import { checkInstanceName } from "./names.ts";
 import { type Expanded, type InstanceFields, type InstanceTable, merge, type SnapshotRecord } from "./table.ts";

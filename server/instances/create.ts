@@ -6,16 +6,16 @@ import type { Config, Devices, InstancesPost } from "../../api/types.ts";
 import { InUse, type Volume } from "../../drivers/storage/driver.ts";
 import type { Operation } from "../operations/operations.ts";
 import { watch } from "../operations/progress.ts";
-import { architectureName, hostArchitecture } from "./architectures.ts";
-import { checkForHost, checkInstanceConfig } from "./config_keys.ts";
-import { checkDevices, checkExpandedDevices, disksOf, isRoot, rootDisk, rootOn } from "./devices.ts";
-import type { Disks } from "./disks.ts";
+import { architectureName, hostArchitecture } from "../config/architectures.ts";
+import { checkForHost, checkInstanceConfig } from "../config/instance.ts";
+import { checkDevices, checkExpandedDevices, disksOf, isRoot, rootDisk, rootOn } from "../config/devices.ts";
+import type { Disks } from "./disks/disks.ts";
 import type { IdmapAllocator } from "./idmap_allocator.ts";
 import { checkInstanceName, generateName } from "./names.ts";
 import type { ImageInfo, InstanceServices } from "./services.ts";
 import { type InstanceRecord, type InstanceTable, merge, type SnapshotRecord } from "./table.ts";
-import { volumeLock, volumeOf } from "./rootfs.ts";
-import { prefixed } from "./sharing.ts";
+import { volumeLock, volumeOf } from "./disks/rootfs.ts";
+import { prefixed } from "./disks/sharing.ts";
 import type { OpenIntent } from "../journal/journal.ts";
 
 interface PoolIntent {

@@ -1,8 +1,8 @@
 import { posix } from "node:path";
-import { existsBeneath, isDirectoryBeneath, readBeneath, writeBeneath } from "../../drivers/host/beneath.ts";
-import { makeDirectoriesBeneath } from "../../drivers/host/beneath_mkdir.ts";
-import { readSubIds } from "../../drivers/host/idmap.ts";
-import { shiftTree } from "../../drivers/host/shift_tree.ts";
+import { existsBeneath, isDirectoryBeneath, readBeneath, writeBeneath } from "../../drivers/host/files/beneath.ts";
+import { makeDirectoriesBeneath } from "../../drivers/host/files/beneath_mkdir.ts";
+import { readSubIds } from "../../drivers/host/mounts/idmap.ts";
+import { shiftTree } from "../../drivers/host/ids/shift_tree.ts";
 import type { InstanceServices } from "./services.ts";
 
 /** What the instances need of this host: files in containers' trees, and owners. */

@@ -1,7 +1,7 @@
 import { messageOf } from "../../api/errors.ts";
 import type { IdMap } from "../../drivers/host/id_map.ts";
 import type { Config } from "../../api/types.ts";
-import { isTrue } from "./config_keys.ts";
+import { isTrue } from "../config/instance.ts";
 import {
   formatIdmap,
   type HostRanges,
@@ -10,7 +10,7 @@ import {
   planIdmap,
   sharedRanges,
   type TakenRange,
-} from "./idmaps.ts";
+} from "../ids/idmaps.ts";
 import type { InstanceServices } from "./services.ts";
 import type { InstanceTable } from "./table.ts";
 

@@ -1,11 +1,11 @@
 import { randomUUID } from "node:crypto";
 import { rename, rm } from "node:fs/promises";
 import { AlreadyThere } from "../../drivers/storage/driver.ts";
-import { isBoth } from "../storage/disk_look.ts";
+import { isBoth } from "../volumes/disk_look.ts";
 import { refuseRunning } from "./create.ts";
 import type { InstanceServices } from "./services.ts";
 import type { InstanceTable } from "./table.ts";
-import { type Rootfs, volumeLock, volumeOf } from "./rootfs.ts";
+import { type Rootfs, volumeLock, volumeOf } from "./disks/rootfs.ts";
 import type { OpenIntent } from "../journal/journal.ts";
 
 interface RenameIntent {

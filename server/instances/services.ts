@@ -9,11 +9,11 @@ import type { Guest } from "../guests/guest_api.ts";
 import type { Journal } from "../journal/journal.ts";
 import type { Operations } from "../operations/operations.ts";
 import type { Database } from "../state/database.ts";
-import type { DiskLook } from "../storage/disk_look.ts";
-import type { Locks } from "../storage/locks.ts";
-import type { MountedVolumes } from "../storage/mounted.ts";
-import type { CreateForOptions } from "../storage/volumes.ts";
-import type { HostRanges } from "./idmaps.ts";
+import type { DiskLook } from "../volumes/disk_look.ts";
+import type { Locks } from "../store/locks.ts";
+import type { MountedVolumes } from "../pools/mounted.ts";
+import type { CreateForOptions } from "../volumes/volumes.ts";
+import type { HostRanges } from "../ids/idmaps.ts";
 
 export interface InstancePools {
   /** @throws {LidoError} not_found, or unavailable when the pool cannot be opened. */

@@ -4,14 +4,14 @@ import { AlreadyThere, type Snapshots, type WatchOptions } from "../../drivers/s
 import type { OpenIntent } from "../journal/journal.ts";
 import type { Operation } from "../operations/operations.ts";
 import { watch } from "../operations/progress.ts";
-import { refuseLost } from "../storage/disk_look.ts";
-import { endRestore } from "../storage/restore.ts";
-import { storedConfig } from "../storage/rows.ts";
-import { isRoot, rootOn } from "./devices.ts";
+import { refuseLost } from "../volumes/disk_look.ts";
+import { endRestore } from "../volumes/restore.ts";
+import { storedConfig } from "../store/rows.ts";
+import { isRoot, rootOn } from "../config/devices.ts";
 import { checkSnapshotName } from "./names.ts";
 import type { InstanceServices } from "./services.ts";
 import { type InstanceRecord, type InstanceTable, merge, type SnapshotRecord } from "./table.ts";
-import { type Rootfs, volumeLock, volumeOf } from "./rootfs.ts";
+import { type Rootfs, volumeLock, volumeOf } from "./disks/rootfs.ts";
 
 interface SnapshotIntent {
   name: string;

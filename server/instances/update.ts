@@ -6,18 +6,18 @@ import { LidoError, messageOf } from "../../api/errors.ts";
 import { parseSizeBytes } from "../../api/size.ts";
 import type { Config, Devices } from "../../api/types.ts";
 import type { Quota } from "../../drivers/storage/driver.ts";
-import { architectureName } from "./architectures.ts";
-import { checkForHost, checkInstanceConfig } from "./config_keys.ts";
-import { checkDevices, checkExpandedDevices, disksOf, isRoot, rootDisk, sameDevice } from "./devices.ts";
-import type { Disks } from "./disks.ts";
-import type { HotDisks } from "./hot_disks.ts";
-import { keysThatWait, limitsOf, restartNote } from "./limits.ts";
+import { architectureName } from "../config/architectures.ts";
+import { checkForHost, checkInstanceConfig } from "../config/instance.ts";
+import { checkDevices, checkExpandedDevices, disksOf, isRoot, rootDisk, sameDevice } from "../config/devices.ts";
+import type { Disks } from "./disks/disks.ts";
+import type { HotDisks } from "./disks/hot_disks.ts";
+import { keysThatWait, limitsOf, restartNote } from "./lifecycle/limits.ts";
 import type { IdmapAllocator } from "./idmap_allocator.ts";
 import type { InstanceServices } from "./services.ts";
 import { type Expanded, type InstanceRecord, type InstanceTable, merge } from "./table.ts";
-import { volumeOf } from "./rootfs.ts";
-import { type ShiftProgress, untold } from "./shift_progress.ts";
-import { prefixed } from "./sharing.ts";
+import { volumeOf } from "./disks/rootfs.ts";
+import { type ShiftProgress, untold } from "./disks/shift_progress.ts";
+import { prefixed } from "./disks/sharing.ts";
 import type { OpenIntent } from "../journal/journal.ts";
 
 /** The settings a client may change. */

@@ -1,10 +1,10 @@
 /** The tables that configuration is checked with, told to clients: for completion, forms and help. */
 import type { ConfigurationMetadata, KeyMetadata } from "../../api/types.ts";
 import type { ConfigKey, DriverKind } from "../../drivers/storage/driver.ts";
-import { instanceKeys } from "../instances/config_keys.ts";
-import { deviceKeys } from "../instances/devices.ts";
+import { instanceKeys } from "../config/instance.ts";
+import { deviceKeys } from "../config/devices.ts";
 import { settingKeys } from "../state/settings.ts";
-import { volumeKeys } from "../storage/config.ts";
+import { volumeKeys } from "../config/storage.ts";
 
 /** @returns The reason when a value is not allowed. */
 type Check = (value: string) => string | undefined;

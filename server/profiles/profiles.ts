@@ -1,8 +1,8 @@
 import { LidoError, notFound } from "../../api/errors.ts";
 import type { Devices, Profile, ProfilePut, ProfilesPost } from "../../api/types.ts";
 import type { Events } from "../events/events.ts";
-import { checkProfileConfig } from "../instances/config_keys.ts";
-import { checkDevices } from "../instances/devices.ts";
+import { checkProfileConfig } from "../config/instance.ts";
+import { checkDevices } from "../config/devices.ts";
 import type { Expanded } from "../instances/table.ts";
 import type { Followed, UpdateOptions } from "../instances/update.ts";
 import type { Journal, OpenIntent } from "../journal/journal.ts";

@@ -1,8 +1,8 @@
 import { closeSync, fsyncSync, mkdirSync, openSync, rmSync, writeFileSync } from "node:fs";
 import { mkdir, readdir } from "node:fs/promises";
 import { join } from "node:path";
-import { readBeneath } from "../../drivers/host/beneath.ts";
-import { removeFile, replaceFile } from "../../drivers/host/replace_file.ts";
+import { readBeneath } from "../../drivers/host/files/beneath.ts";
+import { removeFile, replaceFile } from "../../drivers/host/files/replace_file.ts";
 import { recordsDirectory } from "../../drivers/storage/layout.ts";
 
 /** The records of a pool, as files in a directory of their own in the pool: `pool.yaml`, `custom/<volume on disk>.yaml`, and in `open/` what is

@@ -1,7 +1,7 @@
 import { readdir } from "node:fs/promises";
 import { LidoError, messageOf } from "../../api/errors.ts";
 import type { FoundPool, RecoverPost, RecoverResult, RecoverVolume } from "../../api/types.ts";
-import { readBeneath } from "../../drivers/host/beneath.ts";
+import { readBeneath } from "../../drivers/host/files/beneath.ts";
 import type { Host } from "../../drivers/host/host.ts";
 import type { Driver } from "../../drivers/storage/driver.ts";
 import { fromDisk } from "../../drivers/storage/layout.ts";
@@ -9,10 +9,10 @@ import type { Paths } from "../paths.ts";
 import type { Instances } from "../instances/instances.ts";
 import { parsePoolRecord } from "../records/volume_record.ts";
 import type { Database } from "../state/database.ts";
-import { findPools } from "../storage/found_pool.ts";
-import type { Pools } from "../storage/pools.ts";
-import { deleteVolumeRow, insertSnapshot, insertVolume, volumeRow } from "../storage/rows.ts";
-import { lockName, type Volumes } from "../storage/volumes.ts";
+import { findPools } from "../pools/found_pool.ts";
+import type { Pools } from "../pools/pools.ts";
+import { deleteVolumeRow, insertSnapshot, insertVolume, volumeRow } from "../store/rows.ts";
+import { lockName, type Volumes } from "../volumes/volumes.ts";
 import type { Config } from "../../api/types.ts";
 import { type FoundSnapshots, type InstanceFinding, type Scan, scanPool, type VolumeFinding } from "./scan.ts";
 

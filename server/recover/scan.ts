@@ -4,7 +4,7 @@ import { directoryOf, fromDisk } from "../../drivers/storage/layout.ts";
 import { type InstanceBackup, parseBackup, type PoolInfo } from "../records/backup_yaml.ts";
 import { type OpenIntent, RecordStore } from "../records/store.ts";
 import { parsePoolRecord, parseVolumeRecord, type VolumeRecord } from "../records/volume_record.ts";
-import { checkName } from "../storage/names.ts";
+import { checkName } from "../store/names.ts";
 
 /** What is in a pool and not in the database, read from the pool alone. All that is read may be damaged, or made up by whoever had the disk. */
 

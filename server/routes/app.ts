@@ -4,7 +4,7 @@ import type { Context } from "../context.ts";
 import type { UpgradeHandler } from "../http/server.ts";
 import { checkOrigin, checkWebsocketOrigin, originHeaders } from "../http/origin.ts";
 import { peerOfRequest } from "../http/peers.ts";
-import { logged } from "../log/requests.ts";
+import { logged } from "../http/requests.ts";
 import { checkRoutes } from "./check.ts";
 import { certificateRoutes } from "./certificates.ts";
 import { eventStream } from "./events.ts";

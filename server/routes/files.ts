@@ -5,7 +5,7 @@ import type { OpenAPIHono } from "@hono/zod-openapi";
 import { z } from "zod";
 import { LidoError } from "../../api/errors.ts";
 import { fileEntrySchema } from "../../api/types.ts";
-import type { FileInfo } from "../../drivers/host/tree_files.ts";
+import type { FileInfo } from "../../drivers/host/files/tree_files.ts";
 import { limitUpload } from "../http/stall.ts";
 import { download } from "./download.ts";
 import {
@@ -18,7 +18,7 @@ import {
   makeFile,
   readFile,
   statFile,
-} from "../storage/files.ts";
+} from "../volumes/files.ts";
 import { done, route, type RouteRequest, sync } from "./route.ts";
 
 const idMax = 4_294_967_294;

@@ -9,7 +9,7 @@ import { version } from "../../api/version.ts";
 import { extensions } from "../../api/extensions.ts";
 import type { Host } from "../../drivers/host/host.ts";
 import type { Context } from "../context.ts";
-import { fingerprintOf } from "../auth/certificate.ts";
+import { fingerprintOf } from "../credentials/certificate.ts";
 import { peerOfRequest } from "../http/peers.ts";
 import { checkEtag, done, newApp, route, sync } from "./route.ts";
 

@@ -19,7 +19,7 @@ import {
   storageVolumeStateSchema,
 } from "../../api/types.ts";
 import type { Context } from "../context.ts";
-import { volumeTypes } from "../storage/volume_options.ts";
+import { volumeTypes } from "../volumes/options.ts";
 import { filterBy } from "../filter/filter.ts";
 import { limitUpload } from "../http/stall.ts";
 import { download } from "./download.ts";

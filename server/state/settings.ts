@@ -1,7 +1,7 @@
 import { allowedKeys } from "../../api/allowed.ts";
 import { LidoError } from "../../api/errors.ts";
 import type { Config } from "../../api/types.ts";
-import { hashPassword } from "../auth/password.ts";
+import { hashPassword } from "../credentials/password.ts";
 import { parseAddress } from "../http/address.ts";
 import { isOrigin } from "../http/origin.ts";
 import type { Database } from "./database.ts";

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { InstanceExecPost } from "../../api/types.ts";
-import type { Poller } from "../../drivers/host/poll.ts";
+import type { Poller } from "../../drivers/host/poll/poll.ts";
 import type { Context } from "../../server/context.ts";
 import { ConsoleService } from "../../server/exec/console.ts";
 import { instanceRoutes } from "../../server/routes/instances.ts";

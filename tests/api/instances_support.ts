@@ -10,9 +10,9 @@ import { Instances } from "../../server/instances/instances.ts";
 import type { InstanceServices } from "../../server/instances/services.ts";
 import { Journal } from "../../server/journal/journal.ts";
 import { type Operation, Operations } from "../../server/operations/operations.ts";
-import { MountedVolumes } from "../../server/storage/mounted.ts";
-import { deleteVolumeRow, insertVolume } from "../../server/storage/rows.ts";
-import { Locks } from "../../server/storage/locks.ts";
+import { MountedVolumes } from "../../server/pools/mounted.ts";
+import { deleteVolumeRow, insertVolume } from "../../server/store/rows.ts";
+import { Locks } from "../../server/store/locks.ts";
 import { Database } from "../../server/state/database.ts";
 import { FakeRuntime } from "../support/fake_runtime.ts";
 

@@ -9,7 +9,7 @@ import process from "node:process";
 import type { ConfinedTools, Host } from "../../drivers/host/host.ts";
 import type { Driver, Volume } from "../../drivers/storage/driver.ts";
 import { flush } from "../../drivers/storage/tree.ts";
-import { endRestore } from "../../server/storage/restore.ts";
+import { endRestore } from "../../server/volumes/restore.ts";
 import { host, type Opened, places, reasonAgainst, withPool } from "./places.ts";
 import { succeed } from "../support/command.ts";
 

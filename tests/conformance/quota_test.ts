@@ -17,7 +17,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Driver, Pool, Volume } from "../../drivers/storage/driver.ts";
 import { driverKinds } from "../../drivers/storage/registry.ts";
-import { fileCount } from "../../server/instances/file_count.ts";
+import { fileCount } from "../../server/instances/disks/file_count.ts";
 import { host, mounted, places, reasonAgainst, withPool } from "./places.ts";
 
 const volume: Volume = { type: "custom", name: "default_v1" };

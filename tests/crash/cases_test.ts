@@ -5,7 +5,7 @@ import { once } from "node:events";
 import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { CheckProblem, Profile, StorageVolume } from "../../api/types.ts";
-import { quotaGroup } from "../../drivers/host/btrfs_quota.ts";
+import { quotaGroup } from "../../drivers/host/btrfs/quota.ts";
 import { succeed } from "../support/command.ts";
 import { Daemon, fastPool } from "../support/daemon.ts";
 import { Filesystem } from "../support/filesystem.ts";

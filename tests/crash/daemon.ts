@@ -58,12 +58,12 @@ const host: Host = {
 };
 
 if (process.argv.includes("--consoles")) {
-  const { serveConsoles } = await import("../../drivers/runtime/console_server.ts");
+  const { serveConsoles } = await import("../../drivers/runtime/console/server.ts");
   serveConsoles();
   process.exit(0);
 }
 if (process.argv.includes("--files")) {
-  const { serveFiles } = await import("../../drivers/runtime/file_server.ts");
+  const { serveFiles } = await import("../../drivers/runtime/files/file_server.ts");
   serveFiles();
   process.exit(0);
 }

@@ -1,5 +1,5 @@
-/** drivers/host/exchange.ts for the daemon of the crash tests. */
-import * as real from "../../drivers/host/exchange.ts";
+/** drivers/host/files/exchange.ts for the daemon of the crash tests. */
+import * as real from "../../drivers/host/files/exchange.ts";
 import { isTurnOf, point } from "./points.ts";
 
 function watched<T>(what: string, work: () => T): T {

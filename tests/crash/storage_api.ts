@@ -2,7 +2,7 @@
 import { chownSync, mkdirSync, readFileSync, statfsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { StorageVolume } from "../../api/types.ts";
-import { quotaGroup } from "../../drivers/host/btrfs_quota.ts";
+import { quotaGroup } from "../../drivers/host/btrfs/quota.ts";
 import { createHost } from "../../drivers/host/real.ts";
 import { type Daemon, projectRoot } from "../support/daemon.ts";
 import { customVolume, withContent, withContents } from "../support/volume_content.ts";

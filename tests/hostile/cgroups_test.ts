@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { parseMountInfo } from "../../drivers/host/mounts.ts";
+import { parseMountInfo } from "../../drivers/host/mounts/mounts.ts";
 import { Daemon } from "../support/daemon.ts";
 import { busyboxImage } from "../support/image.ts";
 import { SecondClient } from "../support/second_client.ts";

@@ -3,8 +3,8 @@
 import assert from "node:assert/strict";
 import { readdirSync } from "node:fs";
 import fc from "fast-check";
-import { Poller } from "../../drivers/host/poll.ts";
-import { openPidfd, openPty, spawnProcess } from "../../drivers/host/process.ts";
+import { Poller } from "../../drivers/host/poll/poll.ts";
+import { openPidfd, openPty, spawnProcess } from "../../drivers/host/process/process.ts";
 import type { CommandStdio, LaunchedCommand } from "../../drivers/runtime/runtime.ts";
 import { Command } from "../../server/exec/command.ts";
 import type { Sink } from "../../server/exec/output.ts";

@@ -1,6 +1,6 @@
 /** Exchanges pairs of names with each other, all the time, until the first number of `memory` is no longer 0; rests for as many milliseconds as the
  * second one says after all pairs. */
-import { exchange } from "../../drivers/host/exchange.ts";
+import { exchange } from "../../drivers/host/files/exchange.ts";
 
 interface Task {
   readonly pairs: readonly (readonly [string, string])[];

@@ -2,7 +2,7 @@
 import { createHash } from "node:crypto";
 import { readdirSync, readFileSync, readlinkSync, realpathSync, rmdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import { markOn } from "../../drivers/host/left_tools.ts";
+import { markOn } from "../../drivers/host/tools/left_tools.ts";
 import { command } from "./command.ts";
 
 export interface Traces {

@@ -42,7 +42,7 @@ const story = (driver: string): Plan => ({
   name: `story, ${driver}`,
   kind: "qemu",
   driver,
-  words: system([`${driver}_test`]),
+  words: system([`pools/${driver}_test`]),
   environment: {},
   seconds: 660,
 });
@@ -52,17 +52,17 @@ const quickstart = (what: string, driver: string, pool: string): Plan => ({
   name: `quickstart, ${what}`,
   kind: "qemu",
   driver,
-  words: system(["quickstart_test"]),
+  words: system(["daemon/quickstart_test"]),
   environment: { LIDO_TEST_POOLS: pool },
   seconds: 120,
 });
 
 /** Suites that take the pool they run on from outside; seconds that they take on an emulated processor. */
 const poolSuites: readonly (readonly [name: string, files: readonly string[], seconds: number])[] = [
-  ["facets and bad input", ["facets_test", "bad_input_test", "daemon_test"], 450],
-  ["sharing", ["sharing_test"], 350],
-  ["exec", ["exec_test", "exec_hostile_test"], 300],
-  ["exec of clients", ["exec_client_test", "exec_sessions_test"], 250],
+  ["facets and bad input", ["pools/facets_test", "daemon/bad_input_test", "daemon/daemon_test"], 450],
+  ["sharing", ["volumes/sharing_test"], 350],
+  ["exec", ["exec/exec_test", "exec/exec_hostile_test"], 300],
+  ["exec of clients", ["exec/exec_client_test", "exec/exec_sessions_test"], 250],
 ];
 
 /** @param other Of the other driver that no host but the guest has. */
@@ -124,7 +124,7 @@ export const plans: readonly Plan[] = [
     name: "limits, cgroup2 alone",
     kind: "qemu",
     driver: "dir",
-    words: system(["limits_test", "lxcfs_test"]),
+    words: system(["instances/limits_test", "instances/lxcfs_test"]),
     environment: {},
     seconds: 300,
   },
@@ -140,7 +140,7 @@ export const plans: readonly Plan[] = [
     name: "apparmor",
     kind: "qemu",
     driver: "dir",
-    words: system(["apparmor_test"]),
+    words: system(["instances/apparmor_test"]),
     environment: {},
     seconds: 120,
   },

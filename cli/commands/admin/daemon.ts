@@ -76,7 +76,7 @@ export async function shutDown({ client }: Io, seconds: string): Promise<void> {
 
 /** @returns undefined when there is no such process here: the daemon's pid is that of another namespace. */
 async function endOf(pid: number): Promise<Disposable & { wait(timeoutMs: number): boolean } | undefined> {
-  const { ProcessEnd } = await import("../../../drivers/host/process_end.ts");
+  const { ProcessEnd } = await import("../../../drivers/host/process/process_end.ts");
   try {
     return new ProcessEnd(pid);
   } catch (error) {

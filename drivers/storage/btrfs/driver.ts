@@ -2,10 +2,10 @@ import { chmod, chown, mkdir, readdir, statfs } from "node:fs/promises";
 import { basename, dirname, join, relative } from "node:path";
 import { Readable } from "node:stream";
 import { LidoError } from "../../../api/errors.ts";
-import { pathInSubvolume, streamUuidOf, subvolumeHasChildren } from "../../host/btrfs_ioctl.ts";
-import { copyNested } from "../../host/btrfs_nested.ts";
-import { hasQuota, limitQuotaGroup, needsRescan, quotaGroup } from "../../host/btrfs_quota.ts";
-import { exchange } from "../../host/exchange.ts";
+import { pathInSubvolume, streamUuidOf, subvolumeHasChildren } from "../../host/btrfs/ioctl.ts";
+import { copyNested } from "../../host/btrfs/nested.ts";
+import { hasQuota, limitQuotaGroup, needsRescan, quotaGroup } from "../../host/btrfs/quota.ts";
+import { exchange } from "../../host/files/exchange.ts";
 import type { Host } from "../../host/host.ts";
 import {
   dropEmptyParent,

@@ -1,4 +1,4 @@
-import { destroyQuotaGroups, needsRescan, startRescan } from "../../host/btrfs_quota.ts";
+import { destroyQuotaGroups, needsRescan, startRescan } from "../../host/btrfs/quota.ts";
 
 /** The kernel clears a deleted subvolume away in its own time, tells nobody, and keeps the quota group until then. */
 const retryMs = 5_000;

@@ -1,7 +1,7 @@
 import { lstat, mkdir } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { LidoError, messageOf } from "../../../api/errors.ts";
-import { openBeneathFd } from "../../host/beneath.ts";
+import { openBeneathFd } from "../../host/files/beneath.ts";
 import {
   childrenOf,
   directoryIn,
@@ -11,8 +11,8 @@ import {
   removeEmpty,
   setReadonly,
   subvolumeIdOf,
-} from "../../host/btrfs_ioctl.ts";
-import { closeFd } from "../../host/process.ts";
+} from "../../host/btrfs/ioctl.ts";
+import { closeFd } from "../../host/process/process.ts";
 import type { BtrfsTool } from "./tool.ts";
 
 /** Subvolumes within a volume or a snapshot, as optimized backups have them: each is a stream of its own. */

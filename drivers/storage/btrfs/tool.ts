@@ -1,8 +1,8 @@
 import { lstat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import type { Readable } from "node:stream";
-import { deleteNested } from "../../host/btrfs_nested.ts";
-import { hasQuota, staleQuotaGroups, subvolumeId } from "../../host/btrfs_quota.ts";
+import { deleteNested } from "../../host/btrfs/nested.ts";
+import { hasQuota, staleQuotaGroups, subvolumeId } from "../../host/btrfs/quota.ts";
 import { CommandError, type Host, type PipedCommand } from "../../host/host.ts";
 import { writing } from "../tree.ts";
 import { DroppedGroups } from "./dropped_groups.ts";

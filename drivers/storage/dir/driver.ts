@@ -1,7 +1,7 @@
 import { mkdir, readdir, statfs } from "node:fs/promises";
 import { join } from "node:path";
 import { LidoError } from "../../../api/errors.ts";
-import { exchange } from "../../host/exchange.ts";
+import { exchange } from "../../host/files/exchange.ts";
 import type { Host } from "../../host/host.ts";
 import {
   dropEmptyParent,

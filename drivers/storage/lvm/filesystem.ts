@@ -1,7 +1,7 @@
 import { open } from "node:fs/promises";
 import { LidoError } from "../../../api/errors.ts";
 import { showUnequalBytes } from "../../../api/size.ts";
-import { growExt4 } from "../../host/grow_ext4.ts";
+import { growExt4 } from "../../host/devices/grow_ext4.ts";
 import type { ConfinedTools, Host } from "../../host/host.ts";
 import { deviceBytes } from "../block_device.ts";
 

@@ -1,4 +1,4 @@
-import { targetStatus } from "../../host/device_mapper.ts";
+import { targetStatus } from "../../host/devices/device_mapper.ts";
 import type { Progress } from "../driver.ts";
 import { deviceName } from "./layout.ts";
 

@@ -1,5 +1,5 @@
 import { LidoError } from "../../../api/errors.ts";
-import { targetStatus } from "../../host/device_mapper.ts";
+import { targetStatus } from "../../host/devices/device_mapper.ts";
 import { deviceName } from "./layout.ts";
 
 /** In blocks of the thin pool. */

@@ -1,0 +1,15 @@
+import type { Socket } from "node:net";
+import { check, libc } from "../ffi/libc.ts";
+
+const IPPROTO_TCP = 6, TCP_USER_TIMEOUT = 18;
+
+/** Ends a connection when what was sent stays unacknowledged for so long: a cable that was cut sends no end. What was sent to a peer that lives
+ * but does not read counts too, so this is for connections whose peer must read.
+ * @returns False on a runtime that does not show the descriptor. @see tcp(7), TCP_USER_TIMEOUT */
+export function limitSilence(socket: Socket, timeoutMs: number): boolean {
+  const fd = (socket as unknown as { _handle?: { fd?: number } })._handle?.fd;
+  if (fd === undefined || fd < 0) return false;
+  const value = new Uint8Array(new Uint32Array([timeoutMs]).buffer);
+  check("set TCP_USER_TIMEOUT", libc.setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, value, value.length));
+  return true;
+}

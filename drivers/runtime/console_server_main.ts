@@ -1,4 +1,0 @@
-/** The console server as a program of its own, where there is no executable that has it (`deno run`). */
-import { serveConsoles } from "./console_server.ts";
-
-serveConsoles();

@@ -1,0 +1,120 @@
+import { allowedKeys } from "../../api/allowed.ts";
+import { LidoError } from "../../api/errors.ts";
+import { parseSizeBytes, sizeUnits } from "../../api/size.ts";
+import type { Config } from "../../api/types.ts";
+import type { ConfigKey, Driver, DriverKind } from "../../drivers/storage/driver.ts";
+import { boolean, commonVolumeKeys, isTrue } from "../../drivers/storage/keys.ts";
+import type { Database } from "../state/database.ts";
+import { expiryProblem, scheduleProblem } from "../schedules/schedule.ts";
+import { patternProblem } from "../schedules/snapshot_pattern.ts";
+
+/** Keys of custom volumes that the server gives meaning to. */
+const serverVolumeKeys: Readonly<Record<string, ConfigKey>> = {
+  "security.shifted": {
+    check: boolean,
+    default: "false",
+    help: "Idmapped mounts: any number of containers with any maps",
+  },
+  "security.unmapped": { check: boolean, default: "false", help: "No id map at all" },
+  "snapshots.expiry": { check: expiryProblem, help: "Lifetime of snapshots, such as 1d 3H" },
+  "snapshots.expiry.manual": { check: expiryProblem, help: "Lifetime of snapshots made by hand" },
+  "snapshots.pattern": { check: patternProblem, default: "snap%d", help: "Name of snapshots: %d, {{ creation_date }}" },
+  "snapshots.schedule": { check: scheduleProblem, help: "Cron expression, or @daily and the like" },
+};
+
+/** All that a volume on a pool of this kind may be set to. */
+export function volumeKeys(kind: DriverKind): Readonly<Record<string, ConfigKey>> {
+  return { ...commonVolumeKeys, ...serverVolumeKeys, ...kind.volumeKeys };
+}
+
+const isFree = (key: string) => key.startsWith("user.") || key.startsWith("volatile.");
+
+/** @throws {LidoError} bad_request with LXD's texts. */
+export function checkPoolConfig(kind: DriverKind, config: Config): void {
+  const forVolumes = volumeKeys(kind);
+  for (const [name, value] of Object.entries(config)) {
+    if (isFree(name)) continue;
+    const key = name.startsWith("volume.") ? own(forVolumes, name.slice("volume.".length)) : own(kind.poolKeys, name);
+    if (!key) {
+      const known = [...Object.keys(kind.poolKeys), ...Object.keys(forVolumes).map((one) => `volume.${one}`), "user."];
+      throw new LidoError("bad_request", `Invalid option "${name}": ${allowedKeys(name, known)} on ${kind.name}`);
+    }
+    const reason = value === "" ? undefined : key.check(value);
+    if (reason) throw new LidoError("bad_request", `Invalid value for option "${name}": ${reason}`);
+  }
+}
+
+/** @param name For the text. @throws {LidoError} bad_request with LXD's texts. */
+export function checkVolumeConfig(kind: DriverKind, name: string, config: Config): void {
+  const keys = volumeKeys(kind);
+  for (const [option, value] of Object.entries(config)) {
+    if (isFree(option)) continue;
+    const key = own(keys, option);
+    if (!key) {
+      const allowed = allowedKeys(option, [...Object.keys(keys), "user."]);
+      throw new LidoError(
+        "bad_request",
+        `Invalid option for volume "${name}" option "${option}": ${allowed} on ${kind.name}`,
+      );
+    }
+    const reason = value === "" ? undefined : key.check(value);
+    if (reason) {
+      const text = option === "size" ? `Invalid value: ${value}: a number with one of ${sizeUnits} is allowed` : reason;
+      throw new LidoError("bad_request", `Invalid value for volume "${name}" option "${option}": ${text}`);
+    }
+  }
+  if (isTrue(config["security.shifted"]) && isTrue(config["security.unmapped"])) {
+    throw new LidoError("bad_request", "security.unmapped and security.shifted are mutually exclusive");
+  }
+}
+
+/** What cannot change after the making. @throws {LidoError} bad_request. */
+export function checkVolumeChange(kind: DriverKind, before: Config, after: Config): void {
+  for (const [option, key] of Object.entries(volumeKeys(kind))) {
+    if (key.fixed && (before[option] ?? "") !== (after[option] ?? "")) {
+      throw new LidoError("bad_request", `Option "${option}" cannot be changed after the volume was made`);
+    }
+  }
+}
+
+/** A new volume's settings: its own, and the pool's `volume.*` for the rest. */
+export function withPoolDefaults(kind: DriverKind, pool: Config, config: Config): Config {
+  const result = { ...config };
+  for (const option of Object.keys(volumeKeys(kind))) {
+    const inherited = pool[`volume.${option}`];
+    if (result[option] === undefined && inherited) result[option] = inherited;
+  }
+  return Object.fromEntries(Object.entries(result).filter(([, value]) => value !== ""));
+}
+
+/** What a volume's copy or backup takes along to a pool, of another driver perhaps: not the settings that only its own has, nor, where a volume
+ * cannot be limited, the size that each of a block device has. */
+export function carriedOver(config: Config, from: DriverKind | undefined, to: DriverKind, target: Driver): Config {
+  const isLeft = (option: string) =>
+    (from !== undefined && own(from.volumeKeys, option) && !own(volumeKeys(to), option)) ||
+    (option === "size" && from?.isBlock && !target.facets.quota);
+  return Object.fromEntries(Object.entries(config).filter(([option]) => !isLeft(option)));
+}
+
+/** @returns The bytes of `size`; undefined when there is no limit. */
+export function sizeOf(config: Config): bigint | undefined {
+  const bytes = config.size ? parseSizeBytes(config.size) : undefined;
+  return bytes === 0n ? undefined : bytes;
+}
+
+function own(keys: Readonly<Record<string, ConfigKey>>, name: string): ConfigKey | undefined {
+  return Object.hasOwn(keys, name) ? keys[name] : undefined;
+}
+
+/** A volume group or a ZFS pool can be told by its devices and by its name. @throws {LidoError} bad_request when a pool is there already. */
+export function refuseShared(database: Database, config: Config): void {
+  for (const row of database.all("SELECT name, config FROM storage_pools")) {
+    const other: Config = JSON.parse(String(row.config));
+    const shared = ["source", "lvm.vg_name", "zfs.pool_name"].find((key) =>
+      config[key] !== undefined && config[key] === other[key]
+    );
+    if (shared === undefined) continue;
+    const what = { "source": "Source", "lvm.vg_name": "Volume group", "zfs.pool_name": "ZFS pool" }[shared];
+    throw new LidoError("bad_request", `${what} "${config[shared]}" is in use by storage pool "${row.name}"`);
+  }
+}
