@@ -61,6 +61,75 @@ Deno.test("imports go one way: api <- drivers <- server, and api <- cli", () => 
   assert.deepEqual(wrong, []);
 });
 
+/** The groups of nodes that lead to one another. */
+function cyclesOf(edges: ReadonlyMap<string, ReadonlySet<string>>): string[][] {
+  const reach = (from: string) => {
+    const seen = new Set<string>();
+    const waiting = [...edges.get(from) ?? []];
+    for (let node = waiting.pop(); node !== undefined; node = waiting.pop()) {
+      if (seen.has(node)) continue;
+      seen.add(node);
+      waiting.push(...edges.get(node) ?? []);
+    }
+    return seen;
+  };
+  const all = new Map([...edges.keys()].map((node) => [node, reach(node)]));
+  const groups = new Map<string, string[]>();
+  for (const [node, reached] of all) {
+    if (!reached.has(node)) continue;
+    const group = [...reached].filter((other) => all.get(other)?.has(node)).sort();
+    groups.set(group.join(), group);
+  }
+  return [...groups.values()];
+}
+
+/** What imports what, by a name for each file; those that are loaded when they are needed, and names without one, left out. */
+function edgesOf(nameOf: (path: string) => string | undefined): Map<string, Set<string>> {
+  const edges = new Map<string, Set<string>>();
+  for (const [path] of product) {
+    const from = nameOf(path);
+    if (from === undefined) continue;
+    for (const { target, isLazy } of importsOf(path)) {
+      const to = sources.has(target) ? nameOf(target) : undefined;
+      if (isLazy || to === undefined || to === from) continue;
+      edges.set(from, (edges.get(from) ?? new Set()).add(to));
+    }
+  }
+  return edges;
+}
+
+Deno.test("no files import each other, types included", () => {
+  assert.deepEqual(cyclesOf(edgesOf((path) => path)), []);
+});
+
+Deno.test("the folders of a room import one way, its own files between them", () => {
+  const rooms = [
+    "api",
+    "cli",
+    "drivers",
+    "drivers/host",
+    "drivers/runtime",
+    "drivers/storage",
+    "server",
+    "server/instances",
+  ];
+  for (const room of rooms) {
+    const edges = edgesOf((path) =>
+      path.startsWith(`${room}/`) ? path.slice(room.length + 1).split("/")[0] : undefined
+    );
+    assert.ok(edges.size > 0, room);
+    assert.deepEqual(cyclesOf(edges), [], room);
+  }
+});
+
+Deno.test("a room's README has each of its folders", () => {
+  for (const room of ["drivers/host", "drivers/runtime", "server", "tests"]) {
+    const text = readFileSync(join(root, room, "README.md"), "utf8");
+    const folders = readdirSync(join(root, room), { withFileTypes: true }).filter((entry) => entry.isDirectory());
+    assert.deepEqual(folders.map(({ name }) => name).filter((name) => !text.includes(`\n| \`${name}\``)), [], room);
+  }
+});
+
 Deno.test("api imports zod and nothing else", () => {
   const wrong = product.filter(([path]) => roomOf(path) === "api").flatMap(([path]) =>
     importsOf(path).filter(({ target }) => roomOf(target) !== "api" && !/^(zod|@hono\/zod-openapi)$/.test(target))
