@@ -286,13 +286,16 @@ export interface Driver {
   close(): Promise<void>;
 }
 
-/** A pool or volume key: how its value is checked; the text of the refusal is the server's. */
+/** A configuration key: how its value is checked, and what is told of it; the text of the refusal is the server's. */
 export interface ConfigKey {
   /** @returns A reason when the value is not allowed. */
   readonly check: (value: string) => string | undefined;
+  /** What holds where the key is not set. */
   readonly default?: string;
-  /** Whether the key may change after the pool or volume was made. */
+  /** Whether the key can only be set when the pool or volume is created. */
   readonly fixed?: boolean;
+  /** When a change takes effect: of a running instance, a mounted volume, an open pool. At once where absent. */
+  readonly effect?: "next start" | "next mount" | "next open";
   /** In one line, for help and docs. */
   readonly help: string;
   /** The words that `check` takes, where they can be listed. */

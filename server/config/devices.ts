@@ -6,37 +6,59 @@ import { LidoError } from "../../api/errors.ts";
 import { parseSizeBytes, sizeUnits } from "../../api/size.ts";
 import type { Config, Devices } from "../../api/types.ts";
 import { mountOptionNames } from "../../drivers/host/mounts/mount_options.ts";
+import type { ConfigKey } from "../../drivers/storage/driver.ts";
 import { boolean, isTrue } from "./instance.ts";
 
 const propagations = ["private", "shared", "slave", "unbindable", "rprivate", "rshared", "rslave", "runbindable"];
 
-const diskOptions: Readonly<Record<string, (value: string) => string | undefined>> = {
-  path: () => undefined,
-  pool: () => undefined,
-  propagation: (value) =>
-    propagations.includes(value) ? undefined : `Invalid value "${value}" (not one of [${propagations.join(" ")}])`,
-  "raw.mount.options": (value) => {
-    const unknown = mountOptions(value).find((word) => !mountOptionNames.includes(word));
-    return unknown === undefined
-      ? undefined
-      : `Cannot apply "${unknown}" to what is mounted already (not one of [${mountOptionNames.join(" ")}])`;
+const anything = () => undefined;
+const diskOptions: Readonly<Record<string, ConfigKey>> = {
+  path: { check: anything, help: "Absolute path in the instance; `/` is the root disk" },
+  pool: { check: anything, help: "Storage pool of the volume; that of a root disk cannot be changed" },
+  propagation: {
+    check: (value) =>
+      propagations.includes(value) ? undefined : `Invalid value "${value}" (not one of [${propagations.join(" ")}])`,
+    default: "rprivate",
+    help: "How mounts below the path get from host to instance and back",
   },
-  readonly: boolean,
-  recursive: boolean,
-  required: boolean,
-  shift: boolean,
-  size: (value) =>
-    parseSizeBytes(value) === undefined
-      ? `Invalid value: ${value}: a number with one of ${sizeUnits} is allowed`
-      : undefined,
-  source: () => undefined,
-  type: () => undefined,
+  "raw.mount.options": {
+    check: (value) => {
+      const unknown = mountOptions(value).find((word) => !mountOptionNames.includes(word));
+      return unknown === undefined
+        ? undefined
+        : `Cannot apply "${unknown}" to what is mounted already (not one of [${mountOptionNames.join(" ")}])`;
+    },
+    help: "Mount options, separated by commas",
+  },
+  readonly: { check: boolean, default: "false", help: "Whether the instance can only read it" },
+  recursive: {
+    check: boolean,
+    default: "false",
+    help: "Whether what is mounted below a path of the host is there too",
+  },
+  required: { check: boolean, default: "true", help: "Whether the instance does not start without the source" },
+  shift: {
+    check: boolean,
+    default: "false",
+    help: "Whether a path of the host gets the instance's id map, so that owners are the same on both sides",
+  },
+  size: {
+    check: (value) =>
+      parseSizeBytes(value) === undefined
+        ? `Invalid value: ${value}: a number with one of ${sizeUnits} is allowed`
+        : undefined,
+    default: "no limit",
+    help: "Limit on the size of the root disk",
+  },
+  source: {
+    check: anything,
+    help: "Absolute path on the host, or with `pool` the name of a custom volume, also with a path in it (`data/logs`)",
+  },
+  type: { check: anything, help: "Type of the device: `disk`, or `none`" },
 };
 
 /** The device types there are, and what each may be set to. */
-export function deviceKeys(): Readonly<
-  Record<string, Readonly<Record<string, (value: string) => string | undefined>>>
-> {
+export function deviceKeys(): Readonly<Record<string, Readonly<Record<string, ConfigKey>>>> {
   const { type: _, ...disk } = diskOptions;
   return { disk, none: {} };
 }
@@ -174,7 +196,7 @@ function reasonAgainst(name: string, device: Config): string | undefined {
     return `Failed loading device "${name}": Unsupported device type: disk or none is allowed`;
   }
   for (const [key, value] of Object.entries(device)) {
-    const check = Object.hasOwn(diskOptions, key) ? diskOptions[key] : undefined;
+    const check = Object.hasOwn(diskOptions, key) ? diskOptions[key]!.check : undefined;
     if (!check) return `Invalid device option "${key}": ${allowedKeys(key, Object.keys(diskOptions))}`;
     const reason = value === "" ? undefined : check(value);
     if (reason) return `Invalid value for device option "${key}": ${reason}`;

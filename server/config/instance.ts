@@ -7,13 +7,13 @@ import { parseSizeBytes, sizeUnits } from "../../api/size.ts";
 import type { Config } from "../../api/types.ts";
 import { onlineCpus, parseCpus } from "../../drivers/runtime/cgroups/limits.ts";
 import { parseHostileYaml } from "../archives/hostile_yaml.ts";
+import type { ConfigKey } from "../../drivers/storage/driver.ts";
 import { checkSyscalls, syscallKeys } from "./syscalls.ts";
 import { isFalse, isTrue } from "./words.ts";
 
 export { isFalse, isTrue } from "./words.ts";
 
-/** @returns The reason when the value is not allowed. */
-type Check = (value: string) => string | undefined;
+type Check = ConfigKey["check"];
 
 export const boolean: Check = (value) =>
   isTrue(value) || isFalse(value)
@@ -96,61 +96,156 @@ const enforcement: Check = (value) =>
   value === "soft" || value === "hard" ? undefined : `Invalid value "${value}" (not one of [soft hard])`;
 const isolatedSize: Check = (value) => value === "auto" ? undefined : uint32(value);
 
-const keys: Readonly<Record<string, Check>> = {
-  "boot.autostart": boolean,
-  "boot.autostart.delay": integer,
-  "boot.autostart.priority": integer,
-  "cloud-init.network-config": yaml,
-  "cloud-init.user-data": cloudConfig,
-  "cloud-init.vendor-data": cloudConfig,
-  "limits.cpu": cpus,
-  "limits.cpu.allowance": allowance,
-  "limits.cpu.priority": priority,
-  "limits.disk.priority": priority,
-  "limits.hugepages.1GB": size,
-  "limits.hugepages.1MB": size,
-  "limits.hugepages.2MB": size,
-  "limits.hugepages.64KB": size,
-  "limits.memory": memory,
-  "limits.memory.enforce": enforcement,
-  "limits.memory.swap": boolean,
-  "limits.memory.swap.priority": priority,
-  "limits.processes": processes,
-  "raw.idmap": anything,
-  "security.devlxd": boolean,
-  "security.idmap.base": uint32,
-  "security.idmap.isolated": boolean,
-  "security.idmap.size": isolatedSize,
-  "security.nesting": boolean,
-  "security.privileged": boolean,
-  "security.protection.delete": boolean,
-  "security.protection.shift": boolean,
+const hugepages = (pages: string): ConfigKey => ({
+  check: size,
+  default: "no limit",
+  help: `Limit on huge pages of ${pages}`,
+});
+
+const keys: Readonly<Record<string, ConfigKey>> = {
+  "boot.autostart": {
+    check: boolean,
+    default: "what it was when the daemon ended",
+    help: "Whether the instance is started with the daemon",
+  },
+  "boot.autostart.delay": {
+    check: integer,
+    default: "0",
+    help: "Seconds to wait after its start before the next instance is started with the daemon",
+  },
+  "boot.autostart.priority": {
+    check: integer,
+    default: "0",
+    help: "Instances with a higher number are started earlier with the daemon",
+  },
+  "cloud-init.network-config": { check: yaml, help: "cloud-init's network configuration; read at the next boot" },
+  "cloud-init.user-data": { check: cloudConfig, help: "cloud-init's user data; read at the next boot" },
+  "cloud-init.vendor-data": { check: cloudConfig, help: "cloud-init's vendor data; read at the next boot" },
+  "limits.cpu": { check: cpus, default: "all", help: "Number of CPUs, or a set of them such as 0-3,5" },
+  "limits.cpu.allowance": {
+    check: allowance,
+    default: "100%",
+    help: "Share of CPU time when CPUs are scarce (50%), or time of each period as a hard limit (25ms/100ms)",
+  },
+  "limits.cpu.priority": {
+    check: priority,
+    default: "10",
+    help: "Priority from 0 to 10 among instances with the same share of CPU time",
+  },
+  "limits.disk.priority": { check: priority, default: "5", help: "Priority of disk I/O under load, from 0 to 10" },
+  "limits.hugepages.1GB": hugepages("1 GB"),
+  "limits.hugepages.1MB": hugepages("1 MB"),
+  "limits.hugepages.2MB": hugepages("2 MB"),
+  "limits.hugepages.64KB": hugepages("64 KB"),
+  "limits.memory": {
+    check: memory,
+    default: "no limit",
+    help: "Limit on memory, as a size or a percentage of the host's",
+  },
+  "limits.memory.enforce": {
+    check: enforcement,
+    default: "hard",
+    help: "hard: never more than the limit; soft: more while the host has free memory",
+  },
+  "limits.memory.swap": { check: boolean, default: "true", help: "Whether the instance may be swapped out" },
+  "limits.memory.swap.priority": {
+    check: priority,
+    default: "10",
+    help: "The higher (0 to 10), the less likely the instance is swapped out",
+  },
+  "limits.processes": { check: processes, default: "no limit", help: "Limit on processes and threads; -1 for none" },
+  "raw.idmap": {
+    check: anything,
+    effect: "next start",
+    help: "Host ids that the instance gets as they are: lines such as `both 1000 1000`, `uid 1000-1003 1000-1003`",
+  },
+  "security.devlxd": {
+    check: boolean,
+    default: "true",
+    help: "Whether the instance has the guest API, `/dev/lxd/sock`",
+  },
+  "security.idmap.base": {
+    check: uint32,
+    effect: "next start",
+    default: "chosen by the daemon",
+    help: "First host id of an isolated id map",
+  },
+  "security.idmap.isolated": {
+    check: boolean,
+    effect: "next start",
+    default: "false",
+    help: "Whether the instance has an id map that no other instance has",
+  },
+  "security.idmap.size": {
+    check: isolatedSize,
+    effect: "next start",
+    default: "auto",
+    help: "Number of ids of an isolated id map; auto is 65536",
+  },
+  "security.nesting": {
+    check: boolean,
+    effect: "next start",
+    default: "false",
+    help: "Whether containers can be run in the instance",
+  },
+  "security.privileged": {
+    check: boolean,
+    effect: "next start",
+    default: "false",
+    help: "Whether the instance runs without an id map: its root is the host's root",
+  },
+  "security.protection.delete": { check: boolean, default: "false", help: "Whether the instance cannot be deleted" },
+  "security.protection.shift": {
+    check: boolean,
+    default: "false",
+    help: "Whether a change of the id map that has to change the owners of all files is refused",
+  },
   ...syscallKeys(boolean),
-  "volatile.apply_template": anything,
-  "volatile.base_image": anything,
-  "volatile.cloud-init.instance-id": uuid,
-  "volatile.idmap.base": anything,
-  "volatile.idmap.current": anything,
-  "volatile.idmap.next": anything,
-  "volatile.last_state.idmap": anything,
-  "volatile.last_state.power": anything,
-  "volatile.uuid": uuid,
 };
-const prefixes: readonly string[] = ["user.", "image.", "environment."];
+
+/** The daemon's own notes on an instance. */
+const volatileKeys: Readonly<Record<string, ConfigKey>> = {
+  "volatile.apply_template": { check: anything, help: "Event whose templates are applied at the next start" },
+  "volatile.base_image": { check: anything, help: "Fingerprint of the image the instance was created from" },
+  "volatile.cloud-init.instance-id": {
+    check: uuid,
+    help: "Id of the instance for cloud-init: with another one it runs anew",
+  },
+  "volatile.idmap.base": { check: anything, help: "First host id of the instance's id map; 0 unless it is isolated" },
+  "volatile.idmap.current": { check: anything, help: "Id map the instance runs with" },
+  "volatile.idmap.next": { check: anything, help: "Id map of the next start" },
+  "volatile.last_state.idmap": { check: anything, help: "Id map that the owners of its files are in" },
+  "volatile.last_state.power": { check: anything, help: "Whether the instance was running when the daemon ended" },
+  "volatile.uuid": { check: uuid, help: "Id of the instance that a rename does not change" },
+};
+
+/** Keys with any name behind a prefix, and any value. */
+const prefixes: Readonly<Record<string, Pick<ConfigKey, "help" | "effect">>> = {
+  "environment.": { help: "Environment variable of the init (from the next start on) and of commands by exec" },
+  "image.": { help: "Property of the image the instance was created from; not in profiles" },
+  "user.": { help: "The user's own; the instance can read it by the guest API" },
+};
 
 /** The keys a user may set, with their checks; the daemon's own (`volatile.*`) are left out. */
-export function instanceKeys(): Readonly<Record<string, Check>> {
-  return Object.fromEntries(Object.entries(keys).filter(([key]) => !key.startsWith("volatile.")));
+export function instanceKeys(): Readonly<Record<string, ConfigKey>> {
+  return keys;
+}
+
+/** The daemon's own keys of an instance, and the prefixes of keys that take any value: for the reference. */
+export const otherInstanceKeys = { volatile: volatileKeys, prefixes } as const;
+
+function checkOf(key: string): Check | undefined {
+  for (const table of [keys, volatileKeys]) if (Object.hasOwn(table, key)) return table[key]!.check;
+  return Object.keys(prefixes).some((prefix) => key.startsWith(prefix) && key !== prefix) ? anything : undefined;
 }
 
 /** Checks every key and value of an instance's or a profile's configuration.
  * @throws {LidoError} bad_request with LXD's text, without the operation's prefix. */
 export function checkInstanceConfig(config: Config): void {
   for (const [key, value] of Object.entries(config)) {
-    const check = (Object.hasOwn(keys, key) ? keys[key] : undefined) ??
-      (prefixes.some((prefix) => key.startsWith(prefix) && key !== prefix) ? anything : undefined);
+    const check = checkOf(key);
     if (!check) {
-      const known = [...Object.keys(instanceKeys()), ...prefixes];
+      const known = [...Object.keys(keys), ...Object.keys(prefixes)];
       throw new LidoError("bad_request", `Unknown configuration key: ${key}: ${allowedKeys(key, known)}`);
     }
     if (value === "") continue;

@@ -1,5 +1,6 @@
 import { LidoError, messageOf } from "../../api/errors.ts";
 import type { Config } from "../../api/types.ts";
+import type { ConfigKey } from "../../drivers/storage/driver.ts";
 import type { SyscallPolicy } from "../../drivers/runtime/syscall_list.ts";
 import { parseSyscalls } from "../../drivers/runtime/syscall_list.ts";
 import { isTrue } from "./words.ts";
@@ -22,7 +23,7 @@ const interceptions = [
   ...["setxattr", "sysinfo"],
 ].map((name) => `${prefix}intercept.${name}`);
 
-type Check = (value: string) => string | undefined;
+type Check = ConfigKey["check"];
 
 const list: Check = (value) => {
   try {
@@ -34,12 +35,38 @@ const list: Check = (value) => {
 };
 
 /** @param boolean Checks a value that is true or false. */
-export function syscallKeys(boolean: Check): Readonly<Record<string, Check>> {
-  const keys = { allow: list, deny: list, deny_default: boolean, deny_compat: boolean };
-  const older = Object.entries(olderNames).map(([old, name]) => [old, keys[name as keyof typeof keys]] as const);
+export function syscallKeys(boolean: Check): Readonly<Record<string, ConfigKey>> {
+  const keys: Readonly<Record<string, ConfigKey>> = {
+    allow: {
+      check: list,
+      effect: "next start",
+      help: "System calls that are allowed, one a line; all others are refused. Not together with the `deny` keys",
+    },
+    deny: { check: list, effect: "next start", help: "System calls that are refused, one a line" },
+    deny_default: {
+      check: boolean,
+      effect: "next start",
+      default: "true",
+      help: "Whether the system calls that endanger the host are refused",
+    },
+    deny_compat: {
+      check: boolean,
+      effect: "next start",
+      default: "false",
+      help: "Whether the system calls of 32-bit programs are refused (x86_64)",
+    },
+  };
+  const older = Object.entries(olderNames).map(([old, name]) =>
+    [old, { ...keys[name]!, help: `Older name of \`${prefix}${name}\`` }] as const
+  );
   return {
-    ...Object.fromEntries([...Object.entries(keys), ...older].map(([name, check]) => [prefix + name, check])),
-    ...Object.fromEntries(interceptions.map((key) => [key, noInterception])),
+    ...Object.fromEntries([...Object.entries(keys), ...older].map(([name, key]) => [prefix + name, key])),
+    ...Object.fromEntries(interceptions.map((key) => [key, {
+      check: noInterception,
+      default: "false",
+      effect: "next start",
+      help: "For LXD's profiles and backups: lido intercepts no system calls, and only false is allowed",
+    }])),
   };
 }
 

@@ -6,8 +6,7 @@ import { deviceKeys } from "../config/devices.ts";
 import { settingKeys } from "../state/settings.ts";
 import { volumeKeys } from "../config/storage.ts";
 
-/** @returns The reason when a value is not allowed. */
-type Check = (value: string) => string | undefined;
+type Check = ConfigKey["check"];
 
 /** A check is asked for what it takes, so that no type can be written beside it that is not so. */
 function typeOf(check: Check): KeyMetadata["type"] {
@@ -17,7 +16,8 @@ function typeOf(check: Check): KeyMetadata["type"] {
   return takes("1") && takes("20") && !takes("1-2") && !takes("1kB") && !takes("auto") ? "integer" : "string";
 }
 
-function describe(check: Check, help: string, initial = "", values?: readonly string[]): KeyMetadata {
+/** What clients are told of a key: its type and the words it takes are found by asking its check. */
+export function describe({ check, help, default: initial = "", values }: ConfigKey): KeyMetadata {
   const type = typeOf(check);
   // LXD's words for a value that is none of a list.
   const listed = / \(not one of \[([^\]]+)\]\)/.exec(check("no such word") ?? "")?.[1]?.split(" ");
@@ -33,41 +33,30 @@ function group(keys: Keys) {
   };
 }
 
-function storageKeys(keys: Readonly<Record<string, ConfigKey>>): Keys {
-  return Object.fromEntries(
-    Object.entries(keys).map(([key, { check, help, default: initial, values }]) => [
-      key,
-      describe(check, help, initial, values),
-    ]),
-  );
+function describeAll(keys: Readonly<Record<string, ConfigKey>>): Keys {
+  return Object.fromEntries(Object.entries(keys).map(([key, one]) => [key, describe(one)]));
 }
 
 /** @param kinds The storage drivers. */
 export function configurationMetadata(kinds: Iterable<DriverKind>): ConfigurationMetadata {
   const byGroup: Record<string, Record<string, KeyMetadata>> = {};
-  for (const [key, check] of Object.entries(instanceKeys())) {
-    (byGroup[key.split(".")[0]!] ??= {})[key] = describe(check, "");
-  }
+  for (const [key, one] of Object.entries(instanceKeys())) (byGroup[key.split(".")[0]!] ??= {})[key] = describe(one);
   const instance = Object.fromEntries(Object.entries(byGroup).map(([name, keys]) => [name, group(keys)]));
-  const devices = Object.entries(deviceKeys()).map(([type, keys]) => {
-    const described = Object.entries(keys).map(([key, check]) => [key, describe(check, "")]);
-    return [`device-${type}`, { "device-conf": group(Object.fromEntries(described)) }];
-  });
+  const devices = Object.entries(deviceKeys()).map(([type, keys]) => [
+    `device-${type}`,
+    { "device-conf": group(describeAll(keys)) },
+  ]);
   const storage = [...kinds].map((kind) => [
     `storage-${kind.name}`,
     {
-      "pool-conf": group(storageKeys(kind.poolKeys)),
-      "volume-conf": group(storageKeys(volumeKeys(kind))),
+      "pool-conf": group(describeAll(kind.poolKeys)),
+      "volume-conf": group(describeAll(volumeKeys(kind))),
     },
-  ]);
-  const server = Object.entries(settingKeys()).map(([key, { check, allowed }]) => [
-    key,
-    describe((value) => check(value) ? undefined : allowed, allowed),
   ]);
   return {
     configs: {
       instance,
-      server: { core: group(Object.fromEntries(server)) },
+      server: { core: group(describeAll(settingKeys())) },
       ...Object.fromEntries(devices),
       ...Object.fromEntries(storage),
     },

@@ -1,6 +1,7 @@
 import { allowedKeys } from "../../api/allowed.ts";
 import { LidoError } from "../../api/errors.ts";
 import type { Config } from "../../api/types.ts";
+import type { ConfigKey } from "../../drivers/storage/driver.ts";
 import { hashPassword } from "../credentials/password.ts";
 import { parseAddress } from "../http/address.ts";
 import { isOrigin } from "../http/origin.ts";
@@ -26,6 +27,8 @@ interface SettingKey {
   readonly check: (value: string) => boolean;
   /** For the error. */
   readonly allowed: string;
+  readonly default?: string;
+  readonly help: string;
 }
 
 /** The daemon's own configuration keys. */
@@ -33,20 +36,54 @@ const known: Readonly<Record<string, SettingKey>> = {
   "core.https_address": {
     check: isAddress,
     allowed: "HOST, HOST:PORT, [IPV6]:PORT or :PORT",
+    default: "none: the unix socket alone",
+    help:
+      "Address to listen at for clients over TLS: HOST, HOST:PORT, [IPV6]:PORT or :PORT; port 8443 where none is given",
   },
   "core.https_allowed_credentials": {
     check: (value) => /^(true|false|1|0|yes|no|on|off)$/i.test(value),
     allowed: "true or false",
+    default: "false",
+    help: "Whether a browser may send credentials with the requests of an allowed page",
   },
-  "core.https_allowed_headers": { check: isHeaderValue, allowed: "a list of header names" },
-  "core.https_allowed_methods": { check: isHeaderValue, allowed: "a list of methods" },
-  "core.https_allowed_origin": { check: isOrigin, allowed: '"*", or an origin such as https://ui.example:8443,' },
-  [passwordKey]: { check: () => true, allowed: "any text" },
-  "images.auto_update_interval": { check: (value) => /^\d+$/.test(value), allowed: "a number of hours" },
+  "core.https_allowed_headers": {
+    check: isHeaderValue,
+    allowed: "a list of header names",
+    help: "Headers that an allowed page may send, separated by commas",
+  },
+  "core.https_allowed_methods": {
+    check: isHeaderValue,
+    allowed: "a list of methods",
+    help: "HTTP methods that an allowed page may use, separated by commas",
+  },
+  "core.https_allowed_origin": {
+    check: isOrigin,
+    allowed: '"*", or an origin such as https://ui.example:8443,',
+    default: "none: pages of other sites are refused",
+    help: "Origin of the web page that may use the API from a browser, such as `https://ui.example:8443`; `*` for any",
+  },
+  [passwordKey]: {
+    check: () => true,
+    allowed: "any text",
+    default: "none: no client can add its own certificate",
+    help: "Password with which a client adds its own certificate to the trusted ones; only its hash is stored",
+  },
+  "images.auto_update_interval": {
+    check: (value) => /^\d+$/.test(value),
+    allowed: "a number of hours",
+    help: "For LXD's preseeds: images are not updated by themselves here, whatever it says",
+  },
 };
 
 /** The keys a user may set. */
-export const settingKeys = (): Readonly<Record<string, SettingKey>> => known;
+export function settingKeys(): Readonly<Record<string, ConfigKey>> {
+  return Object.fromEntries(
+    Object.entries(known).map(([key, { check, allowed, ...told }]) => [
+      key,
+      { ...told, check: (value: string) => check(value) ? undefined : allowed },
+    ]),
+  );
+}
 
 export class ServerSettings {
   readonly #database: Database;

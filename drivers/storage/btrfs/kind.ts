@@ -38,7 +38,12 @@ export const btrfsKind: DriverKind = {
     },
     "source.wipe": { check: boolean, fixed: true, help: "Wipe the block device first" },
     "size": { check: size, help: "Size of the loop file; may grow" },
-    "btrfs.mount_options": { check: words, default: "user_subvol_rm_allowed", help: "Mount options" },
+    "btrfs.mount_options": {
+      check: words,
+      default: "user_subvol_rm_allowed",
+      effect: "next open",
+      help: "Mount options of the pool",
+    },
     "btrfs.create_options": { check: words, fixed: true, help: "More options of mkfs.btrfs" },
   },
   volumeKeys: {},

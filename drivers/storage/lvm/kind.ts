@@ -80,7 +80,12 @@ export const lvmKind: DriverKind = {
       values: ["ext4", "xfs", "btrfs"],
       help: "Filesystem of the volume",
     },
-    "block.mount_options": { check: words, default: "discard", help: "Mount options of the volume" },
+    "block.mount_options": {
+      check: words,
+      default: "discard",
+      effect: "next mount",
+      help: "Mount options of the volume",
+    },
     "block.create_options": { check: words, fixed: true, help: "More options of mkfs" },
     "lvm.stripes": { check: integer(1, 128), fixed: true, help: "Number of stripes of a classic volume" },
     "lvm.stripes.size": { check: size, fixed: true, help: "Size of a stripe" },

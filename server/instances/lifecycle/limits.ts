@@ -4,7 +4,7 @@ import { totalmem } from "node:os";
 import { parseSizeBytes } from "../../../api/size.ts";
 import type { Config } from "../../../api/types.ts";
 import type { Limits } from "../../../drivers/runtime/runtime.ts";
-import { isFalse } from "../../config/instance.ts";
+import { instanceKeys, isFalse } from "../../config/instance.ts";
 
 const hugepagesPrefix = "limits.hugepages.";
 
@@ -49,23 +49,12 @@ function present<T extends object>(value: T): Present<T> {
   return Object.fromEntries(Object.entries(value).filter(([, each]) => each !== undefined)) as Present<T>;
 }
 
-/** Keys of which a running container knows nothing until it is started again. */
-const keysOfTheNextStart = [
-  "raw.idmap",
-  "security.idmap.",
-  "security.nesting",
-  "security.privileged",
-  "security.syscalls.",
-];
-
 /** @returns The keys that differ and take effect with the next start, in their order. */
 export function keysThatWait(before: Config, after: Config): string[] {
   const changed = [...new Set([...Object.keys(before), ...Object.keys(after)])].filter((key) =>
     (before[key] ?? "") !== (after[key] ?? "")
   );
-  return changed.filter((key) =>
-    keysOfTheNextStart.some((name) => name.endsWith(".") ? key.startsWith(name) : key === name)
-  ).sort();
+  return changed.filter((key) => instanceKeys()[key]?.effect === "next start").sort();
 }
 
 /** What a client is told of them. */
