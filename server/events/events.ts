@@ -1,4 +1,5 @@
 import type { Event } from "../../api/types.ts";
+import type { LifecycleAction, LifecycleContext } from "./actions.ts";
 
 export type EventType = Event["type"];
 export type EventListener = (event: Event) => void;
@@ -38,8 +39,8 @@ export class Events {
     for (const [listener, types] of this.#listeners) if (types.has(type)) listener(event);
   }
 
-  /** A lifecycle event as LXD's: `action` such as "storage-volume-created", `source` the thing's URL. */
-  lifecycle(action: string, source: string, context: Record<string, unknown> = {}): void {
-    this.publish("lifecycle", { action, source, context });
+  /** A lifecycle event as LXD's. @param source The thing's URL. */
+  lifecycle<A extends LifecycleAction>(action: A, source: string, context?: LifecycleContext<A>): void {
+    this.publish("lifecycle", { action, source, context: context ?? {} });
   }
 }

@@ -4,6 +4,7 @@ import type { InstanceConsolePost } from "../../api/types.ts";
 import type { Poller } from "../../drivers/host/poll/poll.ts";
 import { setWindowSize } from "../../drivers/host/process/process.ts";
 import type { ConsoleTerminal, Runtime } from "../../drivers/runtime/runtime.ts";
+import type { LifecycleAction, LifecycleContext } from "../events/actions.ts";
 import type { Events } from "../events/events.ts";
 import { clearLog, readLog } from "../instances/logs.ts";
 import type { Operation, Operations } from "../operations/operations.ts";
@@ -133,7 +134,7 @@ export class ConsoleService {
     if (isEnded && lost) throw lost;
   }
 
-  #publish(action: string, name: string, context: Record<string, unknown> = {}): void {
+  #publish<A extends LifecycleAction>(action: A, name: string, context?: LifecycleContext<A>): void {
     this.#services.events.lifecycle(action, `/1.0/instances/${encodeURIComponent(name)}`, context);
   }
 }

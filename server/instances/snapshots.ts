@@ -1,6 +1,7 @@
 import { LidoError } from "../../api/errors.ts";
 import { parseSizeBytes } from "../../api/size.ts";
 import { AlreadyThere, type Snapshots, type WatchOptions } from "../../drivers/storage/driver.ts";
+import type { LifecycleAction } from "../events/actions.ts";
 import type { OpenIntent } from "../journal/journal.ts";
 import type { Operation } from "../operations/operations.ts";
 import { watch } from "../operations/progress.ts";
@@ -286,7 +287,7 @@ export class InstanceSnapshots {
     return driver.facets.snapshot;
   }
 
-  #publish(action: string, instance: string, snapshot: string): void {
+  #publish(action: LifecycleAction, instance: string, snapshot: string): void {
     this.#services.events.lifecycle(action, `/1.0/instances/${instance}/snapshots/${snapshot}`);
   }
 }

@@ -12,6 +12,7 @@ import { isTrue } from "../../config/instance.ts";
 import { checkExpandedDevices, disksOf } from "../../config/devices.ts";
 import type { Disks } from "../disks/disks.ts";
 import { checkOwnRange, formatIdmap, parseIdmap } from "../../ids/idmaps.ts";
+import type { LifecycleAction, LifecycleContext } from "../../events/actions.ts";
 import {
   describeExit,
   examineExit,
@@ -417,13 +418,13 @@ export class Lifecycle {
     this.#background.add(task);
   }
 
-  #publish(action: string, name: string, context: Record<string, unknown> = {}): void {
+  #publish<A extends LifecycleAction>(action: A, name: string, context?: LifecycleContext<A>): void {
     this.#services.events.lifecycle(action, `/1.0/instances/${name}`, context);
   }
 }
 
 /** What a lifecycle event tells of an end. */
-function contextOf({ exit_code, signal, description, cause }: InstanceExit): Record<string, unknown> {
+function contextOf({ exit_code, signal, description, cause }: InstanceExit): LifecycleContext<"instance-shutdown"> {
   return { exit_code, signal, description, ...(cause === "" ? {} : { cause }) };
 }
 
