@@ -8,6 +8,7 @@
 
 import { LidoError, messageOf } from "../../api/errors.ts";
 import type { ChangeOptions, Database, Row } from "../state/database.ts";
+import type { IntentKind } from "./kinds.ts";
 
 export type Cause = "failed" | "crashed";
 export type Settle<Payload> = (payload: Payload, cause: Cause) => Promise<void>;
@@ -55,7 +56,7 @@ export class Journal {
   /** Declares a kind of intent. @param settle See the header. @param options.untilReboot Its work leaves nothing that a power cut would not take.
    * @returns A function that opens an intent of this kind. */
   kind<Payload extends object>(
-    name: string,
+    name: IntentKind,
     settle: Settle<Payload>,
     options: Pick<ChangeOptions, "untilReboot"> = {},
   ): OpenIntent<Payload> {
