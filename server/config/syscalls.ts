@@ -64,6 +64,7 @@ export function syscallKeys(boolean: Check): Readonly<Record<string, ConfigKey>>
     ...Object.fromEntries(interceptions.map((key) => [key, {
       check: noInterception,
       default: "false",
+      values: ["false"],
       effect: "next start",
       help: "For LXD's profiles and backups: lido intercepts no system calls, and only false is allowed",
     }])),

@@ -12,8 +12,9 @@ type Check = ConfigKey["check"];
 function typeOf(check: Check): KeyMetadata["type"] {
   const takes = (value: string) => check(value) === undefined;
   if (takes("no such word")) return "string";
-  if (takes("true") && takes("no")) return "bool";
-  return takes("1") && takes("20") && !takes("1-2") && !takes("1kB") && !takes("auto") ? "integer" : "string";
+  // Names of hosts, of snapshots and of system calls may be any word.
+  if (takes("true") && takes("no") && !takes("word")) return "bool";
+  return takes("1") && !takes("1-2") && !takes("1kB") && !takes("auto") && !takes("word") ? "integer" : "string";
 }
 
 /** What clients are told of a key: its type and the words it takes are found by asking its check. */

@@ -15,5 +15,12 @@ Deno.test("configurationMetadata() tells keys, types and values of what is check
   assert.match(key("storage-dir", "pool-conf", "source")!.shortdesc, /directory/);
   assert.equal(key("storage-dir", "pool-conf", "btrfs.mount_options"), undefined);
   assert.ok(key("device-disk", "device-conf", "propagation")?.values?.includes("rslave"));
-  assert.ok(key("server", "core", "core.https_address"));
+  // Any word may be one of these, "true" and "no" too.
+  for (const name of ["core.https_address", "core.trust_password"]) {
+    assert.equal(key("server", "core", name)?.type, "string", name);
+  }
+  assert.equal(key("instance", "security", "security.syscalls.deny")?.type, "string");
+  assert.equal(key("storage-lvm", "pool-conf", "lvm.vg_name")?.type, "string");
+  assert.equal(key("storage-zfs", "pool-conf", "zfs.clone_copy")?.type, "bool");
+  assert.equal(key("instance", "limits", "limits.cpu.priority")?.type, "integer");
 });
