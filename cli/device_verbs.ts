@@ -2,7 +2,7 @@
 import type { Config, Devices } from "../api/types.ts";
 import { UsageError } from "./client/errors.ts";
 import { change, type Configurable, settingsOf } from "./settings.ts";
-import { type Io, type Verb, verb } from "./verb.ts";
+import { type Io, type Verb, verb, withArticle } from "./verb.ts";
 
 interface Owner {
   readonly devices: Devices;
@@ -71,7 +71,7 @@ export function deviceVerbs(owner: Configurable): Verb[] {
       words: `${words} add`,
       args: [target, "device", "type", "key=value..."],
       flags: {},
-      summary: `Add a device to a ${of}`,
+      summary: `Add a device to ${withArticle(of)}`,
       async run(io, [name = "", device = "", type = "", ...settings]) {
         await addDevice(io, owner, [name], device, { type, ...settingsOf(settings) });
         if (!io.quiet) io.out(`Device ${device} added to ${name}\n`);
@@ -82,7 +82,7 @@ export function deviceVerbs(owner: Configurable): Verb[] {
       aliases: [`${words} ls`],
       args: [target],
       flags: {},
-      summary: `List the devices of a ${of}`,
+      summary: `List the devices of ${withArticle(of)}`,
       async run(io, args) {
         const names = Object.keys((await get(io, args)).devices).sort();
         if (names.length > 0) io.out(`${names.join("\n")}\n`);
@@ -92,7 +92,7 @@ export function deviceVerbs(owner: Configurable): Verb[] {
       words: `${words} show`,
       args: [target],
       flags: {},
-      summary: `Show the devices of a ${of}`,
+      summary: `Show the devices of ${withArticle(of)}`,
       async run(io, args) {
         const { yaml } = await import("./output/yaml.ts");
         const { devices } = await get(io, args);
@@ -140,7 +140,7 @@ export function deviceVerbs(owner: Configurable): Verb[] {
       aliases: [`${words} rm`],
       args: [target, "device+"],
       flags: lazyFlag,
-      summary: `Remove devices of a ${of}`,
+      summary: `Remove devices of ${withArticle(of)}`,
       async run(io, [name = "", ...devices], flags) {
         await removeDevices(io, owner, [name], devices, flags);
         if (!io.quiet) { for (const device of devices) io.out(`Device ${device} removed from ${name}\n`); }

@@ -3,7 +3,7 @@ import type { Config, Devices, Operation } from "../api/types.ts";
 import { UsageError } from "./client/errors.ts";
 import { showNotes } from "./output/notes.ts";
 import { type Kind, ordered } from "./output/order.ts";
-import { type Io, type Verb, verb } from "./verb.ts";
+import { type Io, type Verb, verb, withArticle } from "./verb.ts";
 
 /** @throws {UsageError} For a word without "=", named. */
 export function settingsOf(words: readonly string[]): Config {
@@ -107,7 +107,7 @@ export function settingVerbs(what: Configurable): Verb[] {
       words: `${words} show`,
       args,
       flags: {},
-      summary: `Show the configuration of a ${noun}`,
+      summary: `Show the configuration of ${withArticle(noun)}`,
       async run(io, given) {
         const thing = await io.client.get<Record<string, unknown>>(what.path(given));
         const shownAs = typeof kind === "function" ? kind(given) : kind;
@@ -118,7 +118,7 @@ export function settingVerbs(what: Configurable): Verb[] {
       words: `${words} get`,
       args: [...args, "key"],
       flags: {},
-      summary: `Get a configuration key of a ${noun}`,
+      summary: `Get a configuration key of ${withArticle(noun)}`,
       async run(io, given) {
         const { config } = await io.client.get<Thing>(what.path(given));
         const value = config[given[count]!];
@@ -129,7 +129,7 @@ export function settingVerbs(what: Configurable): Verb[] {
       words: `${words} set`,
       args: [...args, "key=value+"],
       flags: {},
-      summary: `Set configuration keys of a ${noun}`,
+      summary: `Set configuration keys of ${withArticle(noun)}`,
       async run(io, given) {
         const settings = await settingsOrPair(given.slice(count));
         await change(io, what, given, ({ config }) => ({ config: { ...config, ...settings } }));
@@ -139,7 +139,7 @@ export function settingVerbs(what: Configurable): Verb[] {
       words: `${words} unset`,
       args: [...args, "key"],
       flags: {},
-      summary: `Unset a configuration key of a ${noun}`,
+      summary: `Unset a configuration key of ${withArticle(noun)}`,
       async run(io, given) {
         const key = given[count]!;
         await change(io, what, given, ({ config }) => {
@@ -152,7 +152,7 @@ export function settingVerbs(what: Configurable): Verb[] {
       words: `${words} edit`,
       args,
       flags: {},
-      summary: `Edit the configuration of a ${noun} as YAML, in $EDITOR or from stdin`,
+      summary: `Edit the configuration of ${withArticle(noun)} as YAML, in $EDITOR or from stdin`,
       details: `On a terminal $VISUAL or $EDITOR is opened; a pipe or a file on stdin is taken as it is:
   lido ${words} show ... | sed ... | lido ${words} edit ...
 `,

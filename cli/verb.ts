@@ -64,3 +64,8 @@ export function verb<const T extends FlagTable>(definition: Verb<T>): Verb {
 export function flagName(key: string): string {
   return key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
 }
+
+/** "an instance", "a profile"; for texts of verbs that several nouns share. */
+export function withArticle(noun: string): string {
+  return `${/^[aeiou]/.test(noun) ? "an" : "a"} ${noun}`;
+}

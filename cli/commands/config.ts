@@ -34,7 +34,7 @@ function eitherVerb(name: string, args: readonly string[], ofInstance: (words: r
   return {
     ...one!,
     args,
-    summary: `${one!.summary} or of the daemon`,
+    summary: one!.summary.replace(/of an instance/, "$& or of the daemon"),
     run: (io, words, flags) => (ofInstance(words) ? one! : other!).run(io, words, flags),
   };
 }
