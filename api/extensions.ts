@@ -34,9 +34,9 @@ export const ownExtensions: Readonly<Record<string, string>> = {
     "`POST /1.0/storage-pools/POOL/volumes/custom/NAME/snapshots/SNAPSHOT/restore` makes " +
     "the volume what the snapshot holds, as a background operation that can be cancelled; LXD has it as a field of PUT, " +
     "whose request lasts as long as the restore.",
-  instance_last_exit: "The state of an instance has `last_exit`: how its init ended last (`exit_code` or `signal`, " +
+  instance_last_exit: "The state of an instance has `last_exit`: how its init ended last (`exit_code`, `signal`, " +
     "`description`, the likely `cause`, the last lines of its console and the time). The event `instance-shutdown` has " +
-    "the same in its context.",
+    "the first four in its context.",
   operation_notes:
     "An operation that succeeded may have something to tell all the same: `metadata.notes` is a list of " +
     "texts, such as the keys that take effect with the next start. Requests that are answered at once have it in " +

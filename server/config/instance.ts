@@ -121,7 +121,7 @@ const keys: Readonly<Record<string, ConfigKey>> = {
   "cloud-init.network-config": { check: yaml, help: "cloud-init's network configuration; read at the next boot" },
   "cloud-init.user-data": { check: cloudConfig, help: "cloud-init's user data; read at the next boot" },
   "cloud-init.vendor-data": { check: cloudConfig, help: "cloud-init's vendor data; read at the next boot" },
-  "limits.cpu": { check: cpus, default: "all", help: "Number of CPUs, or a set of them such as 0-3,5" },
+  "limits.cpu": { check: cpus, default: "all CPUs", help: "Number of CPUs, or a set of them such as 0-3,5" },
   "limits.cpu.allowance": {
     check: allowance,
     default: "100%",

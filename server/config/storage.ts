@@ -13,13 +13,27 @@ const serverVolumeKeys: Readonly<Record<string, ConfigKey>> = {
   "security.shifted": {
     check: boolean,
     default: "false",
-    help: "Idmapped mounts: any number of containers with any maps",
+    help: "Whether containers with different id maps can share the volume, by idmapped mounts",
   },
-  "security.unmapped": { check: boolean, default: "false", help: "No id map at all" },
-  "snapshots.expiry": { check: expiryProblem, help: "Lifetime of snapshots, such as 1d 3H" },
-  "snapshots.expiry.manual": { check: expiryProblem, help: "Lifetime of snapshots made by hand" },
-  "snapshots.pattern": { check: patternProblem, default: "snap%d", help: "Name of snapshots: %d, {{ creation_date }}" },
-  "snapshots.schedule": { check: scheduleProblem, help: "Cron expression, or @daily and the like" },
+  "security.unmapped": {
+    check: boolean,
+    default: "false",
+    help: "Whether the volume is mounted without an id map: containers see the owners of the host",
+  },
+  "snapshots.expiry": { check: expiryProblem, help: "Lifetime of new snapshots, such as `1d 3H`" },
+  "snapshots.expiry.manual": {
+    check: expiryProblem,
+    help: "Lifetime of snapshots that a client takes; `snapshots.expiry` where it is not set",
+  },
+  "snapshots.pattern": {
+    check: patternProblem,
+    default: "snap%d",
+    help: "Name of snapshots that are given none; with `%d` or `{{ creation_date }}`",
+  },
+  "snapshots.schedule": {
+    check: scheduleProblem,
+    help: "When snapshots are taken: a cron expression, or `@daily` and the like",
+  },
 };
 
 /** All that a volume on a pool of this kind may be set to. */

@@ -36,15 +36,15 @@ export const btrfsKind: DriverKind = {
       fixed: true,
       help: "Block device, or path of an existing btrfs directory; default a loop file",
     },
-    "source.wipe": { check: boolean, fixed: true, help: "Wipe the block device first" },
-    "size": { check: size, help: "Size of the loop file; may grow" },
+    "source.wipe": { check: boolean, default: "false", fixed: true, help: "Whether the block device is wiped first" },
+    "size": { check: size, help: "Size of the loop file; it can grow" },
     "btrfs.mount_options": {
       check: words,
       default: "user_subvol_rm_allowed",
       effect: "next open",
       help: "Mount options of the pool",
     },
-    "btrfs.create_options": { check: words, fixed: true, help: "More options of mkfs.btrfs" },
+    "btrfs.create_options": { check: words, fixed: true, help: "Additional options of mkfs.btrfs" },
   },
   volumeKeys: {},
 

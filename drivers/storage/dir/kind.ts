@@ -18,8 +18,16 @@ export const dirKind: DriverKind = {
   packages: [],
   poolKeys: {
     "source": { check: anyText, fixed: true, help: "Path of an existing, empty directory" },
-    "rsync.bwlimit": { check: anyText, default: "0", help: "Kept for LXD's sake; copies here do not use rsync" },
-    "rsync.compression": { check: boolean, default: "true", help: "Kept for LXD's sake; copies here do not use rsync" },
+    "rsync.bwlimit": {
+      check: anyText,
+      default: "0",
+      help: "For LXD's pools: copies do not use rsync here, whatever it says",
+    },
+    "rsync.compression": {
+      check: boolean,
+      default: "true",
+      help: "For LXD's pools: copies do not use rsync here, whatever it says",
+    },
   },
   volumeKeys: {},
 

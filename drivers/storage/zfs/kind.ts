@@ -26,8 +26,8 @@ export const zfsKind: DriverKind = {
       help:
         "Block devices (/dev/a, /dev/a,/dev/b, mirror=/dev/a,/dev/b; stripe, raidz1, raidz2, raidz3), or an existing pool or dataset; default a loop file",
     },
-    "source.wipe": { check: boolean, fixed: true, help: "Wipe the block devices first" },
-    "size": { check: size, help: "Size of the loop file; may grow" },
+    "source.wipe": { check: boolean, default: "false", fixed: true, help: "Whether the block devices are wiped first" },
+    "size": { check: size, help: "Size of the loop file; it can grow" },
     "zfs.pool_name": { check: anyText, fixed: true, help: "Name of the ZFS pool or dataset; default the pool's own" },
     "zfs.clone_copy": {
       check: (value) => value === "rebase" ? undefined : boolean(value),
@@ -36,8 +36,12 @@ export const zfsKind: DriverKind = {
       help:
         "Copies share blocks with their source (true), with the image both come from (rebase), or with none (false)",
     },
-    "zfs.export": { check: boolean, default: "true", help: "Export the ZFS pool when the storage pool is closed" },
-    "zfs.create_options": { check: words, fixed: true, help: "More options of zpool create" },
+    "zfs.export": {
+      check: boolean,
+      default: "true",
+      help: "Whether the ZFS pool is exported when the storage pool is closed",
+    },
+    "zfs.create_options": { check: words, fixed: true, help: "Additional options of zpool create" },
   },
   volumeKeys: {
     "zfs.blocksize": { check: blocksize, help: "Size of the blocks of new files: a power of two from 512 to 16MiB" },
@@ -47,7 +51,7 @@ export const zfsKind: DriverKind = {
       help: "Whether a restore may delete the snapshots made later",
     },
     "zfs.use_refquota": { check: boolean, default: "false", help: "Whether snapshots do not count towards the size" },
-    "zfs.reserve_space": { check: boolean, default: "false", help: "Set the volume's size aside for it" },
+    "zfs.reserve_space": { check: boolean, default: "false", help: "Whether the volume's size is reserved for it" },
   },
 
   probe,
