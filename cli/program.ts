@@ -9,7 +9,7 @@ export interface Summary {
 }
 
 /** `name?` as commander's `[name]`, `name...` as `[name...]`, `name+` as `<name...>`. */
-function argumentSyntax(name: string): string {
+export function argumentSyntax(name: string): string {
   if (name.endsWith("?")) return `[${name.slice(0, -1)}]`;
   if (name.endsWith("...")) return `[${name}]`;
   return name.endsWith("+") ? `<${name.slice(0, -1)}...>` : `<${name}>`;
@@ -108,7 +108,8 @@ export function readWithCommander(
   return outcome;
 }
 
-const groupSummaries: Record<string, string> = {
+/** Of words that only begin a verb. */
+export const groupSummaries: Record<string, string> = {
   "storage": "Manage storage pools and volumes",
   "storage volume": "Manage storage volumes",
   "storage volume file": "Manage the files of custom volumes",
@@ -118,6 +119,7 @@ const groupSummaries: Record<string, string> = {
   "profile device": "Manage the devices of a profile",
   "config": "Manage instance and server configuration",
   "config device": "Manage the devices of an instance",
+  "config trust": "Manage the clients that are trusted over the network",
   "operation": "List, show and cancel background operations",
   "admin": "Set up and look after the daemon",
 };

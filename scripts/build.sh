@@ -12,7 +12,7 @@ cd "$root"
 # Workers are entry points of their own: their code is loaded by name at run time.
 mapfile -t workers < <(find cli drivers server -name '*_worker.ts' | sort)
 
-if [ -s "$file" ] && [ -z "$(find api cli drivers server mod.ts package-lock.json scripts/build.sh scripts/start_anywhere.ts "$(dirname "$entry")" -newer "$file" -print -quit)" ]; then
+if [ -s "$file" ] && [ -z "$(find api cli drivers server mod.ts package-lock.json scripts/build.sh scripts/start_anywhere.ts scripts/man.ts scripts/reference "$(dirname "$entry")" -newer "$file" -print -quit)" ]; then
   say "$file is up to date"
   exit 0
 fi
@@ -59,4 +59,6 @@ trap 'rm -rf "$partial"' EXIT
   { cat "$partial/log" >&2; die "Cannot build $file"; }
 "$bun" scripts/start_anywhere.ts "$partial/lido" || die "Cannot give $file an entry of its own"
 mv -f "$partial/lido" "$file"
+# Beside the executable, for `man -l` and packages.
+[ "$entry" != cli/main.ts ] || "$bun" scripts/man.ts "$(dirname "$file")/man"
 say "Built $file ($(du -m "$file" | cut -f1) MiB)"

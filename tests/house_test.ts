@@ -1,10 +1,18 @@
 /** Style that matters is a test: who may import whom, who may start a process, and what the client loads. */
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawnSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { dirname, join, normalize } from "node:path";
 import { fileURLToPath } from "node:url";
 import { needTrusted, trustedTools } from "../drivers/host/tools/host_tools.ts";
+import { driverKinds } from "../drivers/storage/registry.ts";
+import { groupSummaries } from "../cli/program.ts";
+import { manPages } from "../scripts/man.ts";
+import { referencePages } from "../scripts/reference.ts";
+import { allNouns } from "../scripts/reference/commands.ts";
+import { lifecycleActions } from "../server/events/actions.ts";
+import { intentKinds } from "../server/journal/kinds.ts";
+import { configurationMetadata } from "../server/metadata/configuration.ts";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 const rooms = ["api", "cli", "drivers", "server", "examples"];
@@ -242,6 +250,53 @@ Deno.test("openapi.json is what the routes say", () => {
   const made = execFileSync(join(root, "node_modules/.bin/deno"), ["run", "-A", "server/openapi.ts"], { cwd: root });
   const committed = readFileSync(join(root, "openapi.json"), "utf8");
   assert.ok(made.toString() === committed, "openapi.json has drifted: npm run openapi");
+});
+
+Deno.test("docs/reference is what the code's tables say", async () => {
+  const directory = join(root, "docs/reference");
+  const pages = await referencePages();
+  assert.deepEqual(readdirSync(directory).sort(), [...pages.keys()].sort());
+  for (const [name, text] of pages) {
+    assert.ok(readFileSync(join(directory, name), "utf8") === text, `${name} has drifted: npm run reference`);
+  }
+});
+
+Deno.test("every configuration key says what it is, in one line", () => {
+  const groups = Object.entries(configurationMetadata(driverKinds.values()).configs).flatMap(([thing, groups]) =>
+    Object.values(groups).flatMap(({ keys }) => keys.flatMap((one) => Object.entries(one))).map(([key, told]) =>
+      [`${thing}: ${key}`, told.shortdesc] as const
+    )
+  );
+  assert.ok(groups.length > 100, `${groups.length} keys were found`);
+  assert.deepEqual(groups.filter(([, help]) => !/^[^\s.].{8,}[^\s.]$/.test(help)), []);
+});
+
+Deno.test("every action of an event is published, and every kind of intent opened", () => {
+  const texts = product.filter(([path]) => !/^server\/(events\/actions|journal\/kinds)\.ts$/.test(path))
+    .map(([, text]) => text);
+  const names = [...Object.keys(lifecycleActions), ...Object.keys(intentKinds)];
+  assert.deepEqual(names.filter((name) => !texts.some((text) => text.includes(`"${name}"`))), []);
+});
+
+Deno.test("every command has a man page, and words that begin several say what for", async () => {
+  const pages = await manPages();
+  const words = (await allNouns()).flatMap(({ verbs }) => verbs.map((verb) => verb.words.split(" ")));
+  const groups = words.flatMap((path) => path.slice(0, -1).map((_, end) => path.slice(0, end + 1)));
+  const missing = [...words, ...groups].filter((path) => !pages.has(`lido-${path.join("-")}.1`));
+  assert.deepEqual(missing, []);
+  assert.deepEqual(groups.map((path) => path.join(" ")).filter((group) => !Object.hasOwn(groupSummaries, group)), []);
+});
+
+Deno.test({
+  name: "groff has nothing to say of the man pages",
+  ignore: !existsSync("/usr/bin/groff"),
+  fn: async () => {
+    const input = [...(await manPages()).values()].join("");
+    const { stdout, stderr, status } = spawnSync("groff", ["-man", "-Tutf8", "-ww"], { input, maxBuffer: 1 << 26 });
+    assert.equal(stderr.toString(), "");
+    assert.equal(status, 0);
+    assert.match(stdout.toString(), /Ask nothing: recover all that is found/);
+  },
 });
 
 Deno.test("every migration is numbered, without a gap", () => {
