@@ -27,6 +27,10 @@ function index(): string {
       "These pages are made from the tables that the code itself uses, by `npm run reference`; a test fails when they " +
         "differ. The REST API is described in [openapi.json](../../openapi.json).",
     ),
+    paragraph(
+      "The build makes a man page of each command in dist/man: `man -l dist/man/lido-exec.1` shows one, and " +
+        "`install -m 644 dist/man/*.1 /usr/local/share/man/man1/` makes `man lido` find them.",
+    ),
     table(["Page", "What it has"], Object.entries(subjects).map(([name, [text]]) => [`[${name}](${name})`, text])),
   );
 }

@@ -96,7 +96,7 @@ export async function commandsPage(): Promise<string> {
   return page(
     "Commands",
     paragraph(
-      "Every command of `lido`, as its own `--help` has it; `man lido` shows the same. In a synopsis `<name>` has to be " +
+      "Every command of `lido`, as its own `--help` has it; its man pages have the same. In a synopsis `<name>` has to be " +
         "given, `[name]` may be left out, and dots stand for more of the same. Each command also takes " +
         `\`${optionSyntax("quiet", quietFlag)}\` (${quietFlag.summary.toLowerCase()}) and \`-h, --help\`. ` +
         "The exit code is 0, or 1 for an error, whose text is one line on stderr; that of `exec` is the command's.",
