@@ -1,0 +1,95 @@
+/** What the documents name is there: files of the repository, headings, other documents. */
+import assert from "node:assert/strict";
+import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
+import { basename, dirname, join, normalize } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const root = join(dirname(fileURLToPath(import.meta.url)), "..");
+/** Built folders are left out: what is in them is not in a clone. */
+const rooms = ["api", "cli", "docs", "drivers", "examples", "scripts", "server", "tests"];
+const documents = [
+  ...readdirSync(join(root, "docs")).filter((name) => name.endsWith(".md")).map((name) => join("docs", name)),
+  ...["drivers/host", "drivers/runtime", "server", "tests"].map((room) => join(room, "README.md")),
+  "README.md",
+  "SECURITY.md",
+].sort();
+const texts = new Map(documents.map((path) => [path, readFileSync(join(root, path), "utf8")]));
+const baseNames = new Set([
+  ...readdirSync(root),
+  ...rooms.flatMap((room) => readdirSync(join(root, room), { recursive: true }).map((name) => basename(String(name)))),
+]);
+
+/** Code blocks hold commands and samples of code: their words are looked at too, their backticks are none. */
+function wordsOf(text: string): string[] {
+  const spans = [...text.matchAll(/^```[^\n]*\n([\s\S]*?)^```/gm), ...withoutBlocks(text).matchAll(/`([^`\n]+)`/g)];
+  return spans.flatMap(([, code]) => code!.split(/[\s"'(),;]+/)).filter((word) => word !== "");
+}
+
+function withoutBlocks(text: string): string {
+  return text.replaceAll(/^```[^\n]*\n[\s\S]*?^```/gm, "");
+}
+
+/** @returns Whether a word that looks like a path of the repository names something that is there; true for all other words. */
+function isThere(word: string): boolean {
+  const path = word.replace(/[.:]+$/, "");
+  const [room] = path.split("/");
+  if (!rooms.includes(room!) || !path.includes("/")) {
+    return !/^[a-z0-9_]+(_test)?\.ts$/.test(path) || baseNames.has(path);
+  }
+  if (!/^[\w./*-]+$/.test(path)) return true;
+  if (!path.includes("*")) return existsSync(join(root, path));
+  const pattern = new RegExp(`^${path.replaceAll(".", "\\.").replaceAll("*", "[^/]*")}$`);
+  const folder = path.slice(0, path.indexOf("*")).replace(/[^/]*$/, "");
+  return existsSync(join(root, folder)) &&
+    readdirSync(join(root, folder), { recursive: true }).some((name) => pattern.test(folder + String(name)));
+}
+
+Deno.test("every path of the repository that the documents name is there", () => {
+  const wrong = [...texts].flatMap(([document, text]) =>
+    [...new Set(wordsOf(text))].filter((word) => !isThere(word)).map((word) => `${document}: ${word}`)
+  );
+  assert.deepEqual(wrong, []);
+});
+
+Deno.test("a path that is not there is found, in text, in code blocks and by a pattern", () => {
+  const words = wordsOf(
+    "See `server/none.ts`, `none_at_all.ts`.\n```sh\nnpm test tests/none_test.ts\n```\n`drivers/*/none`",
+  );
+  assert.deepEqual(words.filter((word) => !isThere(word)), [
+    "tests/none_test.ts",
+    "server/none.ts",
+    "none_at_all.ts",
+    "drivers/*/none",
+  ]);
+  assert.equal(["server/main.ts", "docs/*.md", "main.ts", "https://api/x.ts", "a/b"].every(isThere), true);
+});
+
+/** As GitHub makes them. */
+function anchorsOf(text: string): string[] {
+  return [...withoutBlocks(text).matchAll(/^#+ (.+)$/gm)].map(([, title]) =>
+    title!.toLowerCase().replaceAll(/[^\w\- ]/g, "").trim().replaceAll(" ", "-")
+  );
+}
+
+Deno.test("every link within the repository leads to a file, and to a heading that it has", () => {
+  const wrong: string[] = [];
+  for (const [document, text] of texts) {
+    for (const [, target] of withoutBlocks(text).matchAll(/\[[^\]]*\]\(([^)\s]+)\)/g)) {
+      if (/^[a-z]+:/.test(target!)) continue;
+      const [path = "", anchor] = target!.split("#");
+      const file = path === "" ? document : normalize(join(dirname(document), path));
+      if (!existsSync(join(root, file))) wrong.push(`${document}: ${target}`);
+      else if (anchor !== undefined && statSync(join(root, file)).isFile()) {
+        const anchors = anchorsOf(readFileSync(join(root, file), "utf8"));
+        if (!anchors.includes(anchor)) wrong.push(`${document}: ${target}: no such heading`);
+      }
+    }
+  }
+  assert.deepEqual(wrong, []);
+});
+
+Deno.test("the README leads to every document", () => {
+  const linked = [...texts.get("README.md")!.matchAll(/\]\((docs\/[^)#]+)/g)].map(([, path]) => path);
+  const all = documents.filter((path) => path.startsWith("docs/"));
+  assert.deepEqual(all.filter((path) => !linked.includes(path)), []);
+});
