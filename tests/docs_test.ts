@@ -93,3 +93,39 @@ Deno.test("the README leads to every document", () => {
   const all = documents.filter((path) => path.startsWith("docs/"));
   assert.deepEqual(all.filter((path) => !linked.includes(path)), []);
 });
+
+Deno.test("every test that a document names is in the file that it names", () => {
+  const wrong: string[] = [];
+  let named = 0;
+  for (const [document, text] of texts) {
+    const plain = text.replaceAll(/\s+/g, " ");
+    // `tests/x_test.ts` "one name" and "another"
+    for (const [, file, names] of plain.matchAll(/`([\w./]+_test\.ts)`,? ((?:"[^"]+"(?:,? and |, )?)+)/g)) {
+      if (!file!.includes("/") || !existsSync(join(root, file!))) continue;
+      const source = readFileSync(join(root, file!), "utf8");
+      for (const [, name] of names!.matchAll(/"([^"]+)"/g)) {
+        named++;
+        const parts = name!.split("…").map((part) => part.trim()).filter((part) => part !== "");
+        if (!parts.every((part) => source.includes(part))) wrong.push(`${document}: ${file}: ${name}`);
+      }
+    }
+  }
+  assert.ok(named > 40, `${named} were found`);
+  assert.deepEqual(wrong, []);
+});
+
+/** Names of code, by their inner capital: `AlreadyThere`, `Journal.recover`, `settleBefore()`. */
+const isIdentifier = (word: string) => /^\w+(\.\w+)?(\(\))?$/.test(word) && /[a-z][A-Z]/.test(word);
+
+Deno.test("names of code in the documents are names in the code", () => {
+  const code = ["api", "cli", "drivers", "server", "tests"].flatMap((room) =>
+    readdirSync(join(root, room), { recursive: true }).map((name) => join(root, room, String(name)))
+  ).filter((path) => path.endsWith(".ts") && path !== fileURLToPath(import.meta.url))
+    .map((path) => readFileSync(path, "utf8")).join("\n");
+  const wrong = [...texts].filter(([document]) => document.startsWith("docs/")).flatMap(([document, text]) =>
+    [...withoutBlocks(text).matchAll(/`([^`\n]+)`/g)].map(([, word]) => word!).filter(isIdentifier)
+      .filter((word) => !word.replace("()", "").split(".").every((part) => code.includes(part)))
+      .map((word) => `${document}: ${word}`)
+  );
+  assert.deepEqual(wrong, []);
+});
