@@ -27,7 +27,7 @@ const suites: readonly Suite[] = [
   { name: "types", argv: [deno, "check", "-q", ...roots], limitS: 180 },
   { name: "lint", argv: [deno, "lint", "-q", ...roots], limitS: 60 },
   { name: "format", argv: [deno, "fmt", "-q", "--check", ...roots, "deno.json"], limitS: 60 },
-  { name: "house", argv: test("tests/house_test.ts"), limitS: 60 },
+  { name: "house", argv: test("tests/house_test.ts", "tests/docs_test.ts"), limitS: 60 },
   { name: "unit", argv: test("api", "cli", "drivers", "server"), limitS: 480 },
   { name: "api", argv: test("tests/api"), limitS: 240 },
   { name: "conformance", argv: test("tests/conformance"), limitS: 240 },

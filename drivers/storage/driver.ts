@@ -6,7 +6,7 @@
  *
  * The core is what every driver can do. All else is a *facet*: probed when the pool is opened and then fixed; a facet that is missing
  * has its reason in `absent`, in words for the user. Policy (which volume, who may, what when a facet is missing) is not here but in
- * `server/storage`. Nobody outside the registry asks a driver for its name.
+ * `server/volumes` and its neighbours. Nobody outside the registry asks a driver for its name.
  *
  * Where each volume is a filesystem of its own (`mountsVolumes`), it is mounted only while it is used, and who uses it is the server's to know
  * (server/pools/mounted.ts). `create`, `clone` and `receive` leave it unmounted. What works on a volume as a whole (`delete`, `rename`,

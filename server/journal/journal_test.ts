@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { Database } from "../state/database.ts";
 import { Journal } from "./journal.ts";
+import type { IntentKind } from "./kinds.ts";
 
 interface Thing {
   readonly pool: string;
@@ -88,13 +89,13 @@ Deno.test("what is gone takes with it what the journal holds of it, and what is 
   const database = new Database(":memory:");
   const journal = new Journal(database, silent);
   const fails = () => Promise.reject(new Error("not now"));
-  const left = async (kind: string, payload: object) => {
+  const left = async (kind: IntentKind, payload: object) => {
     await journal.kind(kind, fails)(payload)[Symbol.asyncDispose]();
   };
   await left("volume.shift", { pool: "p", volume: "v" });
   await left("volume-snapshot.delete", { pool: "p", name: "default_v", snapshot: "s0" });
   await left("volume.limit", { pool: "p", type: "custom", name: "default_v" });
-  await left("volume.restore", { pool: "q", type: "custom", name: "default_v" });
+  await left("volume.refresh", { pool: "q", type: "custom", name: "default_v" });
   await left("instance.restore", { name: "c1", pool: "p" });
   await left("instance.hotplug", { name: "c2" });
   const kinds = () => journal.unsettled().map(({ kind }) => kind).sort();
@@ -105,9 +106,9 @@ Deno.test("what is gone takes with it what the journal holds of it, and what is 
   assert.throws(() => instances({ pool: "p", name: "c1", to: "c3" }), cutOff);
   volumes({ pool: "p", type: "custom", name: "default_w", to: "default_x" }).commit(() => {});
   journal.forget("volume.delete", { pool: "p", type: "custom", name: "default_v" });
-  assert.deepEqual(kinds(), ["instance.hotplug", "instance.restore", "volume.restore"]);
+  assert.deepEqual(kinds(), ["instance.hotplug", "instance.restore", "volume.refresh"]);
   journal.forget("volume.delete", { pool: "p", type: "container", name: "c1" });
-  assert.deepEqual(kinds(), ["instance.hotplug", "volume.restore"]);
+  assert.deepEqual(kinds(), ["instance.hotplug", "volume.refresh"]);
   journal.forget("pool.delete", { name: "q" });
   assert.deepEqual(kinds(), ["instance.hotplug"]);
 });

@@ -2,7 +2,7 @@ import { lstatSync } from "node:fs";
 import { check, cString, errno, libc, SystemCallError } from "../ffi/libc.ts";
 
 /** Subvolumes of btrfs by the kernel's own interface: by id, by descriptor, and with names as bytes, for a container chooses names and moves
- * directories meanwhile. All of these block; those that wait for a transaction belong on a thread (`btrfs_nested.ts`). @see linux/btrfs.h,
+ * directories meanwhile. All of these block; those that wait for a transaction belong on a thread (`nested.ts`). @see linux/btrfs.h,
  * linux/btrfs_tree.h */
 
 const O_DIRECTORY = 0x10000, O_CLOEXEC = 0x80000, O_NOFOLLOW = 0x20000, AT_REMOVEDIR = 0x200;

@@ -1,4 +1,4 @@
-/** What `btrfs_nested.ts` and its thread say to one another. */
+/** What `nested.ts` and its thread say to one another. */
 
 export type NestedRequest =
   | { readonly kind: "copy"; readonly source: string; readonly target: string; readonly readonly: boolean }

@@ -1,4 +1,4 @@
-/** The thread of `btrfs_nested.ts`. A container may move, replace and delete what is copied meanwhile: in its tree everything is found by id and
+/** The thread of `nested.ts`. A container may move, replace and delete what is copied meanwhile: in its tree everything is found by id and
  * inode number, never by a path. */
 
 import type { NestedSubvolume } from "./ioctl.ts";

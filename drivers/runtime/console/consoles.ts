@@ -50,7 +50,7 @@ interface Follower {
 }
 
 /** The terminals that are containers' /dev/console. They are pseudo-terminals of the host's devpts, whose masters are kept and read by the console
- * server (`console_server.ts`, which says why), and kept here too. */
+ * server (`server.ts`, which says why), and kept here too. */
 export class Consoles {
   readonly #directory: string;
   readonly #poller: Poller;
