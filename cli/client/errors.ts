@@ -9,12 +9,16 @@ export class ApiError extends Error {
   }
 }
 
+/** Why no connection can be made, where it is not for the daemon. */
+export const outOfDescriptors = 'too many open files; "ulimit -n" tells and sets how many this process may have';
+
 /** The daemon could not be reached, or went away in the middle. */
 export class ConnectionError extends Error {
   override name = "ConnectionError";
 
-  /** The same for somebody who had a daemon: not to reach it again means that it was lost. */
+  /** The same for somebody who had a daemon: not to reach it again means that it was lost, unless this process has no room for a connection. */
   asLost(): ConnectionError {
+    if (this.message.includes(outOfDescriptors)) return this;
     const message = this.message.replace(/^Cannot connect to /, "Lost the connection to ")
       .replace(/^Cannot open a websocket to the daemon(?=: it was closed)/, "Lost the connection to the lido daemon");
     return new ConnectionError(message, { cause: this.cause });

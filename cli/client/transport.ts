@@ -2,7 +2,7 @@
  * loading node:http there (measured), so it is taken where it exists; everywhere else, for https and for bodies that
  * stream it is node:http. */
 import type { Endpoint } from "./endpoint.ts";
-import { ConnectionError, reasonOf } from "./errors.ts";
+import { ConnectionError, outOfDescriptors, reasonOf } from "./errors.ts";
 
 export interface Request {
   method: string;
@@ -53,8 +53,9 @@ export async function connectionError(endpoint: Endpoint, cause: unknown): Promi
     return new ConnectionError(`Cannot connect to the lido daemon at "${endpoint.url}": ${reasonOf(cause)}`, { cause });
   }
   if (await isOutOfDescriptors()) {
-    const text = 'too many open files; "ulimit -n" tells and sets how many this process may have';
-    return new ConnectionError(`Cannot connect to the lido daemon at "${endpoint.socket}": ${text}`, { cause });
+    return new ConnectionError(`Cannot connect to the lido daemon at "${endpoint.socket}": ${outOfDescriptors}`, {
+      cause,
+    });
   }
   const { connect } = await import("node:net");
   const failure = await new Promise<unknown>((resolve) => {

@@ -3,6 +3,8 @@ import { openEnvelope } from "../client/client.ts";
 import { UsageError } from "../client/errors.ts";
 import { verb } from "../verb.ts";
 
+const methods = ["GET", "POST", "PUT", "PATCH", "DELETE"];
+
 export const verbs = [verb({
   words: "query",
   args: ["path"],
@@ -10,7 +12,7 @@ export const verbs = [verb({
     request: {
       short: "X",
       value: "method",
-      values: ["GET", "POST", "PUT", "PATCH", "DELETE"],
+      values: methods,
       initial: "GET",
       summary: "Method of the request",
     },
@@ -20,6 +22,9 @@ export const verbs = [verb({
   },
   summary: "Send a raw query to the daemon",
   async run(io, [path = ""], flags) {
+    if (!methods.includes(flags.request)) {
+      throw new UsageError(`Invalid method "${flags.request}": ${methods.join(", ")} are allowed`);
+    }
     if (!path.startsWith("/")) throw new UsageError("Query path must start with /");
     if (flags.data !== undefined) {
       try {

@@ -42,9 +42,11 @@ export function optionSyntax(key: string, { short, value }: Flag): string {
   return `${short === undefined ? "" : `-${short}, `}--${flagName(key)}${value === undefined ? "" : ` <${value}>`}`;
 }
 
-/** In the order of their long names. */
+/** Those that help shows, in the order of their long names. */
 export function byName(flags: readonly [string, Flag][]): [string, Flag][] {
-  return flags.toSorted(([left], [right]) => flagName(left) < flagName(right) ? -1 : 1);
+  return flags.filter(([, { hidden }]) => !hidden).toSorted(([left], [right]) =>
+    flagName(left) < flagName(right) ? -1 : 1
+  );
 }
 
 /** What there is to say of an option beside its summary. */

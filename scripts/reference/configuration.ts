@@ -15,7 +15,9 @@ function typeOf(key: ConfigKey): string {
   if (type === "bool" && key.values === undefined) return "boolean";
   if (values !== undefined) return values.map(code).join(", ");
   const takes = (value: string) => key.check(value) === undefined;
-  return type === "string" && takes("64MiB") && !takes("no such word") ? "size" : type;
+  // A name may be any word.
+  const isSize = (takes("64KiB") || takes("64MiB")) && !takes("12x");
+  return type === "string" && isSize ? "size" : type;
 }
 
 function liveness({ fixed, effect }: ConfigKey): string {

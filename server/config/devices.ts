@@ -191,7 +191,10 @@ function reasonAgainstName(name: string): string | undefined {
 }
 
 function reasonAgainst(name: string, device: Config): string | undefined {
-  if (device.type === "none") return undefined;
+  if (device.type === "none") {
+    const key = Object.keys(device).find((one) => one !== "type");
+    return key === undefined ? undefined : `Invalid device option "${key}": a device of type "none" has no options`;
+  }
   if (device.type !== "disk") {
     return `Failed loading device "${name}": Unsupported device type: disk or none is allowed`;
   }

@@ -44,7 +44,9 @@ export class HttpServer {
     maxPayload: websocketMessageMaxBytes,
   });
   readonly #listeners = new Set<net.Server>();
-  #https: { readonly listener: net.Server; readonly address: string; readonly certificate: string } | undefined;
+  #https:
+    | { readonly listener: net.Server; readonly where: Address; readonly address: string; readonly certificate: string }
+    | undefined;
   readonly #connections = new Set<net.Socket>();
   readonly #strangers: Strangers;
 
@@ -106,19 +108,23 @@ export class HttpServer {
         this.#strangers.admit(socket, "handshake");
       });
       listener.on("tlsClientError", (error) => this.#options.log.debug({ error: messageOf(error) }, "no TLS"));
+      // A port may be listened on by an address or by all of them.
+      const samePort = previous?.where.port === address.port ? previous : undefined;
+      samePort?.listener.close();
       try {
-        await listening(listener, { host: address.host, port: address.port });
+        await listening(listener, address);
       } catch (error) {
+        if (samePort) await listening(samePort.listener, samePort.where);
         throw new LidoError("bad_request", `Cannot listen on "${showAddress(address)}": ${messageOf(error)}`);
       }
       this.#listeners.add(listener);
-      this.#https = { listener, address: showAddress(address), certificate: keyPair.certificate };
+      this.#https = { listener, where: address, address: showAddress(address), certificate: keyPair.certificate };
     } else {
       this.#https = undefined;
     }
     if (!previous) return;
     this.#listeners.delete(previous.listener);
-    previous.listener.close();
+    if (previous.listener.listening) previous.listener.close();
   }
 
   #take(socket: net.Socket, peer: Peer): void {

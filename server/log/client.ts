@@ -14,6 +14,11 @@ export function asClient<Result>(identify: () => ClientIdentity, work: () => Res
   return storage.run(identify, work);
 }
 
+/** Does what the daemon does by itself, whoever gave the occasion: a timer that is set by a client's request is not the client's doing. */
+export function asDaemon<Result>(work: () => Result): Result {
+  return storage.exit(work);
+}
+
 /** @returns Who asked for this, or undefined when the daemon does it by itself. */
 export function currentClient(): ClientIdentity | undefined {
   return storage.getStore()?.();

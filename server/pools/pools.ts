@@ -311,14 +311,14 @@ export class Pools {
       const config = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== ""));
       // LXD's client leaves out what it does not show; what was fixed at the making stays.
       for (const [key, { fixed }] of Object.entries(kind.poolKeys)) {
-        if (!fixed || before[key] === undefined) continue;
+        if (!fixed) continue;
         if (config[key] !== undefined && config[key] !== before[key]) {
           const text = key === "source"
             ? "Pool source cannot be changed when not in pending state"
             : `Option "${key}" cannot be changed`;
           throw new LidoError("bad_request", text);
         }
-        config[key] = before[key];
+        if (before[key] !== undefined) config[key] = before[key];
       }
       checkPoolConfig(kind, config);
       if (before.size !== undefined) config.size ??= before.size;

@@ -1,6 +1,7 @@
 import { messageOf } from "../../api/errors.ts";
 import type { Config } from "../../api/types.ts";
 import type { Events } from "../events/events.ts";
+import { asDaemon } from "../log/client.ts";
 import type { Operation } from "../operations/operations.ts";
 import type { Database } from "../state/database.ts";
 import { nextRun } from "./schedule.ts";
@@ -81,7 +82,7 @@ export class SnapshotTimer {
     const [next] = this.jobs();
     if (!next) return;
     const waitMs = Math.max(0, Math.min(next.at.getTime() - Date.now(), sleepMaxMs));
-    this.#timer = setTimeout(() => void this.#run(), waitMs);
+    this.#timer = asDaemon(() => setTimeout(() => void this.#run(), waitMs));
   }
 
   async #run(): Promise<void> {

@@ -87,6 +87,8 @@ Deno.test("bad input is refused by name and changes nothing", async (t) => {
     ["CPUs", ["config", "set", "c1", "limits.cpu=x"], /"limits\.cpu": Invalid CPU limit syntax: .* is allowed/],
     ["server key", ["config", "set", "nosuch.key=1"], /"nosuch\.key" .*: core\.https_address, .* are allowed/],
     ["device key", ["config", "device", "add", "c1", "d", "disk", "foo=1"], /"foo": .*path, .*source.* are allowed/],
+    ["key of a device that has none", ["config", "device", "add", "c1", "d", "none", "foo=1"], /"foo": .*no options/],
+    ["method of a query", ["query", "-X", "DELET", "/1.0"], /Invalid method "DELET": GET, .* are allowed/],
     ["device type", ["config", "device", "add", "c1", "d", "zork"], /Unsupported device type: .* allowed/],
     ["unknown device", ["profile", "device", "remove", "default", "nosuch"], /"nosuch": there is root$/m],
     ["unknown property", ["image", "unset-property", "bb", "nosuch"], /Property not found: "nosuch": there (is|are) /],

@@ -189,6 +189,11 @@ Deno.test("the log says what is done, by whom and how it ended, and no secret", 
     assert.ok(monitor.events.some(({ metadata }) => metadata.message === "request" && metadata.level === "debug"));
     assert.ok(quiet.events.every(({ metadata }) => metadata.level !== "debug"));
     assert.doesNotMatch(daemon.log, /host command/);
+    // What the daemon does by itself is nobody's doing, whoever's request has set its timer.
+    const soon = new Date(Date.now() + 1000).toISOString();
+    await ask("POST", "/1.0/instances/c1/snapshots", { name: "brief", expires_at: soon });
+    const { metadata: { context } } = await monitor.until("Deleting snapshot");
+    assert.deepEqual(Object.keys(context as object).filter((key) => /uid|pid|address|certificate/.test(key)), []);
     lxc.kill("SIGKILL");
     await once(lxc, "exit");
     await Promise.all([monitor.end(), quiet.end()]);

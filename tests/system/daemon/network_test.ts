@@ -80,6 +80,20 @@ Deno.test({
       assert.match(String(error), /403/);
     });
 
+    await t.step(
+      "the same port is listened on by all addresses and by one again; what cannot be leaves it",
+      async () => {
+        for (const address of [`:${port}`, `127.0.0.1:${port}`]) {
+          await daemon.ok("config", "set", "core.https_address", address);
+          assert.equal((await ask(ours, "GET", "/1.0")).status, 200, address);
+        }
+        const nowhere = `192.0.2.1:${port}`;
+        await daemon.fails(["config", "set", "core.https_address", nowhere], /Cannot listen on "192.0.2.1:/);
+        assert.equal((await ask(ours, "GET", "/1.0")).status, 200);
+        assert.equal(await daemon.ok("config", "get", "core.https_address"), `127.0.0.1:${port}`);
+      },
+    );
+
     await t.step("with the trust password a client adds its own certificate, and no other", async () => {
       await daemon.ok("config", "set", "core.trust_password", "s3cret");
       assert.doesNotMatch(JSON.stringify(await daemon.query("/1.0")), /s3cret/);

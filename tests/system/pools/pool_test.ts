@@ -100,6 +100,14 @@ Deno.test("pools: facets, health, settings, growth", async (t) => {
     }
     assert.deepEqual([await total(), (await pool("fast")).config.size], [500 * MiB, "500MiB"]);
   });
+
+  await t.step("a key that is fixed when a pool is made is not set later either", async () => {
+    const { config } = await pool("fast");
+    for (const key of ["btrfs.create_options=x", "source.wipe=true"]) {
+      await daemon.fails(["storage", "set", "fast", key], /^Error: Option "[a-z._]+" cannot be changed/);
+    }
+    assert.deepEqual((await pool("fast")).config, config);
+  });
 });
 
 Deno.test("a pool that cannot grow to a size is what it was, with nothing left to be done", async () => {
