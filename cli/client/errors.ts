@@ -71,11 +71,24 @@ const reasons: Record<string, string> = {
   ENOTEMPTY: "directory not empty",
   ETXTBSY: "text file busy",
   ENXIO: "no such device or address",
+  ENODEV: "no such device",
+  EBUSY: "device or resource busy",
+  EINVAL: "invalid argument",
+  // Of a file: the process that serves its FUSE has ended.
+  ENOTCONN: "transport endpoint is not connected",
+  ESTALE: "stale file handle",
+  ESHUTDOWN: "the filesystem was shut down",
+  EHOSTDOWN: "host is down",
+  EHOSTUNREACH: "no route to host",
+  ENETUNREACH: "network is unreachable",
 };
 
-/** The plain words for a system error's code; an unknown one is given as it is. */
+/** The plain words for a system error's code. @returns For another code the runtime's own words, or the code. */
 export function reasonOf(error: unknown): string {
   const code = (error as { code?: unknown } | null)?.code;
-  if (typeof code === "string") return reasons[code] ?? code;
+  if (typeof code === "string") {
+    const own = error instanceof Error ? /^E[A-Z0-9]+: (.+?)(?:, \w|$)/.exec(error.message)?.[1] : undefined;
+    return reasons[code] ?? own ?? code;
+  }
   return error instanceof Error ? error.message : "unknown reason";
 }
