@@ -7,6 +7,7 @@ import type { Expanded } from "../instances/table.ts";
 import type { Followed, UpdateOptions } from "../instances/update.ts";
 import type { Journal, OpenIntent } from "../journal/journal.ts";
 import type { Database, Row } from "../state/database.ts";
+import { Locks } from "../store/locks.ts";
 
 export interface ProfilesOptions {
   readonly database: Database;
@@ -38,7 +39,8 @@ function rootPool(devices: Devices): string | undefined {
 /** Settings and devices that instances share. */
 export class Profiles {
   readonly #options: ProfilesOptions;
-
+  /** By name, for changes. */
+  readonly #locks = new Locks();
   readonly #open: OpenIntent<UpdateIntent>;
 
   constructor(options: ProfilesOptions) {
@@ -94,27 +96,30 @@ export class Profiles {
     isPatch: boolean,
     options: UpdateOptions = {},
   ): Promise<readonly string[]> {
-    const row = this.#row(name);
-    const before = {
-      description: String(row.description),
-      config: JSON.parse(String(row.config)),
-      devices: JSON.parse(String(row.devices)),
-    };
-    const after = isPatch
-      ? {
-        description: put.description || before.description,
-        config: { ...before.config, ...put.config },
-        devices: { ...before.devices, ...put.devices },
-      }
-      : put;
-    this.#check(after);
-    if (rootPool(after.devices) !== rootPool(before.devices)) this.#checkRootUsers(name);
-    await using intent = this.#open({ name, before });
-    const { notes, failures } = await this.#change(name, after, options);
-    intent.commit(() => {});
-    this.#options.events.lifecycle("profile-updated", `/1.0/profiles/${name}`);
-    if (failures.length > 0) throw new LidoError("bad_request", [notFollowed, ...failures.map(lineOf)].join("\n"));
-    return notes;
+    // The undo of one would be the undo of another that came meanwhile, too.
+    return await this.#locks.hold([name], async () => {
+      const row = this.#row(name);
+      const before = {
+        description: String(row.description),
+        config: JSON.parse(String(row.config)),
+        devices: JSON.parse(String(row.devices)),
+      };
+      const after = isPatch
+        ? {
+          description: put.description || before.description,
+          config: { ...before.config, ...put.config },
+          devices: { ...before.devices, ...put.devices },
+        }
+        : put;
+      this.#check(after);
+      if (rootPool(after.devices) !== rootPool(before.devices)) this.#checkRootUsers(name);
+      await using intent = this.#open({ name, before });
+      const { notes, failures } = await this.#change(name, after, options);
+      intent.commit(() => {});
+      this.#options.events.lifecycle("profile-updated", `/1.0/profiles/${name}`);
+      if (failures.length > 0) throw new LidoError("bad_request", [notFollowed, ...failures.map(lineOf)].join("\n"));
+      return notes;
+    });
   }
 
   rename(name: string, to: string): void {
