@@ -1,5 +1,5 @@
-/** Every image, started and stopped often, and once where there is cgroup2 alone: minutes.
- * $LIDO_BOOT_CYCLES: how often. $LIDO_BOOT_IMAGES: of which images, with spaces between their names. */
+/** Starts and stops every image many times, and once on a host with cgroup2 alone; takes minutes.
+ * $LIDO_BOOT_CYCLES: number of starts. $LIDO_BOOT_IMAGES: names of images, separated by spaces; all when unset. */
 import process from "node:process";
 import { testUnified } from "../support/unified_host.ts";
 import { images } from "./images.ts";

@@ -3,11 +3,11 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { succeed } from "../support/command.ts";
 
-/** Where the service of the package notes each of its starts and ends, a line each. */
+/** File in which the package's service logs its starts and ends, one line each. */
 export const serviceLog = "/var/log/lido-probe";
 
-// The child is there before the trap. One that is forked after it has the shell's handler until it is executed; a SIGTERM to the whole group just
-// then is lost in it, and systemd waits for it for DefaultTimeoutStopSec, 90 s.
+// Start the child before the trap. A child forked after the trap has the shell's handler until it calls execve; a SIGTERM to the whole group in that
+// moment is lost in the child, and systemd waits for it for DefaultTimeoutStopSec, 90 s.
 const run = `#!/bin/sh
 sleep infinity &
 trap 'kill $!; echo ended >>${serviceLog}; exit 0' TERM
@@ -51,7 +51,7 @@ else
 fi
 `;
 
-/** A Debian package with a service, for systemd and for the inits that read /etc/init.d. @returns Its bytes. */
+/** Builds a Debian package with a service, for systemd and for inits that read /etc/init.d. @returns The package's bytes. */
 export async function servicePackage(): Promise<Uint8Array> {
   const directory = mkdtempSync(join(tmpdir(), "lido-package-"));
   try {

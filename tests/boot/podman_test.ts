@@ -1,4 +1,4 @@
-/** Podman in a container, minutes with the making of its image. */
+/** Podman in a container; takes minutes, including the making of its image. */
 import { testUnified } from "../support/unified_host.ts";
 import { runPodman } from "./nesting.ts";
 

@@ -1,4 +1,4 @@
-/** What every image goes through: it boots, serves what real systems serve, and ends in each of the ways there are. */
+/** The test of every image: boot, use of what real systems use, and every way to stop. */
 import assert from "node:assert/strict";
 import { type CommandOptions, type Outcome, succeed } from "../support/command.ts";
 import { Daemon, executable } from "../support/daemon.ts";
@@ -9,9 +9,9 @@ import { type BootImage, untilBooted } from "./images.ts";
 import { nest } from "./nesting.ts";
 import { serviceLog, servicePackage } from "./package.ts";
 
-/** How long a clean stop of an idle system may take. */
+/** Longest time for a clean stop of an idle system. */
 const cleanStopMs = 10_000;
-/** How long the daemon may take to say what an instance did by itself. */
+/** Longest time until the daemon reports a power-off or reboot that the instance did itself. */
 const ownEndMs = 20_000;
 
 /** An instance of one image, and what a user does with it. */
@@ -34,7 +34,7 @@ class Guest {
     });
   }
 
-  /** Runs a script that may end with its system. */
+  /** Runs a script during which the system may end, such as `poweroff`. */
   tryRun(script: string): Promise<Outcome> {
     return this.#daemon.lido(["exec", this.name, "--", "sh", "-c", script]);
   }
@@ -48,7 +48,7 @@ class Guest {
     await this.booted();
   }
 
-  /** A clean stop, which must be quick. */
+  /** Stops the instance cleanly, and asserts that it was quick. */
   async stop(): Promise<void> {
     const started = performance.now();
     await this.#daemon.ok("stop", this.name);
@@ -64,7 +64,7 @@ class Guest {
     return this.sh("cat /proc/sys/kernel/random/boot_id");
   }
 
-  /** Switches itself off. */
+  /** Powers off from inside the container. */
   async powerOff(): Promise<void> {
     using events = await LifecycleEvents.open(this.#daemon);
     await this.tryRun("poweroff");
@@ -72,7 +72,7 @@ class Guest {
     assert.equal(await this.state(), "Stopped");
   }
 
-  /** Starts itself anew. */
+  /** Reboots from inside the container. */
   async reboot(): Promise<void> {
     const pid = await this.#pid();
     using events = await LifecycleEvents.open(this.#daemon);
@@ -87,8 +87,8 @@ class Guest {
   }
 }
 
-/** @param options.cycles How often it is started and stopped. @param options.cron Whether a job of cron is waited for, a minute at most, where there is no
- * systemd. @param options.host What the daemon's command begins with, to be on another host. */
+/** @param options.cycles Number of starts and stops. @param options.cron Waits for a cron job, one minute at most, on Debian images without
+ * systemd. @param options.host Prefix of the daemon's command line, to run it in the mount namespace of another host. */
 export async function tellStory(
   t: Deno.TestContext,
   image: BootImage,
@@ -104,7 +104,7 @@ export async function tellStory(
     if (does) await t.step(`${image.name}: ${name}`, body);
   };
 
-  // Its job comes with a minute's begin, beside the rest.
+  // The cron job runs at the next full minute, in parallel with the other steps.
   const timed = new Guest(daemon, image, "c2");
   const hasCron = options.cron === true && isDebian && !isSystemd;
   await step("takes a job for cron", hasCron, async () => {
@@ -117,7 +117,7 @@ export async function tellStory(
     await daemon.ok("launch", "bb", "c1");
     await guest.booted();
     assert.equal(await guest.sh("hostname"), "c1");
-    // Of what lido mounts for itself df tells nothing, and nothing hides the root.
+    // df shows none of lido's own mounts, and none of them hides the root.
     const shown = (await guest.sh("df -P | tail -n +2 | sed 's/.* //'")).split("\n");
     assert.ok(shown.includes("/") && !shown.includes("/proc/sys/kernel/random/boot_id"), shown.join("\n"));
     if (image.init === "openrc") assert.equal(await guest.sh("rc-status --nocolor --crashed || :"), "");
@@ -150,11 +150,11 @@ export async function tellStory(
   await step("systemd-run: a command, its limits, a network of its own, a timer", isSystemd, async () => {
     assert.equal(await guest.sh("systemd-run --wait --pipe --quiet sh -c 'echo hello; exit 0'"), "hello");
     assert.equal((await guest.tryRun("systemd-run --wait --quiet sh -c 'exit 7'")).code, 7);
-    // The cgroup of a unit is made, limited and looked at inside the container's own.
+    // A unit's cgroup is created, limited and read inside the container's own cgroup.
     const limited = "systemd-run --wait --pipe --quiet -p TasksMax=17 sh -c 'systemctl show $(basename $(sed -n " +
       '"s/.*[/]\\(run-.*\\.service\\)$/\\1/p" /proc/self/cgroup | head -n 1)) -p TasksMax --value\'';
     assert.equal(await guest.sh(limited), "17");
-    // Where this fails, systemd goes on without it or the service fails, by release.
+    // If the namespace cannot be made, systemd either goes on without it or fails the service, depending on the release.
     const own = await guest.sh("systemd-run --wait --pipe --quiet -p PrivateNetwork=true readlink /proc/self/ns/net");
     assert.match(own, /^net:/);
     assert.notEqual(own, await guest.sh("readlink /proc/self/ns/net"));
@@ -226,7 +226,7 @@ export async function tellStory(
   });
 
   await step("cron has run its job", hasCron, async () => {
-    // A job that nobody reads waits.
+    // The job writes to a FIFO and blocks until it is read.
     assert.equal(await timed.sh("head -n 1 /run/rang", { timeoutMs: 130_000 }), "rang");
     await timed.stop();
   });

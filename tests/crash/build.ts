@@ -1,5 +1,5 @@
-/** Builds the daemon of the crash tests with Bun: build.ts FILE WORKER... The product's calls of node:fs/promises and its exchange of two paths come
- * from files.ts and exchange.ts beside this, which have points; nothing of this is in the product. */
+/** Builds the daemon of the crash tests with Bun: build.ts FILE WORKER... Replaces the product's node:fs/promises and its `exchange` of two paths
+ * by files.ts and exchange.ts in this folder, which have points. Nothing of this is in the product. */
 import { readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import process from "node:process";

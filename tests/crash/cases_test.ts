@@ -1,4 +1,4 @@
-/** Faults that are more than one: the daemon is killed, or a call fails, at one point, and something else is amiss before or after. */
+/** Combined faults: the daemon is killed or a call fails at one point, and something else is wrong before or after. */
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
@@ -14,7 +14,7 @@ import { slowness } from "../support/slowness.ts";
 import { isFastAlone, prepareDaemon } from "./support.ts";
 import { Api } from "./storage_api.ts";
 
-/** A process that keeps a directory of a container's busy, and outlives the daemon. */
+/** Starts a process in a container's directory that keeps it busy and outlives the daemon. */
 async function enter(pid: number, directory: string): Promise<ChildProcess> {
   const script = 'cd "$1" && echo in && exec cat';
   const child = spawn("nsenter", ["-t", String(pid), "-m", "sh", "-c", script, "sh", directory], {
@@ -25,7 +25,7 @@ async function enter(pid: number, directory: string): Promise<ChildProcess> {
   return child;
 }
 
-/** A request that waits for ever must fail, and not the whole suite. */
+/** Fails one hanging request instead of the whole suite. */
 async function within(seconds: number, work: Promise<unknown>): Promise<void> {
   const timer = Promise.withResolvers<never>();
   const timeout = setTimeout(() => timer.reject(new Error("it waits for ever")), seconds * 1000 * slowness);
@@ -112,7 +112,7 @@ Deno.test({
       }
       await succeed(["mount", "--bind", join(plain.path, "pool"), place]);
       await api.ask("POST", "/check", { repair: true });
-      // It waits for the last use to end.
+      // A rename waits until the last use of the volume has ended.
       await within(30, api.rename("d", "work", "other"));
       await api.rename("d", "other", "work");
       await again();
@@ -149,7 +149,7 @@ Deno.test({
         await api.delete("d", "v");
         await api.ask("DELETE", "/instances/c1");
         assert.deepEqual(await check(), []);
-        // The next ones of these names.
+        // New ones of the same names work.
         const root1 = await c1();
         writeFileSync(join(root1, "rootfs/later"), "later");
         await api.create("d", "v");

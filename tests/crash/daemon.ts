@@ -1,15 +1,15 @@
-/** The daemon of the crash tests: its host commands, mounts and loop devices have points, as its calls of the file system have (build.ts). */
+/** The daemon of the crash tests: its host commands, mounts and loop devices have points, as its calls of the file system (build.ts). */
 import process from "node:process";
 import { CommandError, type ConfinedTools, type Host } from "../../drivers/host/host.ts";
 import { createHost } from "../../drivers/host/real.ts";
 import { startDaemon } from "../../server/main.ts";
 import { change, isToFail, isTurnOf, onCancel, point } from "./points.ts";
 
-/** The limit of a command that hangs. */
+/** Time limit of a command that hangs. */
 const hangMs = 100;
 const failureOf = (argv: readonly string[]) => () => new CommandError(argv, 1, "an injected failure");
 
-/** Every method of `target` in `names` with a point before and after it. */
+/** Adds a point before and after each of the methods `names` of `target`. */
 function watched<T extends object>(target: T, names: readonly (keyof T)[]): T {
   return new Proxy(target, {
     get(_, name) {
@@ -43,7 +43,7 @@ const pointed = (tools: ConfinedTools): ConfinedTools => ({
       if (isTurnOf("late", what)) throw failureOf(argv)();
       point(`after ${what}`);
     });
-    ended.catch(() => {}); // as the real one: who starts it may come to it later
+    ended.catch(() => {}); // as in the real `pipe`: the caller may await `done` later
     return { stdout, done: ended };
   },
 });

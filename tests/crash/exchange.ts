@@ -1,4 +1,4 @@
-/** drivers/host/files/exchange.ts for the daemon of the crash tests. */
+/** Replaces drivers/host/files/exchange.ts in the daemon of the crash tests. */
 import * as real from "../../drivers/host/files/exchange.ts";
 import { isTurnOf, point } from "./points.ts";
 

@@ -1,8 +1,8 @@
-/** node:fs/promises for the daemon of the crash tests: what changes something has a point before and after it. */
+/** Replaces node:fs/promises in the daemon of the crash tests: calls that change something have a point before and after them. */
 import real from "node:fs/promises";
 import { change } from "./points.ts";
 
-// By name: Bun's bundler makes nothing of "export *" from a module of its own.
+// Listed by name: Bun's bundler drops "export *" from a built-in module.
 export {
   access,
   constants,
@@ -41,7 +41,7 @@ export const rmdir = watched("rmdir", real.rmdir);
 export const symlink = watched("symlink", real.symlink);
 export const unlink = watched("unlink", real.unlink);
 export const writeFile = watched("writeFile", real.writeFile as Call) as typeof real.writeFile;
-/** Files that are only read are opened by others; one that is opened and then "fails" is closed, as by a kernel that failed. */
+/** Opening only to read has no point. A file that is opened and then "fails" is closed, as by a kernel that failed. */
 export const open = (async (path: string, flags: string | number, mode?: number) => {
   if (typeof flags !== "string" || flags === "r") return await real.open(path, flags, mode);
   let file: Awaited<ReturnType<typeof real.open>> | undefined;

@@ -1,4 +1,4 @@
-/** Operations on instances and images, cut off at every point. */
+/** Operations on instances and images, interrupted at every point. */
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Instance } from "../../api/types.ts";
@@ -24,7 +24,7 @@ class Api extends Requests {
     return this.ask("POST", "/instances", { name, devices, source: { type: "copy", source: from } });
   }
 
-  /** A pool with nothing but an image's copy on it. */
+  /** Makes a pool that holds an unpacked image and nothing else. */
   async makeCached(pool: string): Promise<void> {
     const { driver, config } = pool === "fast" ? fastPoolRequest() : { driver: "dir", config: {} };
     await this.ask("POST", "/storage-pools", { name: `cached-${pool}`, driver, config });
@@ -73,7 +73,7 @@ async function state(daemon: Daemon, api: Api): Promise<State> {
     });
   }
   for (const pool of await api.ask("GET", "/storage-pools?recursion=1")) {
-    // An image's copy on a pool is made when it is first needed, and may stay.
+    // An image is unpacked on a pool when it is first needed, and may stay there.
     const used = (pool.used_by as string[]).filter((url) => !url.startsWith("/1.0/images/"));
     found[`pool ${pool.name}`] = JSON.stringify(used.sort());
   }
@@ -155,7 +155,7 @@ Deno.test("operations on instances cut off at every point", async (t) => {
     await api.copy(`keep-${pool}`, pool, `gone-${pool}`);
     await api.copy(`keep-${pool}`, pool, `spare-${pool}`);
     await api.deleteSnapshot(`spare-${pool}`, "s0");
-    // What its first start writes is there before.
+    // Start it once, so that the files that a first start writes exist before the test.
     await api.power(`spare-${pool}`, "start");
     await api.power(`spare-${pool}`, "stop");
     await api.snapshot(`spare-${pool}`, "s0");

@@ -1,14 +1,15 @@
-/** Where the daemon of the crash tests is cut off: before and after each change of the host, by a command, a system call or a call of the file
- * system, and at each step of the journal. What is to happen stands in the file `$LIDO_DIR.fault`, which is read at each point, so that one daemon
- * can be told several times:
- *   kill N   the daemon is killed        fail N   the change is not made and fails      late N   it is made, and then fails
+/** The points of the crash tests' daemon: before and after each change of the host (a command, a system call or a call of the file system) and at
+ * each step of the journal. The fault is in the file `$LIDO_DIR.fault`, which is read at each point, so that it can be changed while the daemon runs:
+ *   kill N   the daemon is killed
+ *   fail N   the change is not made and fails
+ *   late N   the change is made, and then fails
  *   hang N   the command never ends, and is killed at its limit, which is short here
- *   full N   the change is not made and fails, and by then the filesystem that the daemon's directory is on is full, what it keeps for then included
+ *   full N   the change is not made and fails; before, the filesystem of the daemon's directory is filled and the database's reserve deleted
  *   at NAME  the daemon is killed at the first point of that name
- *   cancel N every operation that can be is cancelled
- *   cut N    it says so in $LIDO_CUT_FILE and stands still, for the host to cut off the whole machine
+ *   cancel N every operation that can be cancelled is cancelled
+ *   cut N    the daemon writes $LIDO_CUT_FILE and stops, for the host to kill the whole machine
  *   count    counts the points, into `$LIDO_DIR.fault.count`
- * A last word makes two alike different. */
+ * A last word makes two equal faults different. */
 import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import process from "node:process";
@@ -21,17 +22,17 @@ let count = 0;
 
 let cancel = () => {};
 
-/** @param work Cancels every operation that can be. */
+/** @param work Cancels every operation that can be cancelled. */
 export function onCancel(work: () => void): void {
   cancel = work;
 }
 
-/** @returns What is to happen now or later: the first word of the file. */
+/** @returns The fault that is set now, which may be for a later point: the first word of the file. */
 function mode(): string {
   let text = "";
   try {
     text = readFileSync(file, "utf8");
-  } catch { /* nothing is to happen */ }
+  } catch { /* no fault is set */ }
   if (text !== fault) {
     fault = text;
     left = Number(text.split(" ")[1] ?? 0);
@@ -57,7 +58,7 @@ export function point(name: string): void {
       break;
     case "cut":
       if (--left !== 0) return;
-      // Whole from the first moment that the host can see it.
+      // Rename, so that the host never sees a half-written file.
       writeFileSync(`${process.env.LIDO_CUT_FILE}.new`, name);
       renameSync(`${process.env.LIDO_CUT_FILE}.new`, process.env.LIDO_CUT_FILE!);
       Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
@@ -67,14 +68,14 @@ export function point(name: string): void {
   }
 }
 
-/** @returns Whether this change is the one that `wanted` is to happen to. */
+/** @returns Whether the fault `wanted` is due at this change. */
 export function isTurnOf(wanted: "fail" | "late" | "hang" | "full", what: string): boolean {
   if (mode() !== wanted || --left !== 0) return false;
   process.stderr.write(`${wanted}: ${what}\n`);
   return true;
 }
 
-/** @returns Whether this change is to fail, on a full disk or otherwise. */
+/** @returns Whether this change must fail, on a full disk or otherwise. */
 export function isToFail(what: string): boolean {
   if (!isTurnOf("full", what)) return isTurnOf("fail", what);
   const directory = process.env.LIDO_DIR!;
@@ -83,7 +84,7 @@ export function isToFail(what: string): boolean {
   return true;
 }
 
-/** A change of the host with a point before and after it. @param failure What its failure looks like. */
+/** Makes a change of the host, with a point before and after it. @param failure Makes the error of an injected failure. */
 export async function change<T>(what: string, make: () => T | Promise<T>, failure: () => Error): Promise<T> {
   point(`before ${what}`);
   if (isToFail(what)) throw failure();

@@ -1,4 +1,4 @@
-/** Operations on limited volumes of the dir driver, cut off at every point; where the kernel has project quotas. */
+/** Operations on limited volumes of the dir driver, interrupted at every point; needs project quotas of the kernel. */
 import { execFileSync } from "node:child_process";
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
@@ -6,7 +6,7 @@ import { mounted, places, reasonAgainst } from "../conformance/places.ts";
 import { Api, fill, state, writeLater } from "./storage_api.ts";
 import { CutOff, runAll, type Scenario, startDaemon } from "./support.ts";
 
-/** As a tree is that was there before the filesystem had quotas. */
+/** Removes the project id from a tree, as if it was made before the filesystem had quotas. */
 function uncount(path: string): void {
   execFileSync("chattr", ["-R", "-P", "-p", "0", path]);
 }

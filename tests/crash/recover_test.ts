@@ -1,4 +1,4 @@
-/** The database is lost, and recovery is cut off; or the database is lost in the middle of something else. */
+/** Recovery after a lost database, with the daemon killed during recovery or while the database is lost. */
 import assert from "node:assert/strict";
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -30,7 +30,7 @@ class Api extends Requests {
   }
 }
 
-/** Starts the daemon without its database. */
+/** Restarts the daemon without its database. */
 async function lose(daemon: Daemon, isKilled: boolean): Promise<void> {
   if (!isKilled) await daemon.terminate();
   for (const end of ["", "-wal", "-shm"]) rmSync(join(daemon.directory, `lido.db${end}`), { force: true });
@@ -38,7 +38,7 @@ async function lose(daemon: Daemon, isKilled: boolean): Promise<void> {
 }
 
 let armed = 0;
-/** @param point The one at which the daemon is killed; none when 0. */
+/** @param point Point at which the daemon is killed; 0: none. */
 function arm(daemon: Daemon, point: number): void {
   const file = `${daemon.directory}.fault`;
   if (point === 0) rmSync(file, { force: true });
@@ -137,10 +137,10 @@ Deno.test("the database is lost while something is taken away: what is recovered
           if (isThere) assert.equal(digest(api.path(pool, "two")), whole.get(pool), what);
           const isSaid = Problems.some((text) => text.includes("default_two"));
           if (isKilled && !isThere && !isSaid) {
-            // Gone from the disk as well: then it was done.
+            // The volume is neither on disk nor reported: the deletion was complete.
             assert.throws(() => digest(api.path(pool, "two")), what);
           }
-          // As before, whatever there is.
+          // Restore the state that the next round begins with.
           if (!isThere) {
             await api.recover("import", { force: true });
             await api.ask("DELETE", api.volumes(pool, "/two")).catch(() => {});
@@ -154,7 +154,7 @@ Deno.test("the database is lost while something is taken away: what is recovered
             }
           } else {
             const snapshots = await api.ask("GET", api.volumes(pool, "/two/snapshots?recursion=1")) as unknown[];
-            // A half deleted snapshot that was left out is taken away with its volume.
+            // Deleting a volume whose half-deleted snapshot was not recovered also deletes that snapshot.
             if (snapshots.length === 0) {
               rmSync(join(api.directory, "storage-pools", pool, "custom-snapshots/default_two"), {
                 recursive: true,

@@ -1,5 +1,5 @@
-/** Disks of running containers and changes of maps, cut off at every point. What a container has mounted is what the API says, and every tree has the
- * owners of the map that it is said to have. */
+/** Disks of running containers and changes of id maps, interrupted at every point. A container's mounts match the API, and every tree has the
+ * owners of the map that is recorded for it. */
 import { createHash } from "node:crypto";
 import { lstatSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -11,7 +11,7 @@ import { busyboxImage } from "../support/image.ts";
 import { CutOff, Requests, runAll, type Scenario, startDaemon, type State } from "./support.ts";
 
 class Api extends Requests {
-  /** Gives an instance these devices beside its root. */
+  /** Sets the instance's devices to `devices` and its root disk. */
   async setDevices(name: string, devices: Devices): Promise<void> {
     const now = await this.ask("GET", `/instances/${name}`);
     const { root } = now.devices;
@@ -27,7 +27,7 @@ class Api extends Requests {
   }
 }
 
-/** A tree as one sees it whose map has this base. */
+/** Digest of a tree with owners relative to `base`, the first host id of its map. */
 function digest(path: string, base: number): string {
   const hash = createHash("sha256");
   const walk = (at: string, name: string) => {
@@ -100,7 +100,7 @@ const scenarios: readonly Scenario<Api>[] = [
     name: "a profile of two running instances",
     run: async (api) => {
       const edit = () => api.ask("PUT", "/profiles/p1", { devices: { p: disk("plain", "shifted", "/mnt/p") } });
-      // It is saved whoever cannot follow, and once more brings those up to it.
+      // The profile is saved even if an instance cannot follow; a second edit brings those instances up to date.
       await edit().catch((error) => {
         if (!String(error).includes("(profile change still saved)")) throw error;
         return edit();
@@ -121,11 +121,11 @@ const scenarios: readonly Scenario<Api>[] = [
   },
 ];
 
-/** An overlay: it has no idmapped mounts. @returns A directory of it, and what takes it away. */
+/** Mounts an overlay, which has no idmapped mounts. @returns A directory in it; disposing unmounts and deletes it. */
 async function overlay(): Promise<{ source: string } & AsyncDisposable> {
   const base = mkdtempSync(join(tmpdir(), "lido-overlay-"));
   for (const name of ["fs", "merged"]) mkdirSync(join(base, name));
-  // On a filesystem of its own: what the temporary directory is on may be an overlay, too.
+  // On its own tmpfs: the temporary directory itself may be on an overlay.
   await succeed(["mount", "-t", "tmpfs", "none", join(base, "fs")]);
   for (const name of ["lower", "upper", "work"]) mkdirSync(join(base, "fs", name));
   const [lower, upper, work] = ["lower", "upper", "work"].map((name) => join(base, "fs", name));
@@ -154,7 +154,7 @@ Deno.test("disks of running containers and changes of maps cut off at every poin
   const create = async (name: string, pool: string, more: object = {}) => {
     const devices = { root: { type: "disk", path: "/", pool } };
     await api.ask("POST", "/instances", { name, devices, source: { type: "image", fingerprint }, ...more });
-    // What an attach would make in it is there.
+    // Make the mount targets now: an attach would otherwise make them and change the tree.
     const mnt = join(daemon.directory, "storage-pools", pool, "containers", name, "rootfs/mnt");
     for (const target of ["v", "a", "p"]) mkdirSync(join(mnt, target));
     await api.power(name, "start");

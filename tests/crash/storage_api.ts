@@ -1,4 +1,4 @@
-/** What the crash tests of storage have in common: their requests, and all that users can see. */
+/** Shared by the crash tests of storage: their requests, and all state that users can see. */
 import { chownSync, mkdirSync, readFileSync, statfsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { StorageVolume } from "../../api/types.ts";
@@ -17,7 +17,7 @@ export class Api extends Requests {
     return this.ask("POST", "/storage-pools", { name, driver, config });
   }
 
-  /** Writes into a volume that nobody uses. */
+  /** Writes into a volume that no container uses. */
   async write(poolName: string, name: string, use: (path: string) => void): Promise<void> {
     const pool = await this.ask("GET", `/storage-pools/${poolName}`);
     await withContent(this.directory, pool, { type: "custom", name: `default_${name}` }, use, true);
@@ -35,7 +35,7 @@ export class Api extends Requests {
     return this.create(pool, name, {}, { type: "copy", pool: from, name: "work" });
   }
 
-  /** Brings the volume "gone" up to date. */
+  /** Refreshes the volume "gone". */
   refresh(from: string, pool: string, name: string, more: object = {}) {
     return this.create(pool, "gone", {}, { type: "copy", pool: from, name, refresh: true, ...more });
   }
@@ -84,7 +84,7 @@ export class Api extends Requests {
 
 const backup = readFileSync(join(projectRoot, "tests/fixtures/lxd-5.0.2-volume.tar.gz"));
 
-/** All that users can see of storage, on disk and by the API; times and ids apart. */
+/** All state of storage that users can see, on disk and by the API, without times and ids. */
 export async function state(daemon: Daemon, api: Api): Promise<State> {
   const found: State = {};
   for (const pool of await api.ask("GET", "/storage-pools?recursion=1")) {
@@ -109,9 +109,9 @@ export async function state(daemon: Daemon, api: Api): Promise<State> {
 const host = createHost();
 const btrfsType = 0x9123683e;
 
-/** As the kernel has it, whatever the database says. */
+/** The limit as the kernel has it, not the database. */
 async function limitOf(driver: string, path: string): Promise<string> {
-  // LVM's is the size of the filesystem. ZFS tells what is free within it, which is not the same twice.
+  // LVM's limit is the size of the filesystem. ZFS only reports the free space within it, which varies.
   if (driver === "lvm") return String(statfsSync(path).blocks);
   if (driver === "zfs") return "";
   const isBtrfs = Number(statfsSync(path).type) >>> 0 === btrfsType;

@@ -1,10 +1,10 @@
-/** Every storage operation, cut off at every point: the daemon killed, or a host command failing. Afterwards the operation is wholly done or
- * wholly undone, `lido admin check` finds nothing, and every other volume is as it was. */
+/** Every storage operation, interrupted at every point: the daemon is killed, or a host command fails. Afterwards the operation is wholly done or
+ * wholly undone, `lido admin check` finds nothing, and every other volume is unchanged. */
 import { fastPool, fastPoolRequest } from "../support/daemon.ts";
 import { Api, fill, state, writeLater } from "./storage_api.ts";
 import { CutOff, isFastAlone, runAll, type Scenario, startDaemon } from "./support.ts";
 
-/** The pools that are not directories. Those of LVM have volumes of a fixed size, and metadata beside them. */
+/** Sizes for pools that are not directories. LVM's volumes have a fixed size, and the pool needs room for metadata. */
 const isBlock = fastPool[0] === "lvm";
 const sizes = isBlock ? ["1GiB", "512MiB", "1GiB"] : ["256MiB", "128MiB", "300MiB"];
 const [large, small, grown] = sizes.map((size) => ({ size, ...(isBlock ? { "volume.size": "32MiB" } : {}) }));
@@ -43,7 +43,7 @@ const scenarios: readonly Scenario<Api>[] = [
       reset: (api) => api.rename(pool, "other", "work"),
     },
     {
-      // Its record is not that of the volume "other".
+      // Its record's file must not be taken for that of the volume "other".
       name: `rename to a name that begins as those on disk do (${pool})`,
       run: (api) => api.rename(pool, "work", "default_other"),
       reset: (api) => api.rename(pool, "default_other", "work"),
@@ -111,7 +111,7 @@ const scenarios: readonly Scenario<Api>[] = [
     run: (api) => api.copy("a", "b", "new"),
     reset: (api) => api.delete("b", "new"),
   },
-  // A filesystem of its own has always a size.
+  // A volume of a block driver always has a size.
   ...(isBlock ? [] : [{
     name: "limit a volume",
     run: (api: Api) => api.set("a", "work", { size: "50MiB" }),

@@ -1,4 +1,4 @@
-/** What the crash tests have in common: a daemon that is cut off at its n-th point, and the two ends that an operation may have. */
+/** Shared by the crash tests: interrupts the daemon at its n-th point and checks that the operation ended in one of its two allowed states. */
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import {
@@ -18,21 +18,21 @@ import { Daemon, projectRoot } from "../support/daemon.ts";
 import { RawClient } from "../support/raw.ts";
 import { findTraces } from "../support/traces.ts";
 
-/** More points than any operation has; one that comes here never ends. */
+/** More points than any operation has; reaching it means that the operation never ends. */
 const pointsMax = 200;
-/** Each point by default; on a slow machine one of so many of each operation, a different one of the next. */
+/** 1: test each point. On a slow machine: only every n-th point, with a different first point each time. */
 const everyNth = Number(process.env.LIDO_CRASH_EVERY ?? 1);
-/** The suite "crash-all": calls of the file system are points too, and changes may also be made and then fail, or hang. */
+/** The suite "crash-all": calls of the file system are points too, and the modes "late" and "hang" are added. */
 const isAll = process.env.LIDO_CRASH_ALL === "1";
 const modes = process.env.LIDO_CRASH_MODES?.split(",") ??
   (isAll ? ["kill", "fail", "late", "hang", "cancel"] : ["kill", "fail", "cancel"]);
-/** Whether only what is on the pool that the suite is run on is cut off, where the other drivers' turn was on another machine. */
+/** Whether to test only the pool "fast": the other drivers are tested on another machine. */
 export const isFastAlone = process.env.LIDO_CRASH_POOLS === "fast";
 
-/** Compiled as the shipped one is: it is started some hundred times, and from its sources it would take three times as long each time. */
+/** Compiled, as the shipped daemon: it is started some hundred times, and from its sources each start would take three times as long. */
 export const faultyDaemon = join(projectRoot, isAll ? "dist/lido-crash-all" : "dist/lido-crash");
 
-/** Built again when something that it is made of is newer. */
+/** Rebuilds the daemon when one of its sources is newer. */
 async function buildWithFiles(): Promise<void> {
   const sources = ["api", "drivers", "server", "tests/crash"].flatMap((room) =>
     readdirSync(join(projectRoot, room), { recursive: true }).map((name) => join(projectRoot, room, String(name)))
@@ -40,7 +40,7 @@ async function buildWithFiles(): Promise<void> {
   const builtAt = statSync(faultyDaemon, { throwIfNoEntry: false })?.mtimeMs ?? 0;
   if (sources.every((path) => statSync(path).mtimeMs < builtAt)) return;
   const workers = sources.filter((path) => path.endsWith("_worker.ts")).sort();
-  // Beside it and moved, so that an interrupted build leaves none that is half one.
+  // Build beside it and rename, so that an interrupted build leaves no half-written file.
   const partial = `${faultyDaemon}-partial`;
   const argv = [join(projectRoot, "node_modules/.bin/bun"), join(projectRoot, "tests/crash/build.ts"), partial];
   await succeed([...argv, ...workers], { timeoutMs: 300_000 });
@@ -51,7 +51,7 @@ export async function startDaemon(): Promise<Daemon> {
   return await Daemon.start({ argv: [await prepareDaemon()] });
 }
 
-/** @returns The path of the daemon that can be cut off, built if something has changed. */
+/** @returns Path of the daemon with points, rebuilt if sources have changed. */
 export async function prepareDaemon(): Promise<string> {
   if (isAll) await buildWithFiles();
   else {
@@ -62,7 +62,7 @@ export async function prepareDaemon(): Promise<string> {
   return faultyDaemon;
 }
 
-/** Requests that must succeed; what the daemon's death does to them is the caller's. */
+/** Requests that must succeed; the caller handles the errors that the daemon's death causes. */
 export class Requests {
   readonly raw: RawClient;
   readonly directory: string;
@@ -85,13 +85,13 @@ export class Requests {
 export interface Scenario<Api> {
   readonly name: string;
   readonly run: (api: Api) => Promise<void>;
-  /** Back to what was before, from what is after. */
+  /** Undoes `run`: restores the state before it. */
   readonly reset: (api: Api) => Promise<void>;
 }
 
 export type State = Record<string, string>;
 
-/** What there is below a directory: content, owners and modes. */
+/** Digest of all below a directory: content, owners and modes. */
 export function digest(path: string): string {
   const hash = createHash("sha256");
   const walk = (at: string, name: string) => {
@@ -115,20 +115,20 @@ export class CutOff<Api extends Requests> {
   #offset = 0;
   points = 0;
 
-  /** @param state All that users can see, on disk and by the API; times and ids apart. */
+  /** @param state All state that users can see, on disk and by the API, without times and ids. */
   constructor(daemon: Daemon, api: Api, state: () => Promise<State>) {
     this.#daemon = daemon;
     this.#api = api;
     this.#state = state;
   }
 
-  /** Takes what there is now for what is to be again. */
+  /** Records the present state as the one that every reset must restore. */
   async begin(): Promise<void> {
     this.#before = await this.#state();
     this.#host = this.#traces();
   }
 
-  /** From the daemon's next point on, and from its next start on. @param fault As tests/crash/daemon.ts has it; empty: none. */
+  /** Sets a fault that counts from the daemon's next point or next start. @param fault One of tests/crash/points.ts; empty: none. */
   arm(fault: string): void {
     const file = `${this.#daemon.directory}.fault`;
     if (fault === "") rmSync(file, { force: true });
@@ -143,15 +143,15 @@ export class CutOff<Api extends Requests> {
     });
   }
 
-  /** Starts the daemon again after a clean end; nothing is to happen. */
+  /** Restarts the daemon cleanly, without a fault. */
   async restart(): Promise<void> {
     this.arm("");
     await this.#daemon.terminate();
     await this.#daemon.up();
   }
 
-  /** Cuts an operation off at each of its points: by a kill, by a change that fails, by one that is made and then fails, by a command that hangs, and
-   * by a cancel, until it comes too late. */
+  /** Interrupts an operation at each of its points: by a kill, by a change that fails, by a change that is made and then fails, by a command that
+   * hangs, and by a cancel, until the operation ends before the fault is due. */
   async scenario({ name, run, reset }: Scenario<Api>): Promise<void> {
     await run(this.#api);
     const after = await this.#state();
@@ -171,7 +171,7 @@ export class CutOff<Api extends Requests> {
           await this.#daemon.ended;
           await this.#daemon.up();
         }
-        // While the daemon lives, it must have brought it to one of the two ends itself, at once.
+        // A living daemon must have rolled back or completed the operation itself, at once.
         const isDone = await this.isWhole(after, what);
         if (mode === "cancel") assert.equal(isDone, outcome === "ended", `${what}: not what its client was told`);
         if (isDone) await reset(this.#api);
@@ -180,12 +180,12 @@ export class CutOff<Api extends Requests> {
         if (outcome === "ended") break;
       }
     }
-    // What failures left in the database and nowhere else, a start would find.
+    // A start finds what failures left in the database alone.
     await this.restart();
     assert.equal(await this.isWhole(after, `${name}, after a restart`), false);
   }
 
-  /** @param run An operation that the n-th point of the daemon cuts off; then the next daemon is killed at each point of its start. */
+  /** Kills the daemon at its n-th point during `run`, and then the next daemon at each point of its start. */
   async nested(point: number, run: (api: Api) => Promise<void>): Promise<void> {
     for (let inStart = 1; inStart < pointsMax; inStart += everyNth) {
       this.arm(`kill ${point}`);
@@ -201,7 +201,7 @@ export class CutOff<Api extends Requests> {
     }
   }
 
-  /** @returns Whether the operation was done; fails when it was neither done nor undone. */
+  /** @returns Whether the operation was done. @throws {AssertionError} If it was neither done nor undone. */
   async isWhole(after: State, what: string): Promise<boolean> {
     assert.deepEqual(await this.#api.ask("POST", "/check", {}), [], `${what}: check`);
     const now = await this.#state();
@@ -216,7 +216,7 @@ export class CutOff<Api extends Requests> {
   }
 }
 
-/** One step for each scenario whose name matches $LIDO_CRASH_SCENARIOS. One that failed leaves another state than the next begins with, so it is the last. */
+/** Runs a step for each scenario whose name matches $LIDO_CRASH_SCENARIOS. Stops after a failed one: the next would begin with a wrong state. */
 export async function runAll<Api extends Requests>(
   t: Deno.TestContext,
   cutOff: CutOff<Api>,

@@ -1,4 +1,4 @@
-/** Measures lido beside LXD 5.0.2 (Debian's) in the guest, on LVM thin and ZFS: one run, turns taken, ratios.
+/** Compares lido with LXD 5.0.2 (Debian's) in the guest, on LVM thin and ZFS: one run in which both take turns; prints ratios.
  *   bench.ts [lvm|zfs]... [ROUNDS] [CASE...]     such as "instance init" */
 import process from "node:process";
 import { prepare } from "./guest.ts";

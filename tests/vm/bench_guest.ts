@@ -1,4 +1,4 @@
-/** The guest's half of tests/vm/bench.ts: lido and LXD in turn, over the API of both, on a disk of their own each.
+/** The guest's half of tests/vm/bench.ts: runs lido and LXD in turn by their APIs, each on its own disk.
  *   bench_guest.ts lvm|zfs [ROUNDS] [CASE...] */
 import { spawn } from "node:child_process";
 import { mkdirSync, openSync, readFileSync, writeFileSync } from "node:fs";
@@ -34,7 +34,7 @@ class Target extends Requests {
   }
 
   async furnish(device: string): Promise<void> {
-    // Groups and ZFS pools are the host's: each has its own.
+    // Names of volume groups and ZFS pools are global on a host: each daemon has its own.
     const config = { source: device, [driver === "zfs" ? "zfs.pool_name" : "lvm.vg_name"]: `bench-${this.name}` };
     await this.ask("POST", "/storage-pools", { name: "p", driver, config });
     await this.ask("POST", "/images", readFileSync(join(projectRoot, "dist/busybox.tar.xz")), {
@@ -118,7 +118,7 @@ async function timed(target: Target, { before, run, after }: Case): Promise<numb
   return ms;
 }
 
-/** How many processes a daemon starts for the case, at each of which it calls execve. */
+/** Number of processes that the daemon starts for the case, counted by their calls of execve. */
 async function processes(target: Target, one: Case): Promise<number> {
   const file = `/scratch/strace-${target.name}`;
   writeFileSync(file, "");
@@ -138,7 +138,7 @@ async function processes(target: Target, one: Case): Promise<number> {
     stdio: ["ignore", "ignore", "ignore"],
   });
   const ended = new Promise((resolve) => tracer.on("exit", resolve));
-  // It is attached when the kernel names it as the tracer.
+  // strace is attached when the kernel names it as the tracer.
   while (!/TracerPid:\s*[1-9]/.test(readFileSync(`/proc/${target.pid}/status`, "utf8"))) {
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
@@ -173,7 +173,7 @@ for (const one of chosen) {
   for (let round = -1; round < Number(rounds); round++) {
     for (const [index, target] of [lido, lxd].entries()) {
       const ms = await timed(target, one);
-      if (round >= 0) found[index]!.push(ms); // the first warms up
+      if (round >= 0) found[index]!.push(ms); // the first round is a warm-up
     }
   }
   const [ours, theirs] = found.map(median) as [number, number];
@@ -181,4 +181,4 @@ for (const one of chosen) {
   const cells = [ours.toFixed(0), theirs.toFixed(0), (ours / theirs).toFixed(2), ...counts.map(String)];
   console.log(one.name.padEnd(18) + cells.map((cell) => cell.padStart(10)).join(""));
 }
-process.exit(0); // the machine goes with all that runs in it
+process.exit(0); // the machine is discarded with all its processes

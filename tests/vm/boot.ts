@@ -1,5 +1,5 @@
-/** Boots the guest once for a command, by hand: its output and exit code are the command's.
- *   deno run -A tests/vm/boot.ts uml|qemu 'command'     $D1 to $D3 are empty disks; /src is the clone, /out what is shared */
+/** Boots the guest by hand for one command, and ends with its output and exit code.
+ *   deno run -A tests/vm/boot.ts uml|qemu 'command'     $D1 to $D3 are empty disks, /src is the clone, /out is shared with the host */
 import process from "node:process";
 import { prepare } from "./guest.ts";
 import { Disks, Machine } from "./machine.ts";

@@ -1,8 +1,8 @@
-/** The guest cut off: the emulator killed in the middle of storage operations, and booted again on the same disks.
+/** Power cuts: the emulator is killed in the middle of storage operations, and the guest is booted again on the same disks.
  *
- * The daemon's directory and its pools are on disks that outlive the guest. What a cut loses is what the guest's kernel had not handed over
- * to them: its page cache, and what it had in flight. What it had handed over is in this host's page cache and survives; so a test sees
- * whether lido waits for the disk before it says that something is done, as it would see at a power cut. */
+ * The daemon's directory and its pools are on disks that outlive the guest. A cut loses all that the guest's kernel had not handed over to the
+ * disks: its page cache and its requests in flight. What it had handed over is in this host's page cache and survives. So the test sees whether
+ * lido waits for the disk before it reports success, as a power cut would show. */
 import { existsSync, mkdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { Disks, type Kind, Machine } from "./machine.ts";
@@ -28,8 +28,8 @@ export const cutOffs: readonly CutOffPlan[] = [
   { name: "cut off, zfs", kind: "qemu", driver: "zfs", device: "zfs source=$D2", loop: "zfs size=1GiB" },
 ];
 
-/** Boots until all operations of tests/vm/cut_off_guest.ts were cut off and looked at. Each boot looks at what the last one left, and ends in the
- * next operation. */
+/** Boots the guest until every operation of tests/vm/cut_off_guest.ts was interrupted and checked. Each boot checks the state that the last one
+ * left, and is killed in the next operation. */
 export async function runCutOff(
   plan: CutOffPlan,
   options: { guest: string; leftMs: () => number; print: (line: string) => void },

@@ -1,5 +1,5 @@
-/** The guest's half of tests/vm/cut_off.ts: looks at what the last boot left, then runs the next operation up to the point at which the host cuts
- * the guest off. Exit code 0 when there is no operation left. */
+/** The guest's half of tests/vm/cut_off.ts: checks the state that the last boot left, then runs the next operation up to the point at which the
+ * host kills the guest. Exit code 0 when no operation is left. */
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -13,7 +13,7 @@ import { executable, projectRoot } from "../support/daemon.ts";
 import { customVolume, type SeenPool, withContent, withContents } from "../support/volume_content.ts";
 
 const directory = "/scratch/lido";
-/** Shared with the host: what is written here is not lost with the guest. */
+/** On a directory of the host: what is written here survives the guest. */
 const recordFile = "/out/record.json";
 const faultFile = `${directory}.fault`;
 const [device, loop] = process.argv.slice(2).map((words) => {
@@ -24,7 +24,7 @@ const [device, loop] = process.argv.slice(2).map((words) => {
 type State = Record<string, string>;
 
 interface Record_ {
-  /** Index of the operation that was cut off; -1 before the first. */
+  /** Index of the operation that was interrupted; -1 before the first. */
   readonly step: number;
   readonly before: State;
   readonly after: State;
@@ -64,9 +64,9 @@ class Api extends Requests {
 interface Step {
   readonly name: string;
   readonly run: (api: Api) => Promise<unknown>;
-  /** Back to what was before, from what is after. */
+  /** Undoes `run`: restores the state before it. */
   readonly reset: (api: Api) => Promise<unknown>;
-  /** Where it is cut off, as a part of its points; 1: when it has just said that it is done. */
+  /** Where it is interrupted, as a fraction of its points; 1: just after it has reported success. */
   readonly at: number;
 }
 
@@ -154,7 +154,7 @@ async function writeLater(api: Api, poolName: string, name: string): Promise<voi
   await succeed(["sync"]);
 }
 
-/** All that users can see, on disk and by the API; times and ids apart. */
+/** All state that users can see, on disk and by the API, without times and ids. */
 async function state(api: Api): Promise<State> {
   const found: State = {};
   const pools = await api.pools();
@@ -173,7 +173,7 @@ async function state(api: Api): Promise<State> {
   }
   for (const { name, status, expanded_devices: devices } of await api.ask("GET", "/instances?recursion=1")) {
     const pool = pools.find((one) => one.name === devices.root.pool)!;
-    // An instance has its record beside its root: ids and times of its own.
+    // An instance's record is beside its root and has ids and times of its own: compare the rootfs only.
     const tree = await withContent(
       directory,
       pool,
@@ -185,7 +185,7 @@ async function state(api: Api): Promise<State> {
   return found;
 }
 
-/** Starts the daemon that stops at points. @returns When it serves: what the last one left is settled then. */
+/** Starts the daemon that stops at points. @returns When the daemon serves: by then the interrupted intents are rolled back or completed. */
 async function start(): Promise<Api> {
   rmSync(faultFile, { force: true });
   const log = openSync(`${directory}.log`, "a");
@@ -209,7 +209,7 @@ function save(record: Record_): void {
   writeFileSync(recordFile, JSON.stringify(record));
 }
 
-/** Pools of each kind with volumes that nobody touches and some that the steps work on. */
+/** Makes pools of each kind, with volumes for the steps and others that no step touches. */
 async function furnish(api: Api): Promise<void> {
   const ofName = { blk: device!, loop: loop!, plain: { driver: "dir", config: {} } };
   for (const [name, { driver, config }] of Object.entries(ofName)) {
@@ -237,14 +237,14 @@ async function furnish(api: Api): Promise<void> {
   await api.instance("blk", "c1");
 }
 
-/** 1 MB that does not compress and is the same each time. */
+/** 1 MB of data that does not compress and is the same each time. */
 function noise(seed: string): Uint8Array {
   let block: Uint8Array = createHash("sha512").update(seed).digest();
   const blocks = Array.from({ length: 16384 }, () => block = createHash("sha512").update(block).digest());
   return Buffer.concat(blocks);
 }
 
-/** @returns How many points an operation has: it is run with a fault past its end, which the daemon counts down. */
+/** @returns Number of an operation's points, counted by the daemon while the operation runs. */
 async function points(run: () => Promise<unknown>): Promise<number> {
   writeFileSync(faultFile, `count 0 ${Math.random()}`);
   await run();
@@ -266,7 +266,7 @@ if (isFirst) {
   assert.deepEqual(await api.ask("POST", "/check", {}), [], `${name}: check`);
   const now = await state(api);
   const isDone = sorted(now) === sorted(record.after);
-  // One that has said that it is done is done.
+  // An operation that has reported success must be done.
   if (at === 1) assert.deepEqual(now, record.after, name);
   else if (!isDone) assert.deepEqual(now, record.before, name);
   console.log(`${name}: ${isDone ? "done" : "undone"}, all else as it was`);
@@ -280,7 +280,7 @@ if (step) {
   const after = await state(api);
   await step.reset(api);
   assert.deepEqual(await state(api), record.before, `${step.name}: the step does not reset`);
-  // What came before is not what is tested.
+  // Flush all that was written before: only the next operation is tested.
   await succeed(["sync"]);
   save({ step: record.step + 1, before: record.before, after });
   writeFileSync(
@@ -290,7 +290,7 @@ if (step) {
   await step.run(api);
   writeFileSync(`${process.env.LIDO_CUT_FILE}.new`, step.name);
   renameSync(`${process.env.LIDO_CUT_FILE}.new`, process.env.LIDO_CUT_FILE!);
-  await new Promise(() => setInterval(() => {}, 1_000_000)); // the host sees the file, and ends this machine
+  await new Promise(() => setInterval(() => {}, 1_000_000)); // the host sees the file, and kills this machine
 }
 console.log("all steps were cut off");
 process.exit(0);

@@ -3,13 +3,13 @@ import { join } from "node:path";
 import process from "node:process";
 import { projectRoot } from "../support/daemon.ts";
 
-/** What the guest is made of cannot be had on this host: no packages, no room, another processor. */
+/** The guest cannot be built on this host: no packages, no room, or another processor. */
 export class NoGuest extends Error {}
 
-/** Builds the guest, or finds it in its cache. @param packages More Debian packages that it is to have.
+/** Builds the guest, or takes it from its cache. @param packages Additional Debian packages.
  * @returns Its directory. @throws {NoGuest} With the reason. */
 export function prepare(packages: readonly string[] = []): Promise<string> {
-  // One that is there, such as a developer's own with more in it.
+  // A guest that exists already, such as a developer's own with more packages.
   if (process.env.LIDO_VM_GUEST) return Promise.resolve(process.env.LIDO_VM_GUEST);
   const child = spawn("bash", [join(projectRoot, "tests/vm/prepare.sh"), ...packages], {
     stdio: ["ignore", "pipe", "pipe"],
@@ -18,7 +18,7 @@ export function prepare(packages: readonly string[] = []): Promise<string> {
   let err = "";
   child.stdout.on("data", (chunk) => {
     out += chunk;
-    // Its last line is the answer; the others tell a waiting user how far it is.
+    // The last line is the directory; the others are progress for a waiting user.
     if (!String(chunk).startsWith("/")) console.error(String(chunk).trimEnd());
   });
   child.stderr.on("data", (chunk) => err += chunk);

@@ -1,8 +1,8 @@
-/** The test guest as a process: booted on disks of the caller's, its output followed, ended at a moment of the caller's choice.
+/** The test guest as a process: booted on the caller's disks, its output followed, ended when the caller says.
  *
- * Two emulators run the one root filesystem. *uml*, user-mode Linux, is a kernel as a process: it boots in two seconds, has one CPU, device-mapper,
- * no ZFS, and starts a program in as much as a third of a second where page faults are dear. *qemu* emulates every instruction (KVM is not asked
- * for: on hosts that are guests themselves it fails late and oddly): six to nine times slower, two CPUs, all modules, ZFS among them. */
+ * Two emulators run the same root filesystem. *uml*, user-mode Linux, is a kernel as a process: it boots in two seconds, has one CPU,
+ * device-mapper, no ZFS, and takes up to a third of a second to start a program where page faults are slow. *qemu* emulates every instruction
+ * (without KVM: on hosts that are guests themselves KVM fails late and unclearly): six to nine times slower, two CPUs, all modules with ZFS. */
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import {
@@ -29,29 +29,29 @@ export type Kind = "uml" | "qemu";
 
 export interface Boot {
   readonly kind: Kind;
-  /** What `prepare.sh` made. */
+  /** Directory that `prepare.sh` made. */
   readonly guest: string;
-  /** Run by bash as root, with $D1, $D2, ... the devices of `disks` and the clone read-only in /src; what it leaves in /out is in `Machine.out`. */
+  /** Run by bash as root. $D1, $D2, ... are the devices of `disks`, /src is the clone, read-only; files written to /out appear in `Machine.out`. */
   readonly command: string;
-  /** Files that are the guest's disks. They outlive it: another boot goes on with what is on them. */
+  /** Files that are the guest's disks. They outlive it, so that the next boot sees their content. */
   readonly disks: readonly string[];
   readonly memoryMiB?: number;
-  /** A directory of the caller's to be /out; one that goes with the machine when absent. */
+  /** The caller's directory for /out; a temporary one of this machine when absent. */
   readonly out?: string;
   readonly onOutput?: (text: string) => void;
 }
 
-/** Emulators and disks do not go with the process that made them unless they are told, by a signal too. */
+/** Emulators and disks outlive the process that made them unless they are disposed of, also at a signal. */
 const ours = new Set<AsyncDisposable>();
 for (const [signal, number] of [["SIGINT", 2], ["SIGTERM", 15], ["SIGHUP", 1]] as const) {
   process.once(signal, async () => {
-    // The machines are younger than the disks they run on.
+    // Reverse order: machines are created after the disks that they run on.
     for (const one of [...ours].reverse()) await one[Symbol.asyncDispose]();
     process.exit(128 + number);
   });
 }
 
-/** A temporary directory with empty disks in it, holes until they are written to. */
+/** A temporary directory for empty sparse disks. */
 export class Disks implements AsyncDisposable {
   readonly directory = mkdtempSync(join(tmpdir(), "lido-disks-"));
 
@@ -59,7 +59,7 @@ export class Disks implements AsyncDisposable {
     ours.add(this);
   }
 
-  /** @returns Path of a new one. */
+  /** Adds a disk. @returns Its path. */
   add(sizeGiB: number): string {
     const path = join(this.directory, `disk${readdirSync(this.directory).length + 1}`);
     writeFileSync(path, "");
@@ -79,7 +79,7 @@ export class Machine implements AsyncDisposable {
   readonly #directory: string;
   readonly #children: ChildProcess[] = [];
   readonly #onOutput: (text: string) => void;
-  /** Settles with the exit code of the command, or undefined when the guest ended without one. */
+  /** Settles with the command's exit code, or undefined when the guest ended without one. */
   readonly ended: Promise<number | undefined>;
   readonly #watcher: FSWatcher;
   #waiting: { path: string; resolve: () => void }[] = [];
@@ -101,12 +101,12 @@ export class Machine implements AsyncDisposable {
     this.ended = this.#run(boot);
   }
 
-  /** All that the command has printed. */
+  /** All output of the command. */
   get output(): string {
     return readFileSync(join(this.out, "log"), "utf8");
   }
 
-  /** What the kernel and the emulator said, for a guest that ended without a result. */
+  /** Output of the kernel and the emulator, for a guest that ended without a result. */
   get console(): string {
     return ["console", "emulator"].map((name) => join(this.#directory, name)).filter(existsSync)
       .map((path) => readFileSync(path, "utf8").split("\n").slice(-30).join("\n")).join("\n");
@@ -125,7 +125,7 @@ export class Machine implements AsyncDisposable {
     return existsSync(code) ? Number(readFileSync(code, "utf8")) : undefined;
   }
 
-  /** @returns When the guest has made this file in `out`. */
+  /** Resolves when the guest has made this file in `out`. */
   made(name: string): Promise<void> {
     return new Promise((resolve) => {
       this.#waiting.push({ path: join(this.out, name), resolve });
@@ -133,7 +133,7 @@ export class Machine implements AsyncDisposable {
     });
   }
 
-  /** What the guest writes into `out` is written by a process of this host, so that the kernel tells of it. */
+  /** Called when inotify reports a change: a process of this host makes the writes of the guest into `out`. */
   #look(): void {
     this.#waiting = this.#waiting.filter(({ path, resolve }) => {
       if (!existsSync(path)) return true;
@@ -148,7 +148,7 @@ export class Machine implements AsyncDisposable {
 
   #start(argv: readonly string[], log: string): ChildProcess {
     const file = openSync(join(this.#directory, log), "a");
-    // A process group of its own: user-mode Linux has a process for each of the guest's, and all end together.
+    // A process group of its own: user-mode Linux has a process for each of the guest's, and all of them must end together.
     const child = spawn(argv[0]!, argv.slice(1), {
       stdio: ["ignore", file, file],
       detached: true,
@@ -164,7 +164,7 @@ export class Machine implements AsyncDisposable {
     return this.#start([
       join(guest, "linux.uml"),
       `mem=${memoryMiB ?? 1024}M`,
-      // What the guest writes to its root goes into a file beside it that is thrown away.
+      // The guest's writes to its root go to a copy-on-write file, which is deleted afterwards.
       `ubda=${join(this.#directory, "root.cow")},${join(guest, "root.img")}`,
       ...disks.map((file, index) => `ubd${letters[index]}=${file}`),
       ..."root=/dev/ubda rw rootfstype=ext4 init=/sbin/vm-init con=null con0=null,fd:1 quiet".split(" "),
@@ -177,7 +177,7 @@ export class Machine implements AsyncDisposable {
 
   async #startQemu({ guest, disks, memoryMiB }: Boot): Promise<ChildProcess> {
     const memory = `${memoryMiB ?? 1536}M`;
-    // Nobody changes the clone meanwhile. With "auto" the guest forgets what it read of a file at each open: lido, 115 MB, started in 3.5 s, not 0.4.
+    // Nothing changes the clone meanwhile. With "auto" the guest drops its cache of a file at each open: lido, 115 MB, started in 3.5 s, not 0.4.
     const shares = [
       { tag: "source", path: projectRoot, cache: "always" },
       { tag: "out", path: this.out, cache: "auto" },
@@ -207,7 +207,7 @@ export class Machine implements AsyncDisposable {
         "-machine",
         "q35,memory-backend=memory",
       ],
-      // no_timer_check: on a busy host the emulated timer can miss the moment at which the kernel looks for it, which then gives up.
+      // no_timer_check: on a busy host the emulated timer can miss the moment at which the kernel checks for it, and the kernel then gives up.
       ...["-kernel", join(guest, "vmlinux"), "-append"],
       "console=ttyS0 root=/dev/nvme0n1 rw rootfstype=ext4 init=/sbin/vm-init quiet panic=-1 mitigations=off no_timer_check vm.kind=qemu",
       ...[
@@ -215,8 +215,8 @@ export class Machine implements AsyncDisposable {
         `if=none,id=root,file=${join(guest, "root.img")},format=raw,snapshot=on,cache=unsafe,file.locking=off`,
       ],
       ...["-device", "nvme,drive=root,serial=root", "-device", "virtio-rng-pci"],
-      // "writeback": a flush of the guest is an fsync of the file, and what the guest has handed over is in this host's page cache, which
-      // outlives the emulator. So a cut-off guest loses what its own kernel had not written yet, and nothing that it was told is safe.
+      // "writeback": a flush of the guest is an fsync of the file, and data that the guest has handed over is in this host's page cache, which
+      // outlives the emulator. So a killed guest loses what its own kernel had not written yet, and no data that was reported as written.
       ...disks.flatMap((file, index) => [
         ...["-drive", `if=none,id=d${index},file=${file},format=raw,cache=writeback,discard=unmap`],
         ...["-device", `virtio-blk-pci,drive=d${index},serial=disk${index + 1}`],
@@ -229,18 +229,18 @@ export class Machine implements AsyncDisposable {
     ], "emulator");
   }
 
-  /** The power is cut: the emulator ends by SIGKILL, the guest's memory is gone. */
+  /** Simulates a power cut: kills the emulator by SIGKILL, and the guest's memory is lost. */
   kill(): void {
     for (const { pid } of this.#children) {
       try {
         if (pid !== undefined) process.kill(-pid, "SIGKILL");
-      } catch { /* it has ended */ }
+      } catch { /* the process has ended */ }
     }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.kill();
-    await this.ended.catch(() => {}); // told to whom awaits it
+    await this.ended.catch(() => {}); // the error goes to the caller that awaits `ended`
     ours.delete(this);
     rmSync(this.#directory, { recursive: true, force: true });
   }

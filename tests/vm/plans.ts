@@ -1,22 +1,22 @@
-/** What runs in the guest: for each emulator the suites of tests/run.ts, by driver. */
+/** Plans for the guest: for each emulator, the suites of tests/run.ts by driver. */
 import { images } from "../boot/images.ts";
 import type { Kind } from "./machine.ts";
 
 export interface Plan {
   readonly name: string;
   readonly kind: Kind;
-  /** What it is about; left out when this lido has no such driver. */
+  /** Driver that is tested; the plan is omitted if lido has no such driver. */
   readonly driver: string;
-  /** Words of tests/run.ts: suites and test files. */
+  /** Arguments of tests/run.ts: suites and test files. */
   readonly words: readonly string[];
   readonly environment: Readonly<Record<string, string>>;
-  /** Of scripts/make_image.sh, that it boots: made on the host, since the guest has no network. */
+  /** Images of scripts/make_image.sh that the plan boots; made on the host, since the guest has no network. */
   readonly images?: readonly string[];
-  /** Seconds that it took on two processors beside another machine; it is not begun when less is left. */
+  /** Seconds that it took on two processors beside another machine; it is not started when less time is left. */
   readonly seconds: number;
 }
 
-/** Volumes of LVM are filesystems of a fixed size: small ones, so that several fit and mkfs has little to write. XFS makes none below 300 MiB. */
+/** LVM's volumes are filesystems of a fixed size: small ones, so that several fit and mkfs has little to write. XFS needs at least 300 MiB. */
 const lvm = (filesystem: string, isThin: boolean) =>
   `lvm size=4GiB lvm.use_thinpool=${isThin} volume.block.filesystem=${filesystem} volume.size=320MiB`;
 const filesystems = ["ext4", "xfs", "btrfs"];
@@ -24,7 +24,7 @@ const zfs = "zfs size=2GiB";
 
 const system = (names: readonly string[]) => names.map((name) => `tests/system/${name}.ts`);
 
-/** The contract of a driver, and the same driver killed at each of its points. Quotas of projects are the host's to test. */
+/** The driver's conformance suite, and the same driver interrupted at each of its points. Quotas by project ids are tested on the host. */
 const conformance = (driver: string): Plan[] =>
   ([["conformance", "driver_test", 750], ["driver cut short", "cut_off_test", 3000]] as const).map((
     [name, file, seconds],
@@ -37,7 +37,7 @@ const conformance = (driver: string): Plan[] =>
     seconds,
   }));
 
-/** What only this driver does. */
+/** The tests of features that only this driver has. */
 const story = (driver: string): Plan => ({
   name: `story, ${driver}`,
   kind: "qemu",
@@ -47,7 +47,7 @@ const story = (driver: string): Plan => ({
   seconds: 660,
 });
 
-/** From nothing to two containers that share a volume, by the README's first command. */
+/** The README's first command: from nothing to two containers that share a volume. */
 const quickstart = (what: string, driver: string, pool: string): Plan => ({
   name: `quickstart, ${what}`,
   kind: "qemu",
@@ -57,7 +57,7 @@ const quickstart = (what: string, driver: string, pool: string): Plan => ({
   seconds: 120,
 });
 
-/** Suites that take the pool they run on from outside; seconds that they take on an emulated processor. */
+/** Suites that run on the pool given by the environment, with the seconds that they take on an emulated processor. */
 const poolSuites: readonly (readonly [name: string, files: readonly string[], seconds: number])[] = [
   ["facets and bad input", ["pools/facets_test", "daemon/bad_input_test", "daemon/daemon_test"], 450],
   ["sharing", ["volumes/sharing_test"], 350],
@@ -65,7 +65,7 @@ const poolSuites: readonly (readonly [name: string, files: readonly string[], se
   ["exec of clients", ["exec/exec_client_test", "exec/exec_sessions_test"], 250],
 ];
 
-/** @param other Of the other driver that no host but the guest has. */
+/** @param other A pool of the other driver that only the guest has. */
 const onPool = (driver: string, pool: string, other: string): Plan[] => [
   ...poolSuites.map(([name, files, seconds]): Plan => ({
     name: `${name}, ${driver}`,
@@ -80,8 +80,8 @@ const onPool = (driver: string, pool: string, other: string): Plan[] => [
     },
     seconds,
   })),
-  // A daemon that is killed at each point of each operation takes hours on an emulated processor: here at one point of so many, and at each one
-  // on the host, with the drivers that it has.
+  // Killing the daemon at each point of each operation takes hours on an emulated processor: here only at every n-th point. The host tests each
+  // point, with the drivers that it has.
   ...["storage", "instances"].map((what): Plan => ({
     name: `crash of ${what}, ${driver}`,
     kind: "qemu",
@@ -97,7 +97,7 @@ const onPool = (driver: string, pool: string, other: string): Plan[] => [
   })),
 ];
 
-/** A machine is begun with its first plan here: that of dir comes last, since it has many short plans, of which some can be left out. */
+/** A machine starts with its first plan here: dir's is last, since it has many short plans, some of which can be omitted. */
 export const plans: readonly Plan[] = [
   ...conformance("lvm"),
   story("lvm"),
@@ -110,7 +110,7 @@ export const plans: readonly Plan[] = [
   story("zfs"),
   quickstart("zfs", "zfs", zfs),
   ...onPool("zfs", zfs, lvm("ext4", true)),
-  // The guest has cgroup2 alone, and the kernel that Debian 12 has.
+  // The guest has cgroup2 alone, and Debian 12's kernel.
   {
     name: "podman",
     kind: "qemu",

@@ -1,8 +1,8 @@
-/** Runs what needs device-mapper or ZFS in the guest, each driver on a machine of its own and as many at once as there are processors, and sums up.
- * `npm run test:vm` comes here after its set-up.
- *   run.ts [WORD...]     the plans whose name has one of the words; all when there is none
- * Exit code 3: there is no guest on this host, for the reason that is printed; nothing was tested.
- * $LIDO_VM_LIMIT_S: what does not fit in it is not begun, what is begun and not done by then counts as failed (2100). */
+/** Runs the tests that need device-mapper or ZFS in the guest, each driver on its own machine and one machine per processor, and sums up. `npm run
+ * test:vm` calls this after its set-up.
+ *   run.ts [WORD...]     the plans whose name has one of the words; all without words
+ * Exit code 3: this host cannot have the guest, for the printed reason; nothing was tested.
+ * $LIDO_VM_LIMIT_S: limit in seconds (2100). Plans that do not fit are not started; a plan that has not ended by then counts as failed. */
 import { readFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import process from "node:process";
@@ -16,7 +16,7 @@ import { type Plan, plans } from "./plans.ts";
 const limitS = Number(process.env.LIDO_VM_LIMIT_S ?? 2100);
 const started = performance.now();
 const leftMs = () => Math.max(0, limitS * 1000 - (performance.now() - started));
-/** Against a plain host; generous, since another emulator runs beside it on the same cores. */
+/** Relative to a plain host; generous, since another emulator runs beside it on the same cores. */
 const slowness: Record<Kind, number> = { uml: 6, qemu: 10 };
 const memoryMiB: Record<Kind, number> = { uml: 1536, qemu: 2048 };
 
@@ -26,7 +26,7 @@ interface Sum {
   skipped: number;
 }
 
-/** Bash of a plan. The line that begins with "@@" tells the reader on the host where it is. */
+/** A plan's bash script. Lines that begin with "@@" tell the reader on the host which plan runs. */
 function script(plan: Plan): string {
   const words = Object.entries(plan.environment).map(([name, value]) => `${name}=${quote(value)}`);
   return `
@@ -44,7 +44,7 @@ fi
 
 const quote = (text: string) => `'${text.replaceAll("'", "'\\''")}'`;
 
-/** What tests may leave in the kernel or on a disk; the same before and after them. */
+/** Leftovers of tests in the kernel or on a disk; compared before and after the tests. */
 const begin = `
 set -u
 state() {
@@ -77,7 +77,7 @@ interface Lane {
   readonly cutOffs: readonly CutOffPlan[];
 }
 
-/** What runs on one machine, one after the other: all of one driver. */
+/** The plans of one machine, one after the other: all of one driver. */
 function lanesOf(chosen: readonly Plan[], cut: readonly CutOffPlan[]): Lane[] {
   const keys = new Map([...chosen, ...cut].map(({ driver, kind }) => [`${driver} ${kind}`, { driver, kind }]));
   return [...keys.values()].map(({ driver, kind }) => {
@@ -119,7 +119,7 @@ async function runPlans({ name: lane, kind, plans: chosen }: Lane, guest: string
     sum.passed += Number(total[1]);
     sum.failed += Number(total[2]);
     if (!isLeftOut && total[1] === "0" && total[2] === "0") {
-      // The guest has all that its tests need: a word that names none, or a module that does not load.
+      // The guest has all that its tests need, so this is a word that names no suite, or a module that does not load.
       sum.failed++;
       console.log(`[${lane}]   FAILED ${current}: it tested nothing`);
     }
