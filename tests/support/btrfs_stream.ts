@@ -1,8 +1,8 @@
-/** Streams as `btrfs send` writes them, with whatever commands. @see fs/btrfs/send.h */
+/** Builds streams in the format of `btrfs send`, with any commands. @see fs/btrfs/send.h */
 
 export type Attributes = readonly (readonly [number, string | Uint8Array | bigint])[];
 
-/** @param attributes Number of an attribute, and text, bytes or a number of 64 bits. */
+/** @param attributes Each with its number and its value: text, bytes or a 64-bit number. */
 export function streamCommand(kind: number, attributes: Attributes): Uint8Array {
   const body = Buffer.concat(attributes.flatMap(([type, value]) => {
     const bytes = typeof value === "bigint" ? number(value) : Buffer.from(value as Uint8Array);
@@ -19,12 +19,12 @@ export function streamCommand(kind: number, attributes: Attributes): Uint8Array 
   return whole;
 }
 
-/** A full stream of subvolume "v". */
+/** Builds a full stream of subvolume "v". */
 export function fullStream(uuid: Uint8Array, ...commands: Uint8Array[]): Uint8Array {
   return whole(streamCommand(1, [[15, "v"], [1, uuid], [2, 1n]]), ...commands);
 }
 
-/** A stream of subvolume "v", based on the one with UUID `base`. */
+/** Builds an incremental stream of subvolume "v", relative to the subvolume with UUID `base`. */
 export function differenceStream(uuid: Uint8Array, base: Uint8Array, ...commands: Uint8Array[]): Uint8Array {
   return whole(streamCommand(2, [[15, "v"], [1, uuid], [2, 2n], [20, base], [21, 1n]]), ...commands);
 }
@@ -39,7 +39,7 @@ function number(value: bigint): Uint8Array {
   return bytes;
 }
 
-/** CRC-32C as btrfs has it in streams: from 0, and not inverted. */
+/** CRC-32C as in btrfs streams: starts at 0 and is not inverted. */
 function checksum(bytes: Uint8Array): number {
   let sum = 0;
   for (const byte of bytes) {

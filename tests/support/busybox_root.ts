@@ -2,7 +2,7 @@ import { chmodSync, copyFileSync, mkdirSync, symlinkSync, writeFileSync } from "
 import { execFileSync } from "node:child_process";
 import { join } from "node:path";
 
-/** Makes the smallest root filesystem that boots: busybox as init, shell and all tools. Owned by root, as in an image. */
+/** Makes the smallest root filesystem that boots: busybox as init, shell and all tools. Its files belong to root, as in an image. */
 export function makeBusyboxRoot(root: string): void {
   for (const directory of ["bin", "sbin", "etc", "dev", "proc", "sys", "tmp", "root", "mnt", "run"]) {
     mkdirSync(join(root, directory), { recursive: true });

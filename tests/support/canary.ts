@@ -1,4 +1,4 @@
-/** A tree outside of everything that is attacked: whatever an attack reaches shows in it. */
+/** A tree outside of everything that is attacked: any change in it shows that an attack escaped. */
 import assert from "node:assert/strict";
 import { chmodSync, chownSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -24,7 +24,7 @@ export class Canary implements Disposable {
     this.#before = tree(this.directory);
   }
 
-  /** @throws {AssertionError} When anything of it has changed: content, mode, owner, number of names. */
+  /** @throws {AssertionError} If the tree has changed: content, mode, owner, link count. */
   check(attack: string): void {
     assert.deepEqual(tree(this.directory), this.#before, `the host's tree has changed: ${attack}`);
   }

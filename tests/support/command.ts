@@ -2,7 +2,7 @@ import { spawn } from "node:child_process";
 import { slowness } from "./slowness.ts";
 
 export interface Outcome {
-  /** Exit code; 128+n when signal n ended it. */
+  /** Exit code; 128+n if signal n killed the process. */
   readonly code: number;
   readonly out: string;
   readonly err: string;
@@ -12,12 +12,12 @@ export interface Outcome {
 
 export interface CommandOptions {
   readonly env?: Record<string, string>;
-  /** What it reads; absent: /dev/null. */
+  /** Input on stdin; absent: /dev/null. */
   readonly input?: string | Uint8Array;
   readonly cwd?: string;
-  /** It is killed and the promise rejects after this. A test that hangs must fail by name, not by the suite's limit. */
+  /** Kills the process and rejects the promise after this time: a hanging test must fail by name, not by the suite's limit. */
   readonly timeoutMs?: number;
-  /** Sends it SIGINT, as Ctrl-C does. */
+  /** Sends SIGINT to the process, as Ctrl-C does. */
   readonly interrupt?: AbortSignal;
 }
 
@@ -31,8 +31,8 @@ const signals: Record<string, number> = {
   SIGTERM: 15,
 };
 
-/** Runs a command to its end, whatever its exit code.
- * @throws {Error} If it cannot be started or outlives its limit; the text holds what it printed so far. */
+/** Runs a command to its end and returns any exit code.
+ * @throws {Error} If it cannot be started or outlives its limit; the text includes its output so far. */
 export function command(argv: readonly string[], options: CommandOptions = {}): Promise<Outcome> {
   const timeoutMs = (options.timeoutMs ?? 60_000) * slowness;
   const started = performance.now();
@@ -70,14 +70,14 @@ export function command(argv: readonly string[], options: CommandOptions = {}): 
       else reject(new Error(`"${argv.join(" ")}" did not end within ${timeoutMs} ms\n${outcome.out}${outcome.err}`));
     });
     if (child.stdin) {
-      // A command need not read all that it is given.
+      // EPIPE: a command need not read all of its input.
       child.stdin.on("error", () => {});
       child.stdin.end(options.input);
     }
   });
 }
 
-/** As `command()`, and a non-zero exit is a failure of the test. @returns What it printed, without the last newline. */
+/** Runs a command that must succeed: a non-zero exit fails the test. @returns Its output without the last newline. */
 export async function succeed(argv: readonly string[], options: CommandOptions = {}): Promise<string> {
   const outcome = await command(argv, options);
   if (outcome.code !== 0) {

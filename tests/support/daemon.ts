@@ -11,13 +11,13 @@ import { describe, findTraces, sweep } from "./traces.ts";
 
 export const projectRoot = join(dirname(fileURLToPath(import.meta.url)), "../..");
 
-/** The shipped executable; $LIDO_BINARY names another, such as an installed one. */
+/** The shipped executable. $LIDO_BINARY selects another, such as an installed one. */
 export const executable = process.env.LIDO_BINARY ?? join(projectRoot, "dist/lido");
 
-/** Driver and configuration of the pool `fast`; $LIDO_TEST_POOL names another, as words of `lido storage create`. */
+/** Driver and configuration of the pool `fast`. $LIDO_TEST_POOL replaces them, as words of `lido storage create`. */
 export const fastPool: readonly string[] = (process.env.LIDO_TEST_POOL ?? "btrfs size=1GiB").split(" ");
 
-/** The same as the API has it. @param overrides More of its configuration. */
+/** The same pool as an API request. @param overrides Additional configuration. */
 export function fastPoolRequest(
   overrides: Record<string, string> = {},
 ): { driver: string; config: Record<string, string> } {
@@ -26,12 +26,12 @@ export function fastPoolRequest(
   return { driver: driver!, config: { ...config, ...overrides } };
 }
 
-/** A daemon of the shipped executable in a directory of its own, and the clients that talk to it. */
+/** A daemon of the shipped executable with its own directory, and clients that talk to it. */
 export class Daemon implements AsyncDisposable {
   readonly directory: string;
   readonly #argv: readonly string[];
   #child: ChildProcess | undefined;
-  /** Settles when the daemon process is gone. */
+  /** Settles when the daemon process has ended. */
   #ended: Promise<number> = Promise.resolve(0);
 
   private constructor(directory: string, argv: readonly string[]) {
@@ -39,9 +39,9 @@ export class Daemon implements AsyncDisposable {
     this.#argv = argv;
   }
 
-  /** Starts one and waits until it serves.
-   * @param options.argv How to start it; the shipped executable when absent. @param options.directory One that is not there yet, for its
-   * directory; its log is beside it. */
+  /** Starts a daemon and waits until it serves.
+   * @param options.argv Command line; the shipped executable when absent. @param options.directory The daemon's directory, which must not exist
+   * yet; its log is beside it. */
   static async start(
     options: { argv?: readonly string[]; flags?: readonly string[]; directory?: string } = {},
   ): Promise<Daemon> {
@@ -56,7 +56,7 @@ export class Daemon implements AsyncDisposable {
     return daemon;
   }
 
-  /** Settles when the daemon's process is gone, with its exit code. */
+  /** Settles with the exit code when the daemon process has ended. */
   get ended(): Promise<number> {
     return this.#ended;
   }
@@ -93,24 +93,24 @@ export class Daemon implements AsyncDisposable {
     if (outcome.code !== 0) throw new Error(`The daemon did not come up:\n${this.log}`);
   }
 
-  /** Runs the native client to its end, whatever its exit code. */
+  /** Runs the native client to its end and returns any exit code. */
   lido(argv: readonly string[], options: CommandOptions = {}): Promise<Outcome> {
     return command([executable, ...argv], { ...options, env: { ...this.environment, ...options.env } });
   }
 
-  /** Runs the native client, which must succeed. @returns What it printed, without the last newline. */
+  /** Runs the native client, which must succeed. @returns Its output without the last newline. */
   ok(...argv: string[]): Promise<string> {
     return succeed([executable, ...argv], { env: this.environment });
   }
 
-  /** Runs Debian's `lxc`, which must succeed, against this daemon. */
+  /** Runs Debian's `lxc` against this daemon; it must succeed. */
   lxc(...argv: string[]): Promise<string> {
     const home = `${this.directory}.lxc`;
     return succeed(["lxc", ...argv], { env: { ...this.environment, HOME: home, LXD_CONF: home } });
   }
 
   /** Runs the native client, which must fail with one line "Error: …" and exit code 1.
-   * @param pattern What the line must say. */
+   * @param pattern Must match the line. */
   async fails(argv: readonly string[], pattern: RegExp, options: CommandOptions = {}): Promise<void> {
     const { code, out, err } = await this.lido(argv, options);
     const words = `lido ${argv.join(" ")}`;
@@ -119,29 +119,29 @@ export class Daemon implements AsyncDisposable {
     assert.match(err, pattern);
   }
 
-  /** Asks the API; the metadata of the answer. */
+  /** Sends a GET request. @returns The response's metadata. */
   async query(path: string): Promise<unknown> {
     return JSON.parse(await this.ok("query", path));
   }
 
-  /** A clean end by SIGTERM; containers go on. @returns The daemon's exit code. */
+  /** Stops the daemon cleanly by SIGTERM; containers keep running. @returns The daemon's exit code. */
   terminate(): Promise<number> {
     return this.#end("SIGTERM");
   }
 
-  /** An end without warning. */
+  /** Stops the daemon by SIGKILL. */
   kill(): Promise<number> {
     return this.#end("SIGKILL");
   }
 
   #end(signal: "SIGTERM" | "SIGKILL"): Promise<number> {
-    // Not by the child's own kill(): Deno then says that the signal ended it, whatever it did.
+    // Do not use the child's kill(): Deno then reports that the signal ended the process, even if it exited by itself.
     if (this.#child?.pid !== undefined) process.kill(this.#child.pid, signal);
     this.#child = undefined;
     return this.#ended;
   }
 
-  /** A pool that clones and one that does not, the image, and the default profile's root on the first. */
+  /** Makes a pool that can clone, a pool that cannot, the image, and the default profile's root disk on the first pool. */
   async furnish(image: string): Promise<void> {
     await this.ok("storage", "create", "fast", ...fastPool);
     await this.ok("storage", "create", "plain", "dir");
@@ -149,7 +149,7 @@ export class Daemon implements AsyncDisposable {
     await this.ok("image", "import", image, "--alias", "bb");
   }
 
-  /** Takes everything away by the API, as a user would. */
+  /** Deletes everything by the API, as a user would. */
   async empty(): Promise<void> {
     const names = async (path: string) =>
       (await this.query(path) as string[]).filter((url) => !url.includes("/snapshots/")).map((url) =>
@@ -167,13 +167,13 @@ export class Daemon implements AsyncDisposable {
     }
   }
 
-  /** Lines for what there is of it on the host, the daemon itself apart. */
+  /** One line for each trace that the daemon has on the host, without the daemon process. */
   traces(): string[] {
     const found = findTraces(this.directory);
     return describe({ ...found, processes: found.processes.filter(({ pid }) => pid !== this.#child?.pid) });
   }
 
-  /** Asserts that every process that came to the daemon and has ended was waited for, now or within seconds. */
+  /** Asserts that the daemon has reaped every child that ended, now or within seconds. */
   async noZombies(): Promise<void> {
     const limit = performance.now() + 5_000 * slowness;
     for (let left; (left = zombiesOf(this.pid)).length > 0;) {
@@ -182,7 +182,7 @@ export class Daemon implements AsyncDisposable {
     }
   }
 
-  /** Takes it down and asserts that nothing is left; sweeps by force what is, so that one failure stays one. */
+  /** Stops the daemon and asserts that nothing is left. Removes leftovers by force, so that they do not fail later tests. */
   async [Symbol.asyncDispose](): Promise<void> {
     try {
       const isGone = !this.#child || this.#child.exitCode !== null || this.#child.signalCode !== null;
@@ -209,7 +209,7 @@ function zombiesOf(parent: number): string[] {
       const text = readFileSync(`/proc/${pid}/stat`, "utf8");
       return text.includes(") Z ") ? [text.slice(0, text.indexOf(")") + 1)] : [];
     } catch {
-      return []; // it is waited for just now
+      return []; // it was reaped just now
     }
   });
 }

@@ -1,5 +1,5 @@
-/** Exchanges pairs of names with each other, all the time, until the first number of `memory` is no longer 0; rests for as many milliseconds as the
- * second one says after all pairs. */
+/** Exchanges the two names of each pair, over and over, until the first number of `memory` is no longer 0. After each round it pauses for as many
+ * milliseconds as the second number says. */
 import { exchange } from "../../drivers/host/files/exchange.ts";
 
 interface Task {

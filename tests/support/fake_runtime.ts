@@ -14,20 +14,20 @@ import type {
 
 type ExitListener = (name: string, status: { code?: number; signal?: number }) => void;
 
-/** A runtime without containers: it records what it was asked, and a test says when a container ends or a mount is refused. */
+/** A runtime without containers: it records its calls, and the test decides when a container ends or a mount is refused. */
 export class FakeRuntime implements Runtime {
-  /** What was asked, in order, such as "start c1", "attach c1 /mnt". */
+  /** Calls in order, such as "start c1", "attach c1 /mnt". */
   readonly seen: string[] = [];
   readonly started = new Map<string, ContainerSpec>();
   /** Mounts by container and target. */
   readonly mounts = new Map<string, Map<string, MountSpec>>();
-  /** Refusals: the first whose key begins a line of `seen` is thrown. */
+  /** Errors to throw, by the beginning of a line of `seen`; the first match counts. */
   readonly failures = new Map<string, Error>();
-  /** Limits that were set while they ran. */
+  /** Limits that were set on running containers. */
   readonly limits = new Map<string, Limits>();
   /** Containers whose init ends as soon as it is started. */
   readonly endsAtOnce = new Map<string, { code?: number; signal?: number }>();
-  /** What consoles printed, by container. */
+  /** Output of consoles, by container. */
   readonly printed = new Map<string, string>();
   readonly #running = new Map<string, RunningContainer>();
   readonly #listeners: ExitListener[] = [];
@@ -39,7 +39,7 @@ export class FakeRuntime implements Runtime {
 
   async start(spec: ContainerSpec): Promise<RunningContainer> {
     this.#see(`start ${spec.name}`);
-    // A pid that does not exist: above the kernel's limit.
+    // A pid that cannot exist: above the kernel's limit.
     const running = {
       name: spec.name,
       pid: 2 ** 22 + 1,
@@ -157,13 +157,13 @@ export class FakeRuntime implements Runtime {
     for (const listener of this.#listeners) listener(name, status);
   }
 
-  /** Ends a container while no daemon is there to see it; who listened is forgotten, as when the daemon is killed. */
+  /** Ends a container while no daemon runs: drops the listeners, as a killed daemon does. */
   endUnseen(name: string): void {
     this.#listeners.length = 0;
     this.#running.delete(name);
   }
 
-  /** Resolves when a line is asked of the runtime. */
+  /** Resolves when `seen` has the line. */
   async waitFor(line: string): Promise<void> {
     if (this.seen.includes(line)) return;
     await new Promise<void>((resolve) => this.#awaited.push({ line, resolve }));

@@ -1,4 +1,4 @@
-/** Small filesystems on loop files, for tests that fill them or pull them away. */
+/** Small filesystems on loop files, for tests that fill them or unmount them under the daemon. */
 import { closeSync, ftruncateSync, mkdirSync, mkdtempSync, openSync, rmSync, writeSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -11,7 +11,7 @@ const formats = {
 } as const;
 
 export class Filesystem implements AsyncDisposable {
-  /** Where it is mounted. */
+  /** Mount point. */
   readonly path: string;
   readonly #base: string;
   readonly #file: string;
@@ -33,12 +33,12 @@ export class Filesystem implements AsyncDisposable {
     return filesystem;
   }
 
-  /** Takes every byte that is free. */
+  /** Uses up all free space. */
   fill(): void {
     fillWith(this.path);
   }
 
-  /** Gives it back. */
+  /** Frees the space again. */
   free(): void {
     for (let size = 1 << 20; size >= 512; size /= 2) rmSync(join(this.path, `filler-${size}`), { force: true });
   }
@@ -49,7 +49,7 @@ export class Filesystem implements AsyncDisposable {
   }
 }
 
-/** Takes every byte of a filesystem that is free. @param directory Of it. */
+/** Uses up all free space of a filesystem. @param directory A directory on it. */
 export function fillWith(directory: string): void {
   const piece = new Uint8Array(1 << 20).map((_, index) => index * 7919 >> 3);
   for (let size = piece.length; size >= 512; size /= 2) {

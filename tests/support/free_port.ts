@@ -1,7 +1,7 @@
 import { once } from "node:events";
 import { createServer } from "node:net";
 
-/** @returns A port of TCP that nobody has on 127.0.0.1, for now. */
+/** @returns A TCP port that is unused on 127.0.0.1 now. */
 export async function freePort(): Promise<number> {
   const server = createServer().listen(0, "127.0.0.1");
   await once(server, "listening");

@@ -1,6 +1,6 @@
-/** Talks to a guest API as a process of the container would: by its own mount, with an id of its own. A process of its own, for an effective id is
- * one of a whole process. As a program: `guest_client.ts PID UID`; a line of JSON for each connection (a number and what to send) comes in,
- * and lines of what is received go out. */
+/** Talks to a guest API as a process of the container would: through the container's own mount and with a given uid. It is a process of its own,
+ * because the effective uid belongs to a whole process. As a program: `guest_client.ts PID UID`. It reads a line of JSON for each connection (a
+ * number and the text to send), and writes lines with the text received. */
 import { type ChildProcessByStdio, spawn } from "node:child_process";
 import net from "node:net";
 import { join } from "node:path";
@@ -30,13 +30,13 @@ export class GuestConnection {
     this.#wake();
   }
 
-  /** Until it is over. @returns All that was received. */
+  /** Waits until the connection has ended. @returns All received text. */
   async whole(): Promise<string> {
     await this.until(() => this.isOver);
     return this.text;
   }
 
-  /** @throws {Error} When the connection is over before. */
+  /** @throws {Error} If the connection ends before. */
   async sees(pattern: RegExp): Promise<void> {
     await this.until(() => pattern.test(this.text) || this.isOver);
     if (!pattern.test(this.text)) throw new Error(`The guest did not see ${pattern} but ${JSON.stringify(this.text)}`);
@@ -52,7 +52,7 @@ export class GuestClient implements AsyncDisposable {
   readonly #connections: GuestConnection[] = [];
   readonly #ended: Promise<unknown>;
 
-  /** @param pid Of the container's init. @param uid Host uid to talk as. */
+  /** @param pid Pid of the container's init. @param uid Host uid to connect as. */
   constructor(pid: number, uid: number) {
     const root = join(fileURLToPath(import.meta.url), "../../..");
     this.#child = spawn(

@@ -15,7 +15,7 @@ export class HangingFuse implements AsyncDisposable {
     this.#path = path;
   }
 
-  /** @param path Where it is mounted. @param pid Of a process in whose mount namespace; the test's own when absent. @param subtype As "lxcfs". */
+  /** @param path Mount point. @param pid Process in whose mount namespace to mount; the test's own when absent. @param subtype Such as "lxcfs". */
   static async mount(path: string, pid?: number, subtype?: string): Promise<HangingFuse> {
     const script = join(projectRoot, "tests/fixtures/hanging_fuse.py");
     const argv = [script, path, String(pid ?? "self"), ...(subtype === undefined ? [] : [subtype])];
@@ -25,22 +25,22 @@ export class HangingFuse implements AsyncDisposable {
     return new HangingFuse(server, path);
   }
 
-  /** Kills its process: the mount stays, and whoever touches it is told that it is not connected. */
+  /** Kills the server process: the mount stays, and every access fails with ENOTCONN. */
   async kill(): Promise<void> {
     const ended = once(this.#server, "exit");
-    // Not by the child's own kill(): Deno then takes it for ended at once.
+    // Do not use the child's kill(): Deno then considers it ended at once.
     process.kill(this.#server.pid!, "SIGKILL");
     await ended;
   }
 
-  /** Ends it after some seconds, even when the test itself is held by it. @returns Ends the waiting. */
+  /** Kills the server after some seconds, even when the test itself hangs in the filesystem. @returns Disposing stops the timer. */
   endAfter(seconds: number): Disposable {
     const end = 'sleep "$1" && kill -9 "$2"';
     const watchdog = spawn("sh", ["-c", end, "sh", String(seconds), String(this.#server.pid)], { detached: true });
     return { [Symbol.dispose]: () => process.kill(-watchdog.pid!, "SIGKILL") };
   }
 
-  /** Ends it: whoever waits for it gets an error. */
+  /** Ends the filesystem: waiting accesses get an error. */
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#server.signalCode !== null) return void await command(["umount", "-l", this.#path]);
     if (this.#server.exitCode !== null) return;

@@ -1,4 +1,4 @@
-/** A container that does all it can, in a loop, to have a mount made outside of its root, while volumes come and go. */
+/** A container that tries in a loop to have mounts made outside its root, while volumes are attached and detached. */
 import assert from "node:assert/strict";
 import { lstatSync, mkdirSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { join } from "node:path";
@@ -7,8 +7,8 @@ import { Daemon } from "./daemon.ts";
 import { busyboxImage } from "./image.ts";
 import { RawClient } from "./raw.ts";
 
-/** Swaps a directory, a symlink out of the root and an empty place at the target and on the way to it, and renames what the mount is below. Each
- * round begins with nothing there, as far as mounts let it. */
+/** Swaps a directory, a symlink out of the root and an absent path at the target and at its parents, and renames the mount's parent. Each round
+ * begins by removing all of them, as far as mounts allow. */
 const swapper = (outside: string) =>
   `exec 2>/dev/null; while :; do
     rm -rf /mnt/a /mnt/l /mnt/y /mnt/z; mkdir -p /mnt/a/t /mnt/y/t; ln -sn ${outside} /mnt/l
@@ -17,7 +17,7 @@ const swapper = (outside: string) =>
     mkdir /mnt/a; ln -sn /proc/1/root/../..${outside} /mnt/a/t; rm -f /mnt/a/t; rmdir /mnt/a; mv -T /mnt/y /mnt/a
   done`;
 
-/** What there is below a directory, mounts left out. */
+/** Paths below a directory, without mounts. */
 function tree(root: string): string[] {
   const found: string[] = [];
   const walk = (at: string) => {
@@ -30,14 +30,14 @@ function tree(root: string): string[] {
   return found;
 }
 
-/** Lines of mountinfo but for what is new with each mount: ids and peer groups. */
+/** Lines of mountinfo without the fields that differ for each mount: ids and peer groups. */
 function mounts(pid: number | "self"): string[] {
   return readFileSync(`/proc/${pid}/mountinfo`, "utf8").trim().split("\n").map((line) =>
     line.split(" ").slice(3, 6).join(" ")
   );
 }
 
-/** @param rounds How often the volume comes and goes. @returns How often it was attached, and how often refused. */
+/** @param rounds Number of times that the volume is attached and detached. @returns How often the attach succeeded, and how often it was refused. */
 export async function attackMounts(rounds: number): Promise<{ attached: number; refused: number }> {
   await using daemon = await Daemon.start();
   await daemon.furnish(await busyboxImage());
@@ -77,7 +77,7 @@ export async function attackMounts(rounds: number): Promise<{ attached: number; 
       assert.match(error, /^Failed to start device "v": Cannot mount at "\/mnt\/a\/t" in the instance: /);
       assert.ok(!isIn(hostile), `round ${round}: refused, and mounted all the same`);
     }
-    // Whatever is mounted is the container's: neither the host nor another container sees it.
+    // Every mount is inside the container: neither the host nor another container sees it.
     assert.deepEqual(within(mounts("self")), before.host, `round ${round}`);
     assert.ok(!isIn(other), `round ${round}`);
     assert.equal(await put({}), "", `round ${round}`);

@@ -1,14 +1,14 @@
-/** Certificates of TLS clients, as openssl would make them: valid now, or not. */
-import "reflect-metadata"; // what x509 stands on wants it first
+/** Certificates of TLS clients, like those that openssl makes; valid now, or not. */
+import "reflect-metadata"; // must be imported before @peculiar/x509
 import * as x509 from "@peculiar/x509";
 
 export interface Identity {
-  /** PEM. */
+  /** PEM, as `key`. */
   readonly cert: string;
   readonly key: string;
 }
 
-/** @param from When it begins to be valid, and `to` when it ends, in days from now. */
+/** @param from Beginning of its validity, `to` its end, in days from now. */
 export async function identity(name: string, { from = -1, to = 1 } = {}): Promise<Identity> {
   const signingAlgorithm = { name: "ECDSA", hash: "SHA-256" };
   const keys = await crypto.subtle.generateKey({ name: "ECDSA", namedCurve: "P-256" }, true, ["sign", "verify"]);

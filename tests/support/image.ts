@@ -5,13 +5,13 @@ import process from "node:process";
 import { projectRoot } from "./daemon.ts";
 import { succeed } from "./command.ts";
 
-/** The busybox image that the quickstart uses too. @returns Its path. */
+/** Makes the busybox image that the quickstart uses too. @returns Its path. */
 export function busyboxImage(): Promise<string> {
   return madeImage("busybox", join(projectRoot, "dist/busybox.tar.xz"));
 }
 
-/** Makes an image if the cache of scripts/make_image.sh does not have it: half a minute and more for one of Debian.
- * @param name A name that `make_image.sh list` prints. @returns Its path. */
+/** Makes an image if the cache of scripts/make_image.sh does not have it: half a minute or more for Debian.
+ * @param name One of the names that `make_image.sh list` prints. @returns Its path. */
 export async function madeImage(
   name: string,
   file = join(process.env.LIDO_IMAGES ?? join(projectRoot, "dist/images"), `${name.replaceAll("/", "-")}.tar.xz`),
@@ -20,7 +20,7 @@ export async function madeImage(
   return file;
 }
 
-/** One entry of a tarball that no `tar` would write. */
+/** A tar entry, also of kinds that `tar` would not write. */
 export interface Entry {
   readonly name: string;
   /** "0" file, "1" hard link, "2" symlink, "3" character device, "5" directory; "0" when absent. */
@@ -28,13 +28,13 @@ export interface Entry {
   readonly content?: string;
   readonly target?: string;
   readonly mode?: number;
-  /** What the header says; the content's own when absent. */
+  /** Size in the header; that of `content` when absent. */
   readonly sizeBytes?: number;
-  /** Of a device node; 1, 1 when absent, which is /dev/mem. */
+  /** Numbers of a device node; 1, 1 when absent, which is /dev/mem. */
   readonly device?: readonly [major: number, minor: number];
 }
 
-/** The records of a pax header, as an entry's content. */
+/** Encodes the records of a pax header as an entry's content. */
 export function pax(records: Readonly<Record<string, string>>): string {
   return Object.entries(records).map(([key, value]) => {
     const rest = ` ${key}=${value}\n`;
@@ -66,8 +66,8 @@ function header(entry: Entry, sizeBytes: number): Uint8Array {
   return block;
 }
 
-/** Writes an image with metadata.yaml, an empty rootfs and `entries`, exactly as named. @returns Its path, in a directory
- * of its own below the temporary directory, which `Symbol.dispose` takes away. */
+/** Writes an image with metadata.yaml, an empty rootfs and `entries`, exactly as named. @returns Its path, in its own directory below the
+ * temporary directory; `Symbol.dispose` deletes it. */
 export function craftedImage(entries: readonly Entry[]): { path: string } & Disposable {
   return craftedArchive([
     { name: "metadata.yaml", content: metadata, mode: 0o644 },
@@ -76,7 +76,7 @@ export function craftedImage(entries: readonly Entry[]): { path: string } & Disp
   ]);
 }
 
-/** As `craftedImage`, with nothing but `entries`. @param end What follows them; a tar archive's end mark when absent. */
+/** Writes an archive that has `entries` alone. @param end Bytes that follow them; a tar archive's end mark when absent. */
 export function craftedArchive(entries: readonly Entry[], end = Buffer.alloc(1024)): { path: string } & Disposable {
   const blocks = entries.flatMap((entry) => {
     const content = Buffer.from(entry.content ?? "");
@@ -89,7 +89,7 @@ export function craftedArchive(entries: readonly Entry[], end = Buffer.alloc(102
   return { path, [Symbol.dispose]: () => rmSync(directory, { recursive: true, force: true }) };
 }
 
-/** The first `fraction` of a file, as a broken download leaves it. */
+/** The first `fraction` of a file, as after an interrupted download. */
 export function truncated(source: string, fraction: number): { path: string } & Disposable {
   const directory = mkdtempSync(join(tmpdir(), "lido-image-"));
   const path = join(directory, "image.tar.xz");

@@ -3,7 +3,7 @@ import { WebSocket } from "ws";
 import type { Daemon } from "./daemon.ts";
 import { slowness } from "./slowness.ts";
 
-/** What a daemon says of its instances' lives, from when this is opened on. */
+/** A daemon's lifecycle events since this was opened. */
 export class LifecycleEvents implements Disposable {
   readonly #socket: WebSocket;
   readonly #seen: { action: string; source: string }[] = [];
@@ -24,8 +24,8 @@ export class LifecycleEvents implements Disposable {
     return events;
   }
 
-  /** Returns when the instance has had one of these actions; earlier ones count.
-   * @throws {Error} When it has not within `limitMs`, with what was seen. */
+  /** Resolves when the instance has had one of these actions, now or before.
+   * @throws {Error} If it has not within `limitMs`; the text lists the actions seen. */
   async until(instance: string, actions: readonly string[], limitMs: number): Promise<void> {
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     const seen = () => this.#seen.filter(({ source }) => source.split("?")[0] === `/1.0/instances/${instance}`);

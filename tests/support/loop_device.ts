@@ -4,7 +4,7 @@ import { createHost } from "../../drivers/host/real.ts";
 
 const host = createHost();
 
-/** A block device on a file in `base`, which goes with `undo`. @returns Its path. */
+/** Makes a block device on a file in `base`; `undo` detaches it. @returns Its path. */
 export async function loopDevice(
   base: string,
   name: string,

@@ -9,8 +9,8 @@ import { RawClient } from "./raw.ts";
 
 const host = createHost();
 
-/** The database is lost while a container runs on `pool`, on which nothing else is: a look at what could be recovered changes nothing of the host,
- * and all comes back. @param look What the host has of the pool, beside mounts. */
+/** Deletes the database while a container runs on `pool`, which has nothing else on it. Listing what can be recovered changes nothing on the host,
+ * and a recovery brings everything back. @param look Reads the pool's state on the host, without mounts. */
 export async function loseDatabase(daemon: Daemon, pool: string, look: () => Promise<unknown>): Promise<void> {
   const raw = new RawClient(daemon.directory);
   await daemon.ok("image", "import", await busyboxImage(), "--alias", "bb");
@@ -41,7 +41,7 @@ export async function loseDatabase(daemon: Daemon, pool: string, look: () => Pro
   await daemon.ok("restart", "-f", "c1");
   assert.equal(await daemon.ok("exec", "c1", "--", "cat", "/mnt/file", "/root/own"), "text\nown");
   await daemon.ok("delete", "-f", "c1");
-  // Its file is known again, to be taken away.
+  // Import the image again to have its file known, and deleted with the image.
   await daemon.ok("image", "import", await busyboxImage(), "--alias", "bb");
   await daemon.ok("image", "delete", "bb");
   await daemon.ok("storage", "volume", "delete", pool, "kept");

@@ -9,7 +9,7 @@ import { slowness } from "./slowness.ts";
 
 const binary = "/usr/bin/lxcfs";
 
-/** An LXCFS of the test's own, in a directory of its own; the host's, if there is one, is not touched. */
+/** An LXCFS for the test in its own directory; the host's own, if any, is not touched. */
 export class TestLxcfs implements AsyncDisposable {
   readonly path = mkdtempSync(join(tmpdir(), "lido-lxcfs-"));
   #child: ChildProcess | undefined;
@@ -24,7 +24,7 @@ export class TestLxcfs implements AsyncDisposable {
     await until(() => Promise.resolve(existsSync(join(this.path, "proc/meminfo"))), "lxcfs serves");
   }
 
-  /** As a crash: what is mounted stays, and answers no more. */
+  /** Simulates a crash: the mount stays, and accesses fail. */
   async kill(): Promise<void> {
     process.kill(this.#child!.pid!, "SIGKILL");
     await this.#ended;
@@ -44,7 +44,7 @@ export class TestLxcfs implements AsyncDisposable {
   }
 }
 
-/** Asks until it is so. @throws {Error} When it is not so in time. */
+/** Polls until `holds` returns true. @throws {Error} If it does not in time. */
 export async function until(holds: () => Promise<boolean>, what: string, timeoutMs = 20_000): Promise<void> {
   const deadline = Date.now() + timeoutMs * slowness;
   while (!await holds()) {

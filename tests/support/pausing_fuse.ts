@@ -1,4 +1,4 @@
-/** A FUSE filesystem that shows a directory and can be paused, as a network filesystem whose server is away. */
+/** A FUSE filesystem that shows a directory and can be paused, like a network filesystem whose server is down. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { join } from "node:path";
@@ -15,7 +15,7 @@ export class PausingFuse implements AsyncDisposable {
     this.#path = path;
   }
 
-  /** @param directory What it shows. @param path Where it is mounted. */
+  /** @param directory Directory to show. @param path Mount point. */
   static async mount(directory: string, path: string): Promise<PausingFuse> {
     const script = join(projectRoot, "tests/fixtures/pausing_fuse.py");
     const server = spawn("python3", [script, directory, path], { stdio: ["pipe", "pipe", "inherit"] });
@@ -34,10 +34,10 @@ export class PausingFuse implements AsyncDisposable {
     await this.#told("answers");
   }
 
-  /** Kills its process: the mount stays, and whoever touches it is told that it is not connected. */
+  /** Kills the server process: the mount stays, and every access fails with ENOTCONN. */
   async kill(): Promise<void> {
     const ended = once(this.#server, "exit");
-    // Not by the child's own kill(): Deno then takes it for ended at once.
+    // Do not use the child's kill(): Deno then considers it ended at once.
     process.kill(this.#server.pid!, "SIGKILL");
     await ended;
   }
@@ -47,7 +47,7 @@ export class PausingFuse implements AsyncDisposable {
     if (String(line).trim() !== what) throw new Error(`The FUSE filesystem is not "${what}": ${line}`);
   }
 
-  /** Ends it: whoever waits for it gets an error. */
+  /** Ends the filesystem: waiting accesses get an error. */
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#server.signalCode !== null) return void await command(["umount", "-l", this.#path]);
     if (this.#server.exitCode !== null) return;

@@ -3,7 +3,7 @@ import { WebSocket } from "ws";
 import type { Operation } from "../../api/types.ts";
 import type { RawClient } from "./raw.ts";
 
-/** The operations of a daemon, as its events tell of them. */
+/** A daemon's operations, as its events report them. */
 export class OperationEvents implements Disposable {
   readonly #socket: WebSocket;
   readonly #seen: Operation[] = [];
@@ -24,12 +24,12 @@ export class OperationEvents implements Disposable {
     return events;
   }
 
-  /** The first of its events that says how much was copied. @throws {Error} When it ends before. */
+  /** The operation's first event with a copy's progress. @throws {Error} If the operation ends before. */
   progress(id: string): Promise<Operation> {
     return this.first(id, ({ metadata }) => Boolean(metadata?.fs_progress));
   }
 
-  /** The first of an operation's events that `is` so. @throws {Error} When it ends before. */
+  /** The operation's first event for which `is` returns true. @throws {Error} If the operation ends before. */
   first(id: string, is: (event: Operation) => boolean): Promise<Operation> {
     return new Promise((resolve, reject) => {
       this.#look = () => {
@@ -47,7 +47,7 @@ export class OperationEvents implements Disposable {
   }
 }
 
-/** Asks for a change, and cancels it as soon as it tells of its progress. @returns The operation's end. */
+/** Sends a request, and cancels its operation at the first report of progress. @returns The ended operation. */
 // deno-lint-ignore no-explicit-any
 export async function cancelled(raw: RawClient, events: OperationEvents, ...asked: Asked): Promise<any> {
   const { status, body } = await raw.ask(...asked);

@@ -1,9 +1,9 @@
-/** The API without any client of ours between: what a hostile or broken one may send. */
+/** The bare API, without a client of ours: can send what hostile or broken clients may send. */
 import { once } from "node:events";
 import { type IncomingMessage, request } from "node:http";
 import { WebSocket } from "ws";
 
-/** The slowest are some copies one after the other on a busy machine. */
+/** The slowest are several copies one after the other on a busy machine. */
 const endMaxMs = 300_000;
 
 export interface Answer {
@@ -19,7 +19,7 @@ export class RawClient {
     this.#socket = `${directory}/unix.socket`;
   }
 
-  /** @param body Text and bytes go as they are, anything else as JSON. */
+  /** @param body Text and bytes are sent as they are, any other value as JSON. */
   ask(method: string, path: string, body?: unknown, headers: Record<string, string> = {}): Promise<Answer> {
     return new Promise((resolve, reject) => {
       const read = async (incoming: IncomingMessage): Promise<Answer> => {
@@ -28,7 +28,7 @@ export class RawClient {
         const text = Buffer.concat(chunks).toString();
         return { status: incoming.statusCode ?? 0, body: text === "" ? undefined : JSON.parse(text) };
       };
-      // A daemon that is killed may be in the middle of its answer.
+      // A killed daemon may be in the middle of its response.
       const outgoing = request(
         { socketPath: this.#socket, method, path, headers, agent: false },
         (incoming) => void read(incoming).then(resolve, reject),
@@ -39,11 +39,11 @@ export class RawClient {
     });
   }
 
-  /** Asks, and hangs up, the answer read or not. @param afterMs From when the request has gone. */
+  /** Sends a request and closes the connection without reading the response. @param afterMs Time between sending and closing. */
   async giveUp(path: string, afterMs: number): Promise<void> {
     const outgoing = request({ socketPath: this.#socket, path, agent: false });
     outgoing.on("error", () => {});
-    // Never read: what is on its way stands still.
+    // Never read the response, so that it fills the socket's buffer and stalls.
     outgoing.on("response", (incoming) => incoming.on("error", () => {}));
     const closed = new Promise((resolve) => outgoing.once("close", resolve));
     outgoing.end();
@@ -51,7 +51,7 @@ export class RawClient {
     await closed;
   }
 
-  /** Starts a command whose websockets are the caller's to connect. */
+  /** Starts a command; the caller connects its websockets. */
   async exec(instance: string, command: readonly string[], rest: object = {}): Promise<RawExec> {
     const post = { command, "wait-for-websocket": true, ...rest };
     const { status, body } = await this.ask("POST", `/1.0/instances/${instance}/exec`, post);
@@ -68,20 +68,20 @@ export class RawClient {
     return socket;
   }
 
-  /** All sockets of a command, by name. */
+  /** Opens all sockets of a command. @returns The sockets by name. */
   async sockets({ id, fds }: RawExec): Promise<Record<string, WebSocket>> {
     const names = Object.keys(fds);
     const sockets = await Promise.all(names.map((name) => this.socket(id, fds[name]!)));
     return Object.fromEntries(names.map((name, index) => [name, sockets[index]!]));
   }
 
-  /** The operation's end. */
+  /** Waits up to 30 s for the operation. @returns Its state. */
   // deno-lint-ignore no-explicit-any
   async wait(id: string): Promise<any> {
     return (await this.ask("GET", `/1.0/operations/${id}/wait?timeout=30`)).body.metadata;
   }
 
-  /** The operation when it has ended, which may take longer than one wait. @throws {Error} For one that seems to have no end. */
+  /** Waits for the end of an operation, which may take longer than one wait. @throws {Error} If it does not end in `endMaxMs`. */
   // deno-lint-ignore no-explicit-any
   async end(id: string): Promise<any> {
     const running = 103, limit = performance.now() + endMaxMs;

@@ -1,5 +1,5 @@
-/** Requests that a hostile client might send, generated from the API's own document: bodies by its schemas and mutated, paths in every encoding,
- * headers, methods and queries. What they name is there half of the time, so that they come past the checks. */
+/** Requests that a hostile client might send, generated from openapi.json: bodies by its schemas and mutated, paths in every encoding, headers,
+ * methods and queries. Half of the names in them exist, so that requests pass the first checks. */
 import fc from "fast-check";
 
 /** The parts of openapi.json that are used here. */
@@ -21,26 +21,26 @@ interface Operation {
   readonly requestBody?: { readonly content: Readonly<Record<string, { readonly schema: Schema }>> };
 }
 
-/** What there is to name. */
+/** Names and values for the requests. */
 export interface Vocabulary {
-  /** By the field that takes them, with those above it (".source.type") or without, or the part of a path. */
+  /** Values by field, with the fields above it (".source.type") or without, or by the segment of a path. */
   readonly words: Readonly<Record<string, readonly string[]>>;
   readonly configKeys: readonly string[];
   /** Devices, without their type. */
   readonly disks: readonly Readonly<Record<string, string>>[];
-  /** Settings that are accepted somewhere. */
+  /** Settings that some request accepts. */
   readonly config: Readonly<Record<string, string>>;
-  /** Every path on the host begins with it: who may send these requests is root, and would be obeyed. */
+  /** Prefix of every path on the host: the sender of these requests is root, and the daemon would obey it. */
   readonly scratch: string;
 }
 
 export interface GeneratedRequest {
   readonly bytes: Buffer;
-  /** Whether it is HTTP, and must have an answer; otherwise the connection may also just end. */
+  /** Whether it is valid HTTP and must be answered; otherwise the connection may also just end. */
   readonly isWhole: boolean;
-  /** Whether others come in the same connection before it is answered. */
+  /** Whether the connection carries further requests before this one is answered. */
   readonly isPipelined: boolean;
-  /** For people. */
+  /** For failure messages. */
   readonly line: string;
 }
 
@@ -89,7 +89,7 @@ const word = fc.oneof(
 
 const oneOf = <T>(list: readonly T[]) => fc.constantFrom(...list);
 
-/** Values by a schema of the document. */
+/** Generates values from the document's schemas. */
 class Values {
   readonly #schemas: Readonly<Record<string, Schema>>;
   readonly #vocabulary: Vocabulary;
@@ -99,7 +99,7 @@ class Values {
     this.#vocabulary = vocabulary;
   }
 
-  /** @param field What it is the value of: the names from the body's top on, with dots between. */
+  /** @param field Path of the value's field in the body, joined by dots. */
   of(schema: Schema, field: string): fc.Arbitrary<unknown> {
     if (schema.$ref) return this.of(this.#schemas[schema.$ref.split("/").at(-1)!]!, field);
     if (schema.enum) return oneOf(schema.enum);
@@ -179,7 +179,7 @@ class Values {
   }
 }
 
-/** What is put in the place of any part of a body. */
+/** Replacements for any part of a body. */
 const wrong: fc.Arbitrary<unknown> = fc.oneof(
   fc.constantFrom<unknown>(
     null,
@@ -205,7 +205,7 @@ const wrong: fc.Arbitrary<unknown> = fc.oneof(
   strange,
 );
 
-/** Texts in the place of a whole body. */
+/** Texts that replace a whole body. */
 const brokenBodies = fc.constantFrom(
   ...[
     "",
@@ -232,7 +232,7 @@ const brokenBodies = fc.constantFrom(
   '{"name":"\\ud800\\udfff\\u0000"}',
 ).map((text) => Buffer.from(text));
 
-/** @param at Which part is replaced: a number from 0 to 1 of all parts. */
+/** @param at Which part to replace, as a fraction (0 to 1) of the number of all parts. */
 function replacePart(value: unknown, at: number, other: unknown): unknown {
   let count = 0;
   const walk = (part: unknown, visit: (part: unknown) => unknown): unknown => {
@@ -247,10 +247,10 @@ function replacePart(value: unknown, at: number, other: unknown): unknown {
   return walk(value, (part) => left-- === 0 ? other : part);
 }
 
-/** Paths within a container are left as they are. */
+/** Fields with paths within a container, which are not changed. */
 const within = new Set(["path", "cwd", "command"]);
 
-/** Puts every path of the host below the scratch directory. */
+/** Moves every path of the host below the scratch directory. */
 function confine(value: unknown, scratch: string, field = ""): unknown {
   if (typeof value === "string") {
     return value.startsWith("/") && !within.has(field) ? scratch + value.replaceAll("..", "up") : value;
@@ -273,7 +273,7 @@ const escapes = fc.constantFrom(
   "a\\..\\b",
 );
 
-/** Every letter written as a code is the same path. */
+/** Percent-encodes every letter; the path stays the same. */
 const encodeAll = (text: string) =>
   [...Buffer.from(text)].map((byte) => `%${byte.toString(16).padStart(2, "0")}`).join("");
 
@@ -325,10 +325,10 @@ const header = fc.oneof(
     fc.constantFrom("X-LXD-name", "X-LXD-type", "X-LXD-gid", "If-Match", "Accept", "Content-Disposition"),
     fc.string({ maxLength: 20 }),
   )
-    // What ends a line is a header of its own.
+    // A line break would begin another header.
     .map(([name, value]) => `${name}: ${Buffer.from(value).toString("latin1").replaceAll(/[\r\n\0]/g, "?")}`),
 );
-/** After these it is no HTTP any more, or another request than it seems. */
+/** With one of these the request is not HTTP any more, or another request than it seems. */
 const brokenHeader = fc.constantFrom(
   ...[
     "Content-Length: -1",
@@ -404,7 +404,7 @@ function framed(body: Buffer, isChunked: boolean, pieces: number): { header: str
   return { header: "Transfer-Encoding: chunked", bytes: Buffer.concat([...parts, Buffer.from("0\r\n\r\n")]) };
 }
 
-/** An answer to more than this may be lost: it comes before all was read, and the connection ends with it. */
+/** With more than this unread, the response may be lost: it is sent before the whole request was read, and the connection then ends. */
 const unreadMaxBytes = 64 << 10;
 
 const queries = [
@@ -415,12 +415,12 @@ const starts = fc.constantFrom("//", "/./", "/x/../", "http://h/", "/%2e/", "*",
 const ends = fc.constantFrom("/", "//", "/..", "%2f", "/%2e%2e/", "?", "#x");
 const versions = fc.constantFrom("HTTP/1.0", "HTTP/2.0", "HTTP/9.9", "", "FTP/1.1");
 
-/** Ends the daemon. */
+/** Would stop the daemon. */
 const leftOut = new Set(["PUT /internal/shutdown"]);
 
 export interface Route {
   readonly method: string;
-  /** With parts in braces. */
+  /** With parameters in braces. */
   readonly path: string;
   readonly schema: Schema | undefined;
 }
@@ -437,7 +437,7 @@ export function routesOf(document: ApiDocument): Route[] {
 }
 
 export interface GeneratorOptions {
-  /** Only what is HTTP, with a body that its schema allows, to change something: most of the others are refused at the door. */
+  /** Only valid HTTP with valid bodies that change something: most other requests fail at the first checks. */
   readonly mild?: boolean;
 }
 
@@ -451,7 +451,7 @@ export function generatedRequests(
   const routes = routesOf(document).filter(({ method, path }) =>
     !leftOut.has(`${method} ${path}`) && !(mild && method === "GET")
   );
-  /** @param weight How many times as often as the other. */
+  /** @param weight How many times as often `usual` is chosen as `other`. */
   const mostly = <T>(weight: number, usual: fc.Arbitrary<T>, other: fc.Arbitrary<T>) =>
     mild ? usual : fc.oneof({ weight, arbitrary: usual }, { weight: 1, arbitrary: other });
   const part = fc.double({ min: 0, max: 0.9999, noNaN: true });
@@ -470,7 +470,7 @@ export function generatedRequests(
       mostly(1, fc.constant(""), query),
       mostly(20, fc.constant("/"), starts),
       mostly(20, fc.constant(""), ends),
-      // A wait may last as long as it is told to.
+      // Without timeout=0 a wait lasts as long as the request says.
     ).map(([parts, pairs, start, end]) => `${start}${parts.join("/")}${end}?timeout=0${pairs}`);
   const json = (schema: Schema) => {
     const value = schemaValues.of(schema, "");

@@ -26,7 +26,7 @@ export interface Opened {
   ): Promise<{ status: { code?: number; signal?: number }; output: string }>;
 }
 
-/** Runs `test` with a container that runs busybox, and looks whether anything of it is left. */
+/** Runs `test` with a busybox container, and checks that nothing of it is left. */
 export async function withContainer(
   test: (opened: Opened) => Promise<void>,
   options: Partial<ContainerSpec> = {},

@@ -1,12 +1,12 @@
-/** A client that goes on asking while the daemon is attacked: one tenant's files must not keep the daemon from another's requests. */
+/** A client that keeps sending requests while the daemon is attacked: one tenant's files must not delay other tenants' requests. */
 import assert from "node:assert/strict";
 import { RawClient } from "./raw.ts";
 import { slowness } from "./slowness.ts";
 
 const pauseMs = 20;
-/** What nine in ten answers take at most; the tenth may meet a busy machine. */
+/** Limit for nine in ten responses; the tenth may be slow on a busy machine. */
 const usualMs = 200 * slowness;
-/** A daemon that waits for a filesystem waits for ever, or until its own time limits of seconds. */
+/** Limit for every response. A daemon that waits for a filesystem waits for ever, or until its own time limits of seconds. */
 const worstMs = 2000 * slowness;
 
 export class SecondClient implements AsyncDisposable {
@@ -20,7 +20,7 @@ export class SecondClient implements AsyncDisposable {
     void this.#ask();
   }
 
-  /** Asserts that it was answered all the while. */
+  /** Asserts that all requests were answered in time. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#isOver = true;
     await this.#over.promise;

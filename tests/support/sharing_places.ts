@@ -1,4 +1,4 @@
-/** The pools that sharing is tried on. $LIDO_SHARING_POOLS adds more, as JSON of the same shape: a guest that has LVM and ZFS. */
+/** The pools of the sharing tests. $LIDO_SHARING_POOLS adds more, as JSON of the same shape: those of a guest with LVM and ZFS. */
 import { mkdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { succeed } from "./command.ts";
@@ -17,7 +17,7 @@ export interface SharingPlace {
 
 const ext4 = ["mkfs.ext4", "-q", "-F"];
 
-// One driver alone, by a pattern, as for the conformance suite.
+// A pattern that selects places by name, as in the conformance suite.
 const wanted = new RegExp(process.env.LIDO_TEST_PLACES ?? "");
 
 export const sharingPlaces: readonly SharingPlace[] = ([
@@ -27,7 +27,7 @@ export const sharingPlaces: readonly SharingPlace[] = ([
   ...JSON.parse(process.env.LIDO_SHARING_POOLS ?? "[]"),
 ] as SharingPlace[]).filter(({ name }) => wanted.test(name));
 
-/** A place where no idmapped mount can be had, so that owners must be changed on disk. */
+/** A place without idmapped mounts, where owners must be changed on disk. */
 export const fallbackPlace: SharingPlace = {
   name: "dir on an overlay",
   driver: "dir",
@@ -36,13 +36,13 @@ export const fallbackPlace: SharingPlace = {
   isOverlaid: true,
 };
 
-/** ZFS has them since 2.2. */
+/** ZFS has idmapped mounts since 2.2. */
 export function hasIdmappedMounts({ driver, isOverlaid }: SharingPlace): boolean {
   if (driver === "zfs") return !/^(0|2\.[01])\./.test(readFileSync("/sys/module/zfs/version", "utf8"));
   return !isOverlaid;
 }
 
-/** Makes the pool "pool" there. @returns What takes its filesystem away again, after the daemon's end. */
+/** Makes the pool "pool" on `place`. @returns Disposing, after the daemon's end, removes the pool's filesystem. */
 export async function makePool(daemon: Daemon, place: SharingPlace): Promise<AsyncDisposable> {
   const stack = new AsyncDisposableStack();
   const config = [...place.config];

@@ -1,4 +1,4 @@
-/** Requests about storage by the bare API, for the stories of single drivers. */
+/** Storage requests by the bare API, for the tests of single drivers. */
 import assert from "node:assert/strict";
 import { RawClient } from "./raw.ts";
 
@@ -11,7 +11,8 @@ export class StorageRequests {
     this.directory = directory;
   }
 
-  /** @returns What it answers with, or nothing when its operation has ended. @throws {Error} With its reason. */
+  /** @returns The response's metadata; nothing for an operation, which is awaited. @throws {Error} With the error of the response or the
+   * operation. */
   // deno-lint-ignore no-explicit-any
   async ask(method: string, path: string, body?: unknown): Promise<any> {
     const answer = await this.raw.ask(method, `/1.0${path}`, body);
@@ -50,13 +51,13 @@ export class StorageRequests {
     return this.ask("DELETE", `/storage-pools/${pool}/volumes/custom/${volume}`);
   }
 
-  /** Database and host agree. */
+  /** Asserts that database and host agree. */
   async isWhole(): Promise<void> {
     assert.deepEqual(await this.ask("POST", "/check", {}), [], this.directory);
   }
 }
 
-/** A step whose failure is told at once: on an emulated machine the end is far away. */
+/** A step that prints its failure at once: on an emulated machine the test's end is far away. */
 export async function step(
   t: Deno.TestContext,
   name: string,

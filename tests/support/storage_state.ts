@@ -1,4 +1,4 @@
-/** What there is of custom volumes and snapshots: by the API and on disk, which must be the same. */
+/** Lists custom volumes and snapshots by the API and on disk, which must agree. */
 import assert from "node:assert/strict";
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
@@ -10,7 +10,7 @@ export async function storageState(daemon: Daemon, pools: readonly string[]): Pr
   for (const pool of pools) {
     const root = join(daemon.directory, "storage-pools", pool);
     for (const { name } of await daemon.query(`/1.0/storage-pools/${pool}/volumes/custom?recursion=1`) as Named[]) {
-      if (name.includes("/")) continue; // a snapshot, which is asked for below
+      if (name.includes("/")) continue; // a snapshot, which is listed below
       known.push(`${pool}/${name}`);
       const path = `/1.0/storage-pools/${pool}/volumes/custom/${name}/snapshots?recursion=1`;
       for (const snapshot of await daemon.query(path) as Named[]) known.push(`${pool}/${name}/${snapshot.name}`);

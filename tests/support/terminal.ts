@@ -1,7 +1,7 @@
 import { type IPty, spawn as spawnPty } from "@lydell/node-pty";
 import { slowness } from "./slowness.ts";
 
-/** A terminal in which a client runs: what it shows is read until it matches. */
+/** A terminal in which a client runs; its output is read until it matches a pattern. */
 export class Terminal {
   readonly #pty: IPty;
   #shown = "";
@@ -11,7 +11,7 @@ export class Terminal {
   constructor(argv: readonly string[], env: Record<string, string>, columns = 91) {
     this.#pty = spawnPty(argv[0]!, argv.slice(1), { cols: columns, rows: 33, env: { ...process.env, ...env } });
     this.#pty.onData((data) => {
-      // busybox's shell asks where the cursor is before each line, and may draw it again.
+      // busybox's shell asks for the cursor's position before each line, and may draw the line again.
       // deno-lint-ignore no-control-regex
       this.#shown += data.replaceAll(/\x1b\[[0-9;?]*[A-Za-z]/g, "");
       this.#look();
@@ -19,7 +19,7 @@ export class Terminal {
     this.ended = new Promise((resolve) => this.#pty.onExit(({ exitCode }) => resolve(exitCode)));
   }
 
-  /** What was shown and not seen yet. */
+  /** Output that no `sees` has consumed. */
   get rest(): string {
     return this.#shown;
   }
@@ -28,7 +28,7 @@ export class Terminal {
     this.#pty.write(text);
   }
 
-  /** To what was started alone, not to what it started. */
+  /** Signals the started process alone, not its children. */
   send(signal: NodeJS.Signals): void {
     process.kill(this.#pty.pid, signal);
   }
@@ -41,7 +41,7 @@ export class Terminal {
     this.#pty.kill("SIGKILL");
   }
 
-  /** Resolves with the match when `pattern` is shown after what was seen before. @throws {Error} With what is shown, after 10 s. */
+  /** Resolves with the match when `pattern` appears in output that was not consumed before. @throws {Error} After 10 s, with that output. */
   sees(pattern: RegExp): Promise<RegExpExecArray> {
     return new Promise((resolve, reject) => {
       const late = setTimeout(

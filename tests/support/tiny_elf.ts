@@ -1,6 +1,6 @@
-/** Programs of some hundred bytes that make one system call and exit with its errno (0 when it succeeds), for machines with x86-64. */
+/** x86-64 programs of some hundred bytes that make one system call and exit with its errno (0 on success). */
 
-/** x86-64: `nr` may have x32's bit. @param args First, which may have 53 bits, and second argument. */
+/** 64-bit program. @param nr May have x32's bit. @param args First argument, of up to 53 bits, and second argument. */
 export function program64(nr: number, args: readonly [number, number] = [0, 0]): Uint8Array {
   const [low, high] = [args[0] % 2 ** 32, Math.floor(args[0] / 2 ** 32)];
   return elf(
@@ -12,7 +12,7 @@ export function program64(nr: number, args: readonly [number, number] = [0, 0]):
   );
 }
 
-/** The same as a 32-bit program, with i386's numbers. */
+/** 32-bit program, with i386's numbers. */
 export function program32(nr: number, args: readonly [number, number] = [0, 0]): Uint8Array {
   return elf(
     32,
@@ -22,7 +22,7 @@ export function program32(nr: number, args: readonly [number, number] = [0, 0]):
   );
 }
 
-/** A program for x86-64 that listens as systemd does, and no other way: it blocks a signal, reads it from a signalfd, and exits with 0. */
+/** x86-64 program that receives a signal as systemd does, and no other way: it blocks the signal, reads it from a signalfd, and exits with 0. */
 export function signalReader64(signal: number): Uint8Array {
   const SYS_read = 0, SYS_rt_sigprocmask = 14, SYS_exit = 60, SYS_signalfd4 = 289;
   const bit = signal - 1;
@@ -47,7 +47,7 @@ export function signalReader64(signal: number): Uint8Array {
 
 const base = 0x40_0000;
 
-/** One segment that holds the headers and the code. @see elf(5) */
+/** Writes an executable with one segment that holds the headers and the code. @see elf(5) */
 function elf(bits: 32 | 64, ...code: readonly number[][]): Uint8Array {
   const is64 = bits === 64, headers = is64 ? 64 + 56 : 52 + 32;
   const word = is64 ? u64 : u32;

@@ -1,4 +1,4 @@
-/** What a daemon has on its host: found after it to show that nothing was left, and taken away when something was. */
+/** Finds a daemon's traces on its host, to show that nothing was left, and removes them. */
 import { createHash } from "node:crypto";
 import { readdirSync, readFileSync, readlinkSync, realpathSync, rmdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
@@ -6,9 +6,9 @@ import { markOn } from "../../drivers/host/tools/left_tools.ts";
 import { command } from "./command.ts";
 
 export interface Traces {
-  /** Mount points, the innermost first. */
+  /** Mount points, innermost first. */
   readonly mounts: readonly string[];
-  /** Loop devices, each with the file behind it. */
+  /** Loop devices, each with its backing file. */
   readonly loops: readonly { device: string; file: string }[];
   readonly processes: readonly { pid: number; what: string }[];
   readonly cgroups: readonly string[];
@@ -37,8 +37,8 @@ function hasProcesses(cgroup: string): boolean {
     entries(cgroup).some((name) => !name.includes(".") && hasProcesses(join(cgroup, name)));
 }
 
-/** The cgroups of lido's runtime on this host in which nothing runs, as paths of their directories: what a daemon that is gone left. One with
- * processes is another daemon's, or is found by them. */
+/** Directories of the runtime's cgroups on this host that have no processes: an ended daemon left them. A cgroup with processes belongs to another
+ * daemon, or is found by its processes. */
 export function emptyCgroups(): string[] {
   return lidoCgroups().filter((path) => !hasProcesses(path));
 }
@@ -52,7 +52,7 @@ function lidoCgroups(): string[] {
     try {
       return [realpathSync(path)];
     } catch {
-      return []; // another daemon's, which was removed meanwhile
+      return []; // another daemon's, removed meanwhile
     }
   });
   return [...new Set(real)].sort();
@@ -77,16 +77,16 @@ export function findTraces(directory: string, daemons: readonly string[] = [dire
   });
   const processes = entries("/proc").filter((name) => /^\d+$/.test(name)).flatMap((name) => {
     const pid = Number(name);
-    // A thread of this very test, or its parents, may name the directory.
+    // This test's own process and its parent may name the directory.
     if (pid === process.pid || pid === process.ppid) return [];
-    // It has ended, and waits for the host's init to notice. Its v2 cgroup is still told of.
+    // A zombie that waits for the host's init. /proc still shows its v2 cgroup.
     if (lines(`/proc/${pid}/status`).includes("State:\tZ (zombie)")) return [];
     const words = lines(`/proc/${pid}/cmdline`).join("").split("\0");
     const environment = lines(`/proc/${pid}/environ`).join("").split("\0");
     let cwd = "";
     try {
       cwd = readlinkSync(`/proc/${pid}/cwd`);
-    } catch { /* it ended, or it is a kernel thread */ }
+    } catch { /* it has ended, or is a kernel thread */ }
     const isOurs = words.some((word) => word.includes(`${directory}/`) || word === directory) ||
       environment.some((one) => one.startsWith("LIDO_DIR=") && isWithin(one.slice(9))) || isWithin(cwd) ||
       isWithin(markOn(pid)?.directory ?? "") ||
@@ -97,7 +97,7 @@ export function findTraces(directory: string, daemons: readonly string[] = [dire
   return { mounts, loops, processes, cgroups };
 }
 
-/** Logical volumes that are active and ZFS pools that are imported, whosever they are: what is there after a test and was not before is left. */
+/** Active logical volumes and imported ZFS pools of all daemons: compare the lists before and after a test to find leftovers. */
 export function kernelObjects(): string[] {
   const mapped = entries("/sys/block").filter((name) => name.startsWith("dm-"));
   const pools = entries("/proc/spl/kstat/zfs").filter((name) => entries(`/proc/spl/kstat/zfs/${name}`).length > 0);
@@ -121,10 +121,10 @@ function removeCgroup(path: string): void {
   for (const name of entries(path)) if (!name.includes(".")) removeCgroup(join(path, name));
   try {
     rmdirSync(path);
-  } catch { /* a file, or a dying process is still in it: the next look reports it */ }
+  } catch { /* a file, or a process that still dies in it: the next search reports it */ }
 }
 
-/** Takes everything of `directory` away by force: the last resort of a test that failed. */
+/** Removes everything of `directory` by force: the last resort after a failed test. */
 export async function sweep(directory: string): Promise<void> {
   for (let round = 0; round < 20; round++) {
     const traces = findTraces(directory);
@@ -132,12 +132,12 @@ export async function sweep(directory: string): Promise<void> {
     for (const { pid } of traces.processes) {
       try {
         process.kill(pid, "SIGKILL");
-      } catch { /* it ended meanwhile */ }
+      } catch { /* it has ended meanwhile */ }
     }
     for (const path of traces.mounts) await command(["umount", "-l", path]);
     for (const { device } of traces.loops) await command(["losetup", "-d", device]);
     for (const path of traces.cgroups) removeCgroup(path);
-    await new Promise((resolve) => setTimeout(resolve, 50)); // killed processes go in their own time
+    await new Promise((resolve) => setTimeout(resolve, 50)); // killed processes take some time to end
   }
   rmSync(directory, { recursive: true, force: true });
 }

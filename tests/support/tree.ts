@@ -1,4 +1,4 @@
-/** Trees of files with all that a copy may lose. */
+/** File trees with everything that a copy may lose. */
 import {
   chmodSync,
   chownSync,
@@ -14,7 +14,7 @@ import {
 import { join } from "node:path";
 import { command, succeed } from "./command.ts";
 
-/** Path → what it is, for a whole tree. */
+/** Describes every file of a tree, by path. */
 export function tree(root: string): Record<string, string> {
   const found: Record<string, string> = {};
   const walk = (at: string, name: string) => {
@@ -27,15 +27,15 @@ export function tree(root: string): Record<string, string> {
   return found;
 }
 
-/** Attributes, capabilities and access lists of all files in it, in the words of their tools. */
+/** Extended attributes, capabilities and access lists of all files in it, as getfattr and getfacl print them. */
 export async function attributes(root: string): Promise<string[]> {
   const tools = [["getfattr", "-h", "-m", "-", "-d", "-R", "--", "."], ["getfacl", "-n", "-R", "-P", "--", "."]];
   const told = await Promise.all(tools.map((argv) => command(argv, { cwd: root })));
-  // In an order that is not the filesystem's.
+  // Sorted: the order of files depends on the filesystem.
   return told.flatMap(({ out }) => out.split("\n\n").sort());
 }
 
-/** Fills an empty directory with files of every kind, and what hangs on them. */
+/** Fills an empty directory with files of every kind, with attributes and access lists. */
 export async function furnishTree(root: string): Promise<void> {
   mkdirSync(join(root, "dir with blanks"));
   writeFileSync(join(root, "file"), "x".repeat(300_000));

@@ -2,8 +2,8 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
 
-/** A mount namespace in which cgroup2 alone is at /sys/fs/cgroup, as on a host without v1 hierarchies. It is kept by a process, so that a daemon
- * and its next see the same mounts. */
+/** A mount namespace with cgroup2 alone at /sys/fs/cgroup, as on a host without v1 hierarchies. A process keeps it alive, so that a daemon and the
+ * one restarted after it see the same mounts. */
 export class UnifiedHost implements AsyncDisposable {
   readonly #keeper;
 
@@ -23,7 +23,7 @@ export class UnifiedHost implements AsyncDisposable {
     return host;
   }
 
-  /** What a command there begins with. */
+  /** Prefix of a command line that runs in the namespace. */
   get argv(): string[] {
     return ["nsenter", `--mount=/proc/${this.#keeper.pid}/ns/mnt`, "--"];
   }
@@ -37,7 +37,7 @@ export class UnifiedHost implements AsyncDisposable {
 
 const hasV1 = readFileSync("/proc/mounts", "utf8").split("\n").some((line) => line.split(" ")[2] === "cgroup");
 
-/** A test where there is cgroup2 alone, beside one of the same on the host as it is. */
+/** A test with cgroup2 alone, in addition to the same test on the host as it is. */
 export function testUnified(name: string, body: (t: Deno.TestContext, host: UnifiedHost) => Promise<void>): void {
   Deno.test({
     name: `${name} where there is cgroup2 alone` +

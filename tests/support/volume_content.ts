@@ -1,4 +1,4 @@
-/** What is in a volume, whatever it is made of and whether the daemon has it mounted or not. */
+/** Access to a volume's content on any driver, whether the daemon has it mounted or not. */
 import { mkdtempSync, rmdirSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -6,7 +6,7 @@ import { createHost } from "../../drivers/host/real.ts";
 import { filesystemOn } from "../../drivers/storage/lvm/filesystem.ts";
 import { succeed } from "./command.ts";
 
-/** As far as a test knows it: a pool as the API shows it. */
+/** The fields of the API's pool that are needed here. */
 export interface SeenPool {
   readonly name: string;
   readonly driver: string;
@@ -14,14 +14,14 @@ export interface SeenPool {
 }
 
 export interface SeenVolume {
-  /** `custom`, `containers`, `images`: as the directories are called. */
+  /** Name of the directory: `custom`, `containers`, `images`. */
   readonly type: string;
-  /** As on disk: `default_v1`, `c1`. */
+  /** Name on disk: `default_v1`, `c1`. */
   readonly name: string;
   readonly snapshot?: string;
 }
 
-/** @param name As the API has it: `volume`, or `volume/snapshot`. */
+/** @param name Name in the API: `volume`, or `volume/snapshot`. */
 export function customVolume(name: string): SeenVolume {
   const [volume, snapshot] = name.split("/");
   return { type: "custom", name: `default_${volume}`, ...(snapshot === undefined ? {} : { snapshot }) };
@@ -30,8 +30,8 @@ export function customVolume(name: string): SeenVolume {
 const escapeLvm = (name: string) => name.replaceAll("-", "--");
 const host = createHost();
 
-/** Hands the directory of a volume's content to `use`, mounted for as long as it takes.
- * @param directory $LIDO_DIR of the daemon. @param isWritable For a volume that nobody has mounted. */
+/** Calls `use` with the directory of a volume's content, which is mounted meanwhile.
+ * @param directory The daemon's $LIDO_DIR. @param isWritable For a volume that is not mounted elsewhere. */
 export async function withContent<T>(
   directory: string,
   pool: SeenPool,
@@ -42,7 +42,7 @@ export async function withContent<T>(
   return await withContents(directory, pool, [volume], ([path]) => use(path!), isWritable);
 }
 
-/** The same for several of one pool, at one time: on an emulated processor each process counts. @param use Gets their directories, in order. */
+/** The same for several volumes of a pool at once: starting a process is slow on an emulated processor. @param use Gets the directories, in order. */
 export async function withContents<T>(
   directory: string,
   pool: SeenPool,
@@ -99,7 +99,7 @@ async function sourceOf(
   }
   const source = `/dev/${pool.config["lvm.vg_name"]}/${logicalName(volume)}`;
   const filesystem = await filesystemOn(source);
-  // A copy beside its origin has the same UUID; a log that another kernel left is replayed, except where nothing may be written.
+  // nouuid: a copy beside its origin has the same UUID. A log of another mount is replayed, except where writing is not allowed.
   const options = filesystem === "xfs" ? ["nouuid"] : [];
   if (!isWritable && snapshot !== undefined) {
     options.push(filesystem === "btrfs" ? "rescue=nologreplay" : filesystem === "xfs" ? "norecovery" : "noload");

@@ -1,4 +1,4 @@
-/** Connections of a client that keeps to no rule: bytes go as they are, and what comes back is only looked at. */
+/** Connections of a client that breaks any rule: bytes are sent as they are, and the response is hardly parsed. */
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { connect, type Socket } from "node:net";
@@ -8,25 +8,25 @@ import { slowness } from "./slowness.ts";
 export interface Endpoint {
   readonly socketPath?: string;
   readonly port?: number;
-  /** Absent: without a certificate. */
+  /** Client certificate; absent: none. */
   readonly identity?: { readonly cert: string; readonly key: string };
 }
 
 export interface Reply {
-  /** 0 when the connection ended without an answer. */
+  /** 0 if the connection ended without a response. */
   readonly status: number;
-  /** All that came, its head with it, up to a limit. */
+  /** The whole response with its head, up to a limit. */
   readonly text: string;
 }
 
 const textMax = 1 << 16;
 
-/** @throws {Error} When there is no connection. */
+/** @throws {Error} If it cannot connect. */
 export async function open({ socketPath, port, identity }: Endpoint): Promise<Socket> {
   const socket = socketPath !== undefined
     ? connect(socketPath)
     : tls.connect({ host: "127.0.0.1", port: port!, rejectUnauthorized: false, ...identity });
-  socket.on("error", () => {}); // the other end may close it at any time; that is seen by "close"
+  socket.on("error", () => {}); // the other end may close it at any time: handled by "close"
   await Promise.race([
     once(socket, socketPath !== undefined ? "connect" : "secureConnect"),
     once(socket, "close").then(() => {
@@ -37,7 +37,7 @@ export async function open({ socketPath, port, identity }: Endpoint): Promise<So
 }
 
 /** Sends, and reads until the other end closes.
- * @param ends Whether the client says that nothing more comes. @param limitMs For all of it.
+ * @param ends Whether to close the sending side after the bytes. @param limitMs Limit for all of it.
  * @throws {Error} "no end after …" */
 export async function exchange(endpoint: Endpoint, bytes: Uint8Array, ends: boolean, limitMs: number): Promise<Reply> {
   const socket = await open(endpoint);
@@ -70,14 +70,14 @@ export async function exchange(endpoint: Endpoint, bytes: Uint8Array, ends: bool
   return { status: Number(/^HTTP\/1\.1 (\d{3})/.exec(text)?.[1] ?? 0), text };
 }
 
-/** Settles when the other end has closed. Not by "close" alone: after a write that failed Deno's socket has none. */
+/** Settles when the other end has closed. "close" alone is not enough: Deno's socket has none after a failed write. */
 export function ended(socket: Socket): Promise<void> {
   return new Promise((resolve) => {
     for (const event of ["end", "error", "close"]) socket.once(event, () => resolve());
   });
 }
 
-/** A websocket whose frames are the caller's to make. @returns The socket, or the answer when there is none. */
+/** Opens a websocket; the caller makes its frames. @returns The socket, or the response if the upgrade is refused. */
 export async function upgrade(endpoint: Endpoint, path: string): Promise<Socket | Reply> {
   const socket = await open(endpoint);
   const key = randomBytes(16).toString("base64");
@@ -98,7 +98,7 @@ export interface Frame {
   readonly opcode: number;
   readonly isMasked: boolean;
   readonly payload: Buffer;
-  /** What the header says; the payload's own when absent. */
+  /** Length in the header; the payload's own when absent. */
   readonly length?: bigint;
 }
 
@@ -110,6 +110,6 @@ export function encodeFrame({ fin, reserved, opcode, isMasked, payload, length }
   size[1] = (isMasked ? 0x80 : 0) | (said < 126n ? Number(said) : said < 65536n ? 126 : 127);
   if (size.length === 4) size.writeUInt16BE(Number(said), 2);
   if (size.length === 10) size.writeBigUInt64BE(BigInt.asUintN(64, said), 2);
-  // A mask of zeros leaves the payload as it is.
+  // A mask of zeros leaves the payload unchanged.
   return Buffer.concat([size, Buffer.alloc(isMasked ? 4 : 0), payload]);
 }
