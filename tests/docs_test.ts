@@ -1,11 +1,11 @@
-/** What the documents name is there: files of the repository, headings, other documents. */
+/** Checks what the documents refer to: files of the repository, headings, other documents. */
 import assert from "node:assert/strict";
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { basename, dirname, join, normalize } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
-/** Built folders are left out: what is in them is not in a clone. */
+/** Folders that documents may refer to; without built ones, which a clone does not have. */
 const rooms = ["api", "cli", "docs", "drivers", "examples", "scripts", "server", "tests"];
 const documents = [
   ...readdirSync(join(root, "docs")).filter((name) => name.endsWith(".md")).map((name) => join("docs", name)),
@@ -19,7 +19,7 @@ const baseNames = new Set([
   ...rooms.flatMap((room) => readdirSync(join(root, room), { recursive: true }).map((name) => basename(String(name)))),
 ]);
 
-/** Code blocks hold commands and samples of code: their words are looked at too, their backticks are none. */
+/** Words of code blocks and of code spans; backticks within a block do not mark spans. */
 function wordsOf(text: string): string[] {
   const spans = [...text.matchAll(/^```[^\n]*\n([\s\S]*?)^```/gm), ...withoutBlocks(text).matchAll(/`([^`\n]+)`/g)];
   return spans.flatMap(([, code]) => code!.split(/[\s"'(),;]+/)).filter((word) => word !== "");
@@ -29,7 +29,7 @@ function withoutBlocks(text: string): string {
   return text.replaceAll(/^```[^\n]*\n[\s\S]*?^```/gm, "");
 }
 
-/** @returns Whether a word that looks like a path of the repository names something that is there; true for all other words. */
+/** @returns Whether a word that looks like a path of the repository exists; true for all other words. */
 function isThere(word: string): boolean {
   const path = word.replace(/[.:]+$/, "");
   const [room] = path.split("/");
@@ -64,7 +64,7 @@ Deno.test("a path that is not there is found, in text, in code blocks and by a p
   assert.equal(["server/main.ts", "docs/*.md", "main.ts", "https://api/x.ts", "a/b"].every(isThere), true);
 });
 
-/** As GitHub makes them. */
+/** The anchors of a document's headings, as GitHub makes them. */
 function anchorsOf(text: string): string[] {
   return [...withoutBlocks(text).matchAll(/^#+ (.+)$/gm)].map(([, title]) =>
     title!.toLowerCase().replaceAll(/[^\w\- ]/g, "").trim().replaceAll(" ", "-")
@@ -114,7 +114,7 @@ Deno.test("every test that a document names is in the file that it names", () =>
   assert.deepEqual(wrong, []);
 });
 
-/** Names of code, by their inner capital: `AlreadyThere`, `Journal.recover`, `settleBefore()`. */
+/** Names of code, recognized by an inner capital: `AlreadyThere`, `Journal.recover`, `settleBefore()`. */
 const isIdentifier = (word: string) => /^\w+(\.\w+)?(\(\))?$/.test(word) && /[a-z][A-Z]/.test(word);
 
 Deno.test("names of code in the documents are names in the code", () => {

@@ -1,4 +1,4 @@
-/** Style that matters is a test: who may import whom, who may start a process, and what the client loads. */
+/** Tests of house style: which folder imports which, which files start processes, and what the client loads. */
 import assert from "node:assert/strict";
 import { execFileSync, spawnSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
@@ -33,7 +33,7 @@ interface Import {
   readonly isLazy: boolean;
 }
 
-/** The imports of one file; those of project files by their path from the root. */
+/** Imports of a file; those of project files as paths from the root. */
 function importsOf(path: string): Import[] {
   const text = sources.get(path)!;
   const statics = [...text.matchAll(/^(?:import|export)\b([^;"]*?)\bfrom\s*"([^"]+)"/gm)]
@@ -62,14 +62,14 @@ Deno.test("imports go one way: api <- drivers <- server, and api <- cli", () => 
   const wrong = product.flatMap(([path]) =>
     importsOf(path).filter(({ target }) => sources.has(target) && Object.hasOwn(allowed, roomOf(path)))
       .filter(({ target }) => !allowed[roomOf(path)]!.includes(roomOf(target)))
-      // The command that starts the daemon loads it when it is run, and only then; raw mode, a process's end and an editor are the kernel's matter.
+      // Allowed lazily: the command that starts the daemon, and the files that need the kernel for raw mode, the end of a process and an editor.
       .filter(({ isLazy }) => !(isLazy && kernelUsers.includes(path)))
       .map(({ target }) => `${path} imports ${target}`)
   );
   assert.deepEqual(wrong, []);
 });
 
-/** The groups of nodes that lead to one another. */
+/** Groups of nodes that reach each other. */
 function cyclesOf(edges: ReadonlyMap<string, ReadonlySet<string>>): string[][] {
   const reach = (from: string) => {
     const seen = new Set<string>();
@@ -91,7 +91,7 @@ function cyclesOf(edges: ReadonlyMap<string, ReadonlySet<string>>): string[][] {
   return [...groups.values()];
 }
 
-/** What imports what, by a name for each file; those that are loaded when they are needed, and names without one, left out. */
+/** Edges between files that import each other, by a name for each file; without lazy imports, and without files that have no name. */
 function edgesOf(nameOf: (path: string) => string | undefined): Map<string, Set<string>> {
   const edges = new Map<string, Set<string>>();
   for (const [path] of product) {
@@ -174,7 +174,7 @@ Deno.test("what touches the trees and devices of containers and archives is star
   assert.deepEqual(starters.map(([path]) => path).sort(), [
     "drivers/host/mounts/idmap.ts", // holds a user namespace
     "drivers/host/process/foreground.ts", // the client's editor
-    "drivers/host/process/process.ts", // what follows uses it
+    "drivers/host/process/process.ts", // used by the files below
     "drivers/host/tools/command.ts", // all tools: those of `trustedTools` as they are, any other confined
     "drivers/runtime/crun_tool.ts", // crun
     "drivers/runtime/exec.ts", // crun, for a command in a container
@@ -238,7 +238,7 @@ Deno.test("file names are snake_case", () => {
 Deno.test("no loose ends: nothing to do, nothing switched off, nothing of type any", () => {
   const loose =
     /\bTODO\b|\bFIXME\b|not implemented|(Deno\.test|\bit|\btest)\.only|: any\b(?=\s*[;,)=\]}>|[])|\bas any\b|@ts-ignore/;
-  // The shape of a foreign function is known to the table of libc.ts and not to the type checker.
+  // The type checker cannot know the shape of foreign functions; the table in libc.ts does.
   const isForeign = (path: string) => path === "drivers/host/ffi/libc.ts";
   assert.deepEqual(
     [...sources].filter(([path, text]) => !isForeign(path) && loose.test(text)).map(([path]) => path),

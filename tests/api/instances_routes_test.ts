@@ -14,7 +14,7 @@ interface Answer {
   readonly body: { type: string; error: string; metadata: never; operation: string };
 }
 
-/** The routes of instances alone, and what `exec` was asked. */
+/** Serves the routes of instances alone, and records the calls of `exec`. */
 function serve(world: World): {
   ask(method: string, path: string, body?: unknown, headers?: Record<string, string>): Promise<Answer>;
   asked: { name: string; post: InstanceExecPost }[];
@@ -51,7 +51,7 @@ function serve(world: World): {
   };
 }
 
-/** Asks, and waits for the operation. @returns The operation's error text. */
+/** Waits for the response's operation. @returns The operation's error text. */
 async function run(world: World, answer: Promise<Answer>): Promise<string> {
   const { status, body } = await answer;
   assert.equal(status, 202, body.error);

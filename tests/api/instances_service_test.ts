@@ -182,7 +182,7 @@ Deno.test("a forced stop takes over a clean one that waits, and both end well", 
   assert.deepEqual(runtime.seen, ["kill c1 30", "destroy c1", "start c1"]);
   assert.equal(instances.get("c1").status, "Running");
 
-  // As LXD: no time to wait is by force.
+  // As in LXD, timeout 0 means by force.
   await world.done(instances.setState("c1", state("stop", { timeout: 0 })));
   assert.equal(instances.get("c1").status, "Stopped");
 });
@@ -216,7 +216,7 @@ Deno.test("the wait of a clean stop can be cancelled, and a daemon that ends doe
     assert.deepEqual([operation.view().status_code, operation.view().err], [401, "Operation cancelled"]);
     assert.equal(world.instances.get("c1").status, "Running");
   }
-  // It was asked to, and may still do so.
+  // The container has got the signal, and may still stop.
   world.runtime.end("c1");
   await world.instances.close();
   assert.equal(world.instances.get("c1").config["volatile.last_state.power"], "STOPPED");
@@ -233,7 +233,7 @@ Deno.test("nobody waits for a hanging operation of the daemon itself for longer 
   own[Symbol.dispose]();
   using held = await next;
   assert.equal(held.hasTakenOver, false);
-  // One that gives way but does not come to an end, as a restart whose start hangs.
+  // A cancelled operation that does not end, such as a restart whose start hangs.
   await assert.rejects(
     locks.acquire("c1", "stop", { takeOver: true }),
     /Instance is busy running a "stop" operation: "c1"$/,
@@ -258,7 +258,7 @@ Deno.test("everybody who waits for a lock has a turn: who tidies up first, then 
   ];
   assert.ok(own.awaited.aborted);
   own[Symbol.dispose]();
-  // A user's operation does not wait for another one's.
+  // A user's operation fails instead of waiting for another user's.
   const [, user] = await Promise.allSettled(waiting);
   assert.match(String((user as PromiseRejectedResult).reason), /busy running a "stop" operation: "c1"$/);
   assert.deepEqual(turns, ["tidies", "forced", "own"]);
@@ -291,7 +291,7 @@ Deno.test("a container that reboots in a loop obeys its user, and does not keep 
   world.runtime.endsAtOnce.set("c1", { signal: 1 });
   await start(world, "c1");
   await world.instances.close();
-  // The next daemon starts it.
+  // The next daemon must start it again.
   assert.equal(world.instances.get("c1").config["volatile.last_state.power"], "RUNNING");
 });
 
@@ -324,7 +324,7 @@ Deno.test("a start tells of an init that ends at once: a failure fails it, anyth
     assert.equal(instances.get("c1").status, "Stopped");
   }
 
-  // One that boots again at once is started again, and runs.
+  // A container that reboots at once is started again, and then runs.
   runtime.endsAtOnce.set("c1", { signal: 1 });
   runtime.seen.length = 0;
   await start(world, "c1");
@@ -623,7 +623,7 @@ Deno.test("limits of a running instance change at once, back when the rest is re
   await world.done(user);
   assert.equal(user.view().metadata, null);
 
-  // By a profile, too.
+  // The same by a profile.
   const before = instances.profileUsers("default");
   const settings = { "limits.disk.priority": "3", "security.idmap.isolated": "true" };
   world.database.run("UPDATE profiles SET config = ?", JSON.stringify(settings));
@@ -633,7 +633,7 @@ Deno.test("limits of a running instance change at once, back when the rest is re
   });
   assert.equal(runtime.limits.get("c1")!.diskPriority, 3);
 
-  // A daemon that was killed before it wrote down what it set.
+  // The daemon was killed after setting limits and before recording them: the next daemon sets the recorded ones.
   runtime.limits.clear();
   await instances.close();
   await using next = await makeWorld({ root: world.root, runtime });
@@ -662,7 +662,7 @@ Deno.test("after a restart of the daemon: what runs is taken up, what ended is s
   await change(first, "auto", { config: { "boot.autostart": "true" } });
   for (const name of ["runs", "ended"]) await start(first, name);
   await change(first, "runs", { devices: { v: volume("v1", "/v") } });
-  // Killed in the middle of an attach at /w, of a creation, and after a container's end that nobody saw.
+  // The daemon was killed in the middle of an attach at /w and of a creation, and a container ended afterwards.
   const added = [{ ...disksOf({ w: { type: "disk", path: "/w", source: "/x" } })[0]! }];
   const half = JSON.stringify({ name: "runs", removed: [], added });
   first.database.run("INSERT INTO journal (kind, payload, created_at) VALUES ('instance.hotplug', ?, '')", half);
@@ -672,7 +672,7 @@ Deno.test("after a restart of the daemon: what runs is taken up, what ended is s
   );
   first.runtime.mounts.get("runs")!.set("/w", { source: "/x", target: "/w" });
   first.runtime.endUnseen("ended");
-  // Killed between a start with another map and writing it down.
+  // The daemon was killed between starting a container with another map and recording that map.
   const { "volatile.idmap.current": map, ...before } = first.instances.get("runs").config;
   const stale = { ...before, "volatile.idmap.current": "[]", "volatile.last_state.power": "STOPPED" };
   first.database.run("UPDATE instances SET config = ? WHERE name = 'runs'", JSON.stringify(stale));
@@ -723,7 +723,7 @@ Deno.test("maps are renewed at the daemon's start, quickly for many; a malformed
   });
   for (let index = 0; index < 500; index++) {
     insert(`s${index}`, { "volatile.idmap.base": "0", "volatile.idmap.next": earlier });
-    // Without a base, as they were never written.
+    // Isolated instances whose base was never written.
     insert(`i${index}`, isolated);
   }
   world.database.run(

@@ -18,7 +18,7 @@ import { FakeRuntime } from "../support/fake_runtime.ts";
 
 export const fingerprint = "0123456789abcdef".repeat(4);
 
-/** The instance service over a fake runtime and a pool that is a plain directory. */
+/** The instance service on a fake runtime and a pool that is a plain directory. */
 export interface World extends AsyncDisposable {
   readonly root: string;
   readonly database: Database;
@@ -27,18 +27,18 @@ export interface World extends AsyncDisposable {
   readonly events: Events;
   readonly operations: Operations;
   readonly journal: Journal;
-  /** Owners that were changed, as "path from to". */
+  /** Changes of owners, as "path from to". */
   readonly shifts: string[];
-  /** What the pool can do; a test may take things away. */
+  /** Abilities of the pool, which a test may change. */
   readonly pool: { idmappedMounts: boolean; failCreate?: Error };
-  /** Runs an operation to its end. @throws {Error} With its error text. */
+  /** Runs an operation to its end. @throws {Error} With the operation's error text. */
   done(operation: Operation): Promise<void>;
   create(name: string, more?: Record<string, unknown>): Promise<void>;
   addVolume(name: string, config?: Record<string, string>): Promise<void>;
   volumeConfig(name: string): Record<string, string>;
 }
 
-/** @param options.root A directory to go on with, and the runtime that runs there: a restarted daemon. */
+/** @param options.root Directory and runtime of an earlier world, to simulate a restart of the daemon. */
 export async function makeWorld(options: { root?: string; runtime?: FakeRuntime } = {}): Promise<World> {
   const root = options.root ?? await mkdtemp(join(tmpdir(), "lido-instances-"));
   const database = new Database(join(root, "lido.db"));
@@ -142,7 +142,7 @@ export async function makeWorld(options: { root?: string; runtime?: FakeRuntime 
       }),
       shift: async (path, from, to) => {
         const [before, after] = [from, to].map((map) => map?.uid[0]?.host ?? 0);
-        // A step that only parks rare ids is none of root's.
+        // Skip the step that only parks rare ids: it does not change root's.
         if (before !== after) shifts.push(`${path.slice(root.length)} ${before} ${after}`);
         return 0;
       },

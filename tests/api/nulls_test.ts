@@ -1,4 +1,4 @@
-/** Clients send null for what they do not mean: pylxd's `execute()` does for user, group and cwd. */
+/** Clients send null for fields that they do not use: pylxd's `execute()` does so for user, group and cwd. */
 import assert from "node:assert/strict";
 import { z } from "zod";
 import { instanceExecPostSchema } from "../../api/types.ts";
@@ -6,7 +6,7 @@ import type { Context } from "../../server/context.ts";
 import { makeApp } from "../../server/routes/app.ts";
 import { checkValue } from "../../server/routes/route.ts";
 
-/** Each request's body: its route, and its schema as the route declares it. */
+/** The body's schema of each request, with its route. */
 const bodies = makeApp({} as Context).openAPIRegistry.definitions.flatMap((definition) => {
   if (definition.type !== "route") return [];
   const { method, path, request } = definition.route;
@@ -30,7 +30,7 @@ function shape(schema: z.ZodType): JsonSchema {
   return root.$ref === undefined ? root : root.$defs![root.$ref.split("/").at(-1)!]!;
 }
 
-/** The least that is accepted: what is required, and each object or list on the way to a nested field. */
+/** The smallest accepted value: required fields, and each object or list on the way to a nested field. */
 function least(schema: JsonSchema): unknown {
   if (schema.anyOf) return least(schema.anyOf[0]!);
   if (schema.enum) return schema.enum[0];
@@ -46,7 +46,7 @@ function least(schema: JsonSchema): unknown {
   return { boolean: false, integer: 1, number: 1 }[type!] ?? "x";
 }
 
-/** The paths of all fields, those of nested objects and of a list's first element too. */
+/** Paths of all fields, including those of nested objects and of a list's first element. */
 function fieldsOf(schema: JsonSchema): string[][] {
   if (schema.anyOf) return fieldsOf(schema.anyOf[0]!);
   if (schema.items) return fieldsOf(schema.items).map((path) => ["0", ...path]);
@@ -56,7 +56,7 @@ function fieldsOf(schema: JsonSchema): string[][] {
   ]);
 }
 
-/** A copy with the field set, or without it. */
+/** Copies the value with the field set, or removed. */
 function altered(value: unknown, path: readonly string[], field?: unknown): unknown {
   const [name, ...rest] = path;
   const copy = (Array.isArray(value) ? [...value] : { ...value as object }) as Record<string, unknown>;
@@ -84,7 +84,7 @@ Deno.test("in every request, a field that is null is one that is absent", () => 
     for (const path of fieldsOf(described)) {
       const absent = outcome(schema, altered(value, path));
       const given = outcome(schema, altered(value, path, null));
-      // `profiles: null` and `expires_at: null` go to the service, which gives them the same meaning as when they are absent.
+      // `profiles: null` and `expires_at: null` reach the service, which treats null as absent.
       const plain = (result: unknown) =>
         JSON.stringify(result, (_, field) => field === null ? undefined : field) ?? result;
       assert.deepEqual(plain(given), plain(absent), `${name}: ${path.join(".")}`);

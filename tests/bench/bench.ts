@@ -1,4 +1,4 @@
-/** One run over lido by its own client, lido by the real `lxc`, and every peer that is there; medians, and lido's ratio to each peer's. */
+/** Benchmarks lido by its own client, lido by the real `lxc`, and every peer on this host; prints medians, and lido's ratio to each peer. */
 import { spawn } from "node:child_process";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -12,9 +12,9 @@ import { RawClient } from "../support/raw.ts";
 interface Target {
   readonly name: string;
   readonly client: string;
-  /** Of the daemon, where its pools are. */
+  /** The daemon's directory, which holds its pools. */
   readonly directory: string;
-  /** The words that make a snapshot of a volume: Incus has others. */
+  /** Command line that makes a snapshot of a volume: Incus has another one. */
   readonly snapshot: string;
   readonly environment: Record<string, string>;
   readonly pid: number;
@@ -23,16 +23,16 @@ interface Target {
 interface Case {
   readonly name: string;
   readonly section: string;
-  /** Shell words with $C for the client, $D for the daemon's directory, $SNAP for the words that make a snapshot; `before` and `after` are not timed. */
+  /** Shell command with $C for the client, $D for the daemon's directory, $SNAP for the snapshot command; `before` and `after` are not timed. */
   readonly run: string;
   readonly before?: string;
-  /** Before the first round, and after the last. */
+  /** Run before the first round and after the last one. */
   readonly first?: string;
   readonly last?: string;
   readonly after?: string;
-  /** The same by a pipe on the host, with no daemon between: what can be reached. */
+  /** The same by a pipe on the host without a daemon: the best possible result. */
   readonly floor?: string;
-  /** Bytes that are moved: the result is MB/s, and more is better. */
+  /** Bytes moved: the result is in MB/s, and more is better. */
   readonly bytes?: number;
   readonly rounds?: number;
 }
@@ -98,7 +98,7 @@ const perPool = (pool: string): Case[] => [
   },
 ];
 
-/** A volume with 1 GiB of random bytes; on "xfs" the pool is a directory of a filesystem that shares blocks. */
+/** Copies of a volume with 1 GiB of random bytes; on "xfs" the pool is a directory of a filesystem that shares blocks. */
 const copies = (pool: string): Case[] => [
   {
     section: "copy",
@@ -182,7 +182,7 @@ const cases: readonly Case[] = [
   },
 ];
 
-/** A line without quotes, pipes and the like is started as it is: a shell's own start is not to be measured. */
+/** Starts a line without quotes, pipes and the like directly, so as not to measure the start of a shell. */
 function shell(target: Target, text: string): Promise<number> {
   const line = text.replaceAll("$C", target.client).replaceAll("$D", target.directory)
     .replaceAll("$SNAP", target.snapshot.replace("$C", target.client));
@@ -197,9 +197,9 @@ function shell(target: Target, text: string): Promise<number> {
   });
 }
 
-/** Targets take turns, so that what else the machine does meets all of them, a few rounds at a time: one command after the other, as a script
- * has it. (The first move of a process between cgroups in a while waits for the kernel, 5 ms and more, whoever makes it.)
- * @returns Their medians, in ms or MB/s; undefined for one that failed. */
+/** Targets take turns of a few rounds, so that other load of the machine affects all of them. Within a turn the commands run one after the other, as
+ * in a script. (After a pause, the first move of a process between cgroups waits 5 ms or more for the kernel, whichever program does it.)
+ * @returns Medians in ms or MB/s; undefined for a target that failed. */
 async function measure(targets: readonly Target[], one: Case): Promise<(number | undefined)[]> {
   const values: (number[] | undefined)[] = targets.map(() => []);
   const daemons = targets.filter(({ pid }, index) => targets.findIndex((other) => other.pid === pid) === index);
@@ -214,7 +214,7 @@ async function measure(targets: readonly Target[], one: Case): Promise<(number |
         const ms = performance.now() - started;
         if (one.after) await shell(target, one.after);
         if (code !== 0) values[index] = undefined;
-        else if (round >= 0) values[index]?.push(one.bytes ? one.bytes / 1e3 / ms : ms); // the first warms up
+        else if (round >= 0) values[index]?.push(one.bytes ? one.bytes / 1e3 / ms : ms); // the first round is a warm-up
       }
     }
   }
@@ -228,7 +228,7 @@ function residentMiB(pid: number): number {
 
 const lxdSnapshot = "$C storage volume snapshot";
 
-/** A filesystem that shares blocks, on a loop file; each daemon has a pool in a directory of it. */
+/** Makes a filesystem that shares blocks on a loop file, and a pool in it for each daemon. */
 async function reflinkPools(targets: readonly Target[], undo: AsyncDisposableStack): Promise<void> {
   const work = mkdtempSync(join(tmpdir(), "lido-bench-"));
   undo.defer(() => rmSync(work, { recursive: true }));
@@ -261,7 +261,7 @@ async function peers(): Promise<Target[]> {
   return found;
 }
 
-/** What sessions cost in which nothing happens. */
+/** Measures what idle sessions cost. */
 async function idle(daemon: Daemon): Promise<void> {
   const count = 200;
   const raw = new RawClient(daemon.directory);

@@ -1,4 +1,4 @@
-/** What a thousand volumes with ten snapshots each cost: to make, to list, to hold in memory, and to start with.
+/** Costs of a thousand volumes with ten snapshots each: creation, listing, memory, start of the daemon.
  *   Environment: VOLUMES (1000), SNAPSHOTS (10), POOL (btrfs) */
 import { readFileSync } from "node:fs";
 import process from "node:process";

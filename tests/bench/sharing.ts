@@ -1,4 +1,4 @@
-/** What id maps cost: changes of owners, starts with another map, and reading and writing through an idmapped mount.
+/** Costs of id maps: changes of owners, starts with another map, reads and writes through an idmapped mount.
  *   Environment: FILES (200000), ROUNDS (3), FIO_MIB (1024) */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -52,7 +52,7 @@ async function starts(daemon: Daemon, pool: string): Promise<void> {
   const times: Record<string, number[]> = { unchanged: [], changed: [] };
   for (let round = -1; round < 4 * rounds; round++) {
     const isChanged = round % 2 === 0;
-    // Both write down a change: what a start finds to be flushed is the same.
+    // Change a key in both cases, so that both starts have the same data to flush.
     await daemon.ok(
       "config",
       "set",
@@ -69,7 +69,7 @@ async function starts(daemon: Daemon, pool: string): Promise<void> {
   await daemon.ok("delete", "big");
 }
 
-/** Debian's fio, run in the container from the host's /usr. */
+/** Runs Debian's fio in the container, from the host's /usr. */
 async function throughput(daemon: Daemon, pool: string): Promise<void> {
   await daemon.ok("storage", "volume", "create", pool, "io", "security.shifted=true");
   await daemon.ok("storage", "volume", "attach", pool, "io", "c1", "/srv/io");
@@ -98,7 +98,7 @@ async function throughput(daemon: Daemon, pool: string): Promise<void> {
   for (const kind of ["write", "read"]) {
     const found: Record<string, number[]> = { inside: [], raw: [] };
     const isRead = kind === "read";
-    // Both read one file, from memory: what is measured is the way there, not the disk or what was written back by then.
+    // Both read one cached file: the test measures the path to it, not the disk or writeback.
     if (isRead) await succeed(["fio", ...words(raw, "write")]);
     const extra = isRead ? ["--readonly", "--invalidate=0"] : [];
     const clear = async () => void (isRead || await succeed(["rm", "-f", join(raw, "t.0.0")]));

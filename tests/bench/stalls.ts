@@ -1,5 +1,5 @@
-/** Whether long work on one volume holds up the verbs of another: times of changes of a volume while nothing else goes on, while a large one is
- * exported, and while one with many files is deleted.
+/** Whether long work on one volume delays verbs on another: times of changes of a volume without other work, during the export of a large volume, and
+ * during the deletion of a volume with many files.
  *   Environment: GIB (10) of the export, FILES (200000), POOL (dir) */
 import { closeSync, mkdirSync, openSync, rmSync, writeFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
@@ -30,7 +30,7 @@ for (let index = 0; index < files; index++) {
 const raw = new RawClient(daemon.directory);
 const path = "/1.0/storage-pools/p/volumes/custom/other";
 let round = 0;
-/** What each needs: a lock of its volume, a transaction, and its record on the disk. */
+/** Each verb needs a lock of its volume, a transaction, and a record on disk. */
 const verbs: Readonly<Record<string, () => Promise<unknown>>> = {
   "set a key": () => raw.ask("PATCH", path, { config: { "user.round": String(round++) } }),
   "create and delete": async () => {
@@ -40,7 +40,7 @@ const verbs: Readonly<Record<string, () => Promise<unknown>>> = {
   "profile": () => raw.ask("PUT", "/1.0/profiles/default", { description: String(round++), config: {}, devices: {} }),
 };
 
-/** Until `work` is over, or for as many rounds. */
+/** Measures until `work` has ended, or for a fixed number of rounds. */
 async function measure(what: string, work?: () => Promise<unknown>): Promise<void> {
   let isOver = false;
   const started = performance.now();

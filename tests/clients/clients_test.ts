@@ -1,4 +1,4 @@
-/** Tools that people have, written down as scripts after their documentation, against lido; and for comparison against a real LXD that runs on this host:
+/** Runs other people's tools against lido, as scripts that follow the tools' documentation; for comparison also against a real LXD on this host:
  * $LXD_PEER_DIR is its directory, with an image `bb`. A script reports its steps as TAP lines. */
 import assert from "node:assert/strict";
 import { dirname, join } from "node:path";
@@ -13,9 +13,9 @@ const peer = process.env.LXD_PEER_DIR;
 
 interface Script {
   readonly file: string;
-  /** By which clients it is driven; one that speaks the API itself names any. */
+  /** Clients that the script is run with; a script that speaks the API itself names any. */
   readonly clients: readonly string[];
-  /** It says what lido does not have; a real LXD has it. */
+  /** Whether the script tests what lido lacks and a real LXD has. */
   readonly isOursAlone?: boolean;
 }
 
@@ -29,7 +29,7 @@ const scripts: readonly Script[] = [
   { file: "molecule.py", clients: ["lxc"] },
 ];
 
-/** Where a real LXD 5.0.2 does not do what the script asks for. */
+/** Scripts that fail on a real LXD 5.0.2, with the reason. */
 const lxdDiffers: Readonly<Record<string, string>> = {
   "what a command leaves in the background keeps nobody waiting": "LXD waits for whoever holds the pipe",
 };

@@ -1,7 +1,7 @@
-/** A driver that is cut off at any of its points: before and after each command, mount and unmount, everything after that fails, as when the daemon
- * is killed. Then the pool is opened anew and the operation settled as the journal does: it is wholly done or wholly undone, and nothing is left.
- * tests/crash does this to whole daemons; this is for drivers on machines where that takes too long (the emulated guest of tests/vm), and for
- * letting go of a pool, which a daemon does at its end. */
+/** A driver that is interrupted at any of its points: before and after each command, mount and unmount. Everything after the point fails, as if
+ * the daemon was killed. Then the pool is opened anew, and the operation is rolled back or completed as by the journal: it is wholly done or
+ * wholly undone, and nothing is left. tests/crash does this to whole daemons; this test is for drivers on machines where that takes too long (the
+ * emulated guest of tests/vm), and for closing a pool, which a daemon does at its end. */
 import assert from "node:assert/strict";
 import { existsSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -19,14 +19,14 @@ const at = (volume: Volume, snapshot: string): Volume => ({ ...volume, snapshot 
 
 interface Operation {
   readonly name: string;
-  /** From what all operations begin with to what this one begins with. */
+  /** Changes the common initial state into the one that this operation begins with. */
   readonly prepare?: (driver: Driver) => Promise<void>;
   readonly run: (driver: Driver) => Promise<void>;
-  /** As the journal settles it. */
+  /** Rolls back or completes the operation as the journal does. */
   readonly settle: (driver: Driver) => Promise<void>;
 }
 
-/** A host whose power goes off at a point. */
+/** A host that fails from a point on, as if its power was cut. */
 class Power {
   #left = Infinity;
   #isOff = false;
@@ -67,7 +67,7 @@ class Power {
     };
   }
 
-  /** @returns Whether it was still on at the end. */
+  /** @returns Whether the power was still on at the end. */
   async during(points: number, work: () => Promise<void>): Promise<boolean> {
     this.#left = points;
     try {
@@ -181,7 +181,7 @@ const operations: readonly Operation[] = [
   },
 ];
 
-/** @param lost Those that go where the driver cannot do without. */
+/** @param lost Snapshots that the restore deletes, if the driver needs that. */
 async function restore(driver: Driver, lost: readonly string[]): Promise<void> {
   const facet = driver.facets.snapshot!;
   await facet.restore(at(work, "s0"), facet.lostBy ? lost : []);
@@ -200,7 +200,7 @@ async function write(driver: Driver, volume: Volume, text: string): Promise<void
   await driver.unmount(volume);
 }
 
-/** Every volume and snapshot, with what is in it. */
+/** Lists every volume and snapshot with its content. */
 async function look(driver: Driver): Promise<string[]> {
   const found: string[] = [];
   for (const volume of await driver.list()) {
@@ -213,8 +213,8 @@ async function look(driver: Driver): Promise<string[]> {
   return found.sort();
 }
 
-/** What the pool's loop file has at this moment is what a power cut would leave: all that the kernel has not written yet is missing from it.
- * @returns Puts the pool back to it. */
+/** Copies the pool's loop file: it has what would survive a power cut, without the data that the kernel has not written yet.
+ * @returns Puts the pool back to the copy. */
 async function powerCut({ pool, kind }: Opened): Promise<() => Promise<void>> {
   const copy = `${pool.diskFile}.cut`;
   await succeed(["cp", "--sparse=always", "--", pool.diskFile, copy]);
@@ -236,10 +236,10 @@ async function cutOff(opened: Opened, operation: Operation): Promise<number> {
     return await look(driver);
   };
   let before = await begin();
-  // What users write is theirs to flush.
+  // Flush the volume's content: that is the user's task, not the driver's.
   await flush(host, pool.root);
   await operation.run(await open());
-  // LVM and ZFS wait for the disk by themselves, and write on by themselves while a copy is made.
+  // LVM and ZFS flush by themselves, and would write on while the loop file is copied.
   const cut = kind.name === "btrfs" ? await powerCut(opened) : undefined;
   const after = await look(await open());
   if (cut) {
@@ -255,7 +255,7 @@ async function cutOff(opened: Opened, operation: Operation): Promise<number> {
     const isOn = await power.during(point, () => operation.run(driver));
     const again = await open();
     const what = `${operation.name}, cut off at point ${point}`;
-    // As the daemon's start does.
+    // Unmount everything, as the daemon's start does.
     for (const { target } of (await host.mounts.list()).reverse()) {
       if (target.startsWith(`${pool.root}/`)) await host.mounts.unmount(target);
     }

@@ -1,4 +1,4 @@
-/** What every storage driver does, core and facets. A facet that is absent must say why. */
+/** The behaviour of every storage driver, core and facets. An absent facet must have a reason. */
 import assert from "node:assert/strict";
 import {
   chmodSync,
@@ -55,7 +55,7 @@ const cases: Record<string, (opened: Opened) => Promise<void>> = {
     assert.equal(await driver.isTaken(other), true);
     assert.equal(await driver.isTaken({ ...volume, name: "default_v3" }), false);
     const before = await contents(driver);
-    // As a daemon that did not make what is there.
+    // Also by a driver that did not make the volumes itself.
     for (const one of [driver, await reopen()]) {
       const { snapshot, clone } = one.facets;
       await assert.rejects(one.create(other), AlreadyThere);
@@ -79,7 +79,7 @@ const cases: Record<string, (opened: Opened) => Promise<void>> = {
 
   async "snapshots without their volume take its name, where there can be such"({ driver }) {
     const stranger = driver.path({ ...volume, snapshot: "s0" });
-    if (driver.mountsVolumes) return; // a snapshot's name is its volume's
+    if (driver.mountsVolumes) return; // a snapshot's name contains its volume's
     mkdirSync(stranger, { recursive: true });
     writeFileSync(join(stranger, "kept"), "1");
     assert.equal(await driver.exists(volume), false);
@@ -167,7 +167,7 @@ const cases: Record<string, (opened: Opened) => Promise<void>> = {
     writeFileSync(join(path, "new"), "new");
     await driver.mount(s0);
     checkFilled(driver.path(s0));
-    // Its parent is mounted beside it and goes its own way.
+    // The volume, mounted beside its snapshot, keeps its own content.
     assert.equal(readFileSync(join(path, "file"), "utf8"), "changed");
     if (driver.mountsVolumes) {
       assert.throws(() => writeFileSync(join(driver.path(s0), "file"), ""), { code: "EROFS" });
@@ -224,9 +224,9 @@ const cases: Record<string, (opened: Opened) => Promise<void>> = {
     if (kind.isBlock) {
       await quota.set(volume, undefined);
       assert.equal(await quota.get(volume), sizeBytes);
-      await quota.set(volume, 2n * sizeBytes); // grown while it is mounted
+      await quota.set(volume, 2n * sizeBytes); // grow it while it is mounted
       assert.equal(await quota.get(volume), 2n * sizeBytes);
-      // How much of a filesystem is for data is its own affair: half of what has come is the least.
+      // Filesystems differ in how much of the new size is for data: at least half of it must be.
       await assert.rejects(write(path, 4 * limitMiB));
       const grown = await quota.usedBytes(volume);
       assert.ok(grown > used + sizeBytes / 2n && grown <= 2n * sizeBytes + MiB, `${used}, then ${grown}`);
@@ -239,7 +239,7 @@ const cases: Record<string, (opened: Opened) => Promise<void>> = {
 
   async "the quota facet does not shrink below what is used, except to undo"({ driver }) {
     const quota = need(driver, "quota");
-    if (!quota || driver.mountsVolumes) return; // whose tools have rules of their own
+    if (!quota || driver.mountsVolumes) return; // the driver's tools have rules of their own
     await driver.create(volume);
     await write(driver.path(volume), 24);
     await assert.rejects(
@@ -256,7 +256,7 @@ const cases: Record<string, (opened: Opened) => Promise<void>> = {
 
   async "a quota is a volume's own: not its copy's, kept by restore and rename, gone with it"({ driver }) {
     const quota = need(driver, "quota");
-    if (!quota || driver.mountsVolumes) return; // whose tools have rules of their own
+    if (!quota || driver.mountsVolumes) return; // the driver's tools have rules of their own
     await driver.create(volume, { sizeBytes: 32n * MiB });
     const s0 = { ...volume, snapshot: "s0" };
     await write(driver.path(volume), 8);
@@ -317,7 +317,7 @@ const cases: Record<string, (opened: Opened) => Promise<void>> = {
   },
 };
 
-// One filesystem or driver alone, by a pattern: the guest of tests/vm has them on machines of their own.
+// A pattern that selects places by name: in the guest of tests/vm each driver has a machine of its own.
 const wanted = new RegExp(process.env.LIDO_TEST_PLACES ?? "");
 
 for (const place of places.filter(({ name }) => wanted.test(name))) {
@@ -335,7 +335,7 @@ for (const place of places.filter(({ name }) => wanted.test(name))) {
   }
 }
 
-/** A volume with one file; made when it is not there. */
+/** Writes the volume's one file; creates the volume if it does not exist. */
 async function keep(driver: Driver, volume: Volume, text: string): Promise<void> {
   if (!await driver.exists(volume)) await driver.create(volume);
   await driver.mount(volume);
@@ -343,7 +343,7 @@ async function keep(driver: Driver, volume: Volume, text: string): Promise<void>
   await driver.unmount(volume);
 }
 
-/** The one file of every volume and snapshot. */
+/** Content of the one file of every volume and snapshot. */
 async function contents(driver: Driver): Promise<Record<string, string>> {
   const found: Record<string, string> = {};
   for (const one of await driver.list()) {
@@ -359,7 +359,7 @@ async function make(driver: Driver, volume: Volume): Promise<void> {
   await driver.mount(volume);
 }
 
-/** Where each volume is a filesystem of its own, there is none at its path now. */
+/** Asserts that nothing is mounted at the volume's path, if each volume is a filesystem of its own. */
 async function checkUnmounted(driver: Driver, volume: Volume): Promise<void> {
   assert.equal(await host.mounts.at(driver.path(volume)), undefined);
 }
@@ -370,7 +370,7 @@ function need<Name extends keyof Facets>(driver: Driver, name: Name): Facets[Nam
   return facet;
 }
 
-/** Writes so much of a file as a container's root would: without the capability that passes the limits of ext4. */
+/** Writes as a container's root would: without CAP_SYS_RESOURCE, which bypasses the limits of ext4. */
 async function write(directory: string, mebibytes: number): Promise<void> {
   const without = ["setpriv", "--bounding-set=-sys_resource", "--inh-caps=-sys_resource"];
   const to = [`of=${join(directory, "big")}`, "bs=1M", `count=${mebibytes}`, "conv=fsync", "status=none"];

@@ -1,4 +1,4 @@
-/** Where the suite runs: one filesystem for each case, on loop files of its own. */
+/** The places of the conformance suite: each case has a filesystem on its own loop files. */
 import { mkdir, mkdtemp, rm, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -12,15 +12,15 @@ import { succeed } from "../support/command.ts";
 export interface Place {
   readonly name: string;
   readonly driver: string;
-  /** A limit that a volume can have here; the default is 32. */
+  /** The limit that the quota tests set on a volume; 32 when absent. */
   readonly limitMiB?: number;
-  /** Prepares a source for the pool, which goes with `undo`; absent: a loop file of the pool's own, or none. @returns The pool's `source`. */
+  /** Prepares the pool's source; `undo` removes it. Absent: a loop file made by the driver, or none. @returns The pool's `source`. */
   readonly source?: (base: string, undo: AsyncDisposableStack) => Promise<string>;
-  /** Whether the driver is cut off at each of its points here; tests/crash does it to whole daemons. */
+  /** Whether to interrupt the driver at each of its points here; tests/crash does this to whole daemons. */
   readonly isCutOff?: true;
-  /** More of the pool's settings. */
+  /** Additional settings of the pool. */
   readonly config?: Readonly<Record<string, string>>;
-  /** Filesystem made on a loop file for the lido directory; absent: the one that the temporary directory is on. */
+  /** Filesystem to make on a loop file for the lido directory; absent: the temporary directory's. */
   readonly filesystem?: Filesystem;
 }
 
@@ -39,7 +39,7 @@ const ext4Quota = {
 };
 const xfsQuota = { ...xfs, options: ["prjquota"] };
 
-/** Room for the filesystems that want most. */
+/** Big enough for the filesystems with the largest minimum size. */
 const blockDevice = (base: string, undo: AsyncDisposableStack) => loopDevice(base, "device", undo, 2048);
 
 export const places: readonly Place[] = [
@@ -83,21 +83,21 @@ export const places: readonly Place[] = [
   },
 ];
 
-/** @param volumeSize Of volumes for which no size is asked. */
+/** @param volumeSize Size of volumes that are created without one. */
 function lvm(filesystem: string, volumeSize = "320MiB"): Record<string, string> {
-  // The host may have groups of its own.
+  // Names of volume groups are global, and the host may have its own.
   const group = `lido-test-${process.pid}`;
   return { "volume.block.filesystem": filesystem, "volume.size": volumeSize, "lvm.vg_name": group };
 }
 
 export const host = createHost();
 
-/** The names of ZFS pools are the host's; others may have some at the same time. */
+/** A unique name: names of ZFS pools are global, and other tests may run at the same time. */
 function zpool(): string {
   return `lido-${process.pid}-${Math.random().toString(36).slice(2, 8)}`;
 }
 
-/** Why this host cannot have the place; undefined when it can. */
+/** Why this host cannot run the tests of a place; undefined if it can. */
 export async function reasonAgainst({ driver, filesystem }: Place): Promise<string | undefined> {
   const kind = driverKinds.get(driver);
   if (!kind) return `there is no driver "${driver}"`;
@@ -114,11 +114,11 @@ export async function reasonAgainst({ driver, filesystem }: Place): Promise<stri
 
 export interface Mounted extends AsyncDisposable {
   readonly base: string;
-  /** In `base`. */
+  /** Where it is mounted, in `base`. */
   readonly directory: string;
 }
 
-/** A new filesystem on a loop file. */
+/** Mounts a new filesystem on a loop file. */
 export async function mounted(filesystem: Filesystem): Promise<Mounted> {
   await using stack = new AsyncDisposableStack();
   const base = await mkdtemp(join(tmpdir(), "lido-conformance-"));
@@ -156,7 +156,7 @@ export interface Opened {
   reopen(): Promise<Driver>;
 }
 
-/** Makes a pool on `place`, hands it to `test`, and takes everything away again, whatever came of it. */
+/** Makes a pool on `place`, runs `test` with it, and removes everything afterwards, also after a failure. */
 export async function withPool(place: Place, test: (opened: Opened) => Promise<void>): Promise<void> {
   try {
     await inPool(place, test);
@@ -165,7 +165,7 @@ export async function withPool(place: Place, test: (opened: Opened) => Promise<v
   }
 }
 
-/** A test that failed often leaves what cannot be taken away: both reasons are printed, of which a suppressed one would not be. */
+/** After a failed test the cleanup often fails too: print both errors, because a SuppressedError's parts would not be printed. */
 function unfolded(error: unknown): unknown {
   const all: unknown[] = [];
   for (; error instanceof SuppressedError; error = error.suppressed) all.unshift(error.error);

@@ -1,5 +1,5 @@
-/** What only one driver's quotas have: quota groups of btrfs do not outlive their subvolumes, and projects on ext4 and xfs are given to trees
- * that were there before. */
+/** Behaviour of single drivers' quotas: btrfs deletes the quota groups of deleted subvolumes, and project ids on ext4 and xfs are also set on
+ * existing trees. */
 import assert from "node:assert/strict";
 import { execFileSync, spawnSync } from "node:child_process";
 import {
@@ -26,13 +26,13 @@ const s0: Volume = { ...volume, snapshot: "s0" };
 const MiB = 1024n * 1024n;
 const tool = (...argv: [string, ...string[]]): string => execFileSync(argv[0], argv.slice(1)).toString();
 
-/** Waits until the groups are those of the subvolumes: the kernel takes its time. */
+/** Waits until quota groups and subvolumes match: the kernel deletes groups late. */
 async function agree(root: string): Promise<void> {
   const groups = () =>
     [...tool("btrfs", "qgroup", "show", "--raw", "--sync", root).matchAll(/^0\/(\d+)/gm)].map(([, id]) => id!).sort();
   const deadline = Date.now() + 60_000;
   while (Date.now() < deadline) {
-    // A sync wakes the thread that clears away.
+    // A sync wakes the kernel's cleaner thread.
     tool("btrfs", "filesystem", "sync", root);
     if (JSON.stringify(groups()) === JSON.stringify(subvolumes(root))) return;
     await new Promise((resolve) => setTimeout(resolve, 500));
@@ -46,7 +46,7 @@ function subvolumes(root: string): string[] {
 
 Deno.test("btrfs: quota groups go with their subvolumes, at once or at the next opening", async () => {
   await withPool(places.find(({ driver }) => driver === "btrfs")!, async ({ driver, pool, reopen }) => {
-    // As when a volume is deleted while it is looked at: a failure that is thrown at once would leave the promise beside it to nobody.
+    // As when a volume is deleted while it is read. If one call threw synchronously, nobody would handle the other's rejected promise.
     const { get, usedBytes } = driver.facets.quota!;
     await assert.rejects(Promise.all([usedBytes(volume), get(volume)]), /No such file|ENOENT|not found/);
     await driver.create(volume, { sizeBytes: 32n * MiB });
@@ -61,7 +61,7 @@ Deno.test("btrfs: quota groups go with their subvolumes, at once or at the next 
     await agree(pool.root);
     await driver.delete(volume);
     await agree(pool.root);
-    // Newer kernels refuse a group without its subvolume, and so cannot have one.
+    // Newer kernels refuse to create a group without its subvolume: ignore the error.
     spawnSync("btrfs", ["qgroup", "create", "0/7777", pool.root], { stdio: "ignore" });
     tool("btrfs", "qgroup", "create", "1/100", pool.root);
     await driver.close();
@@ -78,7 +78,7 @@ Deno.test("btrfs: volumes that are deleted at once do not wait for the kernel's 
       tool("btrfs", "filesystem", "sync", pool.root);
       const started = performance.now();
       await Promise.all([volume, other].map((one) => driver.delete(one)));
-      // Its own commit comes after 30 s.
+      // The kernel by itself commits only after 30 s.
       assert.ok(performance.now() - started < 5_000, `round ${round} took ${performance.now() - started} ms`);
     }
   });
@@ -107,7 +107,7 @@ Deno.test("without project quotas a limit is refused, with the reason", async ()
   }
 });
 
-/** Opens a pool in a directory of a filesystem that is there already. */
+/** Opens a pool in a directory of an existing filesystem. */
 async function open(directory: string, name: string): Promise<{ driver: Driver; pool: Pool }> {
   const bare = { name, config: {}, root: join(directory, "storage-pools", name), diskFile: join(directory, "none") };
   const kind = driverKinds.get("dir")!;
@@ -119,7 +119,7 @@ async function used(driver: Driver, one: Volume): Promise<bigint> {
   return await driver.facets.quota!.usedBytes(one);
 }
 
-/** As `repquota -P`, by the kernel: ids with a limit or a file. */
+/** The kernel's list of project ids that have a limit or a file, as in `repquota -P`. */
 function records(directory: string): string[] {
   const device = tool("findmnt", "-no", "SOURCE", directory).trim();
   const isXfs = tool("findmnt", "-no", "FSTYPE", directory).trim() === "xfs";
@@ -164,7 +164,7 @@ for (const place of places.filter(({ name }) => name.includes("project quota")))
     writeFileSync(join(path, "a/b/new"), "x".repeat(1_000_000));
     tool("sync", "-f", path);
     assert.ok(await used(driver, volume) >= before + 1_000_000n);
-    // What has another project cannot be moved in, what has this one moves freely.
+    // A file of another project cannot be moved in; a file of this project can be moved within.
     assert.throws(() => renameSync(join(directory, "outside"), join(path, "outside")), /EXDEV/);
     renameSync(join(path, "a/b/f1"), join(path, "moved"));
     assert.equal(lstatSync(join(directory, "outside")).size, 100_000);
@@ -172,7 +172,7 @@ for (const place of places.filter(({ name }) => name.includes("project quota")))
 
   test("two pools on one filesystem, and others' projects, do not collide", async (directory, type) => {
     const [one, two] = [await open(directory, "p1"), await open(directory, "p2")];
-    // The next id is taken by somebody who only has a file with it.
+    // The next project id is in use by a foreign file, without a limit.
     await one.driver.create(volume);
     const [first] = records(directory);
     const foreign = String(Number(first) + 1);

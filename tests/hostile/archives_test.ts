@@ -1,4 +1,4 @@
-/** Images and backups that were made to reach the host: each must be refused, or do no harm, and the host's files stay as they are. */
+/** Images and backups that are made to reach the host: each must be refused or do no harm, and the host's files must stay unchanged. */
 import assert from "node:assert/strict";
 import {
   existsSync,
@@ -33,7 +33,7 @@ const templates: readonly Entry[] = [
 ];
 const directory = (name: string): Entry => ({ name, type: "5" });
 const longName = (name: string): Entry => ({ name: "././@LongLink", type: "L", content: `${name}\0` });
-/** @param records Of the entry that follows. */
+/** @param records Records for the entry that follows. */
 const before = (records: Record<string, string>): Entry => ({ name: "pax", type: "x", content: pax(records) });
 const deep = "d/".repeat(30_000);
 
@@ -51,8 +51,8 @@ Deno.test("hostile images and backups", async (t) => {
   const volume = (pool: string, name: string) =>
     join(daemon.directory, "storage-pools", pool, "custom", `default_${name}`);
 
-  /** Imports an image, and makes and starts instances of it where that is possible.
-   * @param inspect What to look at in the root filesystem of one that was made. @returns The first refusal. */
+  /** Imports an image, and makes and starts instances of it if possible.
+   * @param inspect Checks the root filesystem of an instance. @returns The first refusal. */
   const attack = async (
     files: readonly string[],
     inspect: (rootfs: string) => void = () => {},
@@ -367,7 +367,7 @@ Deno.test("hostile images and backups", async (t) => {
     const began = performance.now();
     await daemon.ok("storage", "volume", "export", "d", "odd", file, "--compression", "none");
     assert.ok(statSync(file).size < 8 << 20, `the backup has ${statSync(file).size} bytes`);
-    // The pool has 256 MiB, the file 5 GiB.
+    // The pool has 256 MiB, the sparse file 5 GiB.
     await daemon.ok("storage", "volume", "import", "b", file, "odd");
     assert.ok(performance.now() - began < 15_000, "holes were written as zeros");
     const target = volume("b", "odd");
@@ -381,7 +381,7 @@ Deno.test("hostile images and backups", async (t) => {
     await succeed(["mknod", join(source, "disk"), "b", "7", "0"]);
     const { code, err } = await daemon.lido(["storage", "volume", "export", "d", "odd", join(work, "bad")]);
     assert.equal(code, 1);
-    // The client may be told by the end of the stream before the operation has ended and is logged.
+    // The stream may end, and the client with it, before the operation has ended and its failure is logged.
     const reason = /Cannot make the backup: .*disk.* is a device node/;
     const deadline = performance.now() + 10_000;
     while (!reason.test(err + daemon.log) && performance.now() < deadline) {

@@ -1,4 +1,5 @@
-/** Files that never answer: a container's own, and sources on the host. Whoever asks for them gets an error that names them, and nobody else waits. */
+/** Files that never answer: a container's own, and sources on the host. A request for them fails with an error that names them, and no other
+ * request waits. */
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
@@ -21,7 +22,7 @@ import { PausingFuse } from "../support/pausing_fuse.ts";
 import { SecondClient } from "../support/second_client.ts";
 import { slowness } from "../support/slowness.ts";
 
-/** Longer than the daemon's own limit for all that it does for one request, and short enough to fail by name. */
+/** Longer than the daemon's own limit for all work of one request, and short enough to fail by name. */
 const limitMs = 40_000;
 
 async function pidOf(daemon: Daemon, name: string): Promise<number> {
@@ -36,7 +37,7 @@ async function within<T>(seconds: number, work: Promise<T>, what: string): Promi
   return result;
 }
 
-/** The daemon's processes that touch files. */
+/** Pids of the daemon's file processes. */
 function fileProcesses(daemon: Daemon): number[] {
   return readdirSync("/proc").filter((name) => /^\d+$/.test(name)).map(Number).filter((pid) => {
     try {
@@ -59,7 +60,7 @@ async function until(what: string, is: () => boolean): Promise<void> {
 const bob = "echo bob:x:1234:1234::/:/bin/sh >> /etc/passwd";
 const asBob = (name: string) => ["exec", name, "--user", "bob", "--", "id", "-un"];
 
-/** Holds a lease on a file, as a process of a container could. */
+/** Takes a lease on a file, as a process of a container could. */
 async function lease(path: string): Promise<ChildProcess> {
   const script = `import fcntl, os, signal, sys
 signal.signal(signal.SIGIO, signal.SIG_IGN)
@@ -86,7 +87,7 @@ Deno.test("files that never answer keep nobody else from being served", async (t
   await daemon.ok("storage", "volume", "create", "fast", "v", "security.shifted=true");
   await daemon.ok("storage", "volume", "create", "fast", "w", "security.shifted=true");
 
-  // A process of the container keeps a command from being executed: longer than is waited for, while the rest of this goes on.
+  // A lease blocks the execve of a command for longer than the daemon waits, while the rest of this test runs.
   await daemon.ok("launch", "bb", "c7");
   const leased = join(daemon.directory, "storage-pools/fast/containers/c7/rootfs/bin/leased");
   copyFileSync(realpathSync(join(leased, "../busybox")), leased);
@@ -134,7 +135,7 @@ Deno.test("files that never answer keep nobody else from being served", async (t
       await within(5, daemon.ok(...other), "an attach to another");
       await within(5, daemon.ok("config", "device", "remove", "c2", "w"), "a detach from another");
       await Promise.all(attacks);
-      // It answers to nobody any more, and nothing of the daemon's is kept in it.
+      // The daemon killed these processes, and none of them stays blocked in the filesystem.
       await until("the killed processes end", () => fileProcesses(daemon).length <= 1);
     }
     assert.equal(await daemon.ok(...asBob("privileged")), "bob");
@@ -160,14 +161,14 @@ Deno.test("files that never answer keep nobody else from being served", async (t
           timeoutMs: limitMs,
         }),
       );
-      // All of these are work of the daemon's threads for files.
+      // All of these need the daemon's threads for files.
       const file = join(places, "note");
       await daemon.ok("exec", "c2", "--", "true");
       const pushed = daemon.lido(["storage", "volume", "file", "push", "-", "fast", "v/note"], { input: "hello" });
       assert.equal((await within(5, pushed, "a push into a volume")).code, 0);
       await within(5, daemon.ok("storage", "volume", "file", "pull", "fast", "v/note", file), "a pull from a volume");
       await within(10, daemon.ok("launch", "bb", "c5"), "a start of another container");
-      // Its source cannot be asked which of the mounts is its own.
+      // The hanging source cannot be asked which of the mounts is its own.
       await within(15, daemon.ok("config", "device", "remove", "c2", "d"), "a detach");
       await Promise.all(attacks);
     }
@@ -217,7 +218,7 @@ Deno.test("files that never answer keep nobody else from being served", async (t
       await using _second = new SecondClient(daemon.directory);
       const refusal = /Storage pool "away" is unavailable: .*(not answer|still wait)/;
       await fuse.pause();
-      // Before it is noticed.
+      // Before the daemon has noticed the pause.
       const attacks = [
         ["start", "c6"],
         ["config", "device", "add", "c2", "away", "disk", "pool=away", "source=w", "path=/mnt/away"],
@@ -232,7 +233,7 @@ Deno.test("files that never answer keep nobody else from being served", async (t
         ["storage", "volume", "file", "pull", "away", "v/file", "-"],
         ["storage", "volume", "file", "delete", "away", "v/file"],
       ].map((argv) => daemon.fails(argv, refusal, { timeoutMs: limitMs }));
-      // What is only in the database is done; its record is not.
+      // Changes in the database alone succeed; only their record is not written.
       const others = [["storage", "set", "away", "user.key=1"], ["admin", "recover", "--yes"], ["admin", "check"]]
         .map((argv) => daemon.lido(argv, { timeoutMs: limitMs }));
       for (let round = 0; round < 5; round++) {

@@ -1,5 +1,5 @@
-/** Containers that shape the subvolumes in their own tree, against snapshots, copies and deletions of it: nothing outside of it changes, and what they
- * have nested comes along. Around them stand another volume of the pool and a directory of the host. */
+/** Containers that shape the subvolumes in their own tree, against snapshots, copies and deletions of it: nothing outside of the tree changes, and
+ * nested subvolumes are included. Another volume of the pool and a directory of the host are the targets that must not change. */
 import assert from "node:assert/strict";
 import { execFileSync, spawnSync } from "node:child_process";
 import {
@@ -22,7 +22,7 @@ const tool = (...argv: [string, ...string[]]): string => execFileSync(argv[0], a
 const subvolume = (path: string) => void tool("btrfs", "-q", "subvolume", "create", path);
 const isReadonly = (path: string) => tool("btrfs", "property", "get", "-ts", path, "ro").trim() === "ro=true";
 const isSubvolume = (path: string) => existsSync(path) && lstatSync(path).ino === 256;
-/** Type, mode, owner, size and name of each file, and the content of all. */
+/** Type, mode, owner, size and name of each file, and the content of all files. */
 const fingerprint = (path: string) =>
   tool("find", path, "-printf", "%y %m %U:%G %s %i %P %l\n") +
   tool("find", path, "-type", "f", "-exec", "sha256sum", "{}", "+");
@@ -55,8 +55,7 @@ Deno.test("subvolumes nested in a container", async (t) => {
   for (const [what, place] of [["another volume", victim], ["a directory of the host", canary]] as const) {
     await t.step(`a newline in a path does not make it one of ${what}`, async () => {
       await daemon.ok("init", "bb", "c1", "-s", "shared");
-      // In a listing its first line reads as subvolume "x", which there is, and its second as "y/l/sub", which the symbolic
-      // link leads outside.
+      // In a listing the name's first line reads as subvolume "x", which exists, and its second as "y/l/sub", where the symbolic link leads outside.
       const name = "x\nID 256 gen 7 top level 5 path y";
       subvolume(join(pool, "containers/c1/x"));
       mkdirSync(join(pool, "containers/c1", name, "l"), { recursive: true });
@@ -265,7 +264,7 @@ Deno.test("a backup whose stream leads out of its volume is refused, and nothing
   }
 
   const headerFile = join(work, "backup/optimized_header.yaml"), header = readFileSync(headerFile, "utf8");
-  /** With a subvolume within. */
+  /** Imports a backup that has a subvolume within the volume. */
   const importedWithin = (path: string, file: string, ...commands: readonly Uint8Array[]) => {
     writeFileSync(headerFile, `${header}  - { path: ${JSON.stringify(path)}, snapshot: "", readonly: false }\n`);
     const own = crypto.getRandomValues(new Uint8Array(16));

@@ -1,4 +1,4 @@
-/** A container that fills its cgroups with others, wide and deep: the daemon serves others while it counts and removes them. */
+/** A container that fills its cgroups with nested ones, wide and deep: the daemon serves other clients while it counts and removes them. */
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -7,7 +7,7 @@ import { Daemon } from "../support/daemon.ts";
 import { busyboxImage } from "../support/image.ts";
 import { SecondClient } from "../support/second_client.ts";
 
-/** What a cgroup of version 2 may have within it. */
+/** Limits within a container's cgroup of version 2. */
 const bounds = { "cgroup.max.descendants": 10_000, "cgroup.max.depth": 64 };
 const wide = 2_000;
 
@@ -15,7 +15,8 @@ const hierarchies = parseMountInfo(readFileSync("/proc/self/mountinfo", "utf8"))
   target.startsWith("/sys/fs/cgroup") && (type === "cgroup" || type === "cgroup2")
 );
 
-/** @returns Commands that put `count` cgroups, and a chain of up to 80, into the hierarchy; they print how deep it has become, and the count. */
+/** @returns A script that makes `count` cgroups side by side, and a chain of up to 80, in the hierarchy; it prints the chain's depth and the
+ * number made. */
 function fill(type: string, options: string, count: number): string {
   return `mkdir -p /tree && mount -t ${type} -o ${options} none /tree && cd /tree && {
     depth=0; while [ $depth -lt 80 ] && mkdir d 2>/dev/null && cd d; do depth=$((depth + 1)); done

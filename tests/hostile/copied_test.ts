@@ -1,4 +1,4 @@
-/** What is deleted, renamed or restored while it is copied: the copy is whole, or there is none. */
+/** Instances that are deleted, renamed or restored while they are copied: the copy is whole, or there is none. */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { join } from "node:path";
@@ -28,7 +28,7 @@ Deno.test("an instance that goes while it is copied is copied whole", async () =
   ];
   for (const [method, path, body] of changes) {
     await daemon.ok("init", "bb", "c1", "-s", "plain");
-    // Of many files, so that the other comes in the middle.
+    // Many files, so that the other request comes in the middle of the copy.
     const many = join(containers, "c1/rootfs/many");
     execFileSync("sh", ["-c", `mkdir -p ${many} && cd ${many} && seq 1 1500 | xargs touch`]);
     await daemon.ok("snapshot", "c1", "snap0");
@@ -45,7 +45,7 @@ Deno.test("an instance that goes while it is copied is copied whole", async () =
     const what = `${method} ${path}`;
     assert.equal(changed.status_code, 200, `${what}: ${changed.err}`);
     if (copied.status_code === 200) assert.deepEqual(files("c2"), whole, what);
-    else assert.match(copied.err, /not found/, `${what}: ${copied.err}`); // the other was first
+    else assert.match(copied.err, /not found/, `${what}: ${copied.err}`); // the other request came first
     for (const url of await daemon.query("/1.0/instances") as string[]) {
       await daemon.ok("delete", url.split("/").at(-1)!);
     }

@@ -1,4 +1,4 @@
-/** What of the host's devices a container must not reach by a node that is in its tree, whoever made it. */
+/** Devices of the host that a container must not reach by a node in its tree, whoever made the node. */
 import assert from "node:assert/strict";
 import { copyFileSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -12,11 +12,11 @@ const secret = "the host's disk";
 
 interface Disk {
   readonly path: string;
-  /** For mknod: "7", "3". */
+  /** Major and minor number, for mknod: "7", "3". */
   readonly numbers: readonly [string, string];
 }
 
-/** A disk of the host with something on it that nobody may read or change. */
+/** Makes a disk of the host whose content must be neither read nor changed. */
 async function hostDisk(daemon: Daemon, undo: AsyncDisposableStack): Promise<Disk> {
   const path = await loopDevice(daemon.directory, "victim", undo, 16);
   writeFileSync(path, secret.padEnd(512));
@@ -24,10 +24,10 @@ async function hostDisk(daemon: Daemon, undo: AsyncDisposableStack): Promise<Dis
   return { path, numbers: [major!, minor!] };
 }
 
-/** As a mistake of the daemon's would leave it: readable by all, and root's in the container. */
+/** Makes nodes as a bug of the daemon could leave them: accessible for all, and owned by the container's root. */
 async function smuggle(disk: Disk, directory: string): Promise<void> {
   for (const [name, type] of [["block", "b"], ["character", "c"]] as const) {
-    // The character node is /dev/kmsg's: the host's log.
+    // The character node is /dev/kmsg, the host's log.
     const numbers = type === "b" ? disk.numbers : ["1", "11"];
     await succeed(["mknod", "-m", "666", join(directory, name), type, ...numbers]);
   }
@@ -43,7 +43,7 @@ async function refused(daemon: Daemon, name: string, directory: string): Promise
   }
 }
 
-/** The devices that a container has can be used, and those that unpacking and overlay need can be made. */
+/** Asserts that the container's own devices work, and that nodes can be made which unpacking and overlay need. */
 async function usable(daemon: Daemon, name: string, isPrivileged: boolean): Promise<void> {
   const script = [
     "set -e",
@@ -53,11 +53,11 @@ async function usable(daemon: Daemon, name: string, isPrivileged: boolean): Prom
     ...(isPrivileged ? ["mknod /unpacked b 8 0; test -b /unpacked"] : []),
   ].join("\n");
   await daemon.ok("exec", name, "--", "sh", "-c", script);
-  // A terminal: a pty of the container's own.
+  // A terminal is a pty of the container's own.
   await daemon.ok("exec", "-t", name, "--", "sh", "-c", "echo x > /dev/tty");
 }
 
-/** Where devices can be opened in the container. */
+/** Mounts of the container on which devices can be opened. */
 async function deviceMounts(daemon: Daemon, name: string): Promise<string[]> {
   const lines = (await daemon.ok("exec", name, "--", "cat", "/proc/self/mountinfo")).split("\n");
   return lines.map((line) => line.split(" ")).filter((fields) => !fields[5]!.split(",").includes("nodev"))
@@ -72,7 +72,7 @@ async function attack(daemon: Daemon, name: string, pool: string, disk: Disk, is
   await refused(daemon, name, "");
   await usable(daemon, name, isPrivileged);
 
-  // Attached while it runs; and where an administrator allows devices of the mount, the cgroup does not.
+  // Attached while it runs. Where the administrator allows devices on the mount, the cgroup still refuses them.
   const volume = `v-${name}`;
   await daemon.ok("storage", "volume", "create", pool, volume);
   await smuggle(disk, join(daemon.directory, "storage-pools", pool, "custom", `default_${volume}`));
@@ -82,14 +82,14 @@ async function attack(daemon: Daemon, name: string, pool: string, disk: Disk, is
   await refused(daemon, name, "/hot");
   await refused(daemon, name, "/dev-allowed");
   const allowed = (await deviceMounts(daemon, name)).filter((path) => !/^\/(dev|proc|sys)(\/|$)/.test(path));
-  // crun mounts a privileged container's root anew; its own root could do so too, and its debootstrap asks for it.
+  // crun remounts a privileged container's root with devices; its own root could do so too, and its debootstrap needs it.
   assert.deepEqual(allowed, [...(isPrivileged ? ["/"] : []), "/dev-allowed"]);
   await daemon.ok("restart", "-f", name);
   await refused(daemon, name, "/hot");
   await refused(daemon, name, "/dev-allowed");
 
   if (isPrivileged) {
-    // Its root may mount the hierarchy and write what it likes into its own cgroup.
+    // A privileged container's root may mount the hierarchy and write anything into its own cgroup.
     const script = "mkdir -p /cg; mount -t cgroup -o devices none /cg && echo a > /cg/devices.allow";
     await daemon.lido(["exec", name, "--", "sh", "-c", script]);
     await refused(daemon, name, "/dev-allowed");
@@ -124,7 +124,7 @@ Deno.test("the same where cgroup2 is all there is", async (t) => {
     await daemon.ok("init", "bb", "c3", "-s", "plain", "-c", "security.privileged=true");
     const rootfs = join(daemon.directory, "storage-pools/plain/containers/c3/rootfs");
     await smuggle(disk, rootfs);
-    // With the host's Python.
+    // Needs Python in the container: use the host's.
     for (const name of ["lib", "lib64"]) {
       const path = join(rootfs, name);
       rmSync(path, { recursive: true, force: true });

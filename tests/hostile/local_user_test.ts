@@ -1,4 +1,4 @@
-/** What a local user of the host must not reach: root, by a setuid file in a container's tree. */
+/** A local user of the host must not become root by a setuid file in a container's tree. */
 import assert from "node:assert/strict";
 import { chmodSync, copyFileSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
@@ -6,10 +6,10 @@ import { command, succeed } from "../support/command.ts";
 import { Daemon } from "../support/daemon.ts";
 import { busyboxImage } from "../support/image.ts";
 
-// setpriv has root's capabilities until it executes something: env, which has none, executes the command.
+// setpriv keeps root's capabilities until it calls execve: env, which has none, executes the command.
 const nobody = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--", "env"];
 
-/** @returns Mode bits of each, by its path below the daemon's directory. */
+/** @returns Mode bits by path; paths are relative to the daemon's directory. */
 function modes(daemon: Daemon, paths: readonly string[]): Record<string, string> {
   return Object.fromEntries(
     paths.map((path) => [path, (statSync(join(daemon.directory, path)).mode & 0o7777).toString(8)]),
@@ -32,7 +32,7 @@ Deno.test("a local user cannot execute, list or enter what containers have, afte
     const setuid = join(daemon.directory, path, "rootfs/bin/become-root");
     copyFileSync("/usr/bin/id", setuid);
     chmodSync(setuid, 0o4755);
-    assert.equal(await succeed([setuid, "-u"]), "0"); // it could be executed, were it not for the way to it
+    assert.equal(await succeed([setuid, "-u"]), "0"); // the file itself is executable: only its parent directories protect it
   }
 
   const look = async () => {
@@ -53,14 +53,14 @@ Deno.test("a local user cannot execute, list or enter what containers have, afte
       }
     }
     assert.deepEqual(modes(daemon, parents), Object.fromEntries(parents.map((path) => [path, "700"])));
-    // Each guards by itself: a directory above may be mounted or shared elsewhere by the host's administrator.
+    // Each directory protects itself: the administrator may mount or share a parent elsewhere.
     const guarded = [...roots, ...images];
     assert.deepEqual(modes(daemon, guarded), Object.fromEntries(guarded.map((path) => [path, "100"])));
     for (const name of ["c1", "c2"]) assert.equal(await daemon.ok("exec", name, "--", "id", "-u"), "0");
   };
   await look();
 
-  // What earlier versions made.
+  // Modes that earlier versions set.
   await daemon.terminate();
   for (const path of [...parents, ...roots, ...images]) chmodSync(join(daemon.directory, path), 0o711);
   await daemon.up();

@@ -1,5 +1,5 @@
-/** Directories that are exchanged with symbolic links to the host's while tools walk them: what is in the volume is copied, snapshotted and exported,
- * and nothing else. */
+/** Directories that are exchanged with symbolic links to the host's while tools walk them: only the volume's own content is copied, snapshotted
+ * and exported. */
 import assert from "node:assert/strict";
 import { mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -8,11 +8,11 @@ import { Daemon } from "../support/daemon.ts";
 import { Filesystem } from "../support/filesystem.ts";
 
 const rounds = 4;
-/** More, as long as every attempt met something that had vanished, and with a rest of ever more milliseconds between the exchanges. */
+/** Limit of additional rounds, while every attempt failed on a vanished file; the pause between exchanges grows by a millisecond each round. */
 const roundsMax = 40;
 const pairCount = 12;
 
-/** A volume's content in which directories and links to `aim` are exchanged for as long as it is not disposed of. */
+/** Exchanges directories with links to `aim` in a volume's content until it is disposed of. */
 async function exchanging(tree: string, aim: string): Promise<AsyncDisposable & { rest(ms: number): void }> {
   const pairs = Array.from({ length: pairCount }, (_, index) => {
     const pair = [join(tree, `d${index}`), join(tree, `e${index}`)] as const;
@@ -69,7 +69,7 @@ Deno.test("what is exchanged with a link to the host's meanwhile is not copied",
       {
         await using race = await exchanging(place(pool, "custom", "default_v"), canary.directory);
         const attempt = async (found: string, ...argv: string[]) => {
-          // What vanishes meanwhile may make a tool fail: then nothing is made.
+          // A tool may fail on a vanished file: then nothing is made.
           if ((await daemon.lido(["storage", "volume", ...argv])).code === 0) made.push(found);
         };
         for (; round < rounds || (made.length === 0 && round < roundsMax); round++) {

@@ -1,6 +1,6 @@
-/** Generated requests, from who may everything and from strangers: each is answered soon and never by a fault of the daemon's, a stranger learns and
- * changes nothing, and when all is over the daemon is as small as before. A failure prints the seed; $LIDO_SEED runs it again, $LIDO_REQUESTS says
- * how many (50000 in the suite "requests", each time others). */
+/** Generated requests from a client with full access and from untrusted clients: each is answered soon and without an internal error, an untrusted
+ * client learns and changes nothing, and at the end the daemon is as small as before. A failure prints the seed; $LIDO_SEED runs it again,
+ * $LIDO_REQUESTS sets the number (50000 in the suite "requests", with a new seed each time). */
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { availableParallelism } from "node:os";
@@ -23,17 +23,17 @@ import { slowness } from "../support/slowness.ts";
 import { encodeFrame, ended, type Endpoint, exchange, type Frame, open, type Reply, upgrade } from "../support/wire.ts";
 
 const count = Number(process.env.LIDO_REQUESTS ?? 200);
-/** A stranger's request that does not end is waited for until its deadline. */
+/** In a long run, wait until the deadline for an untrusted client's request that does not end. */
 const isLong = count > 1000;
-/** The short run is the same each time: what fails in it was changed since. */
+/** The short run has a fixed seed: a failure means that something has changed. */
 const seed = Number(process.env.LIDO_SEED ?? (isLong ? Math.floor(Math.random() * 2 ** 31) : 1));
-/** What the runtime starts when it is first needed, and keeps: its threads, a worker's queues. */
+/** Threads and descriptors that Bun makes when it first needs them, and keeps: its thread pool, a worker's queues. */
 const spareThreads = 2 + availableParallelism(), spareDescriptors = 8;
-/** Requests at a time; of strangers more, who wait for their deadlines. */
+/** Requests in parallel; more for untrusted clients, whose requests wait for their deadlines. */
 const lanes = 8;
-/** A stop of an instance, or an answer behind others that wait for its locks, takes some seconds. */
+/** A stop of an instance, or a request that waits for its locks, takes some seconds. */
 const answerMaxMs = 60_000;
-/** In the description of all there is. */
+/** Part of every description, to find leaks. */
 const secret = "canary-5c1e";
 const stack = /\n\s+at \S+.*:\d+:\d+|"stack"|\/\$bunfs\/|node:internal/;
 
@@ -131,11 +131,11 @@ const config = {
   "rsync.bwlimit": "1MiB",
 };
 
-/** Whether everybody may see what a request asks for, however it writes that. */
+/** Whether the request is for a public path, in any spelling. */
 function isForAll({ line }: GeneratedRequest): boolean {
   const target = /^(?:GET|HEAD) (?:http:\/\/h)?([/\\]\S*)/.exec(line)?.[1];
   if (target === undefined) return false;
-  // As the daemon does it: what is no encoding of a text is left.
+  // Decode as the daemon does: invalid escapes stay as they are.
   return ["/", "/1.0"].includes(
     new URL(`http://h${target}`).pathname.replaceAll(/%[2-7][0-9a-f]/gi, decodeURIComponent),
   );
@@ -167,7 +167,7 @@ function sizeOf(pid: number): Size {
   };
 }
 
-/** Takes everything away, whatever was made of it. */
+/** Deletes everything, whatever the requests made. */
 async function clear(raw: RawClient): Promise<void> {
   const list = async (path: string): Promise<string[]> => (await raw.ask("GET", path)).body.metadata;
   const change = async (method: string, path: string, body?: unknown) => {
@@ -180,7 +180,7 @@ async function clear(raw: RawClient): Promise<void> {
     assert.equal(await change(method, path, body), "");
   const { running = [] } = (await raw.ask("GET", "/1.0/operations")).body.metadata;
   for (const operation of running as string[]) {
-    await raw.ask("DELETE", operation); // some go on to their end
+    await raw.ask("DELETE", operation); // some operations cannot be cancelled
     await raw.end(operation.split("/").at(-1)!);
   }
   for (const session of await list("/1.0/exec-sessions")) await must("DELETE", session);
@@ -189,7 +189,7 @@ async function clear(raw: RawClient): Promise<void> {
     await change("PUT", `${instance}/state`, { action: "stop", force: true });
     await change("PATCH", instance, { config: { "security.protection.delete": "false" } });
     const left = await change("DELETE", instance);
-    assert.ok(left === "" || left.includes("not found"), left); // an ephemeral one has gone by its stop
+    assert.ok(left === "" || left.includes("not found"), left); // an ephemeral instance was deleted by its stop
   }
   await must("PUT", "/1.0/profiles/default", {});
   for (const profile of await list("/1.0/profiles")) {
@@ -204,7 +204,7 @@ async function clear(raw: RawClient): Promise<void> {
   }
 }
 
-/** Runs `work` for each of `list`, some at a time. */
+/** Runs `work` for each of `list`, `atOnce` in parallel. */
 async function each<T>(
   list: readonly T[],
   atOnce: number,
@@ -265,7 +265,7 @@ const frame: fc.Arbitrary<Frame> = fc.record({
 }).map(({ length, ...rest }) => length === undefined ? rest : { ...rest, length });
 const conversation = fc.record({
   kind: fc.constantFrom("exec", "terminal", "console", "events", "detachable"),
-  /** Which of an operation's sockets is opened, in which order, and which stays away. */
+  /** The operation's sockets to open, in this order; the others stay unopened. */
   opened: fc.oneof(
     { weight: 15, arbitrary: fc.shuffledSubarray(["0", "1", "2", "control"], { minLength: 4 }) },
     { weight: 1, arbitrary: fc.shuffledSubarray(["0", "1", "2", "control"], { minLength: 1 }) },
@@ -311,7 +311,7 @@ Deno.test({
     const sample = <T>(arbitrary: fc.Arbitrary<T>, much: number, salt: number) =>
       fc.sample(arbitrary, { seed: seed + salt, numRuns: much });
     const show = (request: GeneratedRequest) => `${request.line}\n${request.bytes.toString("latin1").slice(0, 600)}`;
-    // Gathered, so that one run shows all there is.
+    // Collected, so that one run shows all faults.
     const faults = new Map<string, string>();
     const isClean = () => {
       const all = [...faults];
@@ -327,7 +327,7 @@ Deno.test({
       for (const line of lines) faults.set(`in the log: ${/"error":"([^"]{0,40})/.exec(line)?.[1] ?? line}`, line);
     };
     const check = (endpoint: Endpoint, request: GeneratedRequest, { status, text }: Reply) => {
-      // A stranger has one request a connection.
+      // For an untrusted client the daemon handles one request per connection.
       const mustAnswer = request.isWhole && (endpoint === local || !request.isPipelined);
       const told = `${show(request)}\n${text.slice(0, 2000)}`;
       if (mustAnswer && status === 0) faults.set("no answer", told);
@@ -353,7 +353,7 @@ Deno.test({
       checkLog();
       assert.equal((await raw.ask("GET", "/1.0")).status, 200, "it answers still");
     };
-    /** With nothing there, and as far as it comes down within a time. */
+    /** Deletes everything and waits, with a limit, until the daemon is small enough. */
     const rest = async (isEnough: (size: Size) => boolean = () => true) => {
       await clear(raw);
       const started = performance.now();
@@ -381,7 +381,7 @@ Deno.test({
     const before = await rest();
 
     await t.step("from who may everything", async () => {
-      // Connections that never come to the end of a request, all the while.
+      // Keep connections with half-sent requests open all the while.
       const halves = sample(requests, Math.min(count, 200), 4).map(({ bytes }) => bytes.subarray(0, bytes.length / 2));
       const held = await Promise.all(halves.map(async (bytes) => {
         const socket = await open(local);
@@ -414,7 +414,7 @@ Deno.test({
         let id = "";
         if (kind !== "events") {
           const answer = await raw.ask("POST", `/1.0/instances/c1/${kind === "console" ? "console" : "exec"}`, body);
-          if (answer.status !== 202) return assert.ok(answer.status < 500, JSON.stringify(answer.body)); // the console has one client
+          if (answer.status !== 202) return assert.ok(answer.status < 500, JSON.stringify(answer.body)); // the console allows one client
           ({ id } = answer.body.metadata);
           const { fds } = answer.body.metadata.metadata;
           paths = opened.filter((name) => name in fds).map((name) =>
@@ -428,7 +428,7 @@ Deno.test({
           socket.resume();
           if (end === "half") socket.end();
           else if (end === "close") {
-            // And no more: a frame that is not whole would have taken this one into it.
+            // End the stream here: an incomplete frame before may have swallowed this close frame.
             socket.end(
               encodeFrame({ fin: true, reserved: 0, opcode: 8, isMasked: true, payload: Buffer.from([3, 232]) }),
             );
@@ -467,7 +467,7 @@ Deno.test({
     await t.step("strangers", async () => {
       await daemon.ok("config", "set", `core.https_address=127.0.0.1:${port}`, "core.trust_password=8e0c6f1d");
       const strangers: Endpoint[] = [{ port }, { port, identity: await identity("stranger") }];
-      // Each route as it is meant, which all but three are refused by who it is that asks.
+      // A valid request for each route: all but three are refused because of the client.
       await each(routesOf(document), 4 * lanes, async ({ method, path }) => {
         const filled = path.replaceAll(
           /\{(\w+)\}/g,

@@ -1,4 +1,4 @@
-/** Who has no right to anything: local users, and clients on the network whose certificate nobody trusts. */
+/** Clients without any rights: local users, and network clients with an untrusted certificate. */
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { chmodSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
@@ -21,12 +21,12 @@ const drip = (socket: Socket, write: () => void) => {
 };
 const post = "POST /1.0/certificates HTTP/1.1\r\nHost: x\r\n";
 
-/** Ways to hold a connection, once it is there. */
+/** Ways to keep a connection busy. */
 const stuck: Readonly<Record<string, { readonly isPlain?: boolean; readonly hold: (socket: Socket) => void }>> = {
   "no handshake": { isPlain: true, hold: () => {} },
   "a handshake by drips": {
     isPlain: true,
-    // A record of 512 bytes that never comes to its end.
+    // A record of 512 bytes that is never completed.
     hold: (socket) => {
       socket.write(new Uint8Array([22, 3, 1, 2, 0, 1]));
       drip(socket, () => socket.write("\0"));
@@ -63,7 +63,7 @@ const stuck: Readonly<Record<string, { readonly isPlain?: boolean; readonly hold
   },
 };
 
-/** Files that a local user could read if it were for their own mode. */
+/** Files that a local user could read, judged by the files' own modes. */
 function readable(directory: string): string[] {
   return readdirSync(directory, { withFileTypes: true }).flatMap((entry) => {
     const path = join(directory, entry.name);
@@ -116,7 +116,7 @@ Deno.test({
           ...["images", "backups", "pools", "disks"].flatMap((name) => readable(join(work, name))),
         ].filter(isOurs);
       assert.deepEqual(found(), []);
-      await daemon.kill(); // so that the database's log stays
+      await daemon.kill(); // so that the database's WAL is still there
       const files = [
         ...["lido.db", "lido.db-wal", "lido.db-shm", "server.key"].map((name) => join(work, name)),
         ...readdirSync(join(work, "images")).map((name) => join(work, "images", name)),
@@ -143,7 +143,7 @@ Deno.test({
         const own = await ask(who, "POST", "/1.0/certificates", { type: "client", password: "s3cret" });
         assert.equal(own.status, 400, JSON.stringify(own.body));
       }
-      // One that was trusted while it was valid.
+      // A certificate that was trusted while it was valid.
       const seconds = 1 / (24 * 3600);
       const short = await identity("short", { to: 6 * seconds });
       const added = await ask(short, "POST", "/1.0/certificates", { type: "client", password: "s3cret" });
@@ -202,7 +202,7 @@ Deno.test({
         if (kind !== "answers that are not read") socket.resume();
         return socket;
       };
-      /** The longest of so many waits, each of a new connection, in ms. A process of its own: this one is busy with the attack. */
+      /** The longest of `count` requests, each on a new connection, in ms. Uses a process of its own: this one is busy with the attack. */
       const longest = async (count: number) => {
         const curl = ["curl", "-sSk", "--cert", `${work}/friend.crt`, "--key", `${work}/friend.key`];
         const format = ["-o", "/dev/null", "-w", "%{http_code} %{time_total}\n"];
@@ -215,7 +215,7 @@ Deno.test({
         }
         return most;
       };
-      // What a trusted client has open all the while has no deadline: an upload, an idle connection, a websocket.
+      // What a trusted client keeps open has no deadline: an upload, an idle connection, a websocket.
       const agent = new Agent({ keepAlive: true, maxSockets: 1 });
       const friends = { host: "127.0.0.1", port, rejectUnauthorized: false, ...friend };
       const idle = async () => {
@@ -256,7 +256,8 @@ Deno.test({
           assert.ok(wait < 2_000 * slowness, `${kind}: the other client waited ${wait.toFixed(0)} ms`);
         }
         for (const socket of open) socket.destroy();
-        // Each by its own deadline, and not because others push it out. The daemon's side of it: who does not read sees no end.
+        // Each must end by its own deadline, not because other connections displace it. Count the daemon's descriptors: a client that does not read
+        // sees no end.
         const count = async (isEnough: (more: number) => boolean) => {
           const started = performance.now();
           while (!isEnough(descriptors() - before.descriptors)) {
@@ -307,7 +308,7 @@ Deno.test({
           socket.terminate();
           return error === undefined ? 101 : Number(/\d+$/.exec(String(error.message))?.[0]);
         };
-        // A form, a script without the browser's question, one with it, a link.
+        // A form, a script without preflight, one with preflight, a link, a preflight itself, a websocket.
         assert.equal(await make({ ...evil, "content-type": "text/plain" }), 403);
         assert.equal(await make(evil), 403);
         assert.equal(await make({ ...evil, ...json }), 403);
@@ -326,7 +327,7 @@ Deno.test({
         await daemon.ok("config", "set", "core.https_allowed_origin", evil.origin);
         assert.equal(await make({ ...evil, ...json }), 201);
         assert.equal(await websocket(evil), 101);
-        // No browser: what LXD's users do with curl.
+        // Not a browser: LXD's users send this content type with curl.
         volume.name = "made-by-curl";
         assert.equal(await make({ "content-type": "application/x-www-form-urlencoded" }), 201);
       },

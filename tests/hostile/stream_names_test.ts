@@ -1,5 +1,5 @@
-/** Backups in btrfs's own format whose streams name subvolumes by UUID: they get at nothing of another tenant's, whose UUIDs they know or have given
- * to something of their own. */
+/** Backups in btrfs's own format whose streams name subvolumes by UUID: they must not read another tenant's subvolumes, even if they know the
+ * UUIDs or have set them on subvolumes of their own. */
 import assert from "node:assert/strict";
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
