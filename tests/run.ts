@@ -1,4 +1,4 @@
-/** Runs the suites one after the other, each under a limit, and sums up. `npm test` comes here after its set-up. */
+/** Runs the suites one after the other, each with a time limit, and sums up. `npm test` calls this after its set-up. */
 import { spawn } from "node:child_process";
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -10,9 +10,9 @@ import { describe, emptyCgroups, findTraces, kernelObjects, sweep } from "./supp
 interface Suite {
   readonly name: string;
   readonly argv: readonly string[];
-  /** Past this the suite is stopped and counts as failed. Several times what it takes on two slow cores. */
+  /** After this time the suite is stopped and counts as failed. Several times what it takes on two slow cores. */
   readonly limitS: number;
-  /** Takes minutes: runs when it is asked for by name, or by "all". */
+  /** Whether it takes minutes: runs only if named on the command line, or with "all". */
   readonly isSlow?: boolean;
   readonly environment?: Readonly<Record<string, string>>;
 }
@@ -20,7 +20,7 @@ interface Suite {
 const deno = "node_modules/.bin/deno";
 const roots = ["mod.ts", "api", "cli", "drivers", "server", "tests", "examples"].filter(exists);
 
-// Types are checked once, by the suite "types": a check by each run would cost more than the tests.
+// Types are checked once, by the suite "types": a check in each suite would take longer than its tests.
 const test = (...paths: string[]) => [deno, "test", "-A", "--no-check", "--quiet", ...paths];
 
 const suites: readonly Suite[] = [
@@ -34,7 +34,7 @@ const suites: readonly Suite[] = [
   { name: "property", argv: test("tests/property"), limitS: 300 },
   { name: "system", argv: test("tests/system"), limitS: 1200 },
   { name: "hostile", argv: test("tests/hostile"), limitS: 900 },
-  // As many as the default run does not take: half an hour.
+  // The long run of the generated requests: half an hour.
   {
     name: "requests",
     argv: test("tests/hostile/requests_test.ts"),
@@ -49,7 +49,7 @@ const suites: readonly Suite[] = [
     isSlow: true,
     environment: { LIDO_ARCHIVES: "20000" },
   },
-  // The images of real systems. Making Debian 12 takes a minute of it, the first time.
+  // Boots images of real systems. Making Debian 12 takes a minute, the first time.
   { name: "boot", argv: test("tests/boot/boot_test.ts"), limitS: 600 },
   { name: "boot-all", argv: test("tests/boot/all_test.ts", "tests/boot/podman_test.ts"), limitS: 3600, isSlow: true },
   { name: "clients", argv: test("tests/clients"), limitS: 400 },
@@ -62,7 +62,8 @@ const suites: readonly Suite[] = [
     environment: { LIDO_SOAK_COMMANDS: "6000" },
   },
   { name: "soak-mounts", argv: test("tests/soak/mounts_test.ts"), limitS: 1800, isSlow: true },
-  // Every fifth point of what was seen to pass; "crash-each" is each point of all. Together with the rest that would take more than twenty minutes.
+  // Only every fifth point of code that has passed with all of them; "crash-each" tests each point. With each point the default run would take more
+  // than twenty minutes.
   {
     name: "crash",
     argv: test(...["cases", "storage", "instances", "sharing"].map((name) => `tests/crash/${name}_test.ts`)),
@@ -101,7 +102,7 @@ interface Result {
   readonly output: string;
 }
 
-/** Runs one suite in a process group of its own, so that its limit ends its children too. */
+/** Runs a suite in its own process group, so that its limit also ends its children. */
 function run(argv: readonly string[], limitS: number, environment: Record<string, string>) {
   return new Promise<{ code: number; late: boolean; output: string }>((resolve, reject) => {
     const child = spawn(argv[0]!, argv.slice(1), {
@@ -118,7 +119,7 @@ function run(argv: readonly string[], limitS: number, environment: Record<string
       process.kill(-child.pid!, "SIGKILL");
     }, limitS * 1000);
     child.on("error", reject);
-    // "exit", not "close": a daemon that a failed test left behind would hold the pipes for ever.
+    // "exit", not "close": a daemon left behind by a failed test would keep the pipes open.
     child.on("exit", (code) => {
       clearTimeout(timer);
       setTimeout(() => resolve({ code: code ?? 255, late, output }), 50);
@@ -130,7 +131,7 @@ const unescape = (text: string) =>
   text.replaceAll("&lt;", "<").replaceAll("&gt;", ">").replaceAll("&quot;", '"').replaceAll("&#x27;", "'")
     .replaceAll("&#39;", "'").replaceAll("&amp;", "&");
 
-/** Reads the report that `deno test --junit-path` writes. */
+/** Parses the report of `deno test --junit-path`. */
 function readReport(xml: string): Omit<Result, "output"> {
   const cases = [...xml.matchAll(/<testcase name="([^"]*)"[^>]*?(?:\/>|>([\s\S]*?)<\/testcase>)/g)];
   const named = cases.map(([, name, body = ""]) => ({ name: unescape(name!), body }));
@@ -159,14 +160,14 @@ async function runSuite(suite: Suite, directory: string): Promise<Result> {
   }
   const result = readReport(readFileSync(report, "utf8"));
   rmSync(report);
-  // A module that does not load, or a resource that leaks after the last test, fails without a case.
+  // A module that does not load, or a resource that leaks after the last test, fails without a test case.
   const failed = code !== 0 && result.failed.length === 0 ? [`ended with ${code}`] : result.failed;
   return { ...result, failed, output };
 }
 
 const whatIsThere = () => ({ cgroups: emptyCgroups(), objects: kernelObjects() });
 
-/** What a suite left on the host, in or below its temporary directory. */
+/** Lists leftovers of a suite on the host, in and below its temporary directory. */
 async function leaks(work: string, before: ReturnType<typeof whatIsThere>): Promise<string[]> {
   const daemons = readdirSync(work).map((name) => join(work, name));
   const left = [
@@ -198,7 +199,7 @@ async function main(words: readonly string[]): Promise<number> {
     ),
     ...files.map((path): Suite => ({ name: path, argv: test(path), limitS: 900 })),
   ];
-  // One directory for all that tests make: what is in it at the end was left behind.
+  // One temporary directory for all tests: anything in it at the end is a leftover.
   const directory = mkdtempSync(join(tmpdir(), "lido-test-"));
   const work = join(directory, "tmp");
   let passed = 0;

@@ -1,5 +1,6 @@
-/** Archives that were generated, mutated and spliced, in v7, ustar, GNU and pax formats: what is accepted lands below the target and nowhere else, and
- * is what the parser said. A failing case prints its seed; $LIDO_SEED runs it again, $LIDO_ARCHIVES says how many (20000 in the long run). */
+/** Archives that are generated, mutated and spliced, in v7, ustar, GNU and pax formats: an accepted archive is unpacked below the target and
+ * nowhere else, and the result is what the parser said. A failing case prints its seed; $LIDO_SEED runs it again, $LIDO_ARCHIVES sets the number
+ * of runs (20000 in the long run). */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
@@ -18,7 +19,7 @@ import { slowness } from "../support/slowness.ts";
 const runs = Number(process.env.LIDO_ARCHIVES ?? 300);
 const latin = (text: string) => Buffer.from(text, "latin1");
 
-/** Few names, so that entries meet each other. */
+/** Few names, so that entries collide. */
 const part = fc.oneof(
   { weight: 20, arbitrary: fc.constantFrom("a", "b", "c", "d") },
   { weight: 2, arbitrary: fc.constantFrom("A", "\xfe", "\xff", "n".repeat(120), "m".repeat(256), " ", "\n", "a b") },
@@ -103,7 +104,7 @@ function build(one: Generated): Uint8Array {
 }
 
 const whole = fc.array(entry, { minLength: 1, maxLength: 8 }).map((entries) => Buffer.concat(entries.map(build)));
-/** Positions are parts of the whole. */
+/** Positions are fractions of the length. */
 const position = fc.double({ min: 0, max: 0.9999, noNaN: true });
 const archive = fc.oneof(
   { weight: 6, arbitrary: whole },
@@ -126,7 +127,7 @@ const archive = fc.oneof(
   },
 ).map((bytes) => Buffer.concat([bytes, Buffer.alloc(1024)]));
 
-/** Where a block looks like a header its sum is made right, so that changes get past it. */
+/** Corrects the checksum of every block that looks like a header, so that the parser accepts mutated headers. */
 function fixSums(bytes: Buffer): void {
   for (let at = 0; at + 512 <= bytes.length; at += 512) {
     const block = bytes.subarray(at, at + 512);
@@ -171,7 +172,7 @@ interface Node {
   readonly content: Buffer;
 }
 
-/** What a tree is after the members in their order, without any regard to how it is made. */
+/** The tree that the members make in their order, whatever way they are unpacked. */
 class Model {
   readonly nodes = new Map<string, Node>();
 
@@ -206,7 +207,7 @@ function unfolded(member: Member, data: Uint8Array): Buffer {
   return file;
 }
 
-/** By `find`, which has names as bytes: this runtime's functions take text. */
+/** Reads the tree by `find`, which returns names as bytes: Deno's functions take text. */
 function listing(target: string): Map<string, string[]> {
   const format = "%P\\0%y\\0%m\\0%U\\0%G\\0%s\\0%i\\0%l\\0";
   const fields = execFileSync("find", [target, "-mindepth", "1", "-printf", format]).toString("latin1").split("\0");
@@ -232,7 +233,7 @@ function compare(target: string, model: Model): void {
     else assert.equal(parseInt(mode!, 8), member.mode, `the mode of ${path}`);
     if (member.type === "file") {
       assert.equal(size, String(node.content.length), `the size of ${path}`);
-      // deno-lint-ignore no-control-regex -- names that are no text cannot be opened here
+      // deno-lint-ignore no-control-regex -- names that are not text cannot be opened here
       if (/^[\x00-\x7f]*$/.test(path)) {
         assert.ok(readFileSync(join(target, path)).equals(node.content), `the content of ${path}`);
       }
@@ -255,7 +256,7 @@ Deno.test(`${runs} generated archives land as they were parsed, or not at all`, 
     const check = new TreeCheck();
     try {
       for await (const member of members(bytes, () => {})) check.admit(member);
-    } catch { /* it will be refused below, too */ }
+    } catch { /* the unpacking below will refuse it, too */ }
     const tookMs = performance.now() - began;
     assert.ok(tookMs < 1000 * slowness * Math.max(1, bytes.length / 2 ** 20), `parsed in ${tookMs} ms`);
     mkdirSync(target);
@@ -282,6 +283,6 @@ Deno.test(`${runs} generated archives land as they were parsed, or not at all`, 
   const seed = process.env.LIDO_SEED;
   await fc.assert(property, { numRuns: runs, ...(seed === undefined ? {} : { seed: Number(seed) }) });
   canary.check("generated archives");
-  // Otherwise the generator is at fault, and nothing was tried.
+  // Otherwise the generator is wrong, and the test tries too little.
   assert.ok(accepted > runs / 20 && refused > runs / 20, `${accepted} were accepted, ${refused} refused`);
 });

@@ -1,5 +1,5 @@
-/** The exec engine on plain processes: whatever a command does, every byte it wrote before its death arrives, in order, its status is exact, and
- * nothing hangs. A failing case prints its seed; $LIDO_SEED runs it again. */
+/** The exec engine on plain processes: whatever a command does, every byte that it wrote before its death arrives, in order, its status is exact,
+ * and nothing hangs. A failing case prints its seed; $LIDO_SEED runs it again. */
 import assert from "node:assert/strict";
 import { readdirSync } from "node:fs";
 import fc from "fast-check";
@@ -22,7 +22,7 @@ interface Case {
   readonly isTerminal: boolean;
   readonly actions: readonly Action[];
   readonly end: End;
-  /** How long the reader stands still, in ms, after each so many chunks. */
+  /** The reader pauses for `ms` milliseconds after every so many chunks. */
   readonly stall: { readonly every: number; readonly ms: number };
 }
 
@@ -52,7 +52,7 @@ const anyCase: fc.Arbitrary<Case> = fc.record({
   stall: fc.record({ every: fc.integer({ min: 1, max: 6 }), ms: fc.constantFrom(0, 0, 0, 1, 5, 20) }),
 });
 
-/** Around the sizes at which kernels and loops change their mind. */
+/** Sizes around the limits at which kernels and loops behave differently. */
 function sizes(): fc.Arbitrary<number> {
   return fc.oneof(
     fc.integer({ min: 1, max: 200 }),
@@ -61,12 +61,12 @@ function sizes(): fc.Arbitrary<number> {
   );
 }
 
-/** What the command writes itself: no `H`, and no byte that a terminal would change. */
+/** Bytes that the command writes itself: without `H`, and without bytes that a terminal would change. */
 const ownBytes = (offset: number, count: number) =>
   Uint8Array.from({ length: count }, (_, index) => 97 + (offset + index) % 23);
 const holderByte = 72;
 
-/** As a script of busybox, and what it writes to each stream. */
+/** The case as a script for busybox, and the bytes that it writes to each stream. */
 function script({ actions, end, isTerminal }: Case): { text: string; expected: Record<Stream, Uint8Array> } {
   const written: Record<Stream, Uint8Array[]> = { 1: [], 2: [] };
   const closed = new Set<Stream>();
@@ -77,7 +77,7 @@ function script({ actions, end, isTerminal }: Case): { text: string; expected: R
     switch (one.kind) {
       case "write":
         if (closed.has(one.stream)) break;
-        // From the endless pattern at $PATTERN, one process, many writes.
+        // Read from the long pattern at $PATTERN: one process, many writes.
         lines.push(`tail -c +${offset % 23 + 1} "$PATTERN" 2>/dev/null | head -c ${one.bytes} >&${one.stream}`);
         written[isTerminal ? 1 : one.stream].push(ownBytes(offset, one.bytes));
         offset += one.bytes;
@@ -111,7 +111,7 @@ function holder(kind: "silent" | "slow" | "endless", stream: Stream): string {
 
 const codeOf = (end: End) => end.kind === "exit" ? end.code : 128 + end.signal;
 
-/** A reader that takes everything, and stands still now and then. */
+/** A reader that accepts everything, and pauses now and then. */
 class Reader implements Sink {
   readonly chunks: Uint8Array[] = [];
   readonly #stall: Case["stall"];
@@ -172,8 +172,8 @@ async function check(poller: Poller, one: Case, pattern: string): Promise<void> 
   } finally {
     clearTimeout(timer);
     try {
-      process.kill(-command.pid, "SIGKILL"); // its holders: they are in its session and group
-    } catch { /* none is left */ }
+      process.kill(-command.pid, "SIGKILL"); // the processes that keep its streams open: they are in its session and group
+    } catch { /* none is running */ }
   }
 }
 
@@ -184,7 +184,7 @@ Deno.test("every byte before the death arrives, in order, whatever holds the str
   Deno.writeFileSync(pattern, ownBytes(0, 500_000));
   const poller = new Poller();
   const seed = Number(process.env.LIDO_SEED ?? Date.now() % 2 ** 31);
-  // Each run has several commands at once: one session must not disturb another.
+  // Each run has several commands at once: one session must not affect another.
   const several = fc.array(anyCase, { minLength: 4, maxLength: 12 });
   try {
     await check(

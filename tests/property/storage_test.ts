@@ -1,6 +1,5 @@
-/** Volumes and snapshots on two pools against a model of them: whatever is asked for in whatever order, each request succeeds or fails as the
- * model says, and what is on disk is what the model holds, also after the daemon was killed in between. A failing case prints its seed; $LIDO_SEED
- * runs it again. */
+/** Volumes and snapshots on two pools against a model of them: each request, in any order, succeeds or fails as the model says, and the disk
+ * matches the model, also after the daemon was killed in between. A failing case prints its seed; $LIDO_SEED runs it again. */
 import assert from "node:assert/strict";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -34,7 +33,7 @@ const step = fc.oneof(
   { weight: 2, arbitrary: of("refresh", { to: place, isBare: fc.boolean() }) },
   { weight: 1, arbitrary: of("kill", {}) },
 );
-/** Each case begins with something to work on. */
+/** The first steps of each case make volumes to work on. */
 const opening: readonly Step[] = [
   { kind: "create", at: { pool: "fast", name: "a" } },
   { kind: "write", at: { pool: "fast", name: "a" }, text: 1 },
@@ -53,13 +52,13 @@ interface Content {
   readonly snapshots: Map<string, string>;
 }
 
-/** "pool/name" → what it holds. */
+/** "pool/name" → content of the volume. */
 type Model = Map<string, Content>;
 
 const keyOf = ({ pool, name }: Place) => `${pool}/${name}`;
 const copyOf = (content: Content): Content => ({ text: content.text, snapshots: new Map(content.snapshots) });
 
-/** What a step makes of the model. @returns Whether it can be done; the model is as it was if not. */
+/** Applies a step to the model. @returns Whether the step succeeds; if not, the model is unchanged. */
 function follow(model: Model, step: Step): boolean {
   const here = model.get(keyOf(step.at));
   if (step.kind === "kill") return true;
@@ -112,7 +111,7 @@ function follow(model: Model, step: Step): boolean {
     case "refresh": {
       const there = model.get(keyOf(step.to));
       if (there === here) return false;
-      // One that is not there yet is a plain copy.
+      // Without a copy, a refresh is a plain copy.
       const kept = step.isBare ? there?.snapshots ?? new Map() : new Map(here.snapshots);
       model.set(keyOf(step.to), { text: here.text, snapshots: kept });
       return true;
@@ -122,7 +121,7 @@ function follow(model: Model, step: Step): boolean {
 
 const custom = (pool: string) => `/1.0/storage-pools/${pool}/volumes/custom`;
 
-/** Method, path and body of a step; undefined for what is no request. */
+/** Method, path and body of a step; undefined for a step without a request. */
 function requestOf(step: Step): [string, string, object?] | undefined {
   const { at } = step;
   const one = `${custom(at.pool)}/${at.name}`;
@@ -158,7 +157,7 @@ function requestOf(step: Step): [string, string, object?] | undefined {
   return undefined;
 }
 
-/** What the disk holds, in the model's shape. */
+/** Reads the disk in the shape of the model. */
 async function onDisk(daemon: Daemon): Promise<Model> {
   const found: Model = new Map();
   const read = (pool: string, ...path: string[]) => {
@@ -189,7 +188,7 @@ Deno.test("storage: any requests in any order do what a model of them says", asy
   await daemon.ok("storage", "create", "fast", "btrfs", "size=1GiB");
   await daemon.ok("storage", "create", "plain", "dir");
   const raw = new RawClient(daemon.directory);
-  /** @returns Why not; "" when it was done. */
+  /** @returns The error text; "" if it succeeded. */
   const ask = async (method: string, path: string, body?: object): Promise<string> => {
     const answer = await raw.ask(method, path, body);
     if (answer.status === 202) return (await raw.wait(answer.body.metadata.id)).err;

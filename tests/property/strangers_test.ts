@@ -1,6 +1,6 @@
-/** Two worlds: what the daemon knows, and what is on its disks besides, of the very names that are asked for. Whatever is done in whatever order,
- * killed or failed, nothing that the daemon did not make has changed, by checksum. A failing case prints its seed; $LIDO_SEED runs it again,
- * $LIDO_STRANGER_RUNS runs more than has time in the whole suite. */
+/** Known volumes, and unknown ones on the same disks that have the very names in the requests. Whatever is requested, in any order, killed or
+ * failed, nothing that the daemon did not make has changed, by checksum. A failing case prints its seed; $LIDO_SEED runs it again,
+ * $LIDO_STRANGER_RUNS sets the number of runs, without a time limit. */
 import assert from "node:assert/strict";
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -10,7 +10,7 @@ import { Daemon, projectRoot } from "../support/daemon.ts";
 import { RawClient } from "../support/raw.ts";
 import { Strangers } from "../support/strangers.ts";
 
-/** The share of this test in the whole suite. */
+/** Time for this test in the whole suite. */
 const shareMs = 12_000;
 
 const pools = ["fast", "plain"] as const;
@@ -70,7 +70,7 @@ type Ask = typeof ask extends fc.Arbitrary<infer One> ? One : never;
 type Step = typeof step extends fc.Arbitrary<infer One> ? One : never;
 type Request = readonly [method: string, path: string, body?: unknown, headers?: Record<string, string>];
 
-/** Something to work on. */
+/** The first steps of each case make something to work on. */
 const opening: readonly Ask[] = ([["volume", "fast"], ["volume", "plain"], ["instance", "plain"]] as const)
   .map(([noun, pool]) => ({
     noun,
@@ -83,7 +83,7 @@ const opening: readonly Ask[] = ([["volume", "fast"], ["volume", "plain"], ["ins
 
 const custom = (pool: string) => `/1.0/storage-pools/${pool}/volumes/custom`;
 
-/** @returns undefined for what there is no such request for. */
+/** @returns The request; undefined for a combination that has none. */
 function requestOf({ noun, verb, pool, name, snapshot, to }: Ask): Request | undefined {
   const isVolume = noun === "volume";
   const all = isVolume ? custom(pool) : "/1.0/instances", one = `${all}/${name}`;
@@ -153,7 +153,7 @@ async function anything(): Promise<void> {
       ? join(root(pool), type!, own!)
       : join(root(pool), `${type}-snapshots`, own!, snapshot);
   };
-  /** The snapshots of a volume that is renamed are renamed with it, whosever they are. */
+  /** Follows a volume's rename, which also renames the directory of its snapshots, with unknown ones in it. */
   const follow = ({ noun, verb, pool, name, to }: Ask, strangers: Strangers) => {
     // A move within a pool is a rename.
     if (verb !== "rename" && !(verb === "move" && pool === to.pool)) return;
@@ -171,7 +171,7 @@ async function anything(): Promise<void> {
     const request = requestOf(step.ask);
     if (!request) return;
     if (step.kind === "kill") {
-      const asked = carryOut(request).catch(() => {}); // it is cut off
+      const asked = carryOut(request).catch(() => {}); // the kill interrupts it
       await new Promise((resolve) => setTimeout(resolve, step.afterMs));
       await daemon.kill();
       await asked;
@@ -184,7 +184,7 @@ async function anything(): Promise<void> {
     assert.doesNotMatch(error, /\[object|undefined|at .*\.ts:|\bE(NOTEMPTY|EXIST|NOENT|NOTDIR)\b/);
   };
   const { LIDO_SEED: seed, LIDO_STRANGER_RUNS: runs } = process.env;
-  // Not fast-check's own limit: it does not wait for the end of the case that it interrupts.
+  // Do not use fast-check's own limit: it does not wait for the end of the case that it interrupts.
   const until = runs === undefined ? Date.now() + shareMs : Infinity;
   const property = fc.asyncProperty(fc.array(step, { minLength: 10, maxLength: 30 }), async (steps) => {
     if (Date.now() > until) return;
@@ -214,7 +214,7 @@ Deno.test("storage: nothing that the daemon did not make is changed by anything 
   try {
     await anything();
   } catch (error) {
-    // What is left by a failure makes the clearing up fail, too: the first is the reason.
+    // After a failure the cleanup often fails too: throw the first error.
     throw error instanceof SuppressedError ? error.suppressed : error;
   }
 });

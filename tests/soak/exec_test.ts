@@ -1,4 +1,4 @@
-/** What only time or numbers show. */
+/** Exec over long times and in large numbers. */
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { command } from "../support/command.ts";
@@ -12,7 +12,7 @@ function memory(pid: number): number {
   return Number(/^VmRSS:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))![1]) * 1024;
 }
 
-/** User and system time that a process has used, in ms. @see proc_pid_stat(5): in ticks of 10 ms */
+/** User and system time of a process, in ms. @see proc_pid_stat(5): in ticks of 10 ms */
 function cpuMs(pid: number): number {
   const fields = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1]!.split(" ");
   return (Number(fields[11]) + Number(fields[12])) * 10;
@@ -57,7 +57,7 @@ Deno.test("exec over time and in numbers", async (t) => {
         for (const own of sockets) for (const socket of Object.values(own)) socket.terminate();
         await Promise.all(execs.map(({ id }) => raw.wait(id)));
       };
-      // What a first round takes, buffers of the runtime above all, is the daemon's and not a session's.
+      // Memory allocated in a first round, above all the buffers of Bun, belongs to the daemon and not to a session.
       const first = await open();
       await pause(1_000);
       await close(first);

@@ -1,4 +1,4 @@
-/** A thousand rounds against a container that swaps what is at the target. */
+/** A thousand rounds of attaches and detaches against a container that swaps the target. */
 import assert from "node:assert/strict";
 import { attackMounts } from "../support/hostile_mounts.ts";
 

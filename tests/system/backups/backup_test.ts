@@ -1,4 +1,4 @@
-/** Backups of volumes: round trips through every format and between drivers, with the real client and from the real LXD, and hostile ones. */
+/** Backups of volumes: round trips through every format, between drivers, with the real client and from a real LXD, and hostile backups. */
 import assert from "node:assert/strict";
 import { chmodSync, existsSync, lstatSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { randomBytes, randomUUID } from "node:crypto";
@@ -18,7 +18,7 @@ Deno.test("backups of volumes", async (t) => {
   const at = (pool: string, volume: string) =>
     join(daemon.directory, "storage-pools", pool, "custom", `default_${volume}`);
   const work = (name: string) => join(daemon.directory, name);
-  /** What streams are made of and received in. */
+  /** Temporary subvolumes that streams are made from and received into. */
   const leftOnFast = () => readdirSync(join(at("fast", "x"), "..")).filter((name) => name.startsWith("."));
 
   await daemon.ok("storage", "volume", "create", "plain", "data", "user.note=kept", "snapshots.expiry=1d");
@@ -81,7 +81,7 @@ Deno.test("backups of volumes", async (t) => {
           return (restoring?.metadata?.progress as { percent?: string } | undefined)?.percent;
         };
         let sent = 0, seen: string | undefined;
-        // It is told of what takes more than 200 ms: the last tenth goes in small pieces, each after a look.
+        // Progress is reported after 200 ms: send the last tenth in small pieces, and read the progress before each.
         const most = Math.floor(archive.length * 0.9);
         while (sent < archive.length && !(seen = await percent())) {
           upload.write(archive.subarray(sent, sent += sent < most ? 1024 * 1024 : 2048));
@@ -216,7 +216,7 @@ Deno.test("backups of volumes", async (t) => {
       writeFileSync(join(root, name, "file"), "later\n");
     }
     await daemon.ok("storage", "volume", "snapshot", "fast", "n1", "s1");
-    // In its place is something else, and nothing in that of another.
+    // After the snapshot, replace one subvolume by a file, and delete the other.
     await subvolume("delete", join(root, "later"), join(root, "gone"));
     writeFileSync(join(root, "later"), "a file\n");
     writeFileSync(join(root, "layer/more"), "third\n");
@@ -236,7 +236,7 @@ Deno.test("backups of volumes", async (t) => {
       assert.equal(await isReadonly(place), place !== at("fast", "n2"));
     }
     assert.equal(lstatSync(join(snapshots("n2"), "s1/later")).ino, 256);
-    // It is a volume like any other.
+    // The imported volume works like any other.
     await daemon.ok("storage", "volume", "restore", "fast", "n2", "s1");
     assert.equal(readFileSync(join(at("fast", "n2"), "later/file"), "utf8"), "later\n");
     await daemon.ok("storage", "volume", "export", "fast", "n2", work("again"), "--optimized-storage");
@@ -332,7 +332,7 @@ Deno.test("backups of volumes", async (t) => {
     ], before);
     assert.match(await daemon.ok("admin", "check"), /Nothing is wrong/);
     assert.deepEqual(readdirSync(join(daemon.directory, "backups")), []);
-    // Nor is what an export had begun when the daemon was killed.
+    // An unfinished export of a killed daemon is deleted, too.
     writeFileSync(join(daemon.directory, "backups", `${randomUUID()}.yaml`), "backend: dir\n");
     await daemon.kill();
     await daemon.up();

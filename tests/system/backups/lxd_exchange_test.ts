@@ -1,5 +1,4 @@
-/** Backups go to a real LXD and come back. Needs one that runs on this host: $LXD_PEER_DIR is its directory, with the pools `p-dir` and
- * `p-btrfs`. */
+/** Exchanges backups with a real LXD on this host: $LXD_PEER_DIR is its directory, with the pools `p-dir` and `p-btrfs`. */
 import assert from "node:assert/strict";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -24,7 +23,7 @@ Deno.test({
     const place = (directory: string, pool: string, kind = "custom") =>
       join(directory, "storage-pools", pool, kind, `default_${name}`);
     const file = (what: string) => join(daemon.directory, what);
-    /** @returns What a volume and its snapshots hold. */
+    /** @returns Content of a volume and its snapshots. */
     const content = async (directory: string, pool: string) => {
       const roots = [
         place(directory, pool),

@@ -1,4 +1,4 @@
-/** What the client is to a person at a terminal. */
+/** The client at a terminal. */
 import assert from "node:assert/strict";
 import { chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -19,7 +19,7 @@ Deno.test("the client at a terminal", async (t) => {
   const image = await busyboxImage();
   const { environment } = daemon;
   const shell = (script: string) => command(["bash", "-c", script], { env: { ...environment, LIDO: executable } });
-  /** All that a command shows on a terminal of so many columns. */
+  /** All output of a command on a terminal with so many columns. */
   const shown = async (columns: number, ...argv: string[]) => {
     using terminal = new Terminal([executable, ...argv], environment, columns);
     assert.equal(await terminal.ended, 0);
@@ -122,7 +122,7 @@ Deno.test("the client at a terminal", async (t) => {
     const lost = "Error: Cannot write to stdout: no space left on device\n";
     assert.deepEqual(results, verbs.map((verb) => ({ verb, err: lost, code: 1 })));
     assert.match((await shell("$LIDO admin init >/dev/full")).err, /^Error: The input ended [^\n]*\n$/);
-    // The work itself is done: only its words are lost.
+    // The change itself succeeds: only the output fails.
     assert.deepEqual(
       (await shell("$LIDO launch bb told >/dev/full; echo $?; $LIDO list told -f csv -c s; $LIDO delete -f told")).out,
       "1\nRUNNING\n",
@@ -194,7 +194,7 @@ Deno.test("the client at a terminal", async (t) => {
     using directory = temporary();
     const file = join(directory.path, "a-name-that-takes-more-room-than-there-is");
     writeFileSync(file, "");
-    truncateSync(file, 256 << 20); // takes its time, and no room
+    truncateSync(file, 256 << 20); // sparse: takes time to transfer, and no space
     using terminal = new Terminal(
       [executable, "storage", "volume", "file", "push", file, "fast", "v1/big"],
       environment,
@@ -208,7 +208,7 @@ Deno.test("the client at a terminal", async (t) => {
   await t.step("edit opens the editor on a terminal, again after a mistake, and takes stdin otherwise", async () => {
     using directory = temporary();
     const editor = join(directory.path, "editor");
-    /** An editor that does one step each time it is opened. */
+    /** Runs the client with an editor that does the next of `steps` each time it is opened. */
     const edit = (steps: readonly string[], ...argv: string[]) => {
       writeFileSync(
         editor,

@@ -1,4 +1,4 @@
-/** Completion in the shells themselves: what is on the line after a TAB. */
+/** Completion in real shells: the command line after a TAB. */
 import assert from "node:assert/strict";
 import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { createServer, type Socket } from "node:net";
@@ -10,7 +10,7 @@ import { Daemon, executable } from "../../support/daemon.ts";
 import { busyboxImage } from "../../support/image.ts";
 import { Terminal } from "../../support/terminal.ts";
 
-/** What is typed before TAB, and the line that is there after it. */
+/** The typed line, and the line after TAB. */
 const cases: readonly (readonly [string, string])[] = [
   ["lido stor", "lido storage"],
   ["lido storage sh", "lido storage show"],
@@ -75,7 +75,7 @@ class Place implements Disposable {
 
   environment(lidoDirectory: string): Record<string, string> {
     const { directory, bin } = this;
-    // A shell that finds nothing of the user's, and no terminal whose keys it would draw.
+    // Keep the user's configuration out, and use a terminal without line drawing.
     return {
       PATH: `${bin}:${process.env.PATH}`,
       HOME: directory,
@@ -84,7 +84,7 @@ class Place implements Disposable {
       XDG_DATA_HOME: directory,
       XDG_CACHE_HOME: directory,
       TERM: "dumb",
-      // zsh takes vi's keys where one of these names it.
+      // zsh uses vi's keys if one of these names it.
       EDITOR: "",
       VISUAL: "",
       LIDO_DIR: lidoDirectory,
@@ -101,7 +101,7 @@ const shells: Readonly<Record<string, { readonly argv: readonly string[]; readon
   zsh: { argv: ["zsh", "-f", "-i"], setup: "unset zle_bracketed_paste; unsetopt prompt_sp" },
 };
 
-/** A shell at its prompt, with the completion loaded. */
+/** Starts a shell with the completion loaded, and waits for its prompt. */
 async function shellAt(name: string, place: Place, lidoDirectory: string): Promise<Terminal> {
   const { argv, setup } = shells[name]!;
   const terminal = new Terminal(argv, place.environment(lidoDirectory), 200);
@@ -110,7 +110,7 @@ async function shellAt(name: string, place: Place, lidoDirectory: string): Promi
   return terminal;
 }
 
-/** What the shell makes of a line with a TAB at its end: it prints the line itself. */
+/** Types a line and TAB. @returns The completed line, as printed by the shell. */
 async function completed(terminal: Terminal, typed: string): Promise<string> {
   terminal.type(`${typed}\t`);
   terminal.type("\x01echo @\x05\r");
@@ -165,7 +165,7 @@ Deno.test("bash, zsh and fish complete verbs, options, values and what the daemo
     const wrong = cases.flatMap(([typed, line], index) => {
       const words = found[index]!.slice(1).split("|");
       const expected = line === typed ? "" : line.split(" ").at(-1)!;
-      // Fish lists what there is, the others type what all of it begins with. A file comes with or without its "./".
+      // Fish lists the candidates, the other shells type their common prefix. A file may have a "./" or not.
       const common = words.reduce((before, word) => {
         while (!word.startsWith(before)) before = before.slice(0, -1);
         return before;

@@ -1,4 +1,5 @@
-/** The console of a real Debian: systemd's messages, its getty and a login, units that print on the terminal, and all of it when the daemon dies. */
+/** The console of a real Debian: systemd's messages, its getty and a login, units that print to the terminal, and all of these across the death of
+ * a daemon. */
 import assert from "node:assert/strict";
 import { Daemon, executable } from "../../support/daemon.ts";
 import { madeImage } from "../../support/image.ts";
@@ -63,7 +64,7 @@ Deno.test("the console of a Debian with systemd", async (t) => {
     terminal.type("echo still $kept\r");
     await terminal.sees(/[\r\n]still here\r\n/);
     terminal.type("exit\r");
-    await terminal.sees(/d1 login: $/); // vhangup(2) on the way closes every descriptor of the terminal but the master
+    await terminal.sees(/d1 login: $/); // before, vhangup(2) closes every descriptor of the terminal but the master
     terminal.type("root\r");
     await terminal.sees(/# $/);
     terminal.type("poweroff\r");

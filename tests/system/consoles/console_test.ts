@@ -1,4 +1,4 @@
-/** Consoles of real containers: the native client and the real lxc in terminals, a daemon that dies, a container that floods. */
+/** Consoles of real containers: the native client and the real lxc in terminals, a daemon that dies, a container that floods its console. */
 import assert from "node:assert/strict";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
@@ -36,14 +36,14 @@ Deno.test("the console of a container", async (t) => {
   const env = daemon.environment;
   const attach = () => new Terminal([executable, "console", "c1"], env);
   const attached = /To detach from the console, press: <ctrl>\+a q[\r\n]+/;
-  /** The first text is the client's; it sees its own keys when the daemon has come that far. */
+  /** Attaches completely: the client's text comes first, the echo of its keys only when the daemon serves it. */
   const served = async (terminal: Terminal) => {
     await terminal.sees(attached);
     terminal.type(": here\r");
     await terminal.sees(/: here\r\n/);
   };
   const inside = (script: string, name = "c1") => daemon.ok("exec", name, "--", "sh", "-c", script);
-  /** The keys come one by one, as a person types them: lxc looks at the first of each read. */
+  /** Detaches. Types the keys one by one, as a person does: lxc checks only the first key of each read. */
   const leave = async (terminal: Terminal) => {
     for (const key of detach) {
       terminal.type(key);
@@ -146,7 +146,7 @@ Deno.test("the console of a container", async (t) => {
       await inside(`echo c3 after the ${round} >/dev/console`, "c3");
       await real.sees(new RegExp(`c3 after the ${round}\\r\\n`));
     }
-    // What the first ones had kept is gone with them.
+    // The console server was replaced, and with it the output that it had kept.
     assert.match(
       await shown(),
       /^\nConsole log:\n\n\[lido: the console server has ended; what was printed before is lost\]\r\n[^]*after the second/,
@@ -207,7 +207,7 @@ Deno.test("the console of a container", async (t) => {
       let isOver = false;
       void flood.finally(() => isOver = true);
       let slowestMs = 0;
-      using terminal = attach(); // one who looks on does not read as fast
+      using terminal = attach(); // this client reads more slowly than the container prints
       await terminal.sees(attached);
       while (!isOver) {
         const { code, ms } = await daemon.lido(["query", "/1.0/instances/c1"]);

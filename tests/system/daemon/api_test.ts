@@ -1,4 +1,4 @@
-/** The API as any client meets it: what the daemon's routes promise beside their answers. */
+/** The API for any client: guarantees of the daemon's routes beside their responses. */
 import assert from "node:assert/strict";
 import { request } from "node:http";
 import { join } from "node:path";
@@ -50,7 +50,7 @@ Deno.test("envelopes, operations, events, ETags, encodings", async (t) => {
       await change("PATCH", { description: "said once" });
       await change("PATCH", {});
       assert.equal(await description(), "said once", path);
-      if (path.includes("profiles")) continue; // a PUT would take its devices away
+      if (path.includes("profiles")) continue; // a PUT would remove the profile's devices
       await change("PUT", {});
       assert.equal(await description(), "", path);
     }

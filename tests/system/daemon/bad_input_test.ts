@@ -1,4 +1,4 @@
-/** What users and images do wrong: a clear error, and nothing changed. */
+/** Mistakes of users and in images: a clear error, and nothing changed. */
 import assert from "node:assert/strict";
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
@@ -126,7 +126,7 @@ Deno.test("bad input is refused by name and changes nothing", async (t) => {
     ) {
       using crafted = craftedImage([entry]);
       const { code, err } = await daemon.lido(["image", "import", crafted.path, "--alias", "hostile"]);
-      // What is only seen when it is unpacked is refused there.
+      // Errors that only unpacking can find are refused by `init`.
       if (code === 0) {
         await daemon.fails(["init", "hostile", "h1"], new RegExp(entry.name.replace(/^\//, "").replaceAll(".", "\\.")));
         await daemon.ok("image", "delete", "hostile");

@@ -1,4 +1,4 @@
-/** The daemon's life: one for a directory, ended cleanly or not, its containers found again. */
+/** The daemon's life: one daemon per directory, clean and unclean ends, adoption of its containers. */
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import {
@@ -62,7 +62,7 @@ Deno.test("a daemon's socket, its second, its end and its next", async (t) => {
   }
 
   await t.step("a container that ended while there was no daemon is known to be stopped", async () => {
-    // Else it would be started again, as after a boot.
+    // Otherwise the new daemon would start it, as after a boot.
     await daemon.ok("config", "set", "c2", "boot.autostart=false");
     const pid = await pidOf("c2");
     await daemon.terminate();
@@ -84,8 +84,8 @@ Deno.test("a daemon's socket, its second, its end and its next", async (t) => {
     await daemon.ok("shutdown");
     await daemon.ended;
     assert.equal(existsSync(socket), false);
-    // The kernel detaches a loop device when the last mount namespace has released it: one that another daemon's container is just being given
-    // has copies of our mounts.
+    // The kernel detaches a loop device when no mount namespace uses it any more. A container that another daemon is just starting still has a copy
+    // of our mounts.
     for (const pool of ["unused", "stopped"]) {
       await until(() => Promise.resolve(onHost(pool).length === 0), `nothing is left of pool "${pool}"`);
     }
@@ -115,20 +115,20 @@ Deno.test("a tool that a killed daemon was waiting for does not go on beside the
   const state = () => tool === undefined ? "" : /^State:\t(\w)/m.exec(readOr(`${tool}/status`))?.[1] ?? "";
   const goesOn = () => tool !== undefined && existsSync(`/proc/${tool}/exe`);
   try {
-    // A tool that is confined ends with its daemon; this one is not, and takes a while, for it has data to write first.
+    // A confined tool ends with its daemon. This one is not confined; it takes a while because it has data to write first.
     for (let round = 0; state() !== "T"; round++) {
       assert.ok(round < 20, "no snapshot could be stopped");
       writeFileSync(path, randomBytes(32 * 2 ** 20));
       let isOver = false;
       asked = daemon.lido(["storage", "volume", "snapshot", "b", "v", `s${round}`]);
-      asked.finally(() => isOver = true).catch(() => {}); // when this fails before
+      asked.finally(() => isOver = true).catch(() => {}); // in case of an earlier failure
       tool = undefined;
       while (!isOver && tool === undefined) {
         tool = childOf(daemon.pid, "btrfs subvolume snapshot ");
         await new Promise((resolve) => setImmediate(resolve));
       }
       if (!goesOn()) continue;
-      // As slow as can be.
+      // Stop the tool, to make it as slow as possible.
       process.kill(tool!, "SIGSTOP");
       await until(() => Promise.resolve(["T", "Z", ""].includes(state())), "it stands still, or has ended");
     }
@@ -151,7 +151,7 @@ Deno.test("admin init --minimal makes the default pool and the default profile's
   await using daemon = await Daemon.start();
   await daemon.ok("admin", "init", "--minimal");
   const [pool] = await daemon.query("/1.0/storage-pools?recursion=1") as { name: string; driver: string }[];
-  // zfs when it is there, btrfs else, as `lxd init`.
+  // zfs if the host has it, otherwise btrfs, as `lxd init` chooses.
   const hasZfs = (await command(["sh", "-c", "test -e /sys/module/zfs && command -v zpool"])).code === 0;
   assert.deepEqual([pool?.name, pool?.driver], ["default", hasZfs ? "zfs" : "btrfs"]);
   const profile = await daemon.query("/1.0/profiles/default") as { devices: unknown };
@@ -197,7 +197,7 @@ Deno.test("admin init says of each driver that is missing which package brings i
   const { storage_missing_drivers: missing, storage_supported_drivers: there } = environment;
   assert.equal(missing.length + there.length, 4);
   assert.match(environment.driver_version, /^\d+\.\d+/);
-  // All by their defaults, the pool a small one.
+  // All answers are defaults but the pool: a small one.
   const { code, out } = await daemon.lido(["admin", "init"], { input: "yes\npool\ndir\nno\n" });
   assert.equal(code, 0, out);
   for (const { Name, Reason } of missing) {
@@ -237,7 +237,7 @@ Deno.test("without a daemon the client names the socket and how to start one", a
 Deno.test("who may not use the socket is told which group may", async () => {
   await using daemon = await Daemon.start({ flags: ["--group", "audio"] });
   const socket = join(daemon.directory, "unix.socket");
-  // The run's own temporary directory is closed to others.
+  // The temporary directory of the run is not accessible for others.
   for (let path = dirname(daemon.directory); path !== "/"; path = dirname(path)) {
     const { mode } = statSync(path);
     if ((mode & 1) === 0) chmodSync(path, mode | 1);
@@ -261,7 +261,7 @@ Deno.test("shutdown returns when the daemon's process has ended, and a new one c
   for (let round = 0; round < 5; round++) {
     const { pid } = daemon;
     await daemon.ok("shutdown");
-    // It is this test's child: until it is reaped it is a zombie.
+    // The process is this test's child: it stays a zombie until it is reaped.
     const state = /^State:\s+(\S)/m.exec(await readFile(`/proc/${pid}/status`, "utf8").catch(() => ""))?.[1] ?? "gone";
     assert.match(state, /^(Z|gone)$/);
     await daemon.ended;
@@ -315,7 +315,7 @@ function readOr(file: string): string {
   }
 }
 
-/** @returns The pid of a child whose command line begins so. */
+/** @returns Pid of a child whose command line begins with `words`. */
 function childOf(pid: number, words: string): number | undefined {
   return readdirSync(`/proc/${pid}/task`).flatMap((thread) => readOr(`${pid}/task/${thread}/children`).split(" "))
     .filter(Boolean).map(Number).find((child) => readOr(`${child}/cmdline`).replaceAll("\0", " ").startsWith(words));

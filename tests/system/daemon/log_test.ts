@@ -1,4 +1,4 @@
-/** The daemon's log and its logging events: one line an operation, causes, host commands at level debug, and never a secret. */
+/** The daemon's log and its logging events: one line per operation, causes, host commands at level debug, and never a secret. */
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -16,7 +16,7 @@ import { busyboxImage } from "../../support/image.ts";
 
 type Line = Record<string, unknown> & { readonly msg: string; readonly level: number };
 
-/** `lido monitor`, whose events can be waited for. */
+/** Runs `lido monitor`, and waits for its events. */
 class Monitor {
   readonly events: Event[] = [];
   readonly #child;
@@ -33,7 +33,7 @@ class Monitor {
     });
   }
 
-  /** Until an event has this message and context. */
+  /** Waits for an event with this message and context. */
   async until(message: string, context: Record<string, string> = {}): Promise<Event> {
     const found = () =>
       this.events.find(({ metadata }) => {
@@ -55,7 +55,7 @@ Deno.test("the log says what is done, by whom and how it ended, and no secret", 
   await using daemon = await Daemon.start();
   const lines = (): Line[] => daemon.log.trim().split("\n").map((line) => JSON.parse(line));
   const last = (msg: string): Line => lines().findLast((line) => line.msg === msg) ?? assert.fail(daemon.log);
-  /** A request to the socket, whatever comes of it. */
+  /** Sends a request to the socket and ignores the response. */
   const ask = (method: string, path: string, body?: unknown) =>
     new Promise<void>((resolve, reject) => {
       const asked = request({ method, path, socketPath: `${daemon.directory}/unix.socket` }, (answer) => {
@@ -113,7 +113,7 @@ Deno.test("the log says what is done, by whom and how it ended, and no secret", 
     const failed = await told(({ error }) => /data.* is a device node/.test(String(error)));
     assert.deepEqual([failed.level, failed.msg, failed.stack], [40, "Exporting custom volume backup", undefined]);
 
-    // A client that goes away in the middle.
+    // A client that disconnects in the middle of a download.
     rmSync(file);
     writeFileSync(file, new Uint8Array(64 * 1024 * 1024).fill(1));
     const volume = "/1.0/storage-pools/plain/volumes/custom/odd";
@@ -129,7 +129,7 @@ Deno.test("the log says what is done, by whom and how it ended, and no secret", 
     const givenUp = await told(({ error }) => error === "The download was given up");
     assert.deepEqual([givenUp.level, givenUp.stack], [40, undefined]);
 
-    // What is no operation's.
+    // An error outside of any operation.
     const [{ fingerprint }] = await daemon.query("/1.0/images?recursion=1") as [{ fingerprint: string }];
     const image = join(daemon.directory, "images", fingerprint);
     renameSync(image, `${image}.away`);
@@ -142,7 +142,7 @@ Deno.test("the log says what is done, by whom and how it ended, and no secret", 
     assert.match(String(broken.error), /^EISDIR/);
     await daemon.ok("storage", "volume", "delete", "plain", "odd");
 
-    // What nobody expects has a stack, of files and lines of the sources.
+    // An unexpected error is logged with a stack of source files and lines.
     using database = new DatabaseSync(join(daemon.directory, "lido.db"));
     database.exec("ALTER TABLE images RENAME TO elsewhere");
     await ask("GET", "/1.0/images").catch(() => {});
@@ -169,7 +169,7 @@ Deno.test("the log says what is done, by whom and how it ended, and no secret", 
         if (/level=info msg="Executing command".* result=success return=5 uid=0/.test(line)) return line;
       }
     })();
-    // Each of the three listens when it has seen something that was done after it began: until then it is done again.
+    // A listener is ready when it has seen a command that ran after it was started: repeat the command until all three have.
     const isSeen = Promise.all([
       monitor.until("Executing command", { return: "5" }),
       quiet.until("Executing command", { return: "5" }),
@@ -189,7 +189,7 @@ Deno.test("the log says what is done, by whom and how it ended, and no secret", 
     assert.ok(monitor.events.some(({ metadata }) => metadata.message === "request" && metadata.level === "debug"));
     assert.ok(quiet.events.every(({ metadata }) => metadata.level !== "debug"));
     assert.doesNotMatch(daemon.log, /host command/);
-    // What the daemon does by itself is nobody's doing, whoever's request has set its timer.
+    // Work that the daemon does by itself has no requestor in the log, even if a request has set its timer.
     const soon = new Date(Date.now() + 1000).toISOString();
     await ask("POST", "/1.0/instances/c1/snapshots", { name: "brief", expires_at: soon });
     const { metadata: { context } } = await monitor.until("Deleting snapshot");
@@ -200,7 +200,7 @@ Deno.test("the log says what is done, by whom and how it ended, and no secret", 
     await daemon.fails(["monitor", "--loglevel", "loud"], /Invalid (value|log level) "loud"/);
     const refused = /Invalid event type "foo": lifecycle, logging, operation are allowed/;
     await daemon.fails(["monitor", "--type", "foo"], refused);
-    // Outside of Bun it is another websocket.
+    // Deno uses another websocket implementation than Bun.
     const client = new Client({ kind: "unix", socket: join(daemon.directory, "unix.socket") });
     await assert.rejects(events(client, ["foo"]).next(), refused);
   });

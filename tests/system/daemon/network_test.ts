@@ -1,4 +1,4 @@
-/** The API over mutual TLS, on loopback and across a cable that is cut. */
+/** The API over mutual TLS, on loopback and over a link that goes down. */
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -105,13 +105,13 @@ Deno.test({
       const added = await ask(ours, "POST", "/1.0/certificates", {
         type: "client",
         password: "s3cret",
-        certificate: other.cert, // a stranger's word counts for nothing
+        certificate: other.cert, // the certificate in an untrusted client's body is ignored
       });
       assert.equal(added.status, 201);
       assert.equal((await ask(ours, "GET", "/1.0")).body.metadata.auth, "trusted");
       assert.equal((await ask(ours, "GET", "/1.0/instances")).status, 200);
       await isRefused(other, "GET", "/1.0/instances");
-      await daemon.ok("config", "set", "user.note", "x"); // sends back what was shown of the password
+      await daemon.ok("config", "set", "user.note", "x"); // sends the config back, with the password's placeholder
       await isRefused(other, "POST", "/1.0/certificates", { type: "client", password: "true" });
       assert.doesNotMatch(daemon.log, /s3cret/);
       assert.match(await daemon.ok("config", "trust", "list", "-f", "csv"), /^client,ours,ours,[0-9a-f]{12},/);
@@ -201,7 +201,7 @@ Deno.test({
           "echo up; exec sleep 1000",
         ], { env, stdio: ["pipe", "pipe", "inherit"] });
         await once(client.stdout, "data");
-        await ip("-n", name, "link", "set", guestEnd, "down"); // no end is sent
+        await ip("-n", name, "link", "set", guestEnd, "down"); // neither FIN nor RST is sent
         const started = performance.now();
         const running = async () =>
           ((await daemon.query("/1.0/operations")) as { running?: string[] }).running?.length ?? 0;

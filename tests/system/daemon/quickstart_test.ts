@@ -1,4 +1,5 @@
-/** The first of README's two commands, as a user has it: from nothing to two containers that share a volume, again, and away. */
+/** The first of the README's two commands, as a user runs it: from nothing to two containers that share a volume, once more, and the removal of
+ * all. */
 import assert from "node:assert/strict";
 import { existsSync, mkdtempSync, realpathSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -8,7 +9,7 @@ import { command, type Outcome } from "../../support/command.ts";
 import { executable, projectRoot } from "../../support/daemon.ts";
 import { describe, findTraces, sweep } from "../../support/traces.ts";
 
-/** Drivers and configurations of the first pool; $LIDO_TEST_POOLS has others, with ";" between. */
+/** Driver and configuration of the first pool; $LIDO_TEST_POOLS has other pools, separated by ";". */
 const pools = (process.env.LIDO_TEST_POOLS ?? "btrfs size=2GiB").split(";").map((pool) => pool.trim());
 
 for (const pool of pools) {

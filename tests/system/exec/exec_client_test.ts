@@ -1,4 +1,4 @@
-/** The client of `lido exec` between shells, pipes, terminals and signals. */
+/** The client of `lido exec` with shells, pipes, terminals and signals. */
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
@@ -17,18 +17,18 @@ Deno.test({
     await daemon.furnish(await busyboxImage());
     await daemon.ok("launch", "bb", "c1");
     const env = { ...daemon.environment, LIDO: executable };
-    /** A shell line with $LIDO for the client. */
+    /** Runs a shell line with $LIDO for the client. */
     const shell = (line: string) => command(["bash", "-c", line], { env, timeoutMs: 20_000 });
     const client = (...argv: string[]) =>
       spawn(executable, ["exec", ...argv], {
         env: { ...process.env, ...env },
         stdio: ["pipe", "pipe", "pipe"],
       });
-    /** The next line of the client, or its exit code when it has ended. */
+    /** The client's next line, or its exit code if it has ended. */
     const line = async (child: ChildProcess) =>
       String((await Promise.race([once(child.stdout!, "data"), once(child, "exit")]))[0]).trim();
 
-    /** Long enough for a second TERM to be another one. */
+    /** Waits until a second TERM counts as another one. */
     const apart = () => new Promise((resolve) => setTimeout(resolve, 300));
 
     await t.step("stdin and stdout by file, pipe, /dev/null and closed", async () => {
@@ -97,7 +97,7 @@ Deno.test({
       const { out, ms } = await shell("$LIDO exec c1 -- yes | head -1; echo ${PIPESTATUS[0]}");
       assert.equal(out, "y\n141\n");
       assert.ok(ms < 10_000, `took ${ms} ms`);
-      // The command writes nothing more, so only its own end can tell.
+      // The command writes nothing more, so that the client notices the closed pipe only at the command's end.
       assert.equal((await shell("$LIDO exec c1 -- sh -c 'echo x; exit 3' | true; echo done")).out, "done\n");
     });
 
@@ -135,7 +135,7 @@ Deno.test({
     });
 
     await t.step("too few descriptors are named as the cause", async () => {
-      // With a few more or less the command is run, or Bun says it before us.
+      // With a few more descriptors the command runs; with fewer, Bun itself reports the error.
       const { out } = await shell(`ulimit -n 9; $LIDO exec c1 -- echo hi 2>&1; echo $?`);
       assert.match(
         out,
@@ -150,7 +150,7 @@ Deno.test({
 
     for (const [name, number] of Object.entries({ HUP: 1, INT: 2, QUIT: 3, ABRT: 6, USR1: 10, USR2: 12, TERM: 15 })) {
       await t.step(`SIG${name} goes to the command, as it is`, async () => {
-        // A shell takes a signal while it waits so, and not while it waits for a command in its foreground.
+        // A shell handles a signal at once during `wait`, but not while it waits for a foreground command.
         const script = `trap 'echo got; exit ${number + 40}' ${number}; sleep 60 & echo up; wait`;
         const child = client("c1", "--", "sh", "-c", script);
         assert.equal(await line(child), "up");
@@ -185,9 +185,9 @@ Deno.test({
         const child = client("c1", "--", "sh", "-c", script);
         await line(child);
         process.kill(child.pid!, "SIGTERM");
-        // Without a gap the kernel makes one of them.
+        // Without a pause the kernel merges both signals.
         const until = performance.now() + 20;
-        while (performance.now() < until) { /* no timer is as exact */ }
+        while (performance.now() < until) { /* busy wait: timers are not exact enough */ }
         process.kill(child.pid!, "SIGTERM");
         assert.equal(await line(child), "got");
         process.kill(child.pid!, "SIGUSR1");
@@ -209,7 +209,7 @@ Deno.test({
       process.kill(child.pid!, "SIGTSTP");
       const isStopped = () => / T /.test(readFileSync(`/proc/${child.pid}/stat`, "utf8"));
       while (!isStopped()) await new Promise((resolve) => setTimeout(resolve, 5));
-      // The command must have seen the one before the other comes: SIGCONT takes a stop signal back that waits. @see signal(7)
+      // Wait until the command has seen SIGTSTP: SIGCONT cancels a pending stop signal. @see signal(7)
       while ((await daemon.ok("exec", "c1", "--", "cat", "/root/seen")) !== "tstp") { /* not yet */ }
       process.kill(child.pid!, "SIGCONT");
       assert.deepEqual(await once(child, "close"), [6, null]);
@@ -225,7 +225,7 @@ Deno.test({
       await terminal.sees(/interrupted\r\n/);
       await terminal.sees(/outer> $/);
       terminal.type("echo rc=$?\n");
-      await terminal.sees(/rc=(5|130)\r\n/); // the shell's own 130 when it takes the Ctrl-C for the pipeline's end
+      await terminal.sees(/rc=(5|130)\r\n/); // 130 is the shell's own: it takes Ctrl-C as the pipeline's end
       terminal.type("exit\n");
       await terminal.ended;
     });
@@ -277,7 +277,7 @@ Deno.test({
       let err = "";
       child.stderr.on("data", (data) => err += data);
       await line(child);
-      // It may end before the daemon's own end is seen.
+      // Listen first: the client may end before kill() has seen the daemon's end.
       const ended = once(child, "exit");
       await daemon.kill();
       assert.deepEqual(await ended, [255, null]);

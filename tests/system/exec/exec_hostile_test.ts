@@ -1,4 +1,4 @@
-/** Exec against broken and hostile clients and containers: refused with a clear error, and nothing is left: no descriptor, process, cgroup or
+/** Exec with broken and hostile clients and containers: refused with a clear error, and nothing is left: no descriptor, process, cgroup or
  * operation. */
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
@@ -21,7 +21,7 @@ Deno.test("exec with bad input and hostile clients leaves nothing", async (t) =>
     assert.equal(code, 0, err);
   };
 
-  /** What the daemon and the container have; read between requests. */
+  /** Counts of the daemon's and the container's resources between requests. */
   const counts = async () => {
     const operations = (await raw.ask("GET", "/1.0/operations")).body.metadata as Record<string, string[]>;
     const cgroup = cgroupOf(init);
@@ -38,7 +38,7 @@ Deno.test("exec with bad input and hostile clients leaves nothing", async (t) =>
   };
   await inside("true");
   const before = await counts();
-  /** Closing is a message that the daemon reads when it comes to it: asked again until it did, at most 8 s. */
+  /** Waits until the counts are as before, at most 8 s: the daemon handles the closing of a socket asynchronously. */
   const asBefore = async () => {
     const { threads: _, ...expected } = before;
     for (let left = 400;; left--) {
@@ -178,7 +178,7 @@ Deno.test("exec with bad input and hostile clients leaves nothing", async (t) =>
     const opened = await Promise.all(
       Array.from({ length: 200 }, (_, index) => raw.exec("c1", ["sleep", "1000"], { eager: index % 2 === 0 })),
     );
-    // The latest: on a slow machine the first may have been given up when the last is opened.
+    // Use the newest session: on a slow machine the first may have timed out before the last is opened.
     const partly = opened.at(-1)!;
     await raw.socket(partly.id, partly.fds["0"]!);
     const ends = await Promise.all(opened.map(({ id }) => raw.wait(id)));
@@ -203,7 +203,7 @@ Deno.test("exec with bad input and hostile clients leaves nothing", async (t) =>
     await refused(/\/etc\/passwd/);
     await inside("sh", "-c", "rm /etc/passwd; echo user:x:99999999999:5:::/bin/sh > /etc/passwd");
     await refused(/The entry of user "user" in the instance's \/etc\/passwd is damaged/);
-    // A link is followed, but beneath the container's root.
+    // A symlink is followed, but only within the container's root.
     await inside("sh", "-c", `echo user:x:7:8::/nowhere:/bin/sh > /tmp/p; ln -sf ../../../../../../tmp/p /etc/passwd`);
     const { out } = await daemon.lido(["exec", "c1", "--user", "user", "--", "sh", "-c", "id -u; id -g; pwd"]);
     assert.equal(out, "7\n8\n/\n");
@@ -240,7 +240,7 @@ Deno.test("exec with bad input and hostile clients leaves nothing", async (t) =>
   await t.step("nothing is left of all this", asBefore);
 });
 
-/** @returns Where the kernel counts a process's group: of version 1 by a hierarchy of its own, of version 2 in the one there is. */
+/** @returns Cgroup in which the kernel counts a process: its own hierarchy in version 1, the only one in version 2. */
 function cgroupOf(pid: number): string {
   const text = readFileSync(`/proc/${pid}/cgroup`, "utf8");
   const own = /:pids:(.*)/.exec(text)?.[1];

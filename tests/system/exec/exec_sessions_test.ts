@@ -1,4 +1,4 @@
-/** Commands that go on without their client. */
+/** Commands that keep running without their client. */
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -19,7 +19,7 @@ Deno.test({
     const sessions = async () => await daemon.query("/1.0/exec-sessions?recursion=1") as ExecSession[];
     const library = (): Promise<Lido> => connect({ kind: "unix", socket: `${daemon.directory}/unix.socket` });
     const detach = (...argv: string[]) => daemon.ok("exec", "--detach", "c1", "--", ...argv);
-    /** Until the container has no process with these words: an event would be the command's, which is another's child. */
+    /** Waits until no process of the container has these words: polled, because there is no event for a command's children. */
     const gone = async (words: string) => {
       const outcome = await daemon.lido([
         "exec",
@@ -74,7 +74,7 @@ Deno.test({
     await t.step("the last MiB comes back, to the byte", async () => {
       const id = await detach("sh", "-c", "seq 1 400000; exit 9");
       const whole = Buffer.from(Array.from({ length: 400_000 }, (_, index) => `${index + 1}\n`).join(""));
-      // The end of the command is known by the session's own end.
+      // Wait for the session's end, by which the command's end is known.
       for (let state = ""; state !== "Ended";) state = (await sessions())[0]!.status;
       const { bytes, code } = await daemon.lido(["exec", "--attach", id]);
       assert.equal(code, 9);
@@ -168,7 +168,7 @@ Deno.test({
       await once(child.stdout!, "data");
       process.kill(child.pid!, "SIGTERM");
       await once(child.stdout!, "data");
-      await new Promise((resolve) => setTimeout(resolve, 300)); // two at once are one
+      await new Promise((resolve) => setTimeout(resolve, 300)); // two signals at once count as one
       process.kill(child.pid!, "SIGTERM");
       assert.deepEqual(await once(child, "exit"), [143, null]);
       await gone("echo got it");

@@ -137,7 +137,7 @@ Deno.test({
         terminal.resize(120, 44);
         terminal.type("sleep 0.2; stty size\n");
         await terminal.sees(/44 120\r\ninner> $/);
-        // Not before it runs: a line editor takes a Ctrl-C for its own.
+        // Wait until it runs: before, the shell's line editor handles Ctrl-C.
         terminal.type("sh -c 'echo it is up; exec sleep 1000'\n");
         await terminal.sees(/\r\nit is up\r\n/);
         terminal.type("\x03");

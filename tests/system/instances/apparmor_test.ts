@@ -1,4 +1,4 @@
-/** AppArmor: each container has a profile while it runs, which keeps a privileged one from the host's settings however it mounts them. */
+/** AppArmor: each running container has a profile, which keeps a privileged one from changing the host's settings, however it mounts them. */
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
 import { Daemon } from "../../support/daemon.ts";
@@ -33,7 +33,7 @@ Deno.test({
       assert.match(await labelOf("c1"), /^lido-[0-9a-f]{8}_c1\b.*:lido-[0-9a-f]{8}_c1:/);
       assert.match(profiles().join(), /^lido-[0-9a-f]{8}_c1 \(enforce\)$/);
       assert.equal(namespaces().length, 1);
-      // It sees its namespace alone, and so does a command.
+      // The container, and a command in it, see only their AppArmor namespace.
       assert.match(
         await shell("c1", "cat /proc/1/attr/current /proc/self/attr/current"),
         /^unconfined\s+unconfined\s*$/,
@@ -98,7 +98,7 @@ Deno.test({
   },
 });
 
-/** @returns The host's pid of a process with this label whose pid in its container is `inside`. */
+/** @returns The host's pid of the process with this label and the pid `inside` in its container. */
 function pidOutside(inside: number, label: string): number | undefined {
   const read = (pid: string, file: string) => {
     try {

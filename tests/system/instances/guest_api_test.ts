@@ -1,4 +1,4 @@
-/** The guest API: /dev/lxd/sock in real containers. Texts and types are those of LXD 5.0.2. */
+/** The guest API: /dev/lxd/sock in real containers. Texts and types are LXD 5.0.2's. */
 import assert from "node:assert/strict";
 import { statSync } from "node:fs";
 import { join } from "node:path";
@@ -57,7 +57,7 @@ Deno.test("the guest API", async (t) => {
       await daemon.ok("exec", "c1", "--", "sh", "-c", script),
       "755\n666\ntouch: /dev/lxd/x: Read-only file system",
     );
-    // A filesystem of its own: it tells nothing of the host's, and df tells of a root on the host's, too.
+    // A separate tmpfs: it shows nothing of the host's filesystem, and df still shows a root that is on the host's filesystem.
     assert.equal(await daemon.ok("exec", "c1", "--", "stat", "-f", "-c", "%T", "/dev/lxd"), "tmpfs");
   });
 
@@ -117,7 +117,7 @@ Deno.test("the guest API", async (t) => {
     await Promise.all(many.map((one) => one.until(() => one.isOver || one.text !== "")));
     const refused = many.filter((one) => one.isOver).length;
     assert.ok(refused >= 48 && refused < 64, `${refused} of 64 were refused`);
-    // Others are served as ever.
+    // Other containers are served as before.
     await daemon.ok("launch", "bb", "c2");
     const { pid: second } = await daemon.query("/1.0/instances/c2/state") as { pid: number };
     await using neighbour = new GuestClient(second, rootOf(second));

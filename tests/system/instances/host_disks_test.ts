@@ -1,4 +1,4 @@
-/** Paths of the host as disks: what is mounted below them comes along, and what was attached is detached, whatever became of the source. */
+/** Host paths as disks: mounts below them are included, and an attached disk can be detached whatever happened to its source. */
 import assert from "node:assert/strict";
 import { mkdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -6,7 +6,7 @@ import { succeed } from "../../support/command.ts";
 import { Daemon } from "../../support/daemon.ts";
 import { busyboxImage } from "../../support/image.ts";
 
-/** Where filesystems are mounted below the source, the outer ones first. */
+/** Mount points below the source, outer ones first. */
 const below = ["sub", "sub/deep", "with space"];
 
 const clear = `umount -R -l "$1" 2>/dev/null
@@ -27,7 +27,7 @@ Deno.test("disks of the host: mounts below them, and sources that are replaced",
   const remove = (instance: string, device: string, ...flags: string[]) =>
     daemon.ok("config", "device", "remove", instance, device, ...flags);
   const mounts = async (instance: string) => {
-    // What is covered may be there or not: nothing gets at it.
+    // A covered mount may be included or not: nothing can reach it.
     const script = "cut -d' ' -f5 /proc/self/mountinfo | grep -E '^/(t|s|d|f)(/|$)' | grep -v /lost | sort -u; true";
     return (await sh(instance, script)).split("\n").filter(Boolean);
   };
@@ -39,7 +39,7 @@ Deno.test("disks of the host: mounts below them, and sources that are replaced",
       await succeed(["mount", "-t", "tmpfs", "tmpfs", join(tank, path)]);
       writeFileSync(join(tank, path, "file"), `in ${path}\n`);
     }
-    // One that nothing can get at any more.
+    // A mount that is covered by another one.
     mkdirSync(join(tank, "covered"));
     await succeed(["mount", "-t", "tmpfs", "tmpfs", join(tank, "covered")]);
     mkdirSync(join(tank, "covered/lost"));

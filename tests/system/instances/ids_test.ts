@@ -1,4 +1,4 @@
-/** Which ids containers have, on every kind of pool: all of root's, ranges of their own, the host's; and how those of an earlier version go on. */
+/** The ids of containers on every kind of pool: the shared map, isolated ranges, the host's ids, and upgrades from an earlier version's maps. */
 import assert from "node:assert/strict";
 import { chownSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -14,17 +14,17 @@ import { type SeenPool, withContent } from "../../support/volume_content.ts";
 
 const shared = sharedRanges(await readSubIds()).uid;
 const { start } = shared;
-/** An id that the maps of 65536 ids did not have; less than a host id of any map. */
+/** A container id outside of maps with 65536 ids, and less than the host ids of any map. */
 const rare = 70_000;
-/** One that is a host id of the shared map, too. */
+/** A container id that is also a host id of the shared map. */
 const ambiguous = start + 100_000;
 
-// One filesystem beneath a `dir` pool is as good as another here.
+// The filesystem beneath a `dir` pool does not matter here: one is enough.
 for (const place of [...sharingPlaces.filter(({ name }) => name !== "dir on xfs"), fallbackPlace]) {
   Deno.test(`ids on ${place.name}`, async (t) => {
     await using stack = new AsyncDisposableStack();
     const daemon = await Daemon.start();
-    // What the pool is on goes after the daemon.
+    // Removed after the daemon.
     const beneath = stack.use(new AsyncDisposableStack());
     stack.use(daemon);
     beneath.use(await makePool(daemon, place));
@@ -144,7 +144,7 @@ for (const place of [...sharingPlaces.filter(({ name }) => name !== "dir on xfs"
     await t.step(
       "a container that an earlier version started keeps its map till its next start, and shares volumes",
       async () => {
-        // Made by the keys that give the very map, which are then taken out of the database.
+        // Make the earlier version's map by these keys, and delete the keys from the database afterwards.
         const keys = ["security.idmap.isolated=true", `security.idmap.base=${start}`, "security.idmap.size=65536"];
         await daemon.ok(
           "init",
@@ -155,7 +155,7 @@ for (const place of [...sharingPlaces.filter(({ name }) => name !== "dir on xfs"
           "security.protection.shift=true",
         );
         await daemon.ok("init", "bb", "stopped", ...keys.flatMap((key) => ["-c", key]));
-        // In the image, and not in the map. On disk it stays as it is.
+        // An owner that the image has and the map does not: it stays unchanged on disk.
         await within("containers", "old", (path) => {
           writeFileSync(join(path, "rootfs/root/rare"), "");
           chownSync(join(path, "rootfs/root/rare"), rare, rare);
@@ -192,7 +192,7 @@ for (const place of [...sharingPlaces.filter(({ name }) => name !== "dir on xfs"
         for (const [name, owner] of [["c1", rare], ["stopped", rare], ["old", 65534]] as const) {
           assert.equal(await sh(name, look), seen(owner), name);
         }
-        // Plugged again, it gets what the volume has.
+        // After a new attach, the disk has the volume's present map.
         await daemon.ok("config", "device", "remove", "old", "data");
         await daemon.ok("storage", "volume", "attach", "pool", "both", "old", "data", "/data");
         assert.equal(await sh("c1", look), seen(rare));

@@ -1,4 +1,4 @@
-/** limits.* of running containers: what the container itself sees of them. */
+/** limits.* of running containers, as the container sees them. */
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { cpus, totalmem } from "node:os";
@@ -9,7 +9,7 @@ Deno.test("limits of a running container change at once, and what cannot be had 
   await using daemon = await Daemon.start();
   await daemon.furnish(await busyboxImage());
   await daemon.ok("launch", "bb", "c1", "-s", "plain", "-c", "limits.memory=200MiB", "-c", "limits.processes=100");
-  // As the host has them: a container need not mount its own.
+  // Read on the host: a container need not mount the hierarchy.
   const shown = async (controller: string, v1: string, v2: string): Promise<string> => {
     const { pid } = await daemon.query("/1.0/instances/c1/state") as { pid: number };
     const lines = readFileSync(`/proc/${pid}/cgroup`, "utf8").trimEnd().split("\n").map((line) => line.split(":"));
@@ -43,7 +43,7 @@ Deno.test("limits of a running container change at once, and what cannot be had 
 
   await t.step("a memory limit below what is in use changes nothing", async () => {
     await set("limits.memory=64MiB");
-    // Anonymous memory of a shell that stays: nothing that could be dropped.
+    // Anonymous memory of a running shell, which the kernel cannot reclaim.
     await daemon.ok(
       "exec",
       "--detach",
@@ -76,7 +76,7 @@ Deno.test("limits of a running container change at once, and what cannot be had 
       await daemon.fails(["init", "bb", "c3", "-s", "plain", "-c", setting], reason);
     }
     for (const [setting, reason] of refused) await daemon.fails(["profile", "set", "default", setting], reason);
-    // The most and the least are taken, and start.
+    // The greatest and the smallest value are accepted, and the container starts.
     const extremes = ["limits.cpu.allowance=1000ms/1000ms", "limits.processes=4194304", "limits.cpu=0,5000"];
     await daemon.ok("config", "set", "c2", ...extremes);
     await daemon.ok("start", "c2");

@@ -1,4 +1,4 @@
-/** Lists with what things take up, while they come and go: what is gone is left out, and no list fails for it. */
+/** Lists with resource usage, while instances and volumes are made and deleted: deleted ones are omitted, and no list fails. */
 import assert from "node:assert/strict";
 import { Daemon } from "../../support/daemon.ts";
 import { busyboxImage } from "../../support/image.ts";
@@ -48,7 +48,8 @@ Deno.test("lists with usage, while instances and volumes come and go", async () 
       assert.ok(entries.some(({ name }) => name === "stays" || name === "plain"), path);
     }
   };
-  /** What is there when it begins may be gone when it is looked at: it is not found then, or (a pool) not there yet, and nothing else. */
+  /** Requests `paths` over and over: a thing may be deleted while it is read (404), or a pool may not be ready yet (503); no other error is
+   * allowed. */
   const look = async (...paths: string[]) => {
     while (!isOver) {
       for (const path of paths) {

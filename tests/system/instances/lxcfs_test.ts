@@ -1,4 +1,4 @@
-/** LXCFS: containers see their own limits where it runs, also when it comes, ends and comes back while they run. */
+/** LXCFS: containers see their own limits where it runs, also if it starts, stops and restarts while they run. */
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { Daemon } from "../../support/daemon.ts";

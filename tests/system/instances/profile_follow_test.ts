@@ -1,4 +1,4 @@
-/** A profile edit that some of its instances cannot follow: it is saved, the others follow, and those that could not are named. */
+/** A profile edit that some instances cannot apply: it is saved, the others apply it, and the failed ones are named. */
 import assert from "node:assert/strict";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -9,7 +9,7 @@ import { Daemon } from "../../support/daemon.ts";
 import { busyboxImage } from "../../support/image.ts";
 
 const saved = "Error: The following instances failed to update (profile change still saved):";
-/** What lxc says the first time comes before it. */
+/** Skips the text that lxc prints on its first run. */
 const lines = (err: string) =>
   err.slice(err.indexOf("Error: ")).trimEnd().split(/\n - |: (?=Project: )|; (?=Project: )/);
 const failed = (name: string, device: string) =>

@@ -1,4 +1,4 @@
-/** What comes back with a snapshot beside its content: where the instance is, what it has of its profiles, its limit, and whose the files are. */
+/** A restored snapshot's state beside its content: the instance's location, its profiles, its limit, and the owners of its files. */
 import assert from "node:assert/strict";
 import { Daemon } from "../../support/daemon.ts";
 import { busyboxImage } from "../../support/image.ts";
@@ -19,7 +19,7 @@ Deno.test("restores bring back more than content", async (t) => {
   await t.step("an instance that was copied to another pool stays there", async () => {
     await daemon.ok("init", "bb", "c1", "-s", "fast");
     await daemon.ok("snapshot", "c1", "own");
-    await daemon.ok("init", "bb", "c2"); // its root disk is the profile's
+    await daemon.ok("init", "bb", "c2"); // its root disk comes from the profile
     await daemon.ok("snapshot", "c2", "profiles");
     for (const [name, snapshot] of [["c1", "own"], ["c2", "profiles"]] as const) {
       await daemon.ok("copy", name, `${name}copy`, "-s", "plain");
@@ -48,7 +48,7 @@ Deno.test("restores bring back more than content", async (t) => {
     assert.match(out + err, /Profiles that are not there any more were left out: "gone"/);
     assert.deepEqual((await instance("c1")).profiles, ["new"]);
     await daemon.ok("config", "set", "c1", "user.a=1");
-    // A copy of the snapshot has the snapshot's settings, but for that.
+    // A copy of the snapshot has the snapshot's settings, without the deleted profile.
     const copied = await daemon.lido(["copy", "c1/s0", "c2"]);
     assert.equal(copied.err, 'Note: Profiles that are not there any more were left out: "gone"\n');
     const { profiles, config } = await instance("c2");

@@ -1,4 +1,4 @@
-/** A start tells the truth about an init that does not live, and a stop about one that does not die. */
+/** A start reports an init that does not stay alive, and a stop one that does not end. */
 import assert from "node:assert/strict";
 import { mkdirSync, renameSync, rmdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -12,7 +12,7 @@ Deno.test("an init that ends at once, and one that ignores signals", async (t) =
   await daemon.furnish(await busyboxImage());
   await daemon.ok("init", "bb", "c1", "-s", "plain");
   const init = join(daemon.directory, "storage-pools/plain/containers/c1/rootfs/sbin/init");
-  // In one step: a container that reboots in a loop may just be about to execute it.
+  // Replaced in one step: a container that reboots in a loop may be just about to execute it.
   const setInit = (content: string | Uint8Array, mode = 0o755) => {
     writeFileSync(`${init}.new`, content, { mode });
     if (statSync(init, { throwIfNoEntry: false })?.isDirectory()) rmdirSync(init);
@@ -42,7 +42,7 @@ Deno.test("an init that ends at once, and one that ignores signals", async (t) =
   await t.step("late within the first second", async () => {
     script("sleep 0.3; exit 1");
     await daemon.fails(["start", "c1"], /its init ended after \d{3} ms with exit code 1/);
-    // A trap first is what an entrypoint script usually has.
+    // Entrypoint scripts usually begin with a trap.
     script('trap "echo bye" TERM; sleep 0.05; exec /usr/bin/nosuch');
     await daemon.fails(["start", "c1"], /its init ended after \d+ ms with exit code 127/);
     script("trap : TERM PWR CHLD HUP; sleep 0.6; exit 5");
@@ -71,7 +71,7 @@ Deno.test("an init that ends at once, and one that ignores signals", async (t) =
       ["start", "c1"],
       /^Error: Failed to start "c1": .*\(the init of its image is not a regular file\)/,
     );
-    // It did not come to a life of its own.
+    // The container never ran.
     assert.equal((await info()).status, "Stopped");
   });
 
@@ -84,11 +84,11 @@ Deno.test("an init that ends at once, and one that ignores signals", async (t) =
     );
     script("exec 2>/dev/null\n/bin/true; exit 7");
     await daemon.fails(["start", "c1"], /could start no more processes \(limits\.processes is 1\)\n$/);
-    // crun itself forks for nesting.
+    // With nesting, crun itself forks.
     await daemon.ok("config", "set", "c1", "limits.processes=0", "security.nesting=true");
     await daemon.fails(["start", "c1"], /\(it could start no more processes: limits\.processes is 0\)\n$/);
     await daemon.ok("config", "unset", "c1", "security.nesting");
-    // As in LXD no limit.
+    // -1 means no limit, as in LXD.
     await daemon.ok("config", "set", "c1", "limits.processes=-1");
     for (const value of ["-2", "4194305", "x"]) {
       await daemon.fails(
@@ -100,7 +100,7 @@ Deno.test("an init that ends at once, and one that ignores signals", async (t) =
     await daemon.ok("start", "c1");
     await daemon.ok("config", "unset", "c1", "limits.processes");
     await daemon.ok("config", "set", "c1", "limits.memory=4MiB", "limits.memory.swap=false");
-    // Which of its processes the kernel kills is the kernel's choice.
+    // The kernel may kill any process of the container, not only the one that allocates.
     setInit("#!/bin/sh\ndd if=/dev/zero of=/dev/null bs=64M count=1; exit 3\n");
     await daemon.fails(
       ["start", "c1"],
@@ -133,7 +133,7 @@ Deno.test("an init that ends at once, and one that ignores signals", async (t) =
       assert.match(await daemon.ok("info", "c1"), /^Last exit: .*, killed by a forced stop$/m);
       await daemon.ok("init", "bb", "c2");
       let leastMs = Infinity;
-      // The machine may be busy once, and not each time.
+      // Repeat: a busy machine can delay one round, but not all.
       for (let round = 0; leastMs >= 1000 && round < 5; round++) {
         const started = performance.now();
         const { code, err } = await daemon.lido(["start", "c2"]);
@@ -232,14 +232,14 @@ Deno.test("an init that ends at once, and one that ignores signals", async (t) =
   });
 });
 
-/** Waits until its container has ended to boot again. */
+/** Waits until the container has ended in order to reboot. */
 async function untilRebooted(info: () => Promise<InstanceFull>): Promise<void> {
   const { last_exit } = (await info()).state!;
   while ((await info()).state!.last_exit?.at === last_exit?.at);
   assert.equal((await info()).state!.last_exit!.description, "to boot again");
 }
 
-/** Waits until an operation of this description runs. */
+/** Waits until an operation with this description runs. */
 async function untilBusy(daemon: Daemon, description: string): Promise<void> {
   for (;;) {
     const operations = await daemon.query("/1.0/operations?recursion=1") as Record<string, Operation[]>;

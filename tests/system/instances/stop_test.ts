@@ -1,4 +1,4 @@
-/** A clean stop reaches an init whenever that begins to listen. */
+/** A clean stop reaches an init that starts to listen late. */
 import assert from "node:assert/strict";
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { arch } from "node:os";
@@ -8,9 +8,9 @@ import { busyboxImage } from "../../support/image.ts";
 import { slowness } from "../../support/slowness.ts";
 import { signalReader64 } from "../../support/tiny_elf.ts";
 
-/** Longer than a start is watched and than a signal was ever sent blindly. */
+/** Longer than the time in which a start is watched, and than earlier versions kept sending the signal. */
 const lateS = 4;
-/** For what comes up after `lateS` and ends at its signal. */
+/** For an init that is ready after `lateS` and ends at its signal. */
 const stopLimitMs = 20_000;
 
 Deno.test("a clean stop reaches an init that begins to listen late", async (t) => {

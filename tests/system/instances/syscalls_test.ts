@@ -1,4 +1,4 @@
-/** `security.syscalls.*`: which system calls a container is refused. */
+/** `security.syscalls.*`: the system calls that a container is refused. */
 import assert from "node:assert/strict";
 import { Daemon } from "../../support/daemon.ts";
 import { busyboxImage } from "../../support/image.ts";
@@ -76,7 +76,7 @@ Deno.test("system calls are refused as the settings say, with LXD's names and te
     await daemon.fails(set("deny_default=maybe"), /Invalid value for a boolean "maybe"/);
     await daemon.fails(set("intercept.mknod=true"), /lido intercepts no system calls: only false is allowed/);
     await daemon.ok(...set("intercept.mknod=false"));
-    // In a profile they are no contradiction before an instance has both.
+    // A profile may have one of them: the conflict arises only in an instance that has both.
     await daemon.ok("profile", "create", "strict");
     await daemon.ok("profile", "set", "strict", `${key("allow")}=read`);
     await daemon.ok("init", "bb", "c2", "-p", "default", "-p", "strict", "-c", `${key("deny")}=mkdir`);

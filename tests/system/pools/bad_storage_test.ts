@@ -1,4 +1,4 @@
-/** Names, sizes, keys and sources that are not allowed: refused by what is wrong with them, by the API and by both clients, and nothing changed. */
+/** Invalid names, sizes, keys and sources: refused with the reason, by the API and by both clients, and nothing changed. */
 import assert from "node:assert/strict";
 import { mkdirSync, readdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -68,7 +68,7 @@ Deno.test("bad input for storage is refused and changes nothing", async (t) => {
   const before = await state();
   const unchanged = async () => assert.deepEqual(await state(), before, "something was changed");
 
-  /** @param status 400, unless the answer is that there is no such thing. */
+  /** @param status 400; another one for things that do not exist. */
   async function refused(method: string, path: string, body: unknown, text: RegExp, status = 400): Promise<void> {
     const answer = await raw.ask(method, `/1.0${path}`, body);
     const what = `${method} ${path} ${JSON.stringify(body)}: ${answer.status} ${answer.body?.error}`;
@@ -88,7 +88,7 @@ Deno.test("bad input for storage is refused and changes nothing", async (t) => {
       const volumes = "/storage-pools/b/volumes/custom";
       await refused("POST", volumes, { name, type: "custom" }, text);
       await refused("POST", volumes, { name, type: "custom", source: { type: "copy", name: "kept", pool: "b" } }, text);
-      if (name === "") continue; // the same name, or one by the pattern
+      if (name === "") continue; // an empty name means the same name, or one by the pattern
       await refused("POST", `${volumes}/kept`, { name }, text);
       await refused("POST", `${volumes}/kept`, { name, pool: "d" }, text);
       await refused("POST", `${volumes}/kept/snapshots`, { name }, text);

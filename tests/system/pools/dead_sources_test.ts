@@ -1,5 +1,5 @@
-/** Filesystems whose process was killed, such as an sshfs: each verb names the device or pool, the place and the reason, nobody takes the source for
- * missing, and all goes on when it is mounted again. */
+/** Filesystems whose process was killed, such as an sshfs: the error of each verb names the device or pool, the path and the reason, no source is
+ * taken for missing, and everything works again after a new mount. */
 import assert from "node:assert/strict";
 import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -44,7 +44,7 @@ Deno.test("sources of disks and pools on a filesystem whose process was killed",
       }
       const refusal = new RegExp(`^Error: Failed to start device "d": ${unusable(source).source}`);
       await daemon.fails(["start", "c2"], refusal);
-      // It is not missing: the container would write into the directory below.
+      // A dead source does not count as missing, in spite of required=false: the container would write into the directory below.
       await daemon.fails(["start", "c3"], refusal);
       await daemon.ok("config", "device", "remove", "c1", "late");
       await daemon.fails(["storage", "create", "x", "dir", `source=${source}`], unusable(source));
@@ -108,7 +108,7 @@ Deno.test("sources of disks and pools on a filesystem whose process was killed",
         add("c1", "w", "pool=away", "source=w"),
         ["init", "bb", "c4", "-s", "away"],
       ];
-      // Whether the daemon has looked since, or is told by the first of them.
+      // The daemon may have noticed by itself, or notice at the first of these verbs.
       for (const argv of verbs) await daemon.fails(argv, refusal);
       const { out } = await daemon.lido(["admin", "check"]);
       assert.match(out, /pool\/away .*is unavailable/);

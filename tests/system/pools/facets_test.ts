@@ -1,5 +1,5 @@
-/** What every pool can do, on the pool that the suite is run on ($LIDO_TEST_POOL), and what goes from it to the other drivers and back.
- * $LIDO_TEST_OTHER_POOL: one more to go to, as words of `lido storage create`. */
+/** Features of every pool, on the pool under test ($LIDO_TEST_POOL), and copies from it to the other drivers and back.
+ * $LIDO_TEST_OTHER_POOL: an additional target pool, as words of `lido storage create`. */
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { readFileSync, writeFileSync } from "node:fs";
@@ -22,7 +22,7 @@ Deno.test(`a pool on ${fastPool.join(" ")}: facets, copies to other drivers, bac
   const volume = (...words: string[]) => daemon.ok("storage", "volume", ...words);
   writeFileSync(file("first"), "as it was\n");
   writeFileSync(file("second"), "as it became\n");
-  /** What a volume holds at `data`, read without attaching it. */
+  /** Reads the volume's file `data` without attaching the volume. */
   const read = async (pool: string, name: string) => {
     await volume("file", "pull", pool, `${name}/data`, file("pulled"));
     return readFileSync(file("pulled"), "utf8");

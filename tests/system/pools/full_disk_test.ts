@@ -1,5 +1,5 @@
-/** Full disks: that of the daemon's own database, and those of pools. What cannot be done is refused with the reason and leaves nothing; what makes
- * room can be done; with room all goes on. */
+/** Full disks: the database's and those of pools. A change without room is refused with the reason and leaves nothing; deletions succeed; with
+ * room again, everything works. */
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { succeed } from "../../support/command.ts";
@@ -138,7 +138,7 @@ Deno.test("a pool's disk is full", async (t) => {
         assert.ok(number < 5_000, "the pool is not full");
         const { code, err } = await daemon.lido(["storage", "volume", "create", "b", `v${number}`]);
         if (code !== 0) failed.push(err);
-        else if (number > 8) break; // btrfs keeps room for what is small
+        else if (number > 8) break; // btrfs reserves room for small changes
       }
       for (const err of failed) assert.match(err, full);
       await storageState(daemon, pools);
@@ -176,7 +176,7 @@ Deno.test("a recovery record that does not fit on the pool's disk is named to wh
     const check = await daemon.lido(["admin", "check"]);
     assert.ok(check.out.includes(`/${record.replace(/^.*[ /]/, "")} `), check.out);
   }
-  // It is not for others to hear.
+  // Other users' requests do not get the note.
   assert.equal((await daemon.lido(["profile", "create", "other"])).err, "");
   small.free();
   for (const [, ...argv] of changes) {

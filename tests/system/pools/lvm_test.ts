@@ -1,5 +1,5 @@
-/** What only LVM does: groups of every kind and what is refused of them, thin pools that run full, devices that go away, locks of others. The rest of
- * its story is told by the suites that run on any driver. */
+/** Behaviour of LVM alone: volume groups of every kind and what is refused of them, full thin pools, devices that vanish, locks of other
+ * processes. The suites that run on any driver test the rest. */
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { on, once } from "node:events";
@@ -22,7 +22,7 @@ const MiB = 1024 * 1024;
 const host = createHost();
 const probed = await driverKinds.get("lvm")!.probe(host);
 const run = (...argv: string[]) => succeed(argv, { timeoutMs: 120_000 });
-/** Of this process alone: the names of groups are the host's. */
+/** A name for this process alone: names of volume groups are global. */
 const groupOf = (name: string) => `lt-${process.pid}-${name}`;
 
 if ("missing" in probed) {
@@ -45,7 +45,7 @@ async function story(t: Deno.TestContext): Promise<void> {
       text.split("\n").map((line) => line.trim().split(/\s+/))
     );
   const group = groupOf("one");
-  /** Whoever asks for a pool makes the daemon try it again. */
+  /** Waits for the pool: each request for it makes the daemon try to open it again. */
   const comesBack = async (name: string) => {
     const until = Date.now() + 120_000;
     while ((await api.ask("GET", `/storage-pools/${name}`)).status !== "Created") {
@@ -77,7 +77,7 @@ async function story(t: Deno.TestContext): Promise<void> {
         "custom_default_with--dash",
         "custom_default_with--dash-s--0",
       ]);
-      // Inactive, and not to be activated by the host at its start.
+      // Inactive, and not activated by the host at boot.
       for (const [name, attributes] of await report("lvs", "lv_name,lv_attr", group)) {
         if (name !== "MyThin") assert.match(attributes!, /^V[rw]i---tz-k$/, name);
       }
@@ -115,7 +115,7 @@ async function story(t: Deno.TestContext): Promise<void> {
       [{ "lvm.use_thinpool": "maybe" }, /Invalid value/],
     ];
     for (const [wrong, text] of refused) await assert.rejects(pool("bad", wrong), text, JSON.stringify(wrong));
-    // With a partition table.
+    // A disk with a partition table.
     await run("wipefs", "-a", c);
     await run("bash", "-c", `printf 'label: gpt\\n,64M\\n' | sfdisk -q --no-reread --no-tell-kernel ${c}`);
     await assert.rejects(pool("bad", { source: c }), /already holds gpt|already holds a partition table/i);
@@ -124,7 +124,7 @@ async function story(t: Deno.TestContext): Promise<void> {
     assert.deepEqual(readdirSync(join(daemon.directory, "disks")), []);
     assert.deepEqual(readdirSync(join(daemon.directory, "storage-pools")), ["one"]);
     await api.isWhole();
-    // By force it is used as it is, and given back with what was there, and with what others made meanwhile.
+    // By force a foreign group is used, and released with the volumes that it had and those that others made meanwhile.
     const forced = { source: foreign, "lvm.vg.force_reuse": "true", "volume.size": "64MiB" };
     const theirs = ["custom_default_theirs", "theirs"];
     await pool("forced", { ...forced, "lvm.use_thinpool": "false" });
@@ -134,13 +134,13 @@ async function story(t: Deno.TestContext): Promise<void> {
     await api.ask("DELETE", "/storage-pools/forced");
     assert.deepEqual(await volumesIn(foreign), theirs);
     assert.deepEqual(await report("vgs", "vg_tags", foreign), [[""]]);
-    // Not even by force: nobody could tell whose volumes those are.
+    // Not even by force: the volumes could be those of another pool.
     await assert.rejects(pool("bad", forced), /has volumes of another storage pool: custom_default_theirs/);
     assert.deepEqual(await volumesIn(foreign), theirs);
     await run("lvrename", foreign, "custom_default_theirs", "more");
     await pool("forced", forced);
     await api.volume("forced", "v");
-    // When the pool is let go, theirs stay as they are.
+    // When the pool is closed, the foreign volumes stay active.
     await daemon.ok("shutdown");
     await daemon.ended;
     const states = await report("lvs", "lv_name,lv_active", foreign);
@@ -150,12 +150,12 @@ async function story(t: Deno.TestContext): Promise<void> {
     await api.ask("DELETE", "/storage-pools/forced");
     assert.deepEqual(await volumesIn(foreign), ["more", "theirs"]);
     await run("lvremove", "--yes", foreign);
-    // In a group of ours others have no business, but what they have there is theirs.
+    // In lido's own group, foreign volumes do not belong, but lido does not delete them.
     await run("lvcreate", "--yes", "--thin", "--virtualsize", "8M", "--name", "theirs", `${group}/MyThin`);
     await assert.rejects(api.ask("DELETE", "/storage-pools/one"), /has leftover logical volumes: theirs/);
     await run("lvremove", "--yes", `${group}/theirs`);
     await api.isWhole();
-    // An empty one needs none.
+    // An empty group needs no force.
     await run("vgrename", foreign, ours);
     await pool("empty", { source: ours, "volume.size": "64MiB" });
     await api.ask("DELETE", "/storage-pools/empty");
@@ -236,7 +236,7 @@ async function story(t: Deno.TestContext): Promise<void> {
     const holder = await holdLock();
     let isDone = false;
     const waiting = api.volume("one", "waits").then(() => isDone = true);
-    // Others are served meanwhile.
+    // Other pools are served meanwhile.
     await api.makePool("tree", "dir", {});
     await api.volume("tree", "v");
     assert.equal(isDone, false);
@@ -278,9 +278,9 @@ async function story(t: Deno.TestContext): Promise<void> {
       }, true);
     await api.volume("one", "second", { size: "256MiB" });
     await fill("data", 300);
-    // The copy that fills the pool for a moment may be what passes it, when the daemon looks just then.
+    // Listen before the copy: it fills the pool for a moment, and may cross the threshold just when the daemon checks.
     const filled = filling(daemon.directory, "95");
-    // A copy to the same pool by files does not fit; one that shares its blocks does.
+    // A copy by files into the same pool does not fit; one that shares blocks does.
     await api.volume("tree", "big");
     await run(
       "dd",
@@ -297,7 +297,7 @@ async function story(t: Deno.TestContext): Promise<void> {
     await api.isWhole();
     await api.volume("tree", "meanwhile");
     await api.delete("tree", "meanwhile");
-    // Up to the last blocks.
+    // Fill the pool up to its last blocks.
     const total = Number((await report("lvs", "lv_size", `${group}/MyThin`))[0]![0]) / MiB;
     const used = Number((await report("lvs", "data_percent", `${group}/MyThin`))[0]![0]) / 100 * total;
     await fill("second", Math.floor(total * 0.985 - used));
@@ -306,7 +306,7 @@ async function story(t: Deno.TestContext): Promise<void> {
       /Storage pool "one" has no room for more: 9\d % of the data of thin pool "MyThin" is used, from 98 % on nothing is/,
     );
     await assert.rejects(api.snapshot("one", "data", "s0"), /has no room for more/);
-    // Each threshold that it has passed is told of once, and the list follows: it is looked at every ten seconds.
+    // Each crossed threshold has one event, and the list of warnings follows: the daemon checks every ten seconds.
     const passed = await filled;
     assert.deepEqual([passed.of, passed.threshold], ["data", "95"]);
     const warnings = async () =>
@@ -327,7 +327,7 @@ async function story(t: Deno.TestContext): Promise<void> {
 
   await step(t, "a pool whose device is gone: it is told, and the others go on", async () => {
     const gone = groupOf("gone"), table = (target: string) => `0 ${511 * 2048} ${target}`;
-    // Behind its beginning: else LVM would find its label on both.
+    // Not from the beginning of the disk: LVM would find its label on both devices.
     const linear = `linear ${b} 2048`;
     await run("wipefs", "-a", b);
     await run("dmsetup", "create", gone, "--table", table(linear));
@@ -353,7 +353,7 @@ async function story(t: Deno.TestContext): Promise<void> {
     await api.delete("tree", "meanwhile");
     assert.match(await daemon.ok("storage", "list"), /gone/);
     await load(linear);
-    // The kernel has given the thin pool up: it must be activated anew.
+    // The kernel has disabled the thin pool: the daemon must activate it anew.
     await comesBack("gone");
     await api.volume("gone", "y");
     await api.isWhole();
@@ -362,7 +362,7 @@ async function story(t: Deno.TestContext): Promise<void> {
   });
 }
 
-/** @returns What the event tells by which a pool has passed a threshold. */
+/** @returns Context of the event by which a pool reports a crossed threshold. */
 async function filling(directory: string, threshold: string): Promise<Record<string, string>> {
   const socket = new WebSocket(`ws+unix:${directory}/unix.socket:/1.0/events?type=lifecycle`);
   try {

@@ -1,5 +1,5 @@
-/** Pools that are pulled away under the daemon: refused with the reason, nothing written to what is there instead, the other pools served, and back
- * when they are back. */
+/** Pools that vanish under the daemon: changes are refused with the reason, nothing is written to the directory in their place, other pools are
+ * served, and the pools work again when they are back. */
 import assert from "node:assert/strict";
 import {
   copyFileSync,
@@ -24,7 +24,7 @@ const backAfterMs = 30_000;
 Deno.test("pools that are pulled away", async (t) => {
   await using daemon = await Daemon.start();
   const raw = new RawClient(daemon.directory);
-  const outside = `${daemon.directory}.lxc`; // taken away with the daemon
+  const outside = `${daemon.directory}.lxc`; // deleted with the daemon
   mkdirSync(join(outside, "bound"), { recursive: true });
   await daemon.ok("storage", "create", "a", "btrfs", "size=300MiB");
   await daemon.ok("storage", "create", "other", "btrfs", "size=150MiB");
@@ -43,7 +43,7 @@ Deno.test("pools that are pulled away", async (t) => {
     return await raw.ask("POST", `/1.0/storage-pools/${name}/volumes/custom`, post);
   };
 
-  /** @param what Is at the pool's place instead. */
+  /** @param what Describes the content of the pool's path meanwhile. */
   async function isAway(name: string, reason: RegExp, what?: () => unknown): Promise<void> {
     const before = what?.();
     const answer = await create(name, "new");
@@ -61,12 +61,12 @@ Deno.test("pools that are pulled away", async (t) => {
     assert.equal(shown.status, "Unavailable");
     assert.match(shown.reason, reason);
     assert.deepEqual(what?.(), before, "something was written to what is there instead");
-    // The others serve.
+    // The other pools are served.
     assert.equal((await create("other", "new")).status, 201);
     await daemon.ok("storage", "volume", "delete", "other", "new");
   }
 
-  /** Asking for a pool that is away makes the daemon try it again in the background. */
+  /** Waits until the loop device is detached: the daemon does it in the background when it tries the unavailable pool again. */
   async function detached(path: string): Promise<void> {
     const deadline = Date.now() + backAfterMs;
     for (let left; (left = await succeed(["losetup", "-j", path])) !== "";) {
@@ -78,7 +78,7 @@ Deno.test("pools that are pulled away", async (t) => {
     const deadline = Date.now() + backAfterMs;
     while ((await pool(name)).status !== "Created") {
       assert.ok(Date.now() < deadline, `the pool did not come back: ${(await pool(name)).reason}`);
-      await new Promise((resolve) => setTimeout(resolve, 200)); // the daemon tries again each time it is asked, two seconds apart
+      await new Promise((resolve) => setTimeout(resolve, 200)); // the daemon tries again at a request, at most every two seconds
     }
     assert.equal(readFileSync(join(rootOf(name), "custom/default_kept/file"), "utf8"), name);
     assert.equal((await create(name, "new")).status, 201);

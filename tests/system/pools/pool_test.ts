@@ -1,4 +1,4 @@
-/** Pools as users see them: what each can do, whether it is well, and the states of those that are not as they should be. */
+/** Pools as users see them: their facets, their health, and the states of unhealthy pools. */
 import assert from "node:assert/strict";
 import { existsSync, mkdirSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -164,7 +164,7 @@ Deno.test("pools that are not as they should be", async (t) => {
     await daemon.terminate();
     await succeed(["umount", join(daemon.directory, "storage-pools/away")]);
     renameSync(outside, `${outside}.moved`);
-    // The making of a volume that was cut off when the pool was still there.
+    // Creation of a volume that was interrupted before the pool vanished.
     intent("volume.create", { pool: "away", type: "custom", name: "default_v" });
     await daemon.up();
     const { status, reason, facets } = await pool("away");

@@ -1,5 +1,5 @@
-/** What only ZFS does: sources of every kind, what is refused of them, restores past later snapshots, copies that keep their source, streams that
- * go on, devices that go away. The rest of its story is told by the suites that run on any driver. */
+/** Behaviour of ZFS alone: sources of every kind and what is refused of them, restores past later snapshots, copies that keep their source,
+ * resumed streams, devices that vanish. The suites that run on any driver test the rest. */
 import assert from "node:assert/strict";
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -18,7 +18,7 @@ const MiB = 1024 * 1024;
 const host = createHost();
 const probed = await driverKinds.get("zfs")!.probe(host);
 const run = (...argv: string[]) => succeed(argv, { timeoutMs: 120_000 });
-/** Of this process alone: the names of ZFS pools are the host's. */
+/** A name for this process alone: names of ZFS pools are global. */
 const zpool = (name: string) => `lt-${process.pid}-${name}`;
 
 class Api extends StorageRequests {
@@ -26,7 +26,7 @@ class Api extends StorageRequests {
     return this.makePool(name, "zfs", config);
   }
 
-  /** Mounts the volume beside the daemon, for `work`. */
+  /** Mounts the volume in another place than the daemon's, for `work`. */
   async within<T>(dataset: string, work: (path: string) => T | Promise<T>): Promise<T> {
     const path = mkdtempSync(join(tmpdir(), "lido-zfs-mount-"));
     await host.mounts.mount(dataset, path, "zfs");
@@ -86,7 +86,7 @@ async function story(t: Deno.TestContext): Promise<void> {
     });
     const keys = "mountpoint,xattr,acltype,recordsize,refquota,refreservation,quota";
     assert.deepEqual(
-      // Since 2.3 "on" is shown for "sa", which it means.
+      // Since 2.3 ZFS shows "on" for "sa"; both mean the same.
       (await zfs("get", "-Hp", "-o", "value", keys, `${one}/custom/default_v`)).replace(/^on$/m, "sa").split("\n"),
       ["legacy", "sa", "posix", "16384", "52428800", "52428800", "0"],
     );
@@ -98,7 +98,7 @@ async function story(t: Deno.TestContext): Promise<void> {
         .split("\n"),
       ["131072", "0", "0", "52428800"],
     );
-    // Neither "+" nor "@" is in ZFS's own alphabet.
+    // ZFS allows neither "+" nor "@" in names.
     await api.volume("one", "a+b@c");
     await api.snapshot("one", "a+b@c", "x@y+z");
     assert.deepEqual(await api.snapshots("one", "a+b@c"), ["x@y+z"]);
@@ -164,7 +164,7 @@ async function story(t: Deno.TestContext): Promise<void> {
     await run("zpool", "wait", "-t", "resilver", mirror);
     await run("zpool", "scrub", "-w", mirror);
     assert.match(await daemon.ok("storage", "info", "mirror"), /ONLINE; scrub repaired .* with 0 errors/);
-    // A pool that nobody has imported is imported at the start.
+    // A pool that is not imported is imported at the daemon's start.
     assert.equal(await daemon.terminate(), 0);
     await run("zpool", "export", mirror);
     await daemon.up();
@@ -175,7 +175,7 @@ async function story(t: Deno.TestContext): Promise<void> {
       assert.deepEqual([...stays, ...goes].filter((pool) => imported.includes(pool)), stays);
       await daemon.up();
     };
-    // Exported when it is let go, unless it is to stay or is another's.
+    // Exported when it is closed, unless zfs.export is false or the pool is foreign.
     await daemon.ok("storage", "set", "mirror", "zfs.export", "false");
     await letGo([mirror, zpool("theirs")], [zpool("one")]);
     for (const pool of await api.ask("GET", "/storage-pools?recursion=1")) {
@@ -241,7 +241,7 @@ async function story(t: Deno.TestContext): Promise<void> {
     await api.copy("one", "work", "one", "clone", false);
     const clone = `${one}/custom/default_clone`;
     assert.match(await origin(clone), /@copy-/);
-    // The clone's snapshot stands in the way of a rollback: a clone of the wanted state takes the volume's place.
+    // The clone's snapshot prevents a rollback: the volume is replaced by a clone of the wanted snapshot.
     await write("state 9");
     await api.restore("one", "work", "s1");
     assert.deepEqual([await read(), await read(clone)], ["state 1", "state 1"]);
@@ -327,7 +327,7 @@ async function story(t: Deno.TestContext): Promise<void> {
     await api.ask("DELETE", "/storage-pools/tree");
   });
 
-  /** Process ids of commands that the daemon has started and that name `word`. */
+  /** Pids of commands that the daemon has started and that name `word`. */
   const commands = (start: readonly string[], word: string) =>
     readdirSync("/proc").filter((name) => /^\d+$/.test(name)).filter((pid) => {
       try {
@@ -351,7 +351,7 @@ async function story(t: Deno.TestContext): Promise<void> {
     let isOver = false;
     const copy = api.copy("one", "work", "two", "resumed", false).finally(() => isOver = true);
     const pid = await receiver(() => !isOver);
-    // Interrupted when it has got something, and not all.
+    // Interrupt it when it has received some data, but not all.
     const received = () => Number(/^rchar: (\d+)$/m.exec(readFileSync(`/proc/${pid}/io`, "utf8"))![1]);
     while (received() < 20 * MiB) await new Promise((resolve) => setTimeout(resolve, 2));
     process.kill(pid, "SIGKILL");
@@ -398,7 +398,7 @@ async function story(t: Deno.TestContext): Promise<void> {
     await load(`linear ${b} 0`);
     assert.equal((await api.ask("GET", "/storage-pools/gone")).status, "Unavailable");
     await run("zpool", "clear", gone);
-    // The command that waited for the devices ends now; what it has made is nobody's.
+    // The command that was blocked by the missing devices ends now; the dataset that it made belongs to no volume.
     while (commands(["zfs", "create"], gone).length > 0) await new Promise((resolve) => setTimeout(resolve, 20));
     await api.ask("POST", "/check", { repair: true });
     await api.isWhole();
@@ -414,7 +414,7 @@ async function story(t: Deno.TestContext): Promise<void> {
       }
       if (name !== "one") await api.ask("DELETE", `/storage-pools/${name}`);
     }
-    // As LXD made it: a look leaves no mark either.
+    // A pool made by LXD has no mark: listing what can be recovered must not leave one either.
     const look = () => zfs("get", "-H", "-r", "-t", "filesystem,snapshot", "lido:pool,origin,mounted", one);
     await zfs("inherit", "lido:pool", one);
     await loseDatabase(daemon, "one", look);

@@ -1,4 +1,4 @@
-/** What may be left on a host, planted: the check tells of each, mends it, and touches nothing else. */
+/** Plants every kind of leftover on the host: the check reports each, repairs it, and touches nothing else. */
 import assert from "node:assert/strict";
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -6,10 +6,10 @@ import { succeed } from "../../support/command.ts";
 import { Daemon } from "../../support/daemon.ts";
 import { busyboxImage } from "../../support/image.ts";
 
-/** Where the daemon's containers have their cgroups: one place in each hierarchy. @param init Of one of them. */
+/** The daemon's cgroups that hold its containers, one in each hierarchy. @param init Pid of a container's init. */
 async function daemonCgroups(init: number): Promise<string[]> {
   const found = await succeed(["find", "/sys/fs/cgroup", "-path", "*/lido-*/c1/cgroup.procs"]);
-  const processes = (path: string) => existsSync(path) ? readFileSync(path, "utf8").split("\n") : []; // of another daemon's container
+  const processes = (path: string) => existsSync(path) ? readFileSync(path, "utf8").split("\n") : []; // another daemon's container may end meanwhile
   return found.split("\n").filter((path) => processes(path).includes(String(init)))
     .map((path) => join(path, "../.."));
 }

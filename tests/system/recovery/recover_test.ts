@@ -1,4 +1,4 @@
-/** The database is lost: all that is on disk comes back, as it was. */
+/** Recovery after the database is lost: everything on disk comes back as it was. */
 import assert from "node:assert/strict";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -12,7 +12,7 @@ import { Terminal } from "../../support/terminal.ts";
 const fixtures = join(projectRoot, "tests/fixtures");
 const custom = (pool: string) => `/1.0/storage-pools/${pool}/volumes/custom`;
 
-/** All that the API shows of storage and instances, without what a restart changes. */
+/** What the API shows of storage and instances, without what a restart changes. */
 async function views(daemon: Daemon): Promise<unknown> {
   const found: Record<string, unknown> = {};
   for (const pool of await daemon.query("/1.0/storage-pools?recursion=1") as { name: string; used_by: string[] }[]) {
@@ -39,7 +39,7 @@ async function views(daemon: Daemon): Promise<unknown> {
   return found;
 }
 
-/** Ends the daemon, and starts it with nothing but what is on disk. */
+/** Ends the daemon, and starts it without its database. */
 async function loseDatabase(daemon: Daemon, how: "kill" | "terminate" = "terminate"): Promise<void> {
   await daemon[how]();
   for (const end of ["", "-wal", "-shm"]) rmSync(join(daemon.directory, `lido.db${end}`), { force: true });
@@ -50,7 +50,7 @@ async function loseDatabase(daemon: Daemon, how: "kill" | "terminate" = "termina
 
 async function nothingIsWrong(daemon: Daemon): Promise<void> {
   const { out } = await daemon.lido(["admin", "check", "-f", "csv"]);
-  // Images are not recovered: their files and copies are told of.
+  // Images are not recovered: the check reports their files and unpacked images.
   const lines = out.split("\n").filter(Boolean);
   assert.deepEqual(lines.filter((line) => !/\/images?\//.test(line)), []);
   const copies = lines.filter((line) => /^pool\/.*\/image\//.test(line));
@@ -84,7 +84,7 @@ async function furnish(daemon: Daemon, source: string): Promise<void> {
     await daemon.ok("snapshot", `on-${pool}`, "gone");
     await daemon.ok("delete", `on-${pool}/gone`);
   }
-  // Ids of its own, and one that was renamed.
+  // An isolated instance that was renamed.
   await daemon.ok("init", "bb", "alone", "-s", "plain", "-c", "security.idmap.isolated=true");
   await daemon.ok("start", "alone");
   await daemon.ok("stop", "-f", "alone");
@@ -120,7 +120,7 @@ Deno.test("a lost database is recovered: pools, volumes and instances as they we
       JSON.parse(pid).pid,
       "the very container goes on",
     );
-    // The root disk was the profile's, which came later: it is the instances' own now.
+    // The root disk came from the profile, which was restored later: it is now the instances' own device.
     await nothingIsWrong(daemon);
     assert.match(await daemon.ok("admin", "recover", "--yes"), /Nothing to do/);
   });
@@ -134,7 +134,7 @@ Deno.test("a lost database is recovered: pools, volumes and instances as they we
   });
 
   await t.step("all is shown as before", async () => {
-    // Instances that have their profiles' root disk get it back when those are there first.
+    // Instances with their profiles' root disk get it back if the profiles exist before the recovery.
     await loseDatabase(daemon, "kill");
     await daemon.ok("profile", "create", "extra");
     await daemon.ok("admin", "recover", "--yes");
@@ -164,7 +164,7 @@ Deno.test("a lost database is recovered: pools, volumes and instances as they we
     terminal.type("\r");
     await terminal.sees(/missing the following:\s+- Profile "extra"/);
     await daemon.ok("profile", "create", "extra");
-    await restoreProfiles(daemon).catch(() => {}); // its pool is not there yet
+    await restoreProfiles(daemon).catch(() => {}); // its pool does not exist yet
     terminal.type("\r");
     await terminal.sees(/those to be recovered\? \(yes\/no\) \[default=no\]: /);
     terminal.type("yes\r");
@@ -268,7 +268,7 @@ Deno.test("what is damaged, made up or cut off is told, and keeps nothing else f
   }
   rmSync(join(root, "custom/default_bad"), { recursive: true });
   await daemon.ok("delete", "fine/odd"); // known since the second recovery
-  // The record of what is gone goes too.
+  // The records of deleted volumes are deleted, too.
   assert.match(await daemon.ok("admin", "check", "--repair"), /"bad".*DONE/);
   await nothingIsWrong(daemon);
 });
@@ -279,7 +279,7 @@ Deno.test("what LXD 5.0.2 made is recovered, also by its own client", async (t) 
   await using _tree = { [Symbol.asyncDispose]: () => succeed(["rm", "-rf", source]).then(() => {}) };
   const container = join(source, "containers/d1");
   makeBusyboxRoot(join(container, "rootfs"));
-  // As LXD has them on disk where the filesystem has no idmapped mounts for it.
+  // Owners as LXD sets them on disk where the filesystem has no idmapped mounts.
   await succeed(["chown", "-hR", "100000:100000", join(container, "rootfs")]);
   writeFileSync(join(container, "backup.yaml"), readFileSync(join(fixtures, "lxd-5.0.2-backup.yaml")), { mode: 0o400 });
   mkdirSync(join(source, "custom/default_v"), { recursive: true });
@@ -294,7 +294,7 @@ Deno.test("what LXD 5.0.2 made is recovered, also by its own client", async (t) 
   assert.equal(await daemon.ok("exec", "d1", "--", "stat", "-c", "%u:%g", "/bin/busybox"), "0:0");
   await daemon.ok("stop", "-f", "d1");
 
-  // Debian has it in the package of LXD's daemon, which a host need not have.
+  // In Debian `lxd recover` is part of LXD's daemon, which a host need not have.
   const hasLxd = await createHost().which("lxd") !== undefined;
   await t.step({
     name: hasLxd ? "by `lxd recover`" : "by `lxd recover`: not on this host: lxd is not installed",

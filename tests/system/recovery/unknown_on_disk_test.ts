@@ -1,4 +1,4 @@
-/** What is on disk and not known stays, whatever is asked for: each verb looks before it says that it will make or delete something. */
+/** Unknown volumes on disk stay, whatever is requested: each verb checks before it makes or deletes something. */
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
@@ -60,7 +60,7 @@ Deno.test("pools and image files that are on disk and not known stay, whatever f
   rmSync(disk);
   rmSync(join(daemon.directory, "storage-pools/d"), { recursive: true });
   strangers.remove();
-  // A lost image's file is what is imported again.
+  // The file of an image that the database has lost may be imported again.
   const file = join(daemon.directory, "images", fingerprint);
   copyFileSync(image, file);
   await daemon.ok("image", "import", image, "--alias", "again");
@@ -124,7 +124,7 @@ async function onPool(daemon: Daemon, pool: string, kind: "subvolume" | "directo
   await daemon.ok(...volume("snapshot", pool, "v", "s0"));
   await daemon.ok("snapshot", own, "s0");
 
-  // Names of volumes, with and without anything in them.
+  // Names of unknown volumes, with and without content.
   for (const how of [kind, "empty directory"] as const) {
     plant("containers/web", how);
     plant("custom/default_web", how);
@@ -137,7 +137,7 @@ async function onPool(daemon: Daemon, pool: string, kind: "subvolume" | "directo
     await refused(volume("import", pool, backup, "web"), recover);
     strangers.remove();
   }
-  // Snapshots without their volume.
+  // Unknown snapshots without a volume.
   plant("containers-snapshots/web/s0");
   plant("custom-snapshots/default_web/s0");
   const alone = /Snapshots of a volume "web" exist on storage pool "\w+" without it: s0; see "lido admin check"/;
@@ -148,7 +148,7 @@ async function onPool(daemon: Daemon, pool: string, kind: "subvolume" | "directo
   await refused(volume("rename", pool, "v", "web"), alone);
   strangers.remove();
 
-  // Snapshots of volumes that are known.
+  // Unknown snapshots of known volumes.
   for (const name of ["s1", "snap0"]) {
     plant(`containers-snapshots/${own}/${name}`);
     plant(`custom-snapshots/default_v/${name}`);
@@ -167,7 +167,7 @@ async function onPool(daemon: Daemon, pool: string, kind: "subvolume" | "directo
   await refused(["delete", own], lost);
   await refused(volume("delete", pool, "v"), lost);
   await refused(volume("move", `${pool}/v`, `${pool === "fast" ? "plain" : "fast"}/v`), lost);
-  // Automatic names go round them.
+  // Automatic names skip those of unknown snapshots.
   await daemon.ok("snapshot", own);
   await daemon.ok(...volume("snapshot", pool, "v"));
   const names = async (path: string) =>
@@ -175,7 +175,7 @@ async function onPool(daemon: Daemon, pool: string, kind: "subvolume" | "directo
   assert.deepEqual(await names(`/1.0/instances/${own}/snapshots`), ["s0", "snap1"]);
   assert.deepEqual(await names(`/1.0/storage-pools/${pool}/volumes/custom/v/snapshots`), ["s0", "snap1"]);
   assert.deepEqual(strangers.changed(), []);
-  // They are made known, and are then what any other is.
+  // After a recovery they are like any other snapshot.
   const out = await daemon.ok("admin", "recover", "--yes");
   assert.match(
     out,

@@ -1,4 +1,4 @@
-/** What the real `lxc` does with snapshots of a volume: names by pattern, show, edit, rename, expiry. */
+/** The real `lxc` with snapshots of a volume: names by pattern, show, edit, rename, expiry. */
 import assert from "node:assert/strict";
 import type { StorageVolumeSnapshot } from "../../../api/types.ts";
 import { succeed } from "../../support/command.ts";

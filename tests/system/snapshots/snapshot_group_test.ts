@@ -1,4 +1,4 @@
-/** Snapshots of several volumes at one moment, of pools of two drivers, while a container writes to all of them. */
+/** Snapshots of several volumes at one moment, on pools of two drivers, while a container writes to all of them. */
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";

@@ -1,4 +1,4 @@
-/** Everything that copies tells of its progress and can be cancelled, with nothing left: on a filesystem that shares no blocks. */
+/** Every copying operation reports its progress and can be cancelled without leftovers, on a filesystem that shares no blocks. */
 import assert from "node:assert/strict";
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -33,14 +33,13 @@ Deno.test({
       assert.equal(end.status, "Cancelled", JSON.stringify(end));
       assert.match(await daemon.ok("admin", "check"), /Nothing is wrong/);
     };
-    /** Many small files: they take their time whatever the disk. */
+    /** Makes many small files: copying them takes time on any disk. */
     const fill = async (directory: string) => {
       mkdirSync(directory);
       await succeed(["bash", "-c", `head -c ${files * 4096} /dev/zero | split -b 4096 -a 5 - ${directory}/`]);
     };
-    /** Nothing goes on: a client that does not wait for the end of what it has cancelled may be ahead of the daemon. */
     const isPercent = ({ metadata }: Operation) => /\d% of [\d.]+[MG]iB/.test(String(metadata?.fs_progress));
-    /** Cancelled when it tells how far it is. */
+    /** Cancels the operation when it reports its progress. @returns The metadata with the progress. */
     const cancelAtPercent = async (...asked: [method: string, path: string, body?: unknown]) => {
       const { body } = await raw.ask(...asked);
       const { id } = body.metadata;
@@ -49,6 +48,7 @@ Deno.test({
       assert.equal((await raw.wait(id)).status, "Cancelled");
       return metadata;
     };
+    /** Waits until nothing runs: a client that does not wait for the end of what it has cancelled may be ahead of the daemon. */
     const isQuiet = async () => {
       const { running = [], cancelling = [] } = await daemon.query("/1.0/operations") as Record<string, string[]>;
       for (const path of [...running, ...cancelling]) await raw.wait(path.split("/").at(-1)!);
@@ -214,7 +214,7 @@ Deno.test({
         source: { type: "image", alias: "bb" },
       });
       const { id } = body.metadata;
-      // It is made, and being started.
+      // The instance is made, and is being started.
       await events.first(id, ({ may_cancel }) => !may_cancel);
       const { body: answer } = await raw.ask("DELETE", `/1.0/operations/${id}`);
       assert.match(answer.error, /This operation can't be cancelled/);

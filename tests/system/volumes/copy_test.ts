@@ -1,4 +1,4 @@
-/** Long copies: their progress is shown, Ctrl-C cancels them, and a full disk leaves nothing. */
+/** Long copies: their progress is shown, Ctrl-C cancels them, and a full disk leaves nothing behind. */
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { succeed } from "../../support/command.ts";
@@ -18,7 +18,7 @@ Deno.test({
     await daemon.ok("storage", "create", "small", "btrfs", "size=256MiB");
     await daemon.ok("storage", "volume", "create", "plain", "data");
     const path = join(daemon.directory, "storage-pools/plain/custom/default_data");
-    // Incompressible and not sparse: it takes seconds whatever the filesystem.
+    // Incompressible and not sparse: copying takes seconds on any filesystem.
     await succeed(["bash", "-c", `head -c 1500000000 /dev/urandom > ${path}/big`]);
     const isClean = async () => {
       assert.match(await daemon.ok("admin", "check"), /Nothing is wrong/);
@@ -71,7 +71,7 @@ Deno.test({
       await daemon.fails(["storage", "volume", "import", "small", file], /No space left on device/);
       assert.deepEqual(await daemon.query("/1.0/storage-pools/small/volumes/custom"), []);
       await isClean();
-      // The pool goes on.
+      // The pool still works.
       await daemon.ok("storage", "volume", "create", "small", "after");
     });
   },

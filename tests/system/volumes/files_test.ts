@@ -1,4 +1,4 @@
-/** Files of volumes from outside: while nobody has the volume, and while a container does its worst. */
+/** File access to volumes from outside, while no container uses them, and while a container attacks. */
 import assert from "node:assert/strict";
 import {
   chmodSync,
@@ -74,7 +74,7 @@ Deno.test("files of volumes", async (t) => {
     await succeed(["mkfifo", join(tree, "fifo")]);
     const { err } = await daemon.lido(["storage", "volume", "file", "push", "-r", tree, "fast", "v/in/here/", "-p"]);
     assert.match(err, /^Passed over ".*fifo": it is a FIFO/);
-    // Again over what is there.
+    // Push again over the existing files.
     assert.equal((await daemon.lido(["storage", "volume", "file", "push", "-r", tree, "fast", "v/in/here/"])).code, 0);
     await file("pull", "-r", "fast", "v/in/here/tree", join(work, "out"), "-p");
     await succeed(["rm", join(tree, "fifo")]);
@@ -162,7 +162,7 @@ Deno.test("files of volumes", async (t) => {
       ["push", join(work, "g"), "fast", "shared/h", "--uid", "4000000000"],
       /Invalid uid 4000000000: the id/,
     );
-    // Over the limit: nothing is left of the file.
+    // Over the limit: no part of the file is left.
     writeFileSync(join(work, "big"), "");
     truncateSync(join(work, "big"), 40 * 1024 ** 2);
     await refused(["push", join(work, "big"), "fast", "shared/big"], /Cannot use "\/big": no space is left in volume/);
@@ -195,7 +195,7 @@ Deno.test("files of volumes", async (t) => {
       const head = (length: number) =>
         `POST /1.0/storage-pools/plain/volumes/custom/v/files?path=cut HTTP/1.1\r\nHost: lido\r\n` +
         `Content-Type: application/octet-stream\r\nContent-Length: ${length}\r\nConnection: close\r\n\r\n`;
-      /** The daemon has begun to write: the file that has no name yet is among its descriptors. */
+      /** Whether the daemon writes the upload: its unnamed temporary file is among the daemon's descriptors. */
       const isWriting = async () => {
         const fds = `/proc/${daemon.pid}/fd`;
         const links = readdirSync(fds).map((fd) => {
@@ -219,7 +219,7 @@ Deno.test("files of volumes", async (t) => {
       while (await isWriting());
       assert.equal(existsSync(join(root("plain"), "cut")), false);
       const slow = await upload(10, "x".repeat(5));
-      // The restore waits for it, and it is whole; then the volume is what it was.
+      // The restore waits for the upload, which succeeds; then the volume has the snapshot's content.
       const restoring = daemon.ok("storage", "volume", "restore", "plain", "v", "s0");
       slow.write("x".repeat(5));
       assert.match(await text(slow), /^HTTP\/1.1 200 OK/);

@@ -1,4 +1,4 @@
-/** What uses a volume follows it to its new name or pool, and a snapshot becomes a volume: by our client and the real one. */
+/** Devices follow a volume to its new name or pool, and a snapshot is copied to a new volume: by our client and the real one. */
 import assert from "node:assert/strict";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -60,7 +60,7 @@ Deno.test("volumes that are renamed, moved, or made of a snapshot", async (t) =>
   await t.step("what is stopped and profiles follow a rename and a move", async () => {
     await daemon.lxc("storage", "volume", "rename", "fast", "v", "w");
     assert.deepEqual(await devices(), [["part fast/w/data", "whole fast/w"], ["data fast/w"]]);
-    // The real client makes a copy and a deletion of a move to another pool, and the latter is refused.
+    // Not by the real client: for a move to another pool it copies and then deletes, and the deletion is refused.
     await volume("move", "fast/w", "plain/x");
     assert.deepEqual(await devices(), [["part plain/x/data", "whole plain/x"], ["data plain/x"]]);
     const shown = await daemon.query("/1.0/storage-pools/plain/volumes/custom/x") as { used_by: string[] };

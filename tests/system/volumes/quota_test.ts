@@ -58,14 +58,14 @@ Deno.test("quotas: set, grow, refuse to shrink below use, lift, live", async (t)
       await daemon.ok("storage", "volume", "delete", "fast", "gone");
       assert.equal(isInconsistent(), false, `after round ${round}`);
     }
-    // What else makes the kernel give up counting is put right with the next deletion.
+    // If the kernel stops counting for another reason, the next deletion repairs it.
     await succeed(["btrfs", "qgroup", "create", "1/77", pool]);
     const top = await succeed(["btrfs", "inspect-internal", "rootid", path]);
     await succeed(["btrfs", "qgroup", "assign", "--no-rescan", `0/${top.trim()}`, "1/77", pool]);
     assert.equal(isInconsistent(), true, "the kernel was not made to give up counting");
     await daemon.ok("storage", "volume", "create", "fast", "gone");
     await daemon.ok("storage", "volume", "delete", "fast", "gone");
-    // It counts without an end that it would tell of.
+    // Poll: the kernel does not report the end of its count.
     for (const end = Date.now() + 30_000; isInconsistent();) {
       assert.ok(Date.now() < end, "the kernel does not count again");
       await new Promise((resolve) => setTimeout(resolve, 20));

@@ -1,4 +1,4 @@
-/** A copy that is there already is brought up to date, by the native client and the real one, within a pool and between drivers. */
+/** Refresh of an existing copy, by the native client and the real one, within a pool and between drivers. */
 import assert from "node:assert/strict";
 import { chownSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -83,13 +83,13 @@ Deno.test("copies brought up to date", async (t) => {
         assert.equal(usage.total, 64 * 1024 * 1024, "the limit is not the copy's own");
         assert.equal((await show(to, "copy")).config.size, "64MiB");
       }
-      // Once more, with nothing to do; and a copy that is whole has snapshots to go back to.
+      // Refresh again without a change; afterwards the copy can be restored to its snapshots.
       await clients[client](`${from}/work`, `${to}/copy`);
       await assertSame(from, to, ["both", "later"]);
       await volume("restore", to, "copy", "later");
       assert.equal(await content(to, "copy", digest), await content(from, "work", digest, "later"));
 
-      // But for the snapshots: they stay what they are.
+      // Without snapshots: the copy's own stay as they are.
       await volume("snapshot", to, "copy", "mine");
       const mine = await content(to, "copy", digest, "mine");
       await content(from, "work", (path) => writeFileSync(join(path, "last"), "even later\n"));
@@ -123,7 +123,7 @@ Deno.test("copies brought up to date", async (t) => {
 
   await t.step("a cancelled one leaves the copy as it was", async () => {
     await volume("unset", "fast", "copy", "size");
-    // Not sparse, and long enough to be seen at work.
+    // Not sparse, and big enough that the refresh is seen at work.
     await content("plain", "work", (path) => {
       for (let index = 0; index < 40; index++) {
         writeFileSync(join(path, `f${index}`), new Uint8Array(8 << 20).fill(index));

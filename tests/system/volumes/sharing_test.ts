@@ -1,4 +1,4 @@
-/** Volumes that containers share, on every kind of pool: who owns what, who is refused, and what comes and goes while they run. */
+/** Volumes that containers share, on every kind of pool: owners of files, refused attaches, and attaching and detaching while they run. */
 import assert from "node:assert/strict";
 import { chmodSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -52,24 +52,24 @@ class World {
     return join(this.daemon.directory, "storage-pools/pool/custom", `default_${name}`);
   }
 
-  /** Hands the directory of a container's or a volume's content to `use`, whether it is mounted or not. */
+  /** Calls `use` with the directory of a container's or a volume's content, mounted or not. */
   async within<T>(type: "containers" | "custom", name: string, use: (path: string) => T | Promise<T>): Promise<T> {
     const pool = await this.daemon.query("/1.0/storage-pools/pool") as SeenPool;
     return await withContent(this.daemon.directory, pool, { type, name }, use, true);
   }
 
-  /** Where a container's mounts are that a user attached. */
+  /** Targets of a container's disks that a user attached. */
   async mounts(name: string): Promise<string[]> {
     const targets = await this.sh(name, "cut -d' ' -f5 /proc/self/mountinfo");
     return targets.split("\n").filter((path) => /^\/(mnt|srv|data)(\/|$)/.test(path)).sort();
   }
 }
 
-/** A daemon with the pool, the image and the default profile's root on it. */
+/** Starts a daemon with the pool, the image and a default profile that has its root disk on the pool. */
 async function withWorld(kind: SharingPlace, test: (world: World) => Promise<void>): Promise<void> {
   await using stack = new AsyncDisposableStack();
   const daemon = await Daemon.start();
-  // What the pool is on goes after the daemon.
+  // Removed after the daemon.
   const place = stack.use(new AsyncDisposableStack());
   stack.use(daemon);
   place.use(await makePool(daemon, kind));
@@ -81,7 +81,7 @@ async function withWorld(kind: SharingPlace, test: (world: World) => Promise<voi
 const differs = (volume: string, text: string) =>
   `Failed to start device "data": Failed mounting volume: Failed shifting storage volume "${volume}" of type "custom" on storage pool "pool": ${text}`;
 
-/** A file of each kind that a change of owners could spoil. */
+/** Makes a file of each kind that a change of owners could damage. */
 async function plant(rootfs: string): Promise<void> {
   const at = (name: string) => join(rootfs, "root", name);
   writeFileSync(at("suid"), "");
@@ -102,7 +102,7 @@ const seenInside = "cd /root; stat -c '%n %u %g %a %h' suid able listed inherits
 const unspoilt = /^able 0 0 755 1\n[^]*mine 1000 1000 644 2\n[^]*suid 0 0 6755 1$/;
 const mapChanges = ["security.idmap.isolated=true", "security.privileged=true", "security.privileged=false"];
 
-/** Steps for a pool that has idmapped mounts; "c1" is isolated from "c3", "c2" is made a privileged one. */
+/** Steps for a pool with idmapped mounts; "c1" is isolated from "c3", and "c2" becomes privileged. */
 async function shownToEach(t: Deno.TestContext, world: World): Promise<void> {
   await t.step("shifted: three containers with three maps write, and each sees its own root as owner", async () => {
     await world.ok("storage", "volume", "create", "pool", "all", "security.shifted=true");
@@ -149,7 +149,7 @@ async function shownToEach(t: Deno.TestContext, world: World): Promise<void> {
   );
 }
 
-/** Steps for a pool without idmapped mounts: an overlay, ZFS before 2.2. "c1" runs there. */
+/** Steps for a pool without idmapped mounts: an overlay, or ZFS before 2.2. "c1" runs there. */
 async function changedOnDisk(t: Deno.TestContext, world: World): Promise<void> {
   await t.step("a shifted volume is refused with LXD's text", async () => {
     await world.ok("storage", "volume", "create", "pool", "all", "security.shifted=true");
@@ -358,7 +358,7 @@ for (const place of sharingPlaces) {
             assert.match(await world.sh("c1", "grep /mnt/a/deep /proc/self/mountinfo"), /nosuid,(nodev,)?noexec/);
             await assert.rejects(world.sh("c1", "echo x > /srv/file"), /Read-only/);
           }
-          // What is mounted below goes with it and comes again.
+          // Mounts below are removed with the disk, and added with it again.
           await world.ok("config", "device", "set", "c1", "z", "source=all");
           assert.equal(await world.sh("c1", "ls -d /mnt/a/part; cat /mnt/a/deep/file"), "/mnt/a/part\nfrom the host");
           for (const name of ["z", "b", "a", "n"]) await world.ok("config", "device", "remove", "c1", name);

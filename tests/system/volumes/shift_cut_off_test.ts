@@ -1,4 +1,4 @@
-/** A change of owners that is cut off in its middle, by a real kill, goes on from there. */
+/** A shift that is interrupted by a real kill continues where it was. */
 import assert from "node:assert/strict";
 import { chmodSync, chownSync, linkSync, lstatSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -11,7 +11,7 @@ import { OperationEvents } from "../../support/progress.ts";
 import { RawClient } from "../../support/raw.ts";
 
 const directories = 150, filesEach = 200, rareEach = 3;
-/** Of no container with 65536 ids. */
+/** An owner outside of maps with 65536 ids. */
 const rare = 90_000;
 
 Deno.test("a change of owners that is killed in its middle ends as one map or the other", async (t) => {
@@ -25,7 +25,7 @@ Deno.test("a change of owners that is killed in its middle ends as one map or th
     const path = join(root, `d${directory}`);
     mkdirSync(path);
     for (let file = 0; file < filesEach; file++) writeFileSync(join(path, `f${file}`), "");
-    // Owners that the one map does not have, and that could be mistaken for others.
+    // Owners outside of the one map, which could be mistaken for others.
     for (let file = 2; file < 2 + rareEach; file++) chownSync(join(path, `f${file}`), rare, rare);
     linkSync(join(path, "f0"), join(root, `link${directory}`));
     chmodSync(join(path, "f1"), 0o6755);
@@ -33,7 +33,7 @@ Deno.test("a change of owners that is killed in its middle ends as one map or th
   const paths = (readdirSync(root, { recursive: true }) as string[]).map((name) => join(root, name));
   const ownersNow = () =>
     new Map([...Map.groupBy(paths, (path) => lstatSync(path).uid)].map(([id, { length }]) => [id, length]));
-  /** What they are with the map that the volume is said to have, whichever that is. */
+  /** Owners by the map that is recorded for the volume, whichever it is. */
   const ownersSaid = async () => {
     const { config } = await daemon.query("/1.0/storage-pools/fast/volumes/custom/many") as {
       config: Record<string, string>;
@@ -47,7 +47,8 @@ Deno.test("a change of owners that is killed in its middle ends as one map or th
     return new Map([[onDisk(0), paths.length - directories * rareEach], [onDisk(rare), directories * rareEach]]);
   };
   const sorted = (owners: Map<number, number>) => [...owners].sort(([a], [b]) => a - b);
-  /** Cheap, so that the kill comes soon after the first files have changed: usual ones, or in some rounds those that go first. */
+  /** Few files, checked often, so that the kill comes soon after the first change: usual files, or in some rounds the files that are changed
+   * first. */
   const watched = [join(root, "d0/f0"), paths.at(-1)!];
   const watchedFirst = ["d0/f2", `d${directories - 1}/f2`].map((name) => join(root, name));
   const base = async (instance: string): Promise<number> => {

@@ -1,4 +1,4 @@
-/** Volumes of every type and their snapshots, listed, filtered, shown and changed, by both clients. */
+/** Volumes of every type and their snapshots: listed, filtered, shown and changed, by both clients. */
 import assert from "node:assert/strict";
 import type { StorageVolume } from "../../../api/types.ts";
 import { Daemon } from "../../support/daemon.ts";
@@ -69,7 +69,7 @@ Deno.test("volumes listed, shown and changed by both clients", async (t) => {
     assert.match(await daemon.lxc("storage", "volume", "info", "fast", "v"), /Usage: .*iB\n\nSnapshots:\n[^]*mysnap/);
     assert.match(await daemon.ok("storage", "volume", "info", "fast", "v"), /Usage: .*iB.*\n\nSnapshots:\n[^]*mysnap/);
     assert.match(await daemon.lxc("storage", "volume", "info", "fast", "container/c1"), /Type: container/);
-    // The real client knows no other types there.
+    // Only by our client: the real one does not know the type image there.
     assert.match(await daemon.ok("storage", "volume", "info", "fast", `image/${fingerprint}`), /Type: image/);
   });
 
