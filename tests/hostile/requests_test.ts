@@ -135,7 +135,7 @@ const config = {
 function isForAll({ line }: GeneratedRequest): boolean {
   const target = /^(?:GET|HEAD) (?:http:\/\/h)?([/\\]\S*)/.exec(line)?.[1];
   if (target === undefined) return false;
-  // Decode as the daemon does: invalid escapes stay as they are.
+  // Decode as the daemon does: escapes that are not text stay as they are.
   return ["/", "/1.0"].includes(
     new URL(`http://h${target}`).pathname.replaceAll(/%[2-7][0-9a-f]/gi, decodeURIComponent),
   );

@@ -111,7 +111,7 @@ function follow(model: Model, step: Step): boolean {
     case "refresh": {
       const there = model.get(keyOf(step.to));
       if (there === here) return false;
-      // Without a copy, a refresh is a plain copy.
+      // Without an existing target, a refresh is a plain copy.
       const kept = step.isBare ? there?.snapshots ?? new Map() : new Map(here.snapshots);
       model.set(keyOf(step.to), { text: here.text, snapshots: kept });
       return true;

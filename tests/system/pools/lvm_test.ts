@@ -1,4 +1,4 @@
-/** Behaviour of LVM alone: volume groups of every kind and what is refused of them, full thin pools, devices that vanish, locks of other
+/** Behaviour of LVM alone: volume groups of every kind and the refusals of each, full thin pools, devices that vanish, locks of other
  * processes. The suites that run on any driver test the rest. */
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";

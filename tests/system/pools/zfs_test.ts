@@ -1,4 +1,4 @@
-/** Behaviour of ZFS alone: sources of every kind and what is refused of them, restores past later snapshots, copies that keep their source,
+/** Behaviour of ZFS alone: sources of every kind and the refusals of each, restores past later snapshots, copies that keep their source,
  * resumed streams, devices that vanish. The suites that run on any driver test the rest. */
 import assert from "node:assert/strict";
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
