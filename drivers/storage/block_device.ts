@@ -2,7 +2,7 @@ import { readFile, stat } from "node:fs/promises";
 import { LidoError } from "../../api/errors.ts";
 import type { Host } from "../host/host.ts";
 
-/** @throws {LidoError} bad_request when the device holds a filesystem, partitions or the like. @see blkid(8) */
+/** @throws {LidoError} bad_request when the device has a filesystem, a partition table or another signature. @see blkid(8) */
 export async function refuseFilled(host: Host, device: string): Promise<void> {
   const { code, stdout } = await host.confined({ devices: [device] }).run(
     ["blkid", "-p", "-o", "export", device],
@@ -13,12 +13,12 @@ export async function refuseFilled(host: Host, device: string): Promise<void> {
   throw new LidoError("bad_request", `Source "${device}" already holds ${kind}; set source.wipe=true to overwrite it`);
 }
 
-/** Takes the signatures of filesystems and partition tables off. @see wipefs(8) */
+/** Erases the signatures of filesystems and partition tables. @see wipefs(8) */
 export async function wipeDevice(host: Host, device: string): Promise<void> {
   await host.confined({ devices: [device] }).run(["wipefs", "-a", device]);
 }
 
-/** @throws {LidoError} bad_request when there is no block device at `path`. @returns Its size. @see sysfs-block */
+/** @returns The size of the block device at `path`. @throws {LidoError} bad_request when there is none. @see sysfs-block */
 export async function deviceBytes(path: string): Promise<bigint> {
   const info = await stat(path, { bigint: true }).catch(() => undefined);
   if (!info) throw new LidoError("bad_request", `Source path '${path}' doesn't exist`);
@@ -27,5 +27,5 @@ export async function deviceBytes(path: string): Promise<bigint> {
   return BigInt((await readFile(`/sys/dev/block/${major}:${minor}/size`, "utf8")).trim()) * sectorBytes;
 }
 
-/** Whatever the device's own sectors are. */
+/** Unit of sizes in sysfs, whatever the device's own sector size is. */
 const sectorBytes = 512n;

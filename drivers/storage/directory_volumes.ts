@@ -4,7 +4,7 @@ import { renameNew } from "../host/files/exchange.ts";
 import { AlreadyThere, type CreateOptions, type Pool, type Volume } from "./driver.ts";
 import { describe, directoryOf, snapshotsDirectory, volumeModeOf } from "./layout.ts";
 
-/** What drivers have in common whose volumes are directories of one mounted tree (dir, btrfs). */
+/** Code shared by the drivers whose volumes are directories of one mounted tree (dir, btrfs). */
 
 export function pathOf(pool: Pool, volume: Volume): string {
   return join(pool.root, directoryOf(volume));
@@ -27,12 +27,12 @@ export async function unfitDirectory(pool: Pool, volume: Volume): Promise<string
   return (await lstat(pathOf(pool, volume))).isDirectory() ? undefined : "it is no directory";
 }
 
-/** The directory that holds a snapshot; made with the first one. */
+/** Makes the directory that holds a volume's snapshots; the first snapshot needs it. */
 export async function makeParent(path: string): Promise<void> {
   await mkdir(dirname(path), { recursive: true, mode: 0o700 });
 }
 
-/** Takes the directory of a volume's snapshots away once it is empty. @returns Whether it went. */
+/** Removes the directory of a volume's snapshots if it is empty. @returns Whether it was removed. */
 export async function dropEmptyParent(path: string): Promise<boolean> {
   return await rmdir(dirname(path)).then(() => true, (error: NodeJS.ErrnoException) => {
     if (error.code !== "ENOTEMPTY" && error.code !== "ENOENT") throw error;
@@ -40,7 +40,7 @@ export async function dropEmptyParent(path: string): Promise<boolean> {
   });
 }
 
-/** @throws {AlreadyThere} When something is at the place of a volume or snapshot that is to be made. */
+/** @throws {AlreadyThere} When something exists at the place of a volume or snapshot that is to be made. */
 export async function refuseThere(pool: Pool, volume: Volume): Promise<void> {
   if (await pathExists(pathOf(pool, volume))) throw new AlreadyThere(describe(volume));
 }
@@ -52,12 +52,12 @@ export async function makeNew(pool: Pool, volume: Volume): Promise<void> {
   });
 }
 
-/** @returns Whether there is something at the volume's place, or in that of its snapshots. */
+/** @returns Whether anything exists at the volume's place or in the directory of its snapshots. */
 export async function isTaken(pool: Pool, volume: Volume): Promise<boolean> {
   return await pathExists(pathOf(pool, volume)) || await hasSnapshots(join(pool.root, snapshotsDirectory(volume)));
 }
 
-/** Anything but an empty directory, which a volume of earlier may have left. */
+/** An empty directory does not count: a deleted volume may have left it. */
 async function hasSnapshots(directory: string): Promise<boolean> {
   return await readdir(directory).then((names) => names.length > 0, (error: NodeJS.ErrnoException) => {
     if (error.code === "ENOENT") return false;
@@ -66,8 +66,8 @@ async function hasSnapshots(directory: string): Promise<boolean> {
   });
 }
 
-/** Renames a volume and its snapshots' directory. A second call after a kill between the two finishes the work.
- * @throws {AlreadyThere} Nothing has changed then. */
+/** Renames a volume and its snapshots' directory. After a kill between the two renames, a second call completes the work.
+ * @throws {AlreadyThere} Before anything has changed. */
 export async function renameVolume(pool: Pool, volume: Volume, name: string): Promise<void> {
   const target = { ...volume, name };
   const snapshots = join(pool.root, snapshotsDirectory(volume)),
@@ -78,7 +78,7 @@ export async function renameVolume(pool: Pool, volume: Volume, name: string): Pr
   };
   if (hasVolume && await pathExists(pathOf(pool, target))) refuse();
   if (hasOwn && await hasSnapshots(newSnapshots)) refuse();
-  await rmdir(newSnapshots).catch(() => {}); // an empty one would be in the way
+  await rmdir(newSnapshots).catch(() => {}); // an empty directory would make the rename fail
   if (hasOwn && !renameNew(snapshots, newSnapshots)) refuse();
   if (!hasVolume || renameNew(pathOf(pool, volume), pathOf(pool, target))) return;
   if (hasOwn) renameNew(newSnapshots, snapshots);

@@ -27,7 +27,7 @@ export function isTrue(value: string | undefined): boolean {
   return value !== undefined && /^(true|1|yes|on)$/i.test(value);
 }
 
-/** In so many words; absent is not false. */
+/** Only an explicit "false", "0", "no" or "off": absent is not false. */
 export function isFalse(value: string | undefined): boolean {
   return value !== undefined && /^(false|0|no|off)$/i.test(value);
 }

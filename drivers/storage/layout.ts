@@ -4,24 +4,24 @@ import { LidoError } from "../../api/errors.ts";
 import { showUnequalBytes } from "../../api/size.ts";
 import type { Volume, VolumeType } from "./driver.ts";
 
-/** Where volumes are below a pool's root: LXD 5.0's layout, so that data can move between the two. */
+/** Places of volumes below a pool's root: LXD 5.0's layout, so that data can move between the two. */
 
 const directories: Readonly<Record<VolumeType, string>> = {
   container: "containers",
   custom: "custom",
   image: "images",
 };
-/** Of every directory with volumes: a local user who came to a container's tree could execute its setuid files, as the host's root where owners on disk are
- * not shifted. The runtime takes its copies of the mounts as the host's root, so containers need no way through. */
+/** Mode of every directory that holds volumes. A local user who could reach a container's tree could execute its setuid files as the host's
+ * root, where owners on disk are not shifted. The runtime copies the mounts as the host's root, so containers need not pass here. */
 const directoryMode = 0o700;
 const types = Object.keys(directories) as VolumeType[];
-/** Of a volume's root. A custom volume's is what the container sees at its mount; those of others hold a `rootfs`, and none but root needs to pass: LXD's. */
+/** Modes of volumes' roots, as LXD has them. A container sees a custom volume's root; those of others hold a `rootfs`, which only root enters. */
 const volumeModes: Readonly<Record<VolumeType, number>> = { container: 0o100, custom: 0o711, image: 0o100 };
-/** Beginning of the names of what is only there while an operation runs; swept when the pool is opened. */
+/** Prefix of temporary names, which exist only while an operation runs; the next opening of the pool deletes what is left. */
 export const temporaryPrefix = ".lido-";
 
-/** In a pool's root, beside the volumes: what the server keeps there to know them by. No driver looks into it; one whose pool is not the tree at
- * its root mounts something of the pool there when it opens it. */
+/** Directory in a pool's root where the server keeps its records. Drivers do not look into it; a driver whose pool is not the tree at its
+ * root mounts something of the pool there when it opens it. */
 export const recordsDirectory = ".lido-records";
 
 export function typeDirectory(type: VolumeType): string {
@@ -39,42 +39,42 @@ export function directoryOf(volume: Volume): string {
     : `${snapshotsDirectory(volume)}/${volume.snapshot}`;
 }
 
-/** The volume's place while it is being made anew (restore, receive); beside its final one. */
+/** The volume's place while its new content is made (restore, receive), in the same directory as the volume. */
 export function temporaryOf(volume: Volume, purpose: string): string {
   return join(directories[volume.type], `${temporaryPrefix}${purpose}-${volume.name}`);
 }
 
-/** @param leftover As `listTemporaries` and `listEmpty` tell it. @returns Name on disk of the volume it is of. */
+/** @param leftover As `listTemporaries` and `listEmpty` return it. @returns Name on disk of its volume. */
 export function ownerOf(leftover: string): string {
   const [, owner = ""] = /\/(?:\.lido-[a-z]+-)?(.*)$/.exec(leftover) ?? [];
   return owner;
 }
 
-/** @returns The mode of a new volume's root, unless it is asked for another. */
+/** @returns The default mode of a new volume's root. */
 export function volumeModeOf({ type }: Volume): number {
   return volumeModes[type];
 }
 
-/** Makes them, and gives those that are there their modes: earlier versions, and LXD, let others pass. */
+/** Makes the directories of volumes, and corrects the modes of existing ones: earlier versions, and LXD, let others in. */
 export async function makeDirectories(root: string): Promise<void> {
   for (const type of types) {
     for (const directory of [directories[type], `${directories[type]}-snapshots`]) {
       if (directory === "images-snapshots") continue;
       await mkdir(join(root, directory), { recursive: true, mode: directoryMode });
-      await chmod(join(root, directory), directoryMode); // mkdir's mode is cut by the umask
+      await chmod(join(root, directory), directoryMode); // mkdir's mode is reduced by the umask
     }
   }
 }
 
-/** Gives the roots of containers and images that are below `root` the modes of new ones: another version of lido, an archive or a stream gave them theirs.
- * One that is read-only, or on a full filesystem, keeps its own, below directories that nobody passes. */
+/** Corrects the modes of the roots of containers and images below `root`, which another version of lido, an archive or a stream may have set.
+ * A root that is read-only, or on a full filesystem, keeps its mode: the directories above it let only root in. */
 export async function repairModes(root: string): Promise<void> {
   for (const volume of await listDirectories(root)) {
     await repairMode(join(root, directoryOf(volume)), volume);
   }
 }
 
-/** The same for one, at `path`. A custom volume's is its owner's to choose. */
+/** Corrects the mode of one volume's root, at `path`. A custom volume's mode is its owner's choice. */
 export async function repairMode(path: string, volume: Volume): Promise<void> {
   if (volume.type === "custom") return;
   const mode = volumeModeOf(volume), info = await lstat(path);
@@ -84,7 +84,7 @@ export async function repairMode(path: string, volume: Volume): Promise<void> {
   });
 }
 
-/** What is opened must be what was made: a directory that something was to be mounted at, or that something else is mounted at, has none of ours.
+/** Checks that `root` is the pool that was made: a mount point without its mount, or with another one, lacks our directories.
  * @throws {LidoError} unavailable. */
 export async function needDirectories(root: string): Promise<void> {
   const isThere = await stat(join(root, directories.custom)).then((info) => info.isDirectory(), () => false);
@@ -106,7 +106,7 @@ export async function listDirectories(root: string): Promise<Volume[]> {
   return found;
 }
 
-/** @returns What operations that never ended left half-made, relative to `root`. */
+/** @returns Temporary names that interrupted operations left, relative to `root`. */
 export async function listTemporaries(root: string): Promise<string[]> {
   const found: string[] = [];
   for (const type of types) {
@@ -118,7 +118,7 @@ export async function listTemporaries(root: string): Promise<string[]> {
   return found;
 }
 
-/** @returns Places for the snapshots of a volume, without any, relative to `root`. */
+/** @returns Snapshot directories without any snapshot, relative to `root`. */
 export async function listEmpty(root: string): Promise<string[]> {
   const found: string[] = [];
   for (const type of types) {
@@ -138,7 +138,7 @@ async function names(directory: string): Promise<string[]> {
   return entries.filter((name) => !name.startsWith(temporaryPrefix));
 }
 
-/** The refusal of a limit that is passed already. */
+/** @throws {LidoError} When the volume already uses more than `sizeBytes`. */
 export function refuseBelowUse(volume: Volume, sizeBytes: bigint, usedBytes: bigint): void {
   if (usedBytes <= sizeBytes) return;
   const [limit, used] = showUnequalBytes(sizeBytes, usedBytes);
@@ -148,7 +148,7 @@ export function refuseBelowUse(volume: Volume, sizeBytes: bigint, usedBytes: big
   );
 }
 
-/** A volume's name as users know it: on disk a custom volume's has its project before it. */
+/** A volume's name as users know it: on disk a custom volume's name begins with its project. */
 export function fromDisk(volume: Volume): string {
   return volume.type === "custom" ? volume.name.replace(/^default_/, "") : volume.name;
 }

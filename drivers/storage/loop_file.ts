@@ -17,7 +17,7 @@ export async function defaultSize(file: string): Promise<string> {
   return formatSize(fifth < smallestBytes ? smallestBytes : fifth > largestBytes ? largestBytes : fifth);
 }
 
-/** Makes a sparse file; an older one is an error. @param size As the pool's `size`. */
+/** Makes a sparse file; an existing file is an error. @param size As the pool's `size`. */
 export async function makeLoopFile(file: string, size: string): Promise<void> {
   const handle = await open(file, "wx", 0o600);
   try {
@@ -44,7 +44,7 @@ async function setSize(handle: FileHandle, file: string, sizeBytes: bigint): Pro
   }
 }
 
-/** @returns The loop device of `file`, attached now or before. @throws {LidoError} unavailable when the file is gone. */
+/** Attaches `file` if it is not attached. @returns Its loop device. @throws {LidoError} unavailable when the file is gone. */
 export async function attachLoopFile(host: Host, file: string): Promise<string> {
   const [attached] = await host.loops.find(file, { isCurrent: true });
   if (attached) return attached;
@@ -81,7 +81,7 @@ async function refuseShrink(file: string, sizeBytes: bigint): Promise<void> {
   );
 }
 
-/** Changes nothing. @throws {LidoError} bad_request when the file would shrink, or its filesystem has none so large. */
+/** Changes nothing. @throws {LidoError} bad_request when the file would shrink, or is too large for its filesystem. */
 export async function checkGrowth(file: string, sizeBytes: bigint): Promise<void> {
   await refuseShrink(file, sizeBytes);
   const { O_RDWR, O_DIRECTORY } = constants;
@@ -89,7 +89,7 @@ export async function checkGrowth(file: string, sizeBytes: bigint): Promise<void
   try {
     probe = await open(dirname(file), O_TMPFILE | O_DIRECTORY | O_RDWR, 0o600);
   } catch {
-    return; // a filesystem without files that have no name: growing tells
+    return; // the filesystem has no O_TMPFILE: `growFile` will find out
   }
   try {
     await setSize(probe, file, sizeBytes);

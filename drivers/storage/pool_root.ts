@@ -3,8 +3,8 @@ import { join } from "node:path";
 import { LidoError } from "../../api/errors.ts";
 import { recordsDirectory } from "./layout.ts";
 
-/** Deletes the directory at which a pool was mounted, or that it was. A record that was written just as the pool went is below it: nobody's any more.
- * What somebody else put there stays. @throws {LidoError} conflict, with what is there. */
+/** Deletes a pool's root directory (mount point or tree). A record may still be in it, written just as the pool was deleted: it is deleted too.
+ * Anything else stays. @throws {LidoError} conflict, naming what is there. */
 export async function deletePoolRoot(root: string): Promise<void> {
   const isGone = await rmdir(root).then(() => true, (error: NodeJS.ErrnoException) => {
     if (error.code === "ENOENT") return true;

@@ -4,7 +4,7 @@ import type { DriverKind } from "./driver.ts";
 import { lvmKind } from "./lvm/kind.ts";
 import { zfsKind } from "./zfs/kind.ts";
 
-/** Every driver there is, by the name that users give. The only place that knows their names. */
+/** Every driver kind, by the name that users give. The only place that knows these names. */
 export const driverKinds: ReadonlyMap<string, DriverKind> = new Map(
   [dirKind, btrfsKind, lvmKind, zfsKind].map((kind) => [kind.name, kind]),
 );

@@ -4,11 +4,11 @@ import { dirname, isAbsolute, join } from "node:path";
 import { LidoError } from "../../api/errors.ts";
 import type { Pool } from "./driver.ts";
 
-/** The checks of a pool's `source` that drivers have in common. */
+/** Checks of a pool's `source` that several drivers use. */
 
 const refused = (text: string) => new LidoError("bad_request", text);
 
-/** @returns The real path of a directory that a pool may be made in: its own, or one that is there, is empty and is nobody else's.
+/** @returns The real path of a directory that a pool may be made in: the pool's root, or an existing empty directory outside of any lido directory.
  * @throws {LidoError} bad_request. */
 export async function checkSourceDirectory(pool: Pool, source: string): Promise<string> {
   if (!isAbsolute(source)) throw refused(`Source path '${source}' isn't absolute`);
@@ -30,8 +30,8 @@ export async function checkSourceDirectory(pool: Pool, source: string): Promise<
   return real;
 }
 
-/** @throws {LidoError} bad_request when the device is mounted, a swap, a part of another device or the like: the kernel then gives it to nobody
- * else. @see open(2), O_EXCL */
+/** @throws {LidoError} bad_request when the device is mounted, a swap, or part of another device: the kernel refuses it to an exclusive
+ * open. @see open(2), O_EXCL */
 export async function refuseBusyDevice(device: string): Promise<void> {
   try {
     await (await open(device, constants.O_RDWR | constants.O_EXCL)).close();

@@ -2,9 +2,9 @@ import type { Host } from "../host/host.ts";
 import { InUse, type Pool, type Volume } from "./driver.ts";
 import { describe } from "./layout.ts";
 
-/** What drivers have in common whose volumes are filesystems, each mounted by itself (lvm, zfs). */
+/** Code shared by the drivers whose volumes are filesystems, each with a mount of its own (lvm, zfs). */
 
-/** Unmounts what is below a pool's root, the innermost first. @param type Of filesystem; any when absent. */
+/** Unmounts everything below a pool's root, the innermost first. @param type Of filesystem; any when absent. */
 export async function unmountBelow(host: Host, root: string, type?: string): Promise<void> {
   for (const one of (await host.mounts.list()).toReversed()) {
     if (one.target.startsWith(`${root}/`) && (type === undefined || one.type === type)) {
@@ -13,7 +13,7 @@ export async function unmountBelow(host: Host, root: string, type?: string): Pro
   }
 }
 
-/** @param sources What mountinfo names as the source of the volume and its snapshots. @throws {InUse} When one is mounted outside of the pool. */
+/** @param sources Mount sources of the volume and its snapshots, as in mountinfo. @throws {InUse} When one is mounted outside of the pool. */
 export async function refuseMountedElsewhere(
   host: Host,
   { root }: Pick<Pool, "root">,

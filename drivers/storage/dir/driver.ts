@@ -41,7 +41,7 @@ import {
 import { copyTree, flush, removeTree } from "../tree.ts";
 
 /** Volumes as plain directories. Snapshots are copies, which cost next to nothing where the filesystem shares blocks (xfs, btrfs). Where it has
- * project quotas each volume is a project, from its making on: so its space is known at once, and a limit costs nothing. */
+ * project quotas, each volume is a project from its creation on: its use is known at once, and setting a limit costs nothing. */
 export class DirDriver implements Driver {
   readonly pool: Pool;
   readonly facets: Readonly<Partial<Facets>>;
@@ -52,7 +52,7 @@ export class DirDriver implements Driver {
   readonly #reflink: boolean;
   readonly #hasQuotas: boolean;
 
-  /** @param probed.quota As `ProjectQuotas.probe` answered. */
+  /** @param probed.quota Result of `ProjectQuotas.probe`. */
   constructor(
     host: Host,
     pool: Pool,
@@ -109,7 +109,7 @@ export class DirDriver implements Driver {
     return renameVolume(this.pool, volume, name);
   }
 
-  /** The tree is always there. */
+  /** Nothing to mount: the tree is always there. */
   async mount(): Promise<void> {}
   async unmount(): Promise<void> {}
 
@@ -126,7 +126,7 @@ export class DirDriver implements Driver {
     }));
   }
 
-  /** What an earlier daemon was killed at. */
+  /** Deletes what a killed daemon left. */
   async sweep(): Promise<void> {
     for (const place of await listTemporaries(this.pool.root)) await this.#remove(join(this.pool.root, place));
   }
@@ -148,13 +148,13 @@ export class DirDriver implements Driver {
     await flush(this.#host, target);
   }
 
-  /** An empty directory, whose space is counted from its first file on. */
+  /** Makes an empty directory whose project counts from its first file on. */
   async #makeVolume(volume: Volume): Promise<void> {
     await makeNew(this.pool, volume);
     if (this.#hasQuotas) await this.#host.quotas.assign(this.path(volume));
   }
 
-  /** An empty directory. */
+  /** Makes an empty directory without a project: snapshots are not counted. */
   async #makeSnapshot(snapshot: Volume): Promise<void> {
     await makeParent(this.path(snapshot));
     await makeNew(this.pool, snapshot);
@@ -172,7 +172,7 @@ export class DirDriver implements Driver {
     let usage = await quotas.usage(path);
     if (!usage) {
       if (sizeBytes === undefined) return;
-      await quotas.adopt(path); // from a time before the filesystem had quotas
+      await quotas.adopt(path); // made before the filesystem had quotas
       usage = await quotas.usage(path);
     }
     if (sizeBytes !== undefined && !evenBelowUse) refuseBelowUse(volume, sizeBytes, usage?.usedBytes ?? 0n);
@@ -192,14 +192,14 @@ export class DirDriver implements Driver {
         await removeTree(this.#host, this.path(snapshot));
         await dropEmptyParent(this.path(snapshot));
       },
-      // deno-lint-ignore require-await -- async as the contract
+      // deno-lint-ignore require-await -- async in the contract
       rename: async (snapshot, name) => renameSnapshot(this.pool, snapshot, name),
       restore: async (snapshot, _lost, watch) => {
         const { snapshot: _, ...volume } = snapshot;
         const temporary = join(this.pool.root, temporaryOf(volume, "restore"));
         await this.#remove(temporary);
         const limit = await this.facets.quota?.get(volume);
-        // A project of its own: for a while both are there, and one limit would be too narrow for two.
+        // The copy gets a project of its own: both exist for a while, and one limit would be too small for two.
         await mkdir(temporary, { mode: 0o700 });
         if (this.#hasQuotas) await this.#host.quotas.assign(temporary);
         await this.#copy(this.path(snapshot), temporary, watch);
@@ -220,7 +220,7 @@ export class DirDriver implements Driver {
       cost: "reflink",
       carriesSnapshots: true,
       clone: async (source, target, options) => {
-        // Snapshots are not counted: a project is a volume's.
+        // Only a volume gets a project, not a snapshot.
         if (target.snapshot !== undefined) await this.#makeSnapshot(target);
         else await this.#makeVolume(target);
         await this.#copy(this.path(source), this.path(target), options);

@@ -12,7 +12,7 @@ import { removeTree } from "../tree.ts";
 import { DirDriver } from "./driver.ts";
 import { canReflink } from "./reflink.ts";
 
-/** A pool that is a plain directory: the pool's own, or `source`, which is then bind-mounted at the pool's place. */
+/** A pool that is a plain directory: its root, or `source`, which is then bind-mounted at its root. */
 export const dirKind: DriverKind = {
   name: "dir",
   packages: [],
@@ -69,7 +69,7 @@ export const dirKind: DriverKind = {
   async destroy(host, pool) {
     const source = pool.config.source;
     const foreign = source !== undefined && source !== pool.root;
-    // What was made is taken away and nothing else: a foreign directory stays, and what somebody put beside our directories.
+    // Delete only what we made: a foreign directory stays, and so do files that were put beside our directories.
     if (foreign && (await host.mounts.at(pool.root)) === undefined) return await deletePoolRoot(pool.root);
     for (const volume of await listDirectories(pool.root)) await host.quotas.release(pathOf(pool, volume));
     for (const entry of await readdir(pool.root).catch(() => [])) {

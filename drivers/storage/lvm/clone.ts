@@ -5,7 +5,7 @@ import { filesystemOn } from "./filesystem.ts";
 import type { LvmGroup } from "./group.ts";
 import type { LvmQuota } from "./volume_size.ts";
 
-/** Copies that share blocks: snapshots of a thin volume, each a volume of its own. */
+/** Copies that share blocks: thin snapshots, each a volume of its own. */
 export class LvmClone implements Clone {
   readonly cost = "instant";
   readonly carriesSnapshots = true;
@@ -33,13 +33,13 @@ export class LvmClone implements Clone {
   }
 }
 
-/** LVM freezes what is mounted while it takes a snapshot, but cannot find a btrfs by its device: that is written out before. */
+/** Flushes a mounted btrfs before a snapshot: LVM freezes mounted filesystems, but cannot find a btrfs by its device. */
 export async function settle(group: LvmGroup, volume: Volume): Promise<void> {
   const path = group.path(volume);
   if ((await group.host.mounts.at(path))?.type === "btrfs") await flush(group.host, path);
 }
 
-/** A thin snapshot that is a volume of its own, with a UUID of its own; inactive. @param volume Whose place it may be mounted at for a moment. */
+/** Makes an inactive thin snapshot as a volume of its own, with its own UUID. @param volume Its place serves as a temporary mount point. */
 export async function copyThin(
   group: LvmGroup,
   from: string,
@@ -57,7 +57,7 @@ export async function copyThin(
     group.setType(to, type);
     if (isPlain) return;
     if (type === "xfs") {
-      // The log of one that was frozen must be replayed before.
+      // The UUID can be changed only after the log of a frozen filesystem was replayed.
       await group.mountAt(volume, to, type, ["nouuid"]);
       await group.unmountOnly(volume);
     }

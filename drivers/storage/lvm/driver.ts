@@ -23,7 +23,7 @@ import { LvmSnapshots } from "./snapshots.ts";
 import { healthOf, thinStatus } from "./thin_status.ts";
 import { LvmQuota } from "./volume_size.ts";
 
-/** LXD's, for volumes of block devices. */
+/** LXD's default for volumes that are block devices. */
 export const sizeDefault = "10GiB";
 
 /** An open LVM pool: a logical volume with a filesystem for each volume, active only while it is mounted. */
@@ -83,7 +83,7 @@ export class LvmDriver implements Driver {
     await this.#group.unmount(volume);
   }
 
-  /** The kernel gives a thin pool up that it cannot write to; it is opened anew when its devices are there again. */
+  /** The kernel fails a thin pool for good that it cannot write to; the pool is opened again when its devices are back. */
   absence(): string | undefined {
     if (this.#group.status()?.mode !== "Fail") return undefined;
     return `Thin pool "${this.#group.thinPool}" of volume group "${this.#group.name}" has failed: one of its devices does not answer`;
@@ -133,12 +133,12 @@ export class LvmDriver implements Driver {
     await this.#group.remove(...names);
   }
 
-  // deno-lint-ignore require-await -- async as the contract
+  // deno-lint-ignore require-await -- async in the contract
   async exists(volume: Volume): Promise<boolean> {
     return this.#group.has(this.#group.nameOf(volume));
   }
 
-  // deno-lint-ignore require-await -- async as the contract
+  // deno-lint-ignore require-await -- async in the contract
   async isTaken(volume: Volume): Promise<boolean> {
     return this.#group.has(this.#group.nameOf({ type: volume.type, name: volume.name })) ||
       this.#group.snapshotNames(volume).length > 0;
@@ -160,7 +160,7 @@ export class LvmDriver implements Driver {
         done.unshift(pair);
       }
     } catch (error) {
-      // One that was made behind our back: what was renamed before it is renamed back.
+      // A foreign logical volume has the new name: undo the renames done so far.
       if (error instanceof AlreadyThere) { for (const { from, to } of done) await this.#group.renameLogical(to, from); }
       throw error;
     }
@@ -203,7 +203,7 @@ export class LvmDriver implements Driver {
   }
 
   async refuseDestroy(): Promise<void> {
-    // One that was there before stays, with what others have in it.
+    // An existing thin pool stays, with what others have in it.
     if (isExisting(this.pool)) return;
     const foreign = (await this.#group.listing()).find(({ name }) => !isOurs(name) && name !== this.#group.thinPool);
     if (foreign === undefined) return;
@@ -224,7 +224,7 @@ export class LvmDriver implements Driver {
 
   #health(thinPool: string): Health {
     return {
-      // deno-lint-ignore require-await -- async as the contract
+      // deno-lint-ignore require-await -- async in the contract
       check: async () => healthOf(thinStatus(this.#group.name, thinPool)),
       fill: () => {
         const status = thinStatus(this.#group.name, thinPool);

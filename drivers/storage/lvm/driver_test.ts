@@ -16,14 +16,14 @@ const volume: Volume = { type: "custom", name: "default_v" };
 interface Fake extends AsyncDisposable {
   readonly driver: LvmDriver;
   readonly group: LvmGroup;
-  /** Every process that was started, by its words; mounts beside them. */
+  /** Command lines of the started processes, and mounts. */
   readonly seen: string[];
-  /** By place, with the options it was mounted with. */
+  /** By mount point, with the mount options. */
   readonly mounted: Map<
     string,
     { readonly source: string; readonly type: string; readonly options: readonly string[] }
   >;
-  /** How a command fails from now on. */
+  /** Commands that match fail with this text from now on. */
   fail: readonly [pattern: RegExp, stderr: string] | undefined;
 }
 
@@ -142,7 +142,7 @@ Deno.test("lvm: a volume that somebody else made is in the way, and is not delet
   const removals = () => world.seen.filter((line) => line.startsWith("lvremove"));
   await world.driver.delete(volume);
   assert.deepEqual(removals(), []);
-  // Once it has gone, the name is free.
+  // After the foreign volume is deleted, the name is free.
   world.fail = undefined;
   await world.driver.create(volume);
   await world.driver.delete(volume);

@@ -14,17 +14,17 @@ export const packagesOf: Readonly<Record<FilesystemType, string>> = {
   btrfs: "btrfs-progs",
 };
 
-/** What each filesystem has at which byte of its device. @see blkid(8) */
+/** The magic bytes of each filesystem and their offset on the device. @see blkid(8) */
 const signatures: readonly { type: FilesystemType; offset: number; bytes: string }[] = [
   { type: "ext4", offset: 1080, bytes: "\x53\xef" },
   { type: "xfs", offset: 0, bytes: "XFSB" },
   { type: "btrfs", offset: 0x10040, bytes: "_BHRfS_M" },
 ];
 const headBytes = 0x10048;
-/** A filesystem of terabytes takes its time to be checked. */
+/** Checking a filesystem of terabytes takes hours. */
 const checkTimeoutMs = 24 * 3_600_000;
 
-/** Reads which filesystem is on a device: what is there counts, not what a setting says. @throws {LidoError} internal when it is none of ours. */
+/** Reads which filesystem is on a device: the device counts, not a setting. @throws {LidoError} internal when it is none that lido makes. */
 export async function filesystemOn(device: string): Promise<FilesystemType> {
   const handle = await open(device, "r");
   try {
@@ -45,10 +45,10 @@ export function detect(head: Uint8Array): FilesystemType | undefined {
   )?.type;
 }
 
-/** The kernel refuses to make a btrfs any size below this, even to grow it to one. @see btrfs_ioctl_resize in linux/fs/btrfs/ioctl.c */
+/** The kernel does not resize a btrfs to less than this, even to grow it. @see btrfs_ioctl_resize in linux/fs/btrfs/ioctl.c */
 const btrfsResizedBytesMin = 256n * 1024n * 1024n;
 
-/** @param what Names the volume. @throws {LidoError} bad_request when its filesystem cannot be made so small, or grown to what is so small still. */
+/** @param what Names the volume. @throws {LidoError} bad_request when its filesystem cannot be resized to so few bytes. */
 export function refuseTooSmall(what: string, type: FilesystemType, sizeBytes: bigint): void {
   if (type !== "btrfs" || sizeBytes >= btrfsResizedBytesMin) return;
   const [to, least] = showUnequalBytes(sizeBytes, btrfsResizedBytesMin);
@@ -58,13 +58,13 @@ export function refuseTooSmall(what: string, type: FilesystemType, sizeBytes: bi
   );
 }
 
-/** How a snapshot is mounted beside its parent. A mounted origin was frozen when it was taken: its content is whole, though the log of xfs is not
+/** Mount options of a snapshot. A mounted origin was frozen when the snapshot was taken: the content is complete although the log of xfs is not
  * empty, and a snapshot cannot be written to. @see xfs(5) */
 export function snapshotOptions(type: FilesystemType): string[] {
   return type === "xfs" ? ["ro", "nouuid", "norecovery"] : ["ro"];
 }
 
-/** mkfs and its like, one process for each. @see mke2fs(8), mkfs.xfs(8), mkfs.btrfs(8) */
+/** Runs mkfs and similar tools. @see mke2fs(8), mkfs.xfs(8), mkfs.btrfs(8) */
 export class Filesystems {
   readonly #host: Host;
 
@@ -72,13 +72,13 @@ export class Filesystems {
     this.#host = host;
   }
 
-  /** What is on it is a container's work, if only through the kernel. */
+  /** Confined, because a container wrote the device's content, if only through the kernel. */
   #on(device: string): ConfinedTools {
-    // To set the device's block size.
+    // CAP_SYS_ADMIN: the tools set the device's block size.
     return this.#host.confined({ devices: [device], capabilities: ["CAP_SYS_ADMIN"] });
   }
 
-  /** @param options.isZeroed Whether the device reads as zeros. @param options.words Of the user. */
+  /** @param options.isZeroed Whether the device reads as zeros. @param options.words Further arguments for mkfs, from the user. */
   async format(
     device: string,
     type: FilesystemType,
@@ -93,29 +93,29 @@ export class Filesystems {
     await this.#on(device).run([`mkfs.${type}`, ...own[type], ...options.words, device]);
   }
 
-  /** To the size of its device. @param path Where it is mounted. */
+  /** Grows to the size of the device. @param path Mount point. */
   async grow(device: string, type: FilesystemType, path: string): Promise<void> {
     if (type === "ext4") growExt4(path, await deviceBytes(device));
     else if (type === "xfs") await this.#host.run(["xfs_growfs", path]);
     else await this.#host.run(["btrfs", "filesystem", "resize", "max", path]);
   }
 
-  /** Offline. @throws {CommandError} When the data does not fit. */
+  /** The filesystem is unmounted. @throws {CommandError} When the data does not fit. */
   async shrinkExt4(device: string, sizeBytes: bigint): Promise<void> {
-    // 1: it had errors and has none now.
+    // Exit code 1: errors were found and corrected.
     await this.#on(device).run(["e2fsck", "-f", "-y", device], { okCodes: [0, 1], timeoutMs: checkTimeoutMs });
     await this.#on(device).run(["resize2fs", device, `${sizeBytes / 1024n}K`], { timeoutMs: checkTimeoutMs });
   }
 
-  /** @param path Where it is mounted. */
+  /** @param path Mount point. */
   async shrinkBtrfs(path: string, sizeBytes: bigint): Promise<void> {
     await this.#host.run(["btrfs", "filesystem", "resize", String(sizeBytes), path], { timeoutMs: checkTimeoutMs });
   }
 
-  /** Two filesystems of one UUID cannot be mounted at once: a copy gets another. Those of ext4 may be equal. */
+  /** Gives a copy a UUID of its own: xfs and btrfs cannot mount two filesystems of one UUID at once; ext4 can. */
   async renewUuid(device: string, type: FilesystemType): Promise<void> {
     if (type === "xfs") await this.#on(device).run(["xfs_admin", "-U", "generate", device]);
-    // In the superblocks only, whatever the size: the blocks keep the old one, which stands beside the new.
+    // Only the metadata UUID in the superblocks changes, whatever the size: the blocks keep the old one, which the superblock has beside the new.
     if (type === "btrfs") await this.#on(device).run(["btrfstune", "-f", "-m", device]);
   }
 }

@@ -13,13 +13,13 @@ import type { LogicalVolume, LvmTool } from "./tool.ts";
 export const mountOptionsDefault = "discard";
 
 export interface GroupOptions {
-  /** What is in the group. */
+  /** Logical volumes in the group. */
   readonly volumes: readonly LogicalVolume[];
   readonly extentBytes: bigint;
 }
 
-/** The volume group of a pool: its logical volumes, where they are mounted, and what is known of them, which nothing else writes. The group is the
- * pool's alone, so what is in it is known from when the pool was opened: asking needs no process. */
+/** The volume group of a pool: its logical volumes, their mounts, and what is known of them; nothing else writes these maps. Only the pool
+ * changes its volumes, so they are known from the opening of the pool on, and asking needs no process. */
 export class LvmGroup {
   readonly host: Host;
   readonly tool: LvmTool;
@@ -29,11 +29,11 @@ export class LvmGroup {
   readonly thinPool: string | undefined;
   /** Size in bytes, by logical name. */
   readonly #sizes = new Map<string, bigint>();
-  /** By logical name, as far as it was seen. */
+  /** By logical name, as far as known. */
   readonly #types = new Map<string, FilesystemType>();
-  /** Names that were found taken by what we did not make: never removed. */
+  /** Names that were found taken by volumes we did not make: never removed. */
   readonly #foreign = new Set<string>();
-  /** Names of what a command that failed may or may not have made. */
+  /** Names that a failed command may or may not have made. */
   readonly #unsure = new Set<string>();
   readonly #extentBytes: bigint;
   #pool: Pool;
@@ -65,7 +65,7 @@ export class LvmGroup {
     return [...this.#sizes.keys()];
   }
 
-  /** @returns Bytes; undefined when there is no such logical volume. */
+  /** @returns Bytes; undefined for an unknown logical volume. */
   size(name: string): bigint | undefined {
     return this.#sizes.get(name);
   }
@@ -74,7 +74,7 @@ export class LvmGroup {
     this.#sizes.set(name, bytes);
   }
 
-  /** For what LVM removed by itself. */
+  /** For a volume that LVM removed by itself. */
   forget(name: string): void {
     this.#sizes.delete(name);
   }
@@ -91,7 +91,7 @@ export class LvmGroup {
     return pathOf(this.pool, volume);
   }
 
-  /** @throws {LidoError} bad_request for a name that LVM cannot have. */
+  /** @throws {LidoError} bad_request for a name that LVM does not allow. */
   nameOf(volume: Volume): string {
     return logicalName(this.name, volume);
   }
@@ -126,7 +126,7 @@ export class LvmGroup {
     if (this.#sizes.has(this.nameOf(volume))) await this.deactivate(volume);
   }
 
-  /** What a restore that was cut off left: a volume without its name gets it back, the rest goes. */
+  /** Cleans up after an interrupted restore: the old content gets the parent's name back if that is free; anything else is removed. */
   async removeTemporary(name: string, parent: string): Promise<void> {
     if (name === temporaryName(parent, "old") && !this.#sizes.has(parent)) await this.renameLogical(name, parent);
     else await this.remove(name);
@@ -139,7 +139,7 @@ export class LvmGroup {
     });
   }
 
-  /** Classic snapshots are active with their origin, and only with it. */
+  /** Classic snapshots are active with their origin and only with it: nothing is deactivated while one of them is mounted. */
   async deactivate(volume: Volume): Promise<void> {
     const { snapshot: _, ...parent } = volume;
     const name = this.thinPool === undefined ? this.nameOf(parent) : this.nameOf(volume);
@@ -152,14 +152,14 @@ export class LvmGroup {
   }
 
   async deactivateLogical(name: string): Promise<void> {
-    // The kernel lets a dead container's mounts go a moment after its last process, and tells nobody.
+    // The kernel drops the mounts of a dead container a moment after its last process ends, and notifies nobody.
     for (let attempt = 0; attempt < releaseTries; attempt++) {
       if (await this.tool.deactivate(this.name, name)) return;
       await new Promise((resolve) => setTimeout(resolve, releasePauseMs));
     }
   }
 
-  /** Runs what makes a logical volume, and knows it then. */
+  /** Runs `make`, which makes a logical volume, and records the result. */
   async made(name: string, sizeBytes: bigint, make: () => Promise<void>): Promise<void> {
     try {
       await make();
@@ -181,7 +181,7 @@ export class LvmGroup {
         if (names.includes(name)) this.#sizes.set(name, sizeBytes);
       }
     }
-    // In the order given: a classic snapshot goes before its origin.
+    // In the order given: a classic snapshot is removed before its origin.
     const going = names.filter((name) => this.#sizes.has(name) && !this.#foreign.has(name));
     for (let attempt = 0;; attempt++) {
       try {

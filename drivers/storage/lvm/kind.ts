@@ -32,17 +32,17 @@ import {
 import { thinStatus } from "./thin_status.ts";
 import { type LogicalVolume, LvmTool } from "./tool.ts";
 
-/** Room for a thin pool with its metadata, twice, and a filesystem. */
+/** Room for a thin pool, its metadata twice, and a filesystem. */
 const smallestBytes = 64n * 1024n * 1024n;
 const tools = ["lvm", "vgcreate", "lvcreate"], thinTools = ["thin_check"];
-/** How a tag begins that says that a group is a pool's. */
+/** Prefixes of the tags that mark a group as a storage pool's. */
 const poolTags = ["lxd_pool", "incus_pool", tagPrefix];
-/** How long the lock of another process is waited for when a pool is opened. */
+/** How long the opening of a pool waits for LVM's lock that another process has. */
 const openLimitMs = 20_000;
 const groupPattern = /^[A-Za-z0-9_.+][\w.+-]{0,62}$/;
 const filesystems = /^(ext4|xfs|btrfs)$/;
 
-/** A volume group: on a loop file of ours, on a block device, or one that is there. */
+/** A volume group: on a loop file of ours, on a block device, or an existing one. */
 export const lvmKind: DriverKind = {
   name: "lvm",
   packages: ["lvm2", "thin-provisioning-tools"],
@@ -197,7 +197,7 @@ export const lvmKind: DriverKind = {
     const tool = new LvmTool(host);
     const group = groupName(pool), thinPool = thinPoolName(pool);
     const device = isLoop ? await attachLoopFile(host, pool.diskFile) : source!;
-    // A lock that somebody keeps does not keep the daemon from its other pools: this one is tried again.
+    // Another process's lock must not delay the daemon's other pools: the opening of this one is retried.
     const found = await new LvmTool(host, { limitMs: openLimitMs }).group(group);
     const volumes = found && await tool.volumes(group);
     if (!volumes) throw new LidoError("unavailable", `Volume group "${group}" doesn't exist`);
@@ -205,15 +205,15 @@ export const lvmKind: DriverKind = {
     await mkdir(pool.root, { recursive: true, mode: 0o700 });
     await makeDirectories(pool.root);
     if (!readOnly) {
-      // Made by LXD, or before the directory was moved.
+      // The tag is missing or old when LXD made the group, or the directory was moved.
       if (!found.tags.includes(tagOf(pool))) await tool.tagGroup(group, tagOf(pool));
-      // What a killed daemon left active. What somebody has open is a running container's.
+      // Deactivate what a killed daemon left active; a volume that is open belongs to a running container.
       const idle = volumes.filter(({ name, isActive, isOpen }) => isActive && !isOpen && isOurs(name));
       await tool.deactivate(group, ...idle.map(({ name }) => name));
     }
     const logical = new LvmGroup(host, pool, tool, { volumes, extentBytes: found.extentBytes });
     const driver = new LvmDriver(logical, {
-      // ext4, xfs and btrfs can, from this version on. @see mount_setattr(2)
+      // ext4, xfs and btrfs support idmapped mounts from this version on. @see mount_setattr(2)
       idmappedMounts: atLeast(release(), 5, 15),
       ...(isLoop
         ? {
@@ -235,7 +235,7 @@ export const lvmKind: DriverKind = {
           await tool.deactivateGroup(group);
           return await detachLoopFile(host, pool.diskFile);
         }
-        // Others may have volumes there, which nobody asked to be let go of.
+        // Others may have volumes in the group, which must stay active.
         await deactivateOurs(tool, pool, await tool.volumes(group) ?? []);
       },
     });
@@ -251,7 +251,7 @@ export const lvmKind: DriverKind = {
     const tool = new LvmTool(host);
     await unmountBelow(host, pool.root);
     if (source === pool.diskFile) {
-      // Without the file there is nothing of the group to be found.
+      // Without the file nothing of the group can be found.
       if ((await host.loops.find(pool.diskFile)).length > 0 || await isThere(pool.diskFile)) {
         await attachLoopFile(host, pool.diskFile);
         await removeOurGroup(tool, pool);
@@ -266,7 +266,7 @@ export const lvmKind: DriverKind = {
   },
 };
 
-/** A group that is there: it must be empty, and nobody's, unless it is to be reused by force. */
+/** Plans a pool in an existing group: it must be empty and no other pool's, unless `lvm.vg.force_reuse` is set. */
 async function planGroup(tool: LvmTool, pool: Pool, source: string): Promise<Record<string, string>> {
   const name = pool.config["lvm.vg_name"] || source;
   if (name !== source) {
@@ -281,7 +281,7 @@ async function planGroup(tool: LvmTool, pool: Pool, source: string): Promise<Rec
   }
   const listed = (found: readonly LogicalVolume[]) =>
     found.slice(0, 3).map((one) => one.name).join(", ") + (found.length > 3 ? ", …" : "");
-  // Of one name, nobody could tell whose is whose.
+  // Two pools would have volumes of the same names, and nothing tells their owners apart.
   const another = volumes.filter((one) => isOurs(one.name));
   if (another.length > 0) {
     throw new LidoError(
@@ -305,14 +305,14 @@ async function planGroup(tool: LvmTool, pool: Pool, source: string): Promise<Rec
   return { ...pool.config, source, "lvm.vg_name": name };
 }
 
-/** A thin pool's filling can only be asked for while it is active. @throws {LidoError} unavailable when it is not there, or cannot be used. */
+/** Activates the thin pool, whose fill level can only be read while active. @throws {LidoError} unavailable when it is missing or has failed. */
 async function activateThinPool(tool: LvmTool, pool: Pool, volumes: readonly LogicalVolume[]): Promise<void> {
   const group = groupName(pool), thinPool = thinPoolName(pool)!;
   const what = `Thin pool "${thinPool}" of volume group "${group}"`;
   const found = volumes.find(({ name }) => name === thinPool);
   if (!found?.isThinPool) throw new LidoError("unavailable", `${what} doesn't exist`);
   const mode = thinStatus(group, thinPool)?.mode;
-  // Once it could not write its metadata, the kernel uses it again only when it is activated anew, and checked.
+  // After a failed write of its metadata, the kernel uses the thin pool again only after a new activation, which checks it.
   const isGivenUp = mode !== undefined && mode !== "rw" && mode !== "out_of_data_space";
   if (isGivenUp && !await deactivateOurs(tool, pool, volumes)) {
     throw new LidoError("unavailable", `${what} has failed (${mode}), and is in use: stop what uses it`);
@@ -320,14 +320,14 @@ async function activateThinPool(tool: LvmTool, pool: Pool, volumes: readonly Log
   if (isGivenUp || !found.isActive) await tool.activate(group, thinPool);
 }
 
-/** The pool's volumes, and its thin pool after them. @returns Whether all of them are inactive. */
+/** Deactivates the pool's volumes, then its thin pool. @returns Whether all of them are inactive. */
 async function deactivateOurs(tool: LvmTool, pool: Pool, volumes: readonly LogicalVolume[]): Promise<boolean> {
   const thinPool = thinPoolName(pool);
   const active = volumes.filter(({ name, isActive }) => isActive && isOurs(name)).map(({ name }) => name);
   return await tool.deactivate(groupName(pool), ...active, ...(thinPool === undefined ? [] : [thinPool]));
 }
 
-/** Ours has our tag. @returns The devices that it was on. */
+/** Removes the pool's volume group if it has our tag. @returns The devices that it was on. */
 async function removeOurGroup(tool: LvmTool, pool: Pool): Promise<readonly string[]> {
   const name = groupName(pool), found = await tool.group(name);
   if (!found?.tags.includes(tagOf(pool))) return [];
@@ -335,7 +335,7 @@ async function removeOurGroup(tool: LvmTool, pool: Pool): Promise<readonly strin
   return found.devices;
 }
 
-/** Takes what is ours out of a group that is not: the volumes that are known, and the thin pool when we made it and nobody else has anything in it. */
+/** Removes what is ours from a foreign group: the known volumes, and the thin pool if we made it and no other volume is in it. */
 async function leaveGroup(tool: LvmTool, pool: Pool, known: readonly Volume[]): Promise<void> {
   const group = groupName(pool), tag = tagOf(pool);
   if (!(await tool.group(group))?.tags.includes(tag)) return;
@@ -351,13 +351,13 @@ async function leaveGroup(tool: LvmTool, pool: Pool, known: readonly Volume[]): 
   await tool.untagGroup(group, tag);
 }
 
-/** @returns The logical name of the volume that this is, or is a snapshot of. */
+/** @returns The logical name of the volume itself, or of a snapshot's parent. */
 function parentName(group: string, name: string): string | undefined {
   const volume = volumeOf(name);
   return volume && logicalName(group, { type: volume.type, name: volume.name });
 }
 
-/** What an earlier daemon was killed at. */
+/** Cleans up after restores that a killed daemon left. */
 async function sweep(group: LvmGroup): Promise<void> {
   for (const name of group.names()) {
     const parent = parentOfTemporary(name);

@@ -4,25 +4,25 @@ import { LidoError } from "../../../api/errors.ts";
 import type { Pool, Volume, VolumeType } from "../driver.ts";
 import { describe } from "../layout.ts";
 
-/** How volumes are named in a volume group; LXD 5.0's layout, so that data can move between the two. LVM names know no slash, so LXD writes
+/** How volumes are named in a volume group: LXD 5.0's layout, so that data can move between the two. LVM names cannot contain a slash, so LXD writes
  * a name's "-" as "--" and puts "-" between volume and snapshot: `custom_default_my--vol-s0`. */
 
 const typePrefixes: Record<VolumeType, string> = { container: "containers", custom: "custom", image: "images" };
 const typeOfPrefix = new Map(Object.entries(typePrefixes).map(([type, prefix]) => [prefix, type as VolumeType]));
 
-/** Begins the tag on every group that a pool is in, and on a thin pool that it made. */
+/** Prefix of the tag on every group that a pool is in, and on a thin pool that it made. */
 export const tagPrefix = "lido_pool";
 
-/** The tag of one pool, by its place on the host: what another daemon made has another, though its names are the same. */
+/** The tag of one pool, from its place on the host: another daemon's pool has another tag, even if its name is the same. */
 export function tagOf({ root }: Pick<Pool, "root">): string {
   return `${tagPrefix}_${createHash("sha256").update(root).digest("hex").slice(0, 12)}`;
 }
 
 export const thinPoolDefault = "LXDThinPool";
 
-/** What device-mapper gives a name: group, "-" and volume, with their own hyphens doubled. @see linux/dm-ioctl.h, DM_NAME_LEN */
+/** Limit of a device-mapper name: group, "-" and volume, with their own hyphens doubled. @see linux/dm-ioctl.h, DM_NAME_LEN */
 const deviceNameMax = 127;
-/** Parts of names that LVM keeps for itself. @see lvm(8), VALID NAMES */
+/** Parts of names that LVM reserves. @see lvm(8), VALID NAMES */
 const reserved = /_(cdata|cmeta|corig|imeta|mlog|mimage|pmspare|rimage|rmeta|tdata|tmeta|vdata|vorigin|wcorig)/;
 
 export function groupName(pool: Pool): string {
@@ -37,7 +37,7 @@ export function thinPoolName(pool: Pool): string | undefined {
 
 const escape = (text: string) => text.replaceAll("-", "--");
 
-/** @throws {LidoError} bad_request for a name that LVM cannot have. */
+/** @throws {LidoError} bad_request for a name that LVM does not allow. */
 export function logicalName(group: string, volume: Volume): string {
   const snapshot = volume.snapshot === undefined ? "" : `-${escape(volume.snapshot)}`;
   const name = `${typePrefixes[volume.type]}_${escape(volume.name)}${snapshot}`;
@@ -53,46 +53,46 @@ export function logicalName(group: string, volume: Volume): string {
   return name;
 }
 
-/** The inverse of `logicalName`; undefined for what is not ours. */
+/** The inverse of `logicalName`; undefined for other names. */
 export function volumeOf(name: string): Volume | undefined {
   const separator = name.indexOf("_");
   const type = typeOfPrefix.get(name.slice(0, separator));
   if (separator < 0 || !type) return undefined;
-  // A single hyphen parts volume and snapshot; pairs are hyphens of a name. No name begins with a hyphen, so pairs are taken from the left.
+  // A single hyphen separates volume and snapshot; a pair is a hyphen of a name. No name begins with a hyphen, so pairs are matched from the left.
   const parts = name.slice(separator + 1).replaceAll("--", "\0").split("-").map((part) => part.replaceAll("\0", "-"));
   const [volumeName, snapshot, more] = parts;
   if (!volumeName || more !== undefined || snapshot === "") return undefined;
   return snapshot === undefined ? { type, name: volumeName } : { type, name: volumeName, snapshot };
 }
 
-/** A volume that is only there while its parent is restored: "new" is what it will be, "old" what it was. */
+/** Name of a volume that exists only while its parent is restored: "new" has the new content, "old" the previous one. */
 export function temporaryName(name: string, purpose: "new" | "old"): string {
   return `${purpose}_${name}`;
 }
 
-/** @returns The name that a temporary one stands beside; undefined for others. */
+/** @returns The parent of a temporary name; undefined for others. */
 export function parentOfTemporary(name: string): string | undefined {
   const parent = /^(?:new|old)_(.*)$/.exec(name)?.[1];
   return parent !== undefined && volumeOf(parent) ? parent : undefined;
 }
 
-/** A volume of a pool, or what stands beside one while it is restored. */
+/** Whether it is the name of a pool's volume, or a temporary one of a restore. */
 export function isOurs(name: string): boolean {
   return volumeOf(name) !== undefined || parentOfTemporary(name) !== undefined;
 }
 
-/** Whether a pool is in a group that was there before. */
+/** Whether a pool is in a group that existed before. */
 export function isExisting({ config, diskFile }: Pool): boolean {
   const source = config.source ?? diskFile;
   return source !== diskFile && !isAbsolute(source);
 }
 
-/** In /dev/mapper. */
+/** Name in /dev/mapper. */
 export function deviceName(group: string, name: string): string {
   return `${escape(group)}-${escape(name)}`;
 }
 
-/** As mountinfo names a mount's source. */
+/** A mount's source as in mountinfo. */
 export function mapperPath(group: string, name: string): string {
   return `/dev/mapper/${deviceName(group, name)}`;
 }
@@ -101,7 +101,7 @@ export function devicePath(group: string, name: string): string {
   return `/dev/${group}/${name}`;
 }
 
-/** As LVM rounds: up to whole extents. */
+/** Rounds up to whole extents, as LVM does. */
 export function extents(sizeBytes: bigint, extentBytes: bigint): bigint {
   return (sizeBytes + extentBytes - 1n) / extentBytes * extentBytes;
 }

@@ -1,7 +1,7 @@
 import { readFile, stat } from "node:fs/promises";
 
-/** Who has the lock of a volume group, for the message that says what was waited for in vain.
- * @returns "process 123 (vgchange)"; undefined when nobody has it. @see lvm.conf(5) locking_dir, proc_locks(5) */
+/** Which process has LVM's lock of a volume group, for the message after a wait timed out.
+ * @returns "process 123 (vgchange)"; undefined when no process has it. @see lvm.conf(5) locking_dir, proc_locks(5) */
 export async function lockedBy(group: string): Promise<string | undefined> {
   const file = await stat(`/run/lock/lvm/V_${group}`).catch(() => undefined);
   if (!file) return undefined;

@@ -7,11 +7,11 @@ import { watchMerge } from "./merge_progress.ts";
 import type { LvmGroup } from "./group.ts";
 import type { LvmQuota } from "./volume_size.ts";
 
-/** On the origin while a classic snapshot is merged into it, which takes the snapshot away: by this it is made again. */
+/** Tag on the origin while a classic snapshot is merged into it. The merge removes the snapshot; the tag's name tells how to make it again. */
 const restoreTag = "lido_restore_";
 const mergePauseMs = 1000, mergeLooksMax = 600;
 
-/** Snapshots of logical volumes. Thin ones are volumes of their own; classic ones keep what their origin had, and go with it. */
+/** Snapshots of logical volumes. Thin ones are volumes of their own; classic ones keep their origin's old blocks and are deleted with it. */
 export class LvmSnapshots implements Snapshots {
   readonly cost = "instant";
   readonly #group: LvmGroup;
@@ -55,12 +55,12 @@ export class LvmSnapshots implements Snapshots {
     await group.renameLogical(group.nameOf(snapshot), group.nameOf({ ...snapshot, snapshot: name }));
   }
 
-  // deno-lint-ignore require-await -- async as the contract
+  // deno-lint-ignore require-await -- async in the contract
   async list(parent: Volume): Promise<string[]> {
     return this.#group.snapshotNames(parent);
   }
 
-  /** A merge that has begun goes to its end, whoever gives up on it. */
+  /** A merge that has begun cannot be stopped: `signal` is ignored. */
   async restore(snapshot: Volume, _lost?: readonly string[], { progress }: WatchOptions = {}): Promise<void> {
     const parent = parentOf(snapshot);
     await this.#putBack(parent);
@@ -79,14 +79,14 @@ export class LvmSnapshots implements Snapshots {
     await group.remove(...left);
   }
 
-  /** A copy of the snapshot takes the parent's name; what the parent was is left beside it. */
+  /** Gives a copy of the snapshot the parent's name; the previous content stays beside it under a temporary name. */
   async #exchange(snapshot: Volume): Promise<void> {
     const group = this.#group, parent = parentOf(snapshot);
     const name = group.nameOf(parent), made = temporaryName(name, "new"), kept = temporaryName(name, "old");
     group.refuseFull();
     await group.remove(...[made, kept].filter((one) => group.has(one)));
     await copyThin(group, group.nameOf(snapshot), made, parent, false);
-    // The volume keeps the size that it has now.
+    // The volume keeps its present size.
     if (group.size(made)! < group.size(name)!) {
       await this.#quota.resize(parent, made, group.size(name)!);
     }
@@ -99,7 +99,7 @@ export class LvmSnapshots implements Snapshots {
     }
   }
 
-  /** Killed between the two renames, the parent has no name of its own: it gets it back. */
+  /** After a kill between the two renames, gives the parent its name back. */
   async #putBack(parent: Volume): Promise<void> {
     const group = this.#group, name = group.nameOf(parent), kept = temporaryName(name, "old");
     if (!group.has(name) && group.has(kept)) await group.renameLogical(kept, name);
@@ -114,7 +114,7 @@ export class LvmSnapshots implements Snapshots {
     group.forget(name);
   }
 
-  /** Makes the snapshot that was merged again: the origin is what it was. */
+  /** Makes the merged snapshot again: the origin has its content. */
   async #remake(parent: Volume): Promise<void> {
     const group = this.#group, name = group.nameOf(parent);
     const find = async () => (await group.tool.volumes(group.name))?.find((one) => one.name === name);
@@ -122,7 +122,7 @@ export class LvmSnapshots implements Snapshots {
     const tag = found?.tags.find((one) => one.startsWith(restoreTag));
     if (!found || tag === undefined) return await group.deactivate(parent);
     if (found.isMerging) {
-      // Put off, or cut off, it goes on by itself when the origin is activated anew, and nothing tells when it is done.
+      // A deferred or interrupted merge continues by itself when the origin is activated again; no event tells its end.
       await group.deactivate(parent);
       await group.tool.activate(group.name, name);
       for (let looks = 0; found?.isMerging; looks++) {
@@ -144,7 +144,7 @@ export class LvmSnapshots implements Snapshots {
     await group.deactivate(parent);
   }
 
-  /** A snapshot of btrfs needs a UUID of its own from the start, to be mounted beside its parent. */
+  /** A snapshot of btrfs needs a UUID of its own from the start, so that it can be mounted while its parent is. */
   async #isBtrfs(parent: Volume): Promise<boolean> {
     const group = this.#group, name = group.nameOf(parent);
     const known = group.type(name) ?? (await group.host.mounts.at(group.path(parent)))?.type;

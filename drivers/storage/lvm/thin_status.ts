@@ -2,7 +2,7 @@ import { LidoError } from "../../../api/errors.ts";
 import { targetStatus } from "../../host/devices/device_mapper.ts";
 import { deviceName } from "./layout.ts";
 
-/** In blocks of the thin pool. */
+/** Fill level in blocks of the thin pool. */
 export interface Filling {
   readonly used: bigint;
   readonly total: bigint;
@@ -11,18 +11,18 @@ export interface Filling {
 export interface ThinStatus {
   readonly data: Filling;
   readonly metadata: Filling;
-  /** "rw", or why it is not: "ro", "out_of_data_space", "Fail". */
+  /** "rw", or what limits it: "ro", "out_of_data_space", "Fail". */
   readonly mode: string;
 }
 
-/** From here on no volume is made any more: what there is needs the rest. */
+/** From here on no more volumes are made: the existing ones need the rest. */
 const refusedPercent = 98n;
 const unwellPercent = 95n;
 
 /** @returns undefined while the pool is not active. */
 export function thinStatus(group: string, thinPool: string): ThinStatus | undefined {
   const name = deviceName(group, thinPool);
-  // Once there are volumes in it, the pool itself is a hidden device.
+  // Once the pool has volumes, device-mapper has the pool itself as a hidden device "-tpool".
   for (const device of [`${name}-tpool`, name]) {
     const status = targetStatus(device);
     if (status?.type === "thin-pool") return parseThinStatus(status.parameters);

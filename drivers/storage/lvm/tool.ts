@@ -5,15 +5,15 @@ import { lockedBy } from "./lock.ts";
 export interface LogicalVolume {
   readonly name: string;
   readonly sizeBytes: bigint;
-  /** The volume a snapshot was taken of. */
+  /** The volume that a snapshot was taken of. */
   readonly origin: string | undefined;
   readonly isActive: boolean;
-  /** Whether somebody has the device open, by a mount for instance. */
+  /** Whether the device is open, for instance by a mount. */
   readonly isOpen: boolean;
   readonly isThinPool: boolean;
-  /** The thin pool it is in. */
+  /** Name of its thin pool. */
   readonly thinPool: string | undefined;
-  /** A classic snapshot that was merged back is being merged still. */
+  /** Whether a classic snapshot is being merged back into it. */
   readonly isMerging: boolean;
   readonly tags: readonly string[];
 }
@@ -29,16 +29,16 @@ export interface VolumeGroup {
 
 const volumeColumns = "lv_name,lv_size,origin,lv_active,lv_device_open,lv_attr,pool_lv,lv_tags";
 const groupColumns = "vg_name,vg_size,vg_free,vg_extent_size,vg_tags,pv_name";
-/** How long a lock of another process is waited for, with the work itself. */
+/** Limit of one command, with its wait for a lock of another process. */
 const timeoutMs = 300_000;
 
-/** Everything lido asks of LVM's tools: each argv and each parser, and nobody else starts them. Reports are JSON with sizes in bytes.
+/** Every call of LVM's tools: each argv and each parser; nothing else starts them. Reports are JSON with sizes in bytes.
  * LVM itself waits for a lock that another process has; the time limit bounds that. @see lvm(8), lvmreport(7) */
 export class LvmTool {
   readonly #host: Host;
   readonly #limitMs: number;
 
-  /** @param options.limitMs Of what each command may take. */
+  /** @param options.limitMs Time limit of each command. */
   constructor(host: Host, { limitMs = timeoutMs }: { limitMs?: number } = {}) {
     this.#host = host;
     this.#limitMs = limitMs;
@@ -62,7 +62,7 @@ export class LvmTool {
     return output === undefined ? undefined : parseVolumes(output);
   }
 
-  /** Makes the physical volume too: a process less. */
+  /** Makes the physical volume too, which saves a process. */
   async createGroup(name: string, device: string, tag: string): Promise<void> {
     await this.#run(["vgcreate", "--yes", "--addtag", tag, name, device], name);
   }
@@ -75,7 +75,7 @@ export class LvmTool {
     await this.#tolerate(["vgchange", "--yes", "--deltag", tag, group], group);
   }
 
-  /** With all that is in it; nothing there is no error. */
+  /** Removes the group with all volumes; nothing there is no error. */
   async removeGroup(name: string): Promise<void> {
     await this.#tolerate(["vgremove", "--yes", "--force", name], name);
   }
@@ -84,7 +84,7 @@ export class LvmTool {
     await this.#tolerate(["vgchange", "--yes", "-an", name], name);
   }
 
-  /** Their labels, once no group has them; one that has none, or is gone, is no error. */
+  /** Erases the labels of devices that no group uses; no label or no device is no error. */
   async removePhysical(devices: readonly string[]): Promise<void> {
     if (devices.length > 0) await this.#tolerate(["pvremove", "--yes", ...devices]);
   }
@@ -93,7 +93,7 @@ export class LvmTool {
     await this.#run(["pvresize", "--yes", device]);
   }
 
-  /** Of the size that the group has free. */
+  /** Makes a thin pool of all free space of the group. */
   async createThinPool(
     group: string,
     name: string,
@@ -107,12 +107,12 @@ export class LvmTool {
     ], group);
   }
 
-  /** Writes that find the thin pool full fail at once, instead of waiting a minute for somebody to grow it. */
+  /** Makes writes to a full thin pool fail at once; by default they wait a minute for it to grow. */
   async failWhenFull(group: string, thinPool: string): Promise<void> {
     await this.#run(["lvchange", "--yes", "--errorwhenfull", "y", `${group}/${thinPool}`], group);
   }
 
-  /** Takes up what the group has free; nothing free is no error. */
+  /** Extends a volume by all free space of the group; no free space is no error. */
   async extendAll(group: string, name: string): Promise<void> {
     await this.#tolerate(
       ["lvextend", "--yes", "--extents", "+100%FREE", `${group}/${name}`],
@@ -121,7 +121,7 @@ export class LvmTool {
     );
   }
 
-  /** Active; later activated only by those who ask for it by `-K`. @param options.thinPool Absent for a classic volume. */
+  /** Makes an active volume that later is activated only with `-K`. @param options.thinPool Absent for a classic volume. */
   async create(
     group: string,
     name: string,
@@ -130,14 +130,14 @@ export class LvmTool {
     const { sizeBytes, thinPool } = options;
     await this.#run([
       ...["lvcreate", "--yes", "--setactivationskip", "y", "--ignoreactivationskip", "--name", name],
-      // What was never written to in a thin pool reads as zeros: no signature can be there.
+      // Unwritten blocks of a thin volume read as zeros: no signature can be there.
       ...(thinPool
         ? ["--wipesignatures", "n", "--thin", "--virtualsize", `${sizeBytes}b`, `${group}/${thinPool}`]
         : ["--wipesignatures", "y", "--size", `${sizeBytes}b`, ...striped(options), group]),
     ], group);
   }
 
-  /** @param options.isThin Classic ones get room for every block of the origin, and are active when that is. @param options.isActive For thin ones. */
+  /** @param options.isThin A classic snapshot gets room for every block of its origin and is active with it. @param options.isActive Thin only. */
   async snapshot(
     group: string,
     origin: string,
@@ -166,7 +166,7 @@ export class LvmTool {
     await this.#run(["lvchange", "--yes", "-ay", "--ignoreactivationskip", ...paths], group);
   }
 
-  /** What is in use stays active. Nothing there is no error. @returns Whether it is inactive. */
+  /** A volume in use stays active. Nothing there is no error. @returns Whether all are inactive. */
   async deactivate(group: string, ...names: string[]): Promise<boolean> {
     if (names.length === 0) return true;
     try {
@@ -178,7 +178,7 @@ export class LvmTool {
     }
   }
 
-  /** Makes the origin what the classic snapshot is, which is then no more. Both are unmounted, the origin is active. */
+  /** Merges the classic snapshot into its origin, which removes the snapshot. Both must be unmounted and the origin active. */
   async merge(group: string, snapshot: string): Promise<void> {
     await this.#run(
       ["lvconvert", "--yes", "--interval", "1", "--merge", `${group}/${snapshot}`],
@@ -202,7 +202,7 @@ export class LvmTool {
     await this.#tolerate(["lvremove", "--yes", "--force", ...names.map((name) => `${group}/${name}`)], group);
   }
 
-  /** @returns undefined when LVM says that there is no such thing. */
+  /** @returns undefined when LVM reports that the group does not exist. */
   async #report([tool, ...rest]: string[], group: string): Promise<string | undefined> {
     const argv = [tool!, "--reportformat", "json", "--units", "b", "--nosuffix", ...rest];
     try {
@@ -217,14 +217,14 @@ export class LvmTool {
     try {
       await this.#run(argv, group);
     } catch (error) {
-      // Of several names, one may be gone and another in use.
+      // Of several names, one may be gone and another in use: "in use" counts.
       const isHarmless = error instanceof CommandError && !inUse.test(error.stderr) &&
         (harmless.test(error.stderr) || missing.test(error.stderr));
       if (!isHarmless) throw error;
     }
   }
 
-  /** @param group Whose lock it may have to wait for. */
+  /** @param group The group whose lock the command may wait for. */
   async #run(argv: string[], group?: string, limitMs = this.#limitMs): Promise<RunResult> {
     try {
       return await this.#host.run(argv, { timeoutMs: limitMs });
@@ -251,7 +251,7 @@ function striped({ stripes, stripeBytes }: { stripes?: string; stripeBytes?: big
 
 type Row = Readonly<Record<string, string>>;
 
-/** @param output Of `vgs`: a row for each device of each group. @throws {Error} On anything else. */
+/** @param output Of `vgs`: a row for each device of each group. @throws {Error} On other output. */
 export function parseGroups(output: string): VolumeGroup[] {
   const groups = new Map<string, VolumeGroup & { devices: string[] }>();
   for (const row of parseReport(output, "vg")) {
@@ -272,7 +272,7 @@ export function parseGroups(output: string): VolumeGroup[] {
   return [...groups.values()];
 }
 
-/** @param output Of `lvs`. @throws {Error} On anything else. */
+/** @param output Of `lvs`. @throws {Error} On other output. */
 export function parseVolumes(output: string): LogicalVolume[] {
   return parseReport(output, "lv").map((row) => {
     const attributes = field(row, "lv_attr");
@@ -290,7 +290,7 @@ export function parseVolumes(output: string): LogicalVolume[] {
   });
 }
 
-/** @param output Of `vgs|lvs --reportformat json`. @throws {Error} On anything else. */
+/** @param output Of `vgs|lvs --reportformat json`. @throws {Error} On other output. */
 export function parseReport(output: string, kind: "vg" | "lv"): Row[] {
   let parsed: { report?: { [kind: string]: Row[] }[] } | null;
   try {
@@ -303,7 +303,7 @@ export function parseReport(output: string, kind: "vg" | "lv"): Row[] {
   return found;
 }
 
-/** @param output Of `lvm version`. @throws {Error} When there is no driver in the kernel, or it is something else. */
+/** @param output Of `lvm version`. @throws {Error} On other output, or when the kernel has no device-mapper driver. */
 export function parseVersion(output: string): string {
   const of = (label: string) => new RegExp(`^\\s*${label}:\\s*(.+)$`, "m").exec(output)?.[1]?.trim();
   const parts = [of("LVM version"), of("Library version"), of("Driver version")];

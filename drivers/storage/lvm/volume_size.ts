@@ -9,10 +9,10 @@ import type { LvmGroup } from "./group.ts";
 
 interface SizeChange {
   readonly volume: Volume;
-  /** Of the logical volume. */
+  /** Logical name. */
   readonly name: string;
   readonly type: FilesystemType;
-  /** In whole extents. */
+  /** Rounded up to whole extents. */
   readonly sizeBytes: bigint;
   readonly isMounted: boolean;
 }
@@ -29,7 +29,7 @@ export class LvmQuota implements Quota {
     if (sizeBytes !== undefined) await this.resize(volume, this.#group.nameOf(volume), sizeBytes);
   }
 
-  // deno-lint-ignore require-await -- async as the contract
+  // deno-lint-ignore require-await -- async in the contract
   async get(volume: Volume): Promise<bigint | undefined> {
     return this.#group.size(this.#group.nameOf(volume));
   }
@@ -43,7 +43,7 @@ export class LvmQuota implements Quota {
     return (blocks - bfree) * bsize;
   }
 
-  /** Grows or shrinks a logical volume and what is on it. @param name May be a temporary one, which has its parent's place. */
+  /** Grows or shrinks a logical volume and its filesystem. @param name May be a temporary one; it is mounted at its parent's path. */
   async resize(volume: Volume, name: string, sizeBytes: bigint): Promise<void> {
     const group = this.#group;
     const before = group.size(name)!;
@@ -73,7 +73,7 @@ export class LvmQuota implements Quota {
     const group = this.#group;
     group.refuseFull();
     await group.tool.resize(group.name, name, sizeBytes);
-    // Mounted, a filesystem grows without being checked before.
+    // A mounted filesystem grows without a check before.
     if (!isMounted) await group.mountAt(volume, name, type, type === "xfs" ? ["nouuid"] : []);
     await group.filesystems.grow(group.device(name), type, group.path(volume));
   }
