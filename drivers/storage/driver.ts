@@ -165,6 +165,7 @@ export interface Send {
 export interface StreamBackup {
   /** Checks foreign streams: all streams of one backup pass through it, one after the other.
    * @returns A function that yields a stream unchanged. It fails when the stream is damaged or would write outside its volume. */
+  inspect(): (stream: AsyncIterable<Uint8Array>) => AsyncGenerator<Uint8Array>;
   /** @param head The first bytes of a stream. @returns The UUID of the subvolume sent; undefined when there are too few bytes. */
   uuidOf(head: Uint8Array): string | undefined;
   /** Prepares streams of what is nested in states of a volume (subvolumes), which a stream of the state does not include; until it is disposed of.

@@ -63,7 +63,7 @@ export class BtrfsDriver implements Driver {
   readonly #tool: BtrfsTool;
   readonly #onClose: () => Promise<void>;
 
-  /** @param options.onClose Detaches what `open` attached. */
+  /** @param options.onClose Detaches the loop device that `open` attached. */
   constructor(
     host: Host,
     pool: Pool,
@@ -132,7 +132,7 @@ export class BtrfsDriver implements Driver {
     await this.#flush();
   }
 
-  /** The pool is mounted as a whole. */
+  /** Nothing to mount: the pool is mounted as a whole. */
   async mount(): Promise<void> {}
   async unmount(): Promise<void> {}
 
@@ -145,14 +145,14 @@ export class BtrfsDriver implements Driver {
     return places.map((place) => ({ place, of: ownerOf(place), remove: () => this.#removeLeftover(place) }));
   }
 
-  /** What an earlier daemon was killed at. */
+  /** Deletes what a killed daemon left. */
   async sweep(): Promise<void> {
     for (const place of await listTemporaries(this.pool.root)) await this.#removeLeftover(place);
     this.#tool.dropStaleGroups(this.pool.root);
   }
 
   async resources(): Promise<Resources> {
-    // btrfs makes inodes as it needs them: statfs tells 0 of 0.
+    // btrfs makes inodes as needed: statfs reports 0 of 0.
     const { blocks, bfree, bsize, files, ffree } = await statfs(this.pool.root, { bigint: true });
     return {
       space: { used: (blocks - bfree) * bsize, total: blocks * bsize },
@@ -171,7 +171,7 @@ export class BtrfsDriver implements Driver {
     else await removeReceived(this.#host, this.#tool, path);
   }
 
-  /** Removes subvolumes, or the plain directories that a killed receive may have left; what is not there is passed over. */
+  /** Removes subvolumes, or plain directories that a killed receive may have left; a missing path is skipped. */
   async #remove(...paths: string[]): Promise<void> {
     const subvolumes: string[] = [];
     for (const path of paths) {
@@ -181,15 +181,15 @@ export class BtrfsDriver implements Driver {
     await this.#tool.delete(...subvolumes);
   }
 
-  /** A snapshot of a subvolume leaves those nested in it out: they are added one by one. They keep whether they are read-only: a snapshot's
-   * directory is root's alone, and what is restored of it is to be as it was. */
+  /** Copies a subvolume. A snapshot leaves out nested subvolumes: they are added one by one. They stay read-only or writable as they are: the
+   * snapshot's directory lets only root in, and a restore must bring them back as they were. */
   async #copy(source: string, target: string, options: { readonly: boolean }): Promise<void> {
     const hasNested = subvolumeHasChildren(source);
     await this.#tool.snapshot(source, target, { readonly: options.readonly && !hasNested });
     if (hasNested) await copyNested(source, target, options);
   }
 
-  /** What is neither a snapshot nor a deletion is on the disk only with the next transaction, half a minute later. */
+  /** The kernel writes changes other than snapshots and deletions to the disk only with its next transaction, up to half a minute later. */
   #flush(): Promise<void> {
     return flush(this.#host, this.pool.root);
   }
@@ -200,7 +200,7 @@ export class BtrfsDriver implements Driver {
     if (!hasQuota(path)) await this.#tool.enableQuota(this.pool.root);
     else if (needsRescan(path)) await this.#tool.rescan(this.pool.root);
     if (!evenBelowUse) {
-      await this.#flush(); // what was written a moment ago counts
+      await this.#flush(); // count what was written a moment ago
       refuseBelowUse(volume, sizeBytes, quotaGroup(path)?.referencedBytes ?? 0n);
     }
     if (!limitQuotaGroup(path, sizeBytes)) {
@@ -236,7 +236,7 @@ export class BtrfsDriver implements Driver {
         try {
           await this.#flush();
         } catch (error) {
-          exchange(temporary, this.path(parent)); // who is told of a failure has the content from before
+          exchange(temporary, this.path(parent)); // a caller that gets an error must find the previous content
           throw error;
         }
       },
@@ -262,9 +262,9 @@ export class BtrfsDriver implements Driver {
           await chown(path, options.uid ?? 0, options.gid ?? 0);
           await chmod(path, options.mode);
         }
-        // The kernel gives a snapshot its source's limit; a copy has its own or none.
+        // The kernel gives a snapshot its source's limit; a copy gets its own or none.
         if (target.snapshot === undefined) await this.#limit(target, options.sizeBytes);
-        // The kernel has the snapshot itself on the disk when it says that it is made.
+        // The kernel reports a snapshot as made only once it is on the disk.
         if (options.sizeBytes !== undefined) await this.#flush();
         else if (options.mode !== undefined) await syncPath(path);
       },
@@ -277,7 +277,7 @@ export class BtrfsDriver implements Driver {
         await this.#limit(volume, sizeBytes, options?.evenBelowUse);
         await this.#flush();
       },
-      // deno-lint-ignore require-await -- async: what it throws is its promise's
+      // deno-lint-ignore require-await -- async: an error rejects the promise
       get: async (volume) => quotaGroup(this.path(volume))?.limitBytes,
       usedBytes: async (volume) => {
         const path = this.path(volume);
@@ -331,7 +331,7 @@ export class BtrfsDriver implements Driver {
           stream,
           { base: parent && this.path(parent), signal },
           async (made) => {
-            // What is read-only cannot be moved to another directory (EROFS): a snapshot of it can be made there.
+            // A read-only subvolume cannot be moved to another directory (EROFS): a snapshot of it can be made there.
             if (volume.snapshot !== undefined) await makeParent(target);
             await this.#tool.snapshot(made, target, { readonly: volume.snapshot !== undefined });
           },
@@ -342,14 +342,14 @@ export class BtrfsDriver implements Driver {
     };
   }
 
-  /** Receives a stream. @param options.base What it may be based on. @param place Puts what was received in its place. */
+  /** Receives a stream. @param options.base Path of the subvolume it may be based on. @param place Moves the received subvolume to its place. */
   async #receive(
     volume: Volume,
     stream: Readable,
     options: { base?: string | undefined; signal?: AbortSignal | undefined },
     place: (received: string) => Promise<void>,
   ): Promise<void> {
-    // The stream names its subvolume itself: it gets a directory of its own and is then put in place.
+    // The stream chooses its subvolume's name, so it is received into a directory of its own and then moved.
     const { snapshot: _, ...parent } = volume;
     const directory = join(this.pool.root, temporaryOf(parent, "receive"));
     const made = receivedIn(directory);
@@ -369,8 +369,8 @@ export class BtrfsDriver implements Driver {
     await removeReceived(this.#host, this.#tool, directory);
   }
 
-  /** @returns A subvolume with the content of the one at `path`, without those within it: a stream knows nothing of them, and where a copy has empty
-   * directories in their place it may have other things. */
+  /** @returns A subvolume with the content of the one at `path`, without nested subvolumes: a stream does not know them, and it may hold other
+   * things where a snapshot has empty directories in their place. */
   async #bare(volume: Volume, path: string, undo: AsyncDisposableStack): Promise<string> {
     if (!subvolumeHasChildren(path)) return path;
     const { snapshot: _, ...parent } = volume;
@@ -408,7 +408,7 @@ export class BtrfsDriver implements Driver {
     };
   }
 
-  /** @param path Below the pool's directory. @returns Where it is in the subvolume that the pool's directory is, or is in. */
+  /** @param path Below the pool's root. @returns Its path in the subvolume that contains the pool's root. */
   #placeOf(path: string): string {
     return join(pathInSubvolume(this.pool.root), relative(this.pool.root, path));
   }
@@ -423,19 +423,19 @@ export class BtrfsDriver implements Driver {
   }
 }
 
-/** Where a stream's subvolume is made, in a directory of its own. */
+/** Directory in which a stream's subvolume is made. */
 function receivedIn(directory: string): string {
   return join(directory, "received");
 }
 
-/** What a stream has made, and the directory. That of an earlier version has it at the top. */
+/** Deletes what was received, and the directory. An earlier version of lido received into the directory itself. */
 async function removeReceived(host: Host, tool: BtrfsTool, directory: string): Promise<void> {
   const made = receivedIn(directory);
   if (!await isSubvolume(made)) await removeSubvolumes(host, tool, made);
   await removeSubvolumes(host, tool, directory);
 }
 
-/** A directory of subvolumes, which may be read-only: only `btrfs` can delete those. */
+/** Deletes a directory of subvolumes. They may be read-only, and then only `btrfs` can delete them. */
 export async function removeSubvolumes(host: Host, tool: BtrfsTool, directory: string): Promise<void> {
   for (const name of await readdir(directory).catch(() => [])) {
     const entry = join(directory, name);

@@ -1,15 +1,15 @@
 import { destroyQuotaGroups, needsRescan, startRescan } from "../../host/btrfs/quota.ts";
 
-/** The kernel clears a deleted subvolume away in its own time, tells nobody, and keeps the quota group until then. */
+/** The kernel cleans up a deleted subvolume in the background, notifies nobody, and keeps the quota group until then. */
 const retryMs = 5_000;
 
-/** Quota groups of subvolumes that were deleted: taken away as soon as the kernel lets them go. What is left when the process ends is taken away at
- * the next opening of the pool. When a deletion has made the kernel give up counting, it is told to count anew. */
+/** Quota groups of deleted subvolumes: destroyed as soon as the kernel allows it; those left at the end of the process are destroyed when the pool
+ * is opened again. When a deletion has made the kernel give up counting, a rescan is started. */
 export class DroppedGroups {
   readonly #pending = new Set<bigint>();
   #timer: NodeJS.Timeout | undefined;
 
-  /** @param path In the filesystem. */
+  /** @param path Any path in the filesystem. */
   drop(path: string, ids: readonly bigint[]): void {
     for (const id of ids) this.#pending.add(id);
     this.#try(path);
@@ -22,7 +22,7 @@ export class DroppedGroups {
       left = destroyQuotaGroups(path, [...this.#pending]);
       if (needsRescan(path)) startRescan(path);
     } catch {
-      // The pool is gone, or mounted no more.
+      // The pool was deleted or unmounted.
     }
     this.#pending.clear();
     for (const id of left) this.#pending.add(id);

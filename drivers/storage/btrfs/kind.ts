@@ -22,7 +22,7 @@ import { removeTree } from "../tree.ts";
 import { BtrfsDriver, removeSubvolumes } from "./driver.ts";
 import { BtrfsTool, isSubvolume } from "./tool.ts";
 
-const smallestBytes = 114_294_784n; // what mkfs.btrfs asks for at least
+const smallestBytes = 114_294_784n; // least size for mkfs.btrfs
 
 const smallestResizedBytes = 256n * 1024n * 1024n; // @see fs/btrfs/ioctl.c, btrfs_ioctl_resize
 
@@ -113,7 +113,7 @@ export const btrfsKind: DriverKind = {
     const mounted = await host.mounts.at(pool.root);
     if (mounted) await needOwnMount(host, pool, mounted);
     else await mountSource(host, pool);
-    // The mount may be an earlier version's, or a bind, which has the options of its source.
+    // The mount may be an earlier version's, or a bind mount, which has its source's options.
     if (source !== pool.root) await host.mounts.forbidDevices(pool.root);
     await needDirectories(pool.root);
     await repairModes(pool.root);
@@ -175,7 +175,7 @@ async function mountSource(host: Host, pool: Pool): Promise<void> {
   else if (source !== pool.root) await host.mounts.bind(source!, pool.root);
 }
 
-/** What is mounted already may have been there before the daemon, or be somebody else's. @throws {LidoError} unavailable. */
+/** An existing mount may be older than the daemon, or foreign. @throws {LidoError} unavailable when it is not the pool's source. */
 async function needOwnMount(host: Host, pool: Pool, mounted: MountEntry): Promise<void> {
   const { source } = pool.config;
   if (source === pool.diskFile) {
@@ -193,7 +193,7 @@ async function isOnBtrfs(host: Host, path: string): Promise<boolean> {
   return stdout.trim() === "btrfs";
 }
 
-/** A directory of somebody else's filesystem: what we made in it goes, the rest stays. */
+/** Deletes our directories from a foreign filesystem; everything else stays. */
 async function removeVolumes(host: Host, pool: Pool): Promise<void> {
   const tool = new BtrfsTool(host);
   for (const directory of ["containers", "custom", "images", "containers-snapshots", "custom-snapshots"]) {

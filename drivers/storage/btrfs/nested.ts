@@ -15,20 +15,20 @@ import {
 import { closeFd } from "../../host/process/process.ts";
 import type { BtrfsTool } from "./tool.ts";
 
-/** Subvolumes within a volume or a snapshot, as optimized backups have them: each is a stream of its own. */
+/** Subvolumes nested in a volume or a snapshot, as optimized backups have them: each is a stream of its own. */
 
 const O_PATH = 0x200000, O_DIRECTORY = 0x10000;
 
 export interface NestedPath {
-  /** In the volume, without a slash before it. */
+  /** Path in the volume, without a leading slash. */
   readonly path: string;
   readonly readonly: boolean;
-  /** Whether it is within no other one of the volume's. */
+  /** Whether no other nested subvolume contains it. */
   readonly isOutermost: boolean;
 }
 
-/** @param root Of a snapshot, which nobody changes. @returns The subvolumes in it, the outer ones first.
- * @throws {LidoError} bad_request for a path that is no text or too long. */
+/** @param root Of a snapshot, which does not change. @returns The subvolumes in it, the outer ones first.
+ * @throws {LidoError} bad_request for a path that is not valid text or too long. */
 export function nestedIn(root: string): NestedPath[] {
   const fd = openSubvolume(root);
   try {
@@ -50,7 +50,7 @@ export function nestedIn(root: string): NestedPath[] {
   }
 }
 
-/** Read-only snapshots of the subvolumes in several states of a volume, which can be sent: side by side in a directory of ours. */
+/** Read-only snapshots of the subvolumes nested in several states of a volume, ready to be sent, all in one temporary directory. */
 export class NestedCopies {
   readonly #directory: string;
   readonly #states: ReadonlyMap<string, string>[] = [];
@@ -60,7 +60,7 @@ export class NestedCopies {
     this.#directory = directory;
   }
 
-  /** Adds the next state. @returns What is in it. */
+  /** Adds the next state. @returns The subvolumes in it. */
   async add(tool: BtrfsTool, root: string): Promise<NestedPath[]> {
     const nested = nestedIn(root);
     const copies = new Map<string, string>();
@@ -74,14 +74,14 @@ export class NestedCopies {
     return nested;
   }
 
-  /** @returns The copy of a subvolume in a state, and that of the state before, if it was there. */
+  /** @returns The copy of a subvolume in a state, and its copy in the state before, if there is one. */
   of(state: number, path: string): { copy: string; parent: string | undefined } {
     return { copy: this.#states[state]!.get(path)!, parent: this.#states[state - 1]?.get(path) };
   }
 }
 
-/** Makes room for a subvolume in a volume that came from elsewhere: no symbolic link is followed. @returns Where it is to be.
- * @throws {LidoError} bad_request when something is there, or its directory is not. */
+/** Removes the empty directory at a nested subvolume's place in a foreign volume; no symbolic link is followed. @returns The place's path.
+ * @throws {LidoError} bad_request when something else is there, or the parent directory is missing. */
 export async function makeRoom(root: string, path: string): Promise<string> {
   const target = join(root, path);
   const top = openSubvolume(root);
@@ -104,7 +104,7 @@ export async function makeRoom(root: string, path: string): Promise<string> {
   return target;
 }
 
-/** Removes the empty directories that a snapshot has in the place of subvolumes. @param nested Those of what it is a snapshot of. */
+/** Removes the empty directories that a snapshot has in place of nested subvolumes. @param nested Those in the snapshot's source. */
 export function removePlaceholders(root: string, nested: readonly NestedPath[]): void {
   const top = openSubvolume(root);
   try {
@@ -121,7 +121,7 @@ export function removePlaceholders(root: string, nested: readonly NestedPath[]):
   }
 }
 
-/** Makes subvolumes of a volume that came from elsewhere read-only. @param paths In it; "" for itself. */
+/** Makes subvolumes of a foreign volume read-only. @param paths In the volume; "" for the volume itself. */
 export function sealPaths(root: string, paths: readonly string[]): void {
   const top = openSubvolume(root);
   try {
@@ -138,7 +138,7 @@ export function sealPaths(root: string, paths: readonly string[]): void {
   }
 }
 
-/** @returns A path that leads to a subvolume in a volume, and nowhere else. @throws {SystemCallError} */
+/** @returns A path that is sure to lead to a subvolume in the volume. @throws {SystemCallError} */
 export function checkedPath(root: string, path: string): string {
   const top = openSubvolume(root);
   try {

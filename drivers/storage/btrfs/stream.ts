@@ -1,14 +1,14 @@
-/** What `btrfs send` writes, checked before `btrfs receive` acts on it: receive follows paths as they come, and a stream from elsewhere could name any.
- * Names are bytes: each byte is one character (latin1) here, so two names that the kernel tells apart never become one.
+/** Checks the output of `btrfs send` before `btrfs receive` acts on it: receive follows paths as they come, and a foreign stream could name any.
+ * Names are bytes: each byte is one character (latin1) here, so that two names that differ for the kernel never become equal.
  * @see fs/btrfs/send.h, https://btrfs.readthedocs.io/en/latest/dev/dev-send-stream.html */
 import { attribute, attributesOf, command, eachCommand, hex, kindOf, truncatedText } from "./stream_format.ts";
 
 const pathMaxBytes = 4095;
-/** Each costs memory until the backup is read. */
+/** Each link is kept in memory until the backup is read. */
 const linksMax = 2_000_000;
 const setXattr = 13, write = 15, truncate = 17, chmod = 18, updateExtent = 22;
 const fallocate = 23, fileAttributes = 24, encodedWrite = 25;
-/** These follow a link at the end of their path. */
+/** These commands follow a link at the end of their path. */
 const following: ReadonlySet<number> = new Set([
   write,
   command.clone,
@@ -19,11 +19,11 @@ const following: ReadonlySet<number> = new Set([
   fileAttributes,
   encodedWrite,
 ]);
-/** These may mean the subvolume itself, whose path is empty: set and remove an xattr, chmod, chown, utimes, file attributes. */
+/** These commands may apply to the subvolume itself, whose path is empty: set and remove xattr, chmod, chown, utimes, file attributes. */
 const ofRoot: ReadonlySet<number> = new Set([setXattr, 14, chmod, 19, 20, fileAttributes]);
 const nodeType = 0o170000n, blockDevice = 0o060000n, characterDevice = 0o020000n;
 
-/** Symbolic links by path, so that a directory that moves takes its own along. */
+/** A tree of the symbolic links by path: a directory that moves takes its links along. */
 interface Node {
   isLink: boolean;
   readonly children: Map<string, Node>;
@@ -34,15 +34,15 @@ interface Tree {
   readonly root: Node;
 }
 
-/** Checks the streams of one backup, one after the other: each is whole, or begins with what the one before made. */
+/** Checks the streams of one backup, one after the other: each is full, or based on the subvolume of the one before. */
 export class StreamGuard {
   #current: Tree | undefined;
-  /** The current one is based on it, and may clone from it. */
+  /** The current stream is based on it, and may clone from it. */
   #previous: Tree | undefined;
   readonly #seen = new Set<string>();
   #links = 0;
 
-  /** @returns The stream as it came. @throws {Error} When it is none, is truncated, or would lead out of its subvolume. */
+  /** @returns The stream unchanged. @throws {Error} When it is no stream, is truncated, or would write outside its subvolume. */
   async *check(stream: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
     let position: Position = "begin";
     yield* eachCommand(stream, (bytes, version) => {
@@ -69,7 +69,7 @@ export class StreamGuard {
     if (path === undefined) throw new Error(`command ${kind} has no path`);
     if (path !== "" || !ofRoot.has(kind)) refuseOutside(root, path);
     if (kind === command.rename) refuseOutside(root, need(text(attribute.pathTo)));
-    // Of a symbolic link it is its target, which only the container will follow.
+    // For a symbolic link the attribute is its target, which only the container will follow.
     if (kind === command.link) refuseOutside(root, need(text(attribute.pathLink)));
     if (kind === command.clone) {
       this.#refuseForeignClone(need(text(attribute.clonePath)), hex(attributes.get(attribute.cloneUuid)));
@@ -85,7 +85,7 @@ export class StreamGuard {
     }
     if (kind === setXattr) {
       const name = need(text(attribute.xattrName));
-      // Those of the namespace "trusted" are the host's: a container makes none but an overlay's, and lido keeps notes there.
+      // "trusted" xattrs belong to the host: a container can make only those of overlayfs, and lido stores its own there.
       if (name.startsWith("trusted.") && !name.startsWith("trusted.overlay.")) {
         throw new Error(`${shown(path)} has extended attribute ${shown(name)}`);
       }
@@ -110,13 +110,13 @@ export class StreamGuard {
   #begin(attributes: ReadonlyMap<number, Uint8Array>, isIncremental: boolean): void {
     const name = latin1(attributes.get(attribute.path));
     const text = Buffer.from(name ?? "", "latin1").toString();
-    // It becomes a directory's name, and may reach logs: it is text without control characters.
-    // deno-lint-ignore no-control-regex -- these are what is refused
+    // The name becomes a directory's name, and may be logged: text without control characters.
+    // deno-lint-ignore no-control-regex -- these are refused
     if (!/^[^/\x00-\x1f\ufffd]{1,255}$/.test(text) || text === "." || text === "..") {
       throw new Error(`the subvolume is called ${shown(name ?? "")}`);
     }
     const uuid = hex(attributes.get(attribute.uuid));
-    // `btrfs receive` finds by UUID what a stream is based on: one that stands for two subvolumes would be checked against the wrong one.
+    // `btrfs receive` finds a stream's base by UUID: if two subvolumes had one UUID, the check would follow the wrong one.
     if (uuid.length !== 32 || this.#seen.has(uuid)) throw new Error("the subvolume's UUID is missing, or not its own");
     const base = hex(attributes.get(attribute.cloneUuid));
     if (isIncremental && base !== this.#current?.uuid) throw new Error("it is based on another volume");
@@ -187,7 +187,7 @@ function latin1(bytes: Uint8Array | undefined): string | undefined {
   return bytes && Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString("latin1");
 }
 
-/** For messages: as text where it is. */
+/** A path for messages, decoded as UTF-8. */
 function shown(path: string): string {
   return JSON.stringify(Buffer.from(path, "latin1").toString().slice(0, 200));
 }
@@ -197,7 +197,7 @@ function need(path: string | undefined): string {
   return path;
 }
 
-/** All eight bytes count: the kernel has them as they are. */
+/** All eight bytes count: the kernel uses them all. */
 function numberOf(bytes: Uint8Array | undefined): bigint {
   if (bytes?.length !== 8) throw new Error("the subvolume's stream is damaged: a number has not 8 bytes");
   return new DataView(bytes.buffer, bytes.byteOffset, 8).getBigUint64(0, true);

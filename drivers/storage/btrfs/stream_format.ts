@@ -1,9 +1,9 @@
-/** The format of what `btrfs send` writes: a prefix with a version, then commands of a header and attributes.
+/** The format of `btrfs send`: a prefix with a version, then commands, each with a header and attributes.
  * @see fs/btrfs/send.h, https://btrfs.readthedocs.io/en/latest/dev/dev-send-stream.html */
 
 const magic = "btrfs-stream\0";
 const prefixBytes = magic.length + 4;
-/** Length, kind, checksum. */
+/** Length, kind and checksum. */
 const commandHeaderBytes = 10;
 const checksumOffset = 6;
 const commandMaxBytes = 1 << 20;
@@ -35,8 +35,8 @@ export const attribute = {
 
 export const truncatedText = "the subvolume's stream is truncated";
 
-/** @param work Gets each command whole, and gives back the one that stands for it, of the same length.
- * @returns The stream of those. @throws {Error} When it is no stream, or ends within a command. */
+/** @param work Gets each whole command and returns its replacement, of the same length.
+ * @returns The stream of the replacements. @throws {Error} When it is no stream, or ends within a command. */
 export async function* eachCommand(
   stream: AsyncIterable<Uint8Array>,
   work: (bytes: Uint8Array, version: number) => Uint8Array,
@@ -72,14 +72,14 @@ export function kindOf(bytes: Uint8Array): number {
   return new DataView(bytes.buffer, bytes.byteOffset, bytes.length).getUint16(4, true);
 }
 
-/** Writes the checksum of a command that was changed. */
+/** Updates the checksum of a changed command. */
 export function seal(bytes: Uint8Array): void {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   view.setUint32(checksumOffset, 0, true);
   view.setUint32(checksumOffset, checksum(bytes), true);
 }
 
-/** CRC-32C from 0, and not inverted. */
+/** CRC-32C with initial value 0, not inverted. */
 function checksum(bytes: Uint8Array): number {
   let sum = 0;
   for (const byte of bytes) sum = (sum >>> 8) ^ checksums[(sum ^ byte) & 0xff]!;
@@ -91,7 +91,7 @@ const checksums = Uint32Array.from({ length: 256 }, (_, byte) => {
   return byte;
 });
 
-/** @returns The subvolume's UUID, of the first command of a stream; undefined while there are too few bytes. */
+/** @returns The subvolume's UUID from the first command of a stream; undefined while there are too few bytes. */
 export function streamUuid(head: Uint8Array): string | undefined {
   if (head.length < prefixBytes) return undefined;
   const version = versionOf(head);
@@ -118,19 +118,19 @@ function lengthAt(bytes: Uint8Array, at: number): number | undefined {
   return length;
 }
 
-/** @param bytes A whole command. @returns Its attributes by number, as parts of `bytes`. */
+/** @param bytes A whole command. @returns Its attributes by number, as views of `bytes`. */
 export function attributesOf(bytes: Uint8Array, version: number): Map<number, Uint8Array> {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   const found = new Map<number, Uint8Array>();
   for (let at = commandHeaderBytes; at < bytes.length;) {
     if (at + 2 > bytes.length) throw new Error("the subvolume's stream is damaged");
     const type = view.getUint16(at, true);
-    // In the second version the data has no length: it is the rest.
+    // In version 2 the data attribute has no length: it is the rest.
     if (version >= 2 && type === attribute.data) break;
     if (at + 4 > bytes.length) throw new Error("the subvolume's stream is damaged");
     const length = view.getUint16(at + 2, true);
     if (at + 4 + length > bytes.length) throw new Error("the subvolume's stream is damaged");
-    // Which of two counts is the reader's affair; there must be none to choose from.
+    // Readers differ on which of two counts, so a duplicate is refused.
     if (found.has(type)) throw new Error("the subvolume's stream is damaged: an attribute comes twice");
     found.set(type, bytes.subarray(at + 4, at + 4 + length));
     at += 4 + length;
@@ -138,7 +138,7 @@ export function attributesOf(bytes: Uint8Array, version: number): Map<number, Ui
   return found;
 }
 
-/** @returns The digits of a UUID without hyphens; "" when there is none. */
+/** @returns A UUID in hexadecimal without hyphens; "" for undefined. */
 export function hex(bytes: Uint8Array | undefined): string {
   return bytes ? Buffer.from(bytes).toString("hex") : "";
 }

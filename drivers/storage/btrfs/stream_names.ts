@@ -1,13 +1,13 @@
-/** Streams name subvolumes by UUID: their own, what they are based on, what they clone from. `btrfs receive` looks for these among all that were ever
- * received in the filesystem, before it thinks of the subvolume that it is making; and a container may give its subvolumes whatever UUID of
- * a received one. So a stream that came with a UUID of another tenant's would read that one's files, and a volume could be based on what another had
- * prepared for it. Here each gets a name that nobody knows, and can name nothing else.
+/** Streams name subvolumes by UUID: their own, their base, the ones they clone from. `btrfs receive` looks these up among all subvolumes ever
+ * received in the filesystem, before the one that it is making; and a container can give its subvolumes the UUID of any received one. So a
+ * foreign stream with the UUID of another tenant's subvolume would read that tenant's files, and a volume could be based on a subvolume that
+ * another tenant prepared. Here each stream gets a random UUID, and cannot refer to any other subvolume than its base.
  * @see process_clone() and process_snapshot() in btrfs-progs' cmds/receive.c, BTRFS_IOC_SET_RECEIVED_SUBVOL */
 import { randomBytes } from "node:crypto";
 import { attribute, attributesOf, command, eachCommand, hex, kindOf, seal } from "./stream_format.ts";
 
-/** @param base UUID of the subvolume that the stream may be based on, by which it can be found. @returns The stream with a new UUID for its
- * subvolume. @throws {Error} When it names another one. */
+/** @param base UUID by which `btrfs receive` finds the subvolume that the stream may be based on. @returns The stream with a new UUID for its
+ * subvolume. @throws {Error} When it refers to another subvolume. */
 export function withOwnNames(
   stream: AsyncIterable<Uint8Array>,
   base: Uint8Array | undefined,

@@ -7,7 +7,7 @@ const uuid = new Uint8Array(16).fill(7), other = new Uint8Array(16).fill(8), bas
 const clone = (source: Uint8Array) => streamCommand(16, [[15, "f"], [20, source], [21, 1n], [22, "g"]]);
 const truncate = streamCommand(17, [[15, "f"], [4, 0n]]);
 
-/** In pieces that fit no command. */
+/** Splits the stream in pieces that do not end where commands do. */
 async function named(stream: Uint8Array, known?: Uint8Array): Promise<Buffer> {
   const pieces = async function* () {
     for (let at = 0; at < stream.length; at += 11) yield stream.subarray(at, at + 11);

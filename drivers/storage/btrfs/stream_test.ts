@@ -4,7 +4,7 @@ import { streamUuid } from "./stream_format.ts";
 
 type Attributes = readonly (readonly [number, string | Uint8Array])[];
 
-/** Bytes of a name, one for each character. */
+/** A name given as its bytes, one for each character. */
 const raw = (text: string) => Buffer.from(text, "latin1");
 const number = (value: bigint) => {
   const bytes = Buffer.alloc(8);
@@ -51,7 +51,7 @@ async function checked(guard: StreamGuard, ...pieces: Uint8Array[]): Promise<voi
 
 async function through(...commands: Uint8Array[]): Promise<Uint8Array> {
   const bytes = Buffer.concat([begin, ...commands, endOfStream]);
-  // In pieces that fit no command.
+  // The pieces do not end where commands do.
   const pieces = async function* () {
     for (let at = 0; at < bytes.length; at += 7) yield bytes.subarray(at, at + 7);
   };
@@ -78,7 +78,7 @@ Deno.test("what leads out of the volume is refused", async () => {
     [[symlink("o1", "/etc"), rename("o1", "l"), mkdir("l/x")], /goes through a symbolic link/],
     [[node("sda", 0o060660n, 0x800n)], /is a device node/],
     [[node("mem", 0o020660n, 0x101n)], /is a device node/],
-    // Above 2^53 a double rounds the type's bits to others.
+    // Above 2^53 a double would round the type's bits.
     [[node("sda", 0x4000_0000_0000_0000n | 0o060660n, 0x800n)], /is a device node/],
     [[symlink("x", "/etc"), write("./x/f")], /leads out of the backup/],
     [[symlink("x", "/etc"), write("x//f")], /leads out of the backup/],

@@ -7,7 +7,7 @@ import { CommandError, type Host, type PipedCommand } from "../../host/host.ts";
 import { writing } from "../tree.ts";
 import { DroppedGroups } from "./dropped_groups.ts";
 
-/** Everything lido asks of btrfs-progs: each argv and each parser, and nobody else starts them. @see btrfs(8) */
+/** Every call of btrfs-progs: each argv and each parser; nothing else starts them. @see btrfs(8) */
 export class BtrfsTool {
   readonly #host: Host;
   readonly #dropped = new DroppedGroups();
@@ -21,7 +21,7 @@ export class BtrfsTool {
     return parseVersion((await this.#host.run(["btrfs", "--version"])).stdout);
   }
 
-  /** @param options.force Overwrites what is on the device. */
+  /** @param options.force Overwrites the device's content. */
   async format(device: string, label: string, options: { force: boolean; words: readonly string[] }): Promise<void> {
     await this.#host.confined({ devices: [device] }).run([
       "mkfs.btrfs",
@@ -42,7 +42,7 @@ export class BtrfsTool {
     await this.#host.run(["btrfs", "subvolume", "snapshot", ...(options.readonly ? ["-r"] : []), source, target]);
   }
 
-  /** Deletes subvolumes and those nested in them, with their quota groups, for good: after a power cut, too. One process when there are none nested. */
+  /** Deletes subvolumes, those nested in them and their quota groups, safe against a power cut. One process when none are nested. */
   async delete(...paths: string[]): Promise<void> {
     const [first] = paths;
     if (first === undefined) return;
@@ -61,33 +61,33 @@ export class BtrfsTool {
       }
       if (left.length > 0) await this.#host.run(["btrfs", "subvolume", "delete", ...left]);
     }
-    // Not by --commit-after: two processes that do may both wait until the kernel commits of its own accord, half a minute later. Nor by fsync:
-    // it commits, but only this wakes the kernel's cleaner too, without which the space stays taken for as long.
+    // Not by --commit-after: two such processes may both wait until the kernel commits by itself, half a minute later. Nor by fsync: it commits,
+    // but only this also wakes the kernel's cleaner, without which the space stays in use for as long.
     await this.#host.run(["btrfs", "filesystem", "sync", parent]);
     if (groups) this.#dropped.drop(parent, groups);
   }
 
-  /** Takes away what was left of subvolumes that are gone. */
+  /** Destroys the quota groups of subvolumes that no longer exist. */
   dropStaleGroups(path: string): void {
     this.#dropped.drop(path, staleQuotaGroups(path));
   }
 
-  /** Switches quotas on, and waits until what is there was counted. */
+  /** Switches quotas on, and waits until existing data was counted. */
   async enableQuota(path: string): Promise<void> {
     await this.#host.run(["btrfs", "quota", "enable", path]);
     await this.rescan(path);
   }
 
-  /** Waits until everything was counted anew. */
+  /** Recounts everything, and waits for the end. */
   async rescan(path: string): Promise<void> {
     await this.#host.run(["btrfs", "quota", "rescan", "-w", path], { timeoutMs: rescanTimeoutMs });
   }
 
-  /** @param snapshot Beside `options.parent`. */
+  /** @param snapshot In the same directory as `options.parent`. */
   send(snapshot: string, options: { parent?: string; signal?: AbortSignal }): PipedCommand {
     const at = (path: string) => join("/snapshots", basename(path));
     const argv = ["btrfs", "send", "--quiet", ...(options.parent ? ["-p", at(options.parent)] : []), at(snapshot)];
-    // Both must be on one mount; which that is, it reads in /proc.
+    // Both must be on one mount; the tool reads in /proc which mount that is.
     const tools = this.#host.confined({
       reads: { "/snapshots": dirname(snapshot) },
       hasProc: true,
@@ -96,15 +96,15 @@ export class BtrfsTool {
     return tools.pipe(argv, { signal: options.signal });
   }
 
-  /** Makes what a stream tells. @param directory For what is made, in its directory `received`; places for what it sees are made beside that.
-   * @param options.base What the stream may be based on: its path, and where it is in the subvolume that `directory` is in. */
+  /** Makes a subvolume from a stream. @param directory The subvolume is made in `received` in it; mount points for the tool are made beside that.
+   * @param options.base What the stream may be based on: its path, and its path in the subvolume that contains `directory`. */
   receive(
     directory: string,
     stdin: Readable,
     options: { base?: { path: string; place: string }; signal?: AbortSignal },
   ): PipedCommand {
     const { base, signal } = options;
-    // It asks the kernel where the base is, and looks there. So that is all that it sees of the pool.
+    // The tool asks the kernel for the base's path and opens it there; so the base is the only part of the pool that it sees.
     const tools = this.#host.confined({
       reads: base ? { [join("/pool", base.place)]: base.path } : {},
       writes: { "/pool": directory },
@@ -118,7 +118,7 @@ export class BtrfsTool {
     await this.#host.run(["btrfs", "filesystem", "resize", "max", path]);
   }
 
-  /** @returns Device errors by kind, summed over the devices; empty when all is well. */
+  /** @returns Device errors by kind, summed over the devices; empty when there are none. */
   async errors(path: string): Promise<Map<string, bigint>> {
     return parseErrors((await this.#host.run(["btrfs", "device", "stats", path])).stdout);
   }
@@ -128,7 +128,7 @@ const subvolumeInode = 256;
 /** A rescan reads the metadata of the whole filesystem. */
 const rescanTimeoutMs = 24 * 3_600_000;
 
-/** The root of a subvolume is always inode 256. @see btrfs-subvolume(8) */
+/** The root directory of a subvolume always has inode 256. @see btrfs-subvolume(8) */
 export async function isSubvolume(path: string): Promise<boolean> {
   return await lstat(path).then((info) => info.isDirectory() && info.ino === subvolumeInode, () => false);
 }

@@ -17,8 +17,8 @@ interface Parts {
   readonly kept: RetainedDatasets;
 }
 
-/** Copies within the pool. By `zfs.clone_copy`: "true" shares blocks with the source, which is then kept as long as the copy; "rebase" shares
- * them with the image that both come from, and copies only what is different. */
+/** Copies within the pool, by `zfs.clone_copy`: "true" shares blocks with the source, which then exists as long as the copy; "rebase" shares
+ * blocks with the image that both come from, and copies only the differences. */
 export class ZfsClone implements Clone {
   readonly carriesSnapshots = false;
   readonly #parts: Parts;
@@ -57,18 +57,18 @@ export class ZfsClone implements Clone {
     });
   }
 
-  /** An image does not change: its one snapshot is made with the first clone. */
+  /** An image does not change: all clones share one snapshot, made with the first clone. */
   async #cloneImage(image: string, dataset: string, properties: Properties): Promise<void> {
     const { tool } = this.#parts;
     const snapshot = `${image}@readonly`;
     if (await tool.clone(snapshot, dataset, properties)) return;
     await tool.snapshot(snapshot).catch(async (error) => {
-      if (!await tool.exists(snapshot)) throw error; // another made it
+      if (!await tool.exists(snapshot)) throw error; // a concurrent clone made it
     });
     if (!await tool.clone(snapshot, dataset, properties)) throw missing(snapshot);
   }
 
-  /** The stream of differences from the image makes a clone of the image. */
+  /** Clones the image and receives the differences from it. */
   async #rebase(source: Volume, dataset: string, properties: Properties, options: CopyOptions): Promise<void> {
     const { tool } = this.#parts;
     const { signal, progress } = options;
@@ -81,7 +81,7 @@ export class ZfsClone implements Clone {
     await tool.destroy(dataset + transferSuffix);
   }
 
-  /** @returns The image's snapshot that a volume comes from, over however many copies. */
+  /** @returns The image's snapshot that a volume comes from, through any number of copies. */
   async #imageOf(dataset: string): Promise<string | undefined> {
     for (let at = dataset;;) {
       const origin = (await this.#parts.tool.get(at, "origin"))?.[0];
@@ -91,7 +91,7 @@ export class ZfsClone implements Clone {
     }
   }
 
-  /** @param isPassing Whether nothing needs the moment's snapshot after `work`. */
+  /** Runs `work` with a snapshot of the source. @param isPassing Whether the snapshot is not needed after `work`. */
   async #atMoment(source: Volume, work: (snapshot: string) => Promise<void>, isPassing = false): Promise<void> {
     if (source.snapshot !== undefined) return await work(names.snapshot(this.#top, source));
     await this.#parts.kept.withCopySnapshot(names.dataset(this.#top, source), async (snapshot) => {
@@ -101,8 +101,8 @@ export class ZfsClone implements Clone {
   }
 }
 
-/** Streams between pools. The snapshots of a volume go as differences, each from the one before it, and the volume from its latest; so a
- * receiver needs them in order. What an interrupted receive has got is kept: the rest can follow. */
+/** Streams between pools. The snapshots of a volume are sent as differences, each from the one before it, and the volume from its latest; so a
+ * receiver needs them in order. An interrupted receive keeps its data, and can be resumed. */
 export class ZfsSend implements Send {
   readonly format = "zfs";
   readonly isChained = true;

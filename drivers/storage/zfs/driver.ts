@@ -26,7 +26,7 @@ import { absenceOf } from "./state.ts";
 import type { ZfsTool } from "./tool.ts";
 
 /** An open ZFS pool, or a dataset of one. A volume is a dataset with `mountpoint=legacy`; a snapshot is `@snapshot-NAME`; an image is cloned from
- * its `@readonly`. */
+ * its snapshot `@readonly`. */
 export class ZfsDriver implements Driver {
   readonly idmappedMounts: boolean;
   readonly mountsVolumes = true;
@@ -35,7 +35,7 @@ export class ZfsDriver implements Driver {
   readonly #tool: ZfsTool;
   readonly #mountpoints: Mountpoints;
   readonly #kept: RetainedDatasets;
-  /** Top of what is ours: `zfs.pool_name`. */
+  /** Top dataset of the storage pool: `zfs.pool_name`. */
   readonly #top: string;
   readonly #snapshots: ZfsSnapshots;
   readonly #facets: Omit<Facets, "resize"> & Partial<Pick<Facets, "resize">>;
@@ -92,7 +92,7 @@ export class ZfsDriver implements Driver {
     return this.#mountpoints.path(volume);
   }
 
-  /** One process. */
+  /** Costs one process. */
   async create(volume: Volume, options: CreateOptions = {}): Promise<void> {
     await this.#limited(
       this.#tool.create(names.dataset(this.#top, volume), createProperties(this.#pool, volume, options.sizeBytes)),
@@ -117,7 +117,7 @@ export class ZfsDriver implements Driver {
     return this.#tool.exists(names.of(this.#top, volume));
   }
 
-  /** No snapshot is there without its volume. */
+  /** No snapshot exists without its volume. */
   isTaken(volume: Volume): Promise<boolean> {
     return this.exists({ type: volume.type, name: volume.name });
   }
@@ -126,7 +126,7 @@ export class ZfsDriver implements Driver {
     await this.#mountpoints.unmountAll(volume);
     const target = names.dataset(this.#top, { type: volume.type, name });
     if (await this.#tool.rename(names.dataset(this.#top, volume), target)) return;
-    // A second call, after a kill, finds it done.
+    // A second call, after a kill, finds the rename done.
     if (!await this.#tool.exists(target)) throw new LidoError("not_found", `Dataset "${target}" does not exist`);
   }
 
@@ -146,7 +146,7 @@ export class ZfsDriver implements Driver {
 
   async list(): Promise<Volume[]> {
     const found = await this.#tool.names(this.#top);
-    // Not "nothing": what is not there now must not be taken for lost.
+    // Not an empty list: the volumes of a missing dataset must not be taken for lost.
     if (found.length === 0) throw this.#missing(this.#top);
     return found.flatMap((name) => names.volume(this.#top, name) ?? []);
   }
@@ -160,7 +160,7 @@ export class ZfsDriver implements Driver {
     });
   }
 
-  /** Brings to an end what an earlier daemon was killed at, when the pool is opened. @param found All there is. */
+  /** Rolls back or completes what a killed daemon left, when the pool is opened. @param found All datasets and snapshots of the pool. */
   async clean(found: readonly Dataset[]): Promise<void> {
     for (const { name } of found) {
       if (names.isTransferSnapshot(name)) await this.#tool.destroy(name);
@@ -173,7 +173,7 @@ export class ZfsDriver implements Driver {
 
   async resources(): Promise<Resources> {
     const [used, available] = (await this.#get(this.#top, "used", "available")).map((value) => parseBytes(value) ?? 0n);
-    // ZFS makes inodes as it needs them: there is no total to tell.
+    // ZFS makes inodes as needed: there is no total.
     return { space: { used: used!, total: used! + available! }, inodes: { used: 0n, total: 0n } };
   }
 
@@ -184,14 +184,14 @@ export class ZfsDriver implements Driver {
 
   async close(): Promise<void> {
     await unmountBelow(this.#host, this.#pool.root, "zfs");
-    // Others may have datasets there, which nobody asked to be let go of.
+    // Others may have datasets in the ZFS pool, which must stay imported.
     if (isFalse(this.#pool.config["zfs.export"]) || this.#top.includes("/") || await this.#foreign() !== undefined) {
       return;
     }
     await this.#tool.exportPool(this.#top);
   }
 
-  /** @returns A dataset in the pool that is not lido's. */
+  /** @returns The name of a dataset in the pool that is not lido's. */
   async #foreign(): Promise<string | undefined> {
     return (await this.#tool.names(this.#top)).find((name) => !names.isOurs(this.#top, name));
   }
@@ -227,7 +227,7 @@ export class ZfsDriver implements Driver {
         return limits.find((limit) => limit !== undefined && limit > 0n);
       },
       usedBytes: async (volume) => {
-        // A snapshot "uses" only what nothing else has.
+        // A snapshot's "used" is only the space that nothing else references.
         const isReferenced = volume.snapshot !== undefined || usesReferenced(this.#pool, volume);
         const property = isReferenced ? "referenced" : "used";
         return parseBytes((await this.#get(names.dataset(this.#top, volume), property))[0]!) ?? 0n;

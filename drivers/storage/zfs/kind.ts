@@ -15,7 +15,7 @@ import { ZfsTool } from "./tool.ts";
 
 const smallestBytes = 64n * 1024n * 1024n; // SPA_MINDEVSIZE
 
-/** A ZFS pool: on a loop file of ours or on block devices, or a pool or dataset that is there. */
+/** A ZFS pool: on a loop file of ours, on block devices, or an existing pool or dataset. */
 export const zfsKind: DriverKind = {
   name: "zfs",
   packages: ["zfsutils-linux", "zfs-dkms"],
@@ -90,7 +90,7 @@ export const zfsKind: DriverKind = {
   destroy: (host, pool) => destroyPool(host, pool),
 };
 
-/** @throws {LidoError} bad_request when the pool or dataset is not empty, or another storage pool's. */
+/** @throws {LidoError} bad_request when the pool or dataset is not empty, or belongs to another storage pool. */
 async function planExisting(tool: ZfsTool, pool: Pool, dataset: string): Promise<Record<string, string>> {
   const given = pool.config["zfs.pool_name"];
   if (given && given !== dataset) {
@@ -99,7 +99,7 @@ async function planExisting(tool: ZfsTool, pool: Pool, dataset: string): Promise
   refuseSize(pool);
   checkDatasetName(dataset);
   const found = await tool.names(dataset);
-  // Also what is within another storage pool's: the property is inherited.
+  // The property is inherited, so a dataset within another storage pool is refused too.
   const { root } = await ownerOf(tool, pool, found.length > 0 ? dataset : names.zpool(dataset));
   if (root !== undefined) {
     throw new LidoError("bad_request", `ZFS dataset "${dataset}" is in use by the storage pool at "${root}"`);

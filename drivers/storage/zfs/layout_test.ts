@@ -8,7 +8,7 @@ Deno.test("volumes and snapshots have LXD's names in ZFS, and are read from them
     [{ type: "custom", name: "default_v" }, "tank/lido/custom/default_v"],
     [{ type: "custom", name: "default_v", snapshot: "s0" }, "tank/lido/custom/default_v@snapshot-s0"],
     [{ type: "image", name: "ab12" }, "tank/lido/images/ab12"],
-    // ZFS has no "+" and "@" in its names.
+    // ZFS does not allow "+" and "@" in names.
     [{ type: "custom", name: "default_a+b@c" }, "tank/lido/custom/default_a 2bb 40c"],
     [{ type: "custom", name: "default_a", snapshot: "x@1" }, "tank/lido/custom/default_a@snapshot-x 401"],
   ];

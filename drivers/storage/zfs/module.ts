@@ -12,7 +12,7 @@ export function isModuleMissing(error: unknown): boolean {
   return error instanceof CommandError && moduleMissing.test(error.stderr);
 }
 
-/** @param error Why a tool failed. @returns Whether that was the module, which is loaded now. @throws {LidoError} unavailable when it cannot be. */
+/** Loads the module if it was missing. @param error Why a tool failed. @returns Whether that was the cause. @throws {LidoError} unavailable. */
 export async function loadModule(host: Host, error: unknown): Promise<boolean> {
   if (!isModuleMissing(error)) return false;
   try {
@@ -28,7 +28,7 @@ export async function loadModule(host: Host, error: unknown): Promise<boolean> {
   }
 }
 
-/** Whether this host has ZFS, tools and module. */
+/** Whether this host has ZFS, both tools and module. */
 export async function probe(host: Host): Promise<{ version: string } | { missing: string }> {
   for (const tool of ["zfs", "zpool"]) {
     if (!await host.which(tool)) return { missing: `"${tool}" is not installed (Debian package zfsutils-linux)` };
@@ -39,7 +39,7 @@ export async function probe(host: Host): Promise<{ version: string } | { missing
       if (!await loadModule(host, error)) throw error;
       return await tool.version();
     });
-    // They come from packages of their own, and work together across versions.
+    // Tools and module come from packages of their own, and work together across versions.
     return { version: tools === module ? module : `${module} (tools ${tools})` };
   } catch (error) {
     if (error instanceof LidoError || error instanceof CommandError) return { missing: error.message };

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { FakeHost } from "../../host/fake.ts";
 import { probe } from "./module.ts";
 
-// What the tools of several versions say when the module is not there, recorded or from their source.
+// What several versions of the tools print without the module, recorded or from their source.
 const complaints = {
   "2.3.2, zfs version": "Failed to initialize the libzfs library.\n",
   "2.1.11, zfs version": "zfs_version_kernel() failed: No such file or directory\n",

@@ -6,8 +6,8 @@ import { directoryOf, repairMode, snapshotsDirectory } from "../layout.ts";
 import { names } from "./layout.ts";
 import type { ZfsTool } from "./tool.ts";
 
-/** Where datasets are mounted: by mount(2), which takes a legacy dataset by name, so without a helper process. A mount point is there only
- * while something is mounted on it; so nobody writes into the directory below by mistake. */
+/** Mounts datasets by mount(2), which takes a legacy dataset by name and needs no helper process. A mount point exists only while something is
+ * mounted on it, so that nothing is written to the directory below by mistake. */
 export class Mountpoints {
   readonly #host: Host;
   readonly #pool: Pool;
@@ -23,7 +23,7 @@ export class Mountpoints {
     return join(this.#pool.root, directoryOf(volume));
   }
 
-  /** A snapshot is read-only, as ZFS has it. A second mount is no error. */
+  /** Mounts a volume, or a snapshot read-only, as ZFS does. A second mount is no error. */
   async mount(volume: Volume): Promise<void> {
     const path = this.path(volume);
     if (await this.#host.mounts.at(path)) return;
@@ -34,7 +34,7 @@ export class Mountpoints {
     if (volume.snapshot === undefined) await repairMode(path, volume);
   }
 
-  /** Nothing mounted is no error. @throws {SystemCallError} EBUSY. */
+  /** Not mounted is no error. @throws {SystemCallError} EBUSY. */
   async unmount(volume: Volume): Promise<void> {
     const path = this.path(volume);
     await this.#host.mounts.unmount(path);
@@ -42,7 +42,7 @@ export class Mountpoints {
     if (volume.snapshot !== undefined) await drop(dirname(path));
   }
 
-  /** Of the volume and of every snapshot of it. */
+  /** Unmounts the volume and all its snapshots. */
   async unmountAll({ type, name }: Volume): Promise<void> {
     const snapshots = join(this.#pool.root, snapshotsDirectory({ type, name }));
     for (const { target } of (await this.#host.mounts.list()).reverse()) {

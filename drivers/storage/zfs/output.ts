@@ -1,4 +1,4 @@
-/** Readers of what `zfs` and `zpool` print, 2.1 to 2.3. Always `-Hp` where there is such a thing: tabs, no header, exact numbers. */
+/** Parsers of the output of `zfs` and `zpool`, 2.1 to 2.3. With `-Hp` where the command has it: tabs, no header, exact numbers. */
 
 /** One row of `zfs list -Hp -o name,origin,clones`. */
 export interface Dataset {
@@ -10,7 +10,7 @@ export interface Dataset {
   readonly clones: readonly string[];
 }
 
-/** @param output Of `-H`. @throws {Error} On a line with another number of columns. */
+/** @param output Of a command with `-H`. @throws {Error} On a line with another number of columns. */
 export function rows(output: string, columns: number): string[][] {
   return output.split("\n").filter(Boolean).map((line) => {
     const fields = line.split("\t");
@@ -21,10 +21,10 @@ export function rows(output: string, columns: number): string[][] {
   });
 }
 
-/** A property that is not set, or that the thing has not. */
+/** Whether a property is not set, or does not exist for the dataset. */
 const isNone = (value: string | undefined) => value === undefined || value === "-" || value === "" || value === "none";
 
-/** @param output Of `zfs list -Hp -o name,origin,clones`. @throws {Error} On a line that is none. */
+/** @param output Of `zfs list -Hp -o name,origin,clones`. @throws {Error} On any other line. */
 export function parseDatasets(output: string): Dataset[] {
   return rows(output, 3).map(([name, origin, clones]) => ({
     name: name!,
@@ -33,7 +33,7 @@ export function parseDatasets(output: string): Dataset[] {
   }));
 }
 
-/** @returns The bytes of a size; undefined for none. @throws {Error} When it is no number. */
+/** @returns Bytes; undefined for none. @throws {Error} When it is not a number. */
 export function parseBytes(value: string): bigint | undefined {
   if (isNone(value)) return undefined;
   if (!/^\d+$/.test(value)) throw new Error(`Cannot read a size of zfs: ${JSON.stringify(value.slice(0, 200))}`);
@@ -52,14 +52,14 @@ export interface PoolStatus {
   readonly state: string;
   /** "scrub repaired 0B in 00:00:01 with 0 errors on …"; undefined when there was none. */
   readonly scan: string | undefined;
-  /** "No known data errors", or how many. */
+  /** "No known data errors", or their number. */
   readonly errors: string;
 }
 
-/** @param output Of `zpool status POOL`. @throws {Error} When it has no state. */
+/** @param output Of `zpool status POOL`. @throws {Error} When it shows no state. */
 export function parseStatus(output: string): PoolStatus {
   const field = (name: string) => {
-    // A value may go on, indented, on the next lines.
+    // A value may continue, indented, on the next lines.
     const found = new RegExp(`^ *${name}: (.*(?:\\n\\t.*)*)`, "m").exec(output)?.[1];
     return found?.split("\n").map((line) => line.trim()).filter(Boolean).join(", ");
   };
@@ -68,7 +68,7 @@ export function parseStatus(output: string): PoolStatus {
   return { state, scan: field("scan"), errors: field("errors") ?? "" };
 }
 
-/** What a tool says when it fails: the reason, without the usage and advice that follow it. */
+/** The reason in a tool's error output, without the usage and advice that follow it. */
 export function reasonOf(stderr: string): string {
   return stderr.split(/^usage:$|^use '-|^For further help|^A resuming stream/m, 1)[0]!.trim();
 }

@@ -1,4 +1,4 @@
-/** The readers, on what zfs-2.1.11 and zfs-2.3.2 of Debian printed on module 2.3.2. */
+/** The parsers, on the output of zfs-2.1.11 and zfs-2.3.2 of Debian with module 2.3.2. */
 import assert from "node:assert/strict";
 import { parseBytes, parseDatasets, parseStatus, parseVersion, reasonOf, rows } from "./output.ts";
 

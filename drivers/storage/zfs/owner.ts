@@ -3,11 +3,11 @@ import type { Pool } from "../driver.ts";
 import { names } from "./layout.ts";
 import type { Properties, ZfsTool } from "./tool.ts";
 
-/** How much of the dataset `zfs.pool_name` a storage pool has made: the whole ZFS pool, the dataset, or only what is in it. */
+/** Which part of the dataset `zfs.pool_name` a storage pool has made: the whole ZFS pool, the dataset, or only its content. */
 export type Owner = "zpool" | "dataset" | "contents";
 
-/** On the dataset, for everybody to see: `OWNER ROOT`, where ROOT is the place of the storage pool. So nothing is ever destroyed that only has
- * the name of what a storage pool had. */
+/** Set on the dataset to `OWNER ROOT`, where ROOT is the storage pool's root: so a dataset that only has the name of a storage pool's is never
+ * destroyed. */
 export const ownerProperty = "lido:pool";
 
 export function ownerProperties(pool: Pick<Pool, "root">, made: Owner): Properties {
@@ -18,11 +18,11 @@ export interface Ownership {
   readonly exists: boolean;
   readonly made?: Owner;
   readonly root?: string;
-  /** Not inherited from a dataset above. */
+  /** Whether it is set on the dataset itself, not inherited. */
   readonly isOwn?: boolean;
 }
 
-/** @param dataset The pool's when absent. */
+/** @param dataset Default: the pool's. */
 export async function ownerOf(tool: ZfsTool, pool: Pool, dataset = names.top(pool)): Promise<Ownership> {
   const found = await tool.sourced(dataset, ownerProperty);
   if (!found) return { exists: false };

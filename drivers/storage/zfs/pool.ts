@@ -41,14 +41,14 @@ export async function createPool(host: Host, pool: Pool): Promise<Driver> {
   return await openPool(host, pool);
 }
 
-/** What was asked for by the user need not be said by us. */
+/** Removes properties that the user's own arguments set. */
 function without(properties: Properties, words: readonly string[]): Properties {
   return Object.fromEntries(
     Object.entries(properties).filter(([name]) => !words.some((word) => word.startsWith(`${name}=`))),
   );
 }
 
-/** Takes a pool or dataset that is there and empty; or makes the dataset. */
+/** Makes the dataset, or takes over an existing empty pool or dataset. */
 async function adopt(tool: ZfsTool, pool: Pool): Promise<void> {
   const top = names.top(pool), zpool = names.zpool(top);
   const isImported = !await tool.exists(zpool) && await importPool(tool, pool);
@@ -70,7 +70,7 @@ async function importPool(tool: ZfsTool, pool: Pool): Promise<true> {
   if (isFile && !await stat(pool.diskFile).then(() => true, () => false)) {
     throw new LidoError("unavailable", `Source path '${pool.diskFile}' doesn't exist`);
   }
-  // Nobody else has the file, whatever it says of the host that had it last; a disk another host may have.
+  // No other host uses the file, whatever host is recorded in it; another host may use a disk.
   const options = isFile ? { directory: dirname(pool.diskFile), force: true } : {};
   let isFound: boolean;
   try {
@@ -83,15 +83,15 @@ async function importPool(tool: ZfsTool, pool: Pool): Promise<true> {
   return true;
 }
 
-/** Opens a pool that was made before: imports it if need be; and makes what is missing of the layout and takes away what was cut off, unless it is
- * only to be looked at. */
+/** Opens an existing pool: imports it if need be. Unless `readOnly`, also makes missing datasets of the layout and cleans up after interrupted
+ * operations. */
 export async function openPool(host: Host, pool: Pool, { readOnly = false }: OpenOptions = {}): Promise<Driver> {
   const tool = new ZfsTool(host);
   const top = names.top(pool);
   const owner = await findOwner(host, tool, pool);
   const found = await tool.list(top);
   if (!readOnly) {
-    // Made by LXD, or before the directory was moved: what is in it is ours now, and all of it when its file is.
+    // LXD made it, or the directory was moved: its content is ours now, and the whole ZFS pool if it is on our file.
     const made = owner.made ?? (sourceOf(pool).is === "file" ? "zpool" : "contents");
     if (owner.root !== pool.root) await tool.set(top, ownerProperties(pool, made));
     await makeInitial(tool, top, owner.made, found);
@@ -99,7 +99,7 @@ export async function openPool(host: Host, pool: Pool, { readOnly = false }: Ope
   await mkdir(pool.root, { recursive: true, mode: 0o700 });
   await makeDirectories(pool.root);
   const driver = new ZfsDriver(host, pool, tool, {
-    // A dataset to try it on may be missing in what is only looked at.
+    // With `readOnly` the dataset for this test may be missing.
     idmappedMounts: (!readOnly || found.some(({ name }) => name === `${top}/custom`)) && await canIdmap(host, pool),
     ...(sourceOf(pool).is === "file" ? { resize: resize(tool, pool) } : {}),
   });
@@ -107,7 +107,7 @@ export async function openPool(host: Host, pool: Pool, { readOnly = false }: Ope
   return driver;
 }
 
-/** @returns How much of it is whose. @throws {LidoError} unavailable when it is not there, or another's. */
+/** @returns Which storage pool owns it, and how much of it. @throws {LidoError} unavailable when it is missing, or another's. */
 async function findOwner(host: Host, tool: ZfsTool, pool: Pool): Promise<Ownership> {
   const top = names.top(pool);
   const find = () => ownerOf(tool, pool);
@@ -124,7 +124,7 @@ async function findOwner(host: Host, tool: ZfsTool, pool: Pool): Promise<Ownersh
     if (!found.exists) throw new LidoError("unavailable", "ZFS zpool exists but dataset is missing");
   }
   if (found.root !== undefined && found.root !== pool.root) {
-    // The directory of the daemon may have been moved; but if it is there, another daemon has the pool.
+    // The daemon's directory may have been moved; but if the old one exists, another daemon has the pool.
     if (await stat(found.root).then(() => true, () => false)) {
       throw new LidoError("unavailable", `ZFS dataset "${top}" is in use by the storage pool at "${found.root}"`);
     }
@@ -146,10 +146,10 @@ async function makeInitial(
   }
 }
 
-/** Tried on a dataset of the pool: ZFS has it since 2.2. */
+/** Tries it on a dataset of the pool: ZFS can since 2.2. */
 async function canIdmap(host: Host, pool: Pool): Promise<boolean> {
   const place = join(pool.root, `${temporaryPrefix}probe`);
-  await host.mounts.unmount(place); // of a daemon that was killed
+  await host.mounts.unmount(place); // left by a killed daemon
   await mkdir(place, { recursive: true, mode: 0o700 });
   try {
     await host.mounts.mount(`${names.top(pool)}/custom`, place, "zfs");
@@ -170,7 +170,7 @@ function resize(tool: ZfsTool, pool: Pool): Resize {
   };
 }
 
-/** Takes a pool off, in whatever state. What is not marked as this storage pool's stays, whatever its name. */
+/** Destroys a pool in any state. A dataset that is not marked as this storage pool's stays, whatever its name. */
 export async function destroyPool(host: Host, pool: Pool): Promise<void> {
   const tool = new ZfsTool(host);
   const source = sourceOf(pool), top = names.top(pool);
@@ -185,7 +185,7 @@ export async function destroyPool(host: Host, pool: Pool): Promise<void> {
   await removeTree(host, pool.root);
 }
 
-/** @returns undefined when there is nothing of ours. */
+/** @returns Which part this storage pool made; undefined for none. */
 async function findMade(host: Host, tool: ZfsTool, pool: Pool): Promise<Owner | undefined> {
   if (!await host.which("zfs")) return undefined;
   const find = async () => {
@@ -195,7 +195,7 @@ async function findMade(host: Host, tool: ZfsTool, pool: Pool): Promise<Owner | 
   try {
     const made = await find();
     const isFile = sourceOf(pool).is === "file";
-    // A file that is exported just goes; what is on disks must be imported to go.
+    // An exported pool on a file needs only the file's deletion; one on disks must be imported to be destroyed.
     if (made !== undefined || isFile || await tool.exists(names.zpool(names.top(pool)))) return made;
     if (!await tool.importPool(names.zpool(names.top(pool)))) return undefined;
     return await find();
@@ -206,7 +206,7 @@ async function findMade(host: Host, tool: ZfsTool, pool: Pool): Promise<Owner | 
   }
 }
 
-/** Ours of what was there before. @throws {LidoError} bad_request when somebody else has cloned from it. */
+/** Destroys our datasets in an existing pool. @throws {LidoError} bad_request when a foreign dataset was cloned from one. */
 async function destroyContents(tool: ZfsTool, top: string): Promise<void> {
   const foreign = (await tool.list(top)).filter(({ name }) => names.isOurs(top, name) && name !== top)
     .flatMap(({ clones }) => clones).find((clone) => !names.isOurs(top, clone));

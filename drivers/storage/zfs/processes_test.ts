@@ -1,4 +1,4 @@
-/** How many processes each operation starts, and which. A process costs milliseconds; none may creep in unseen. */
+/** Which processes each operation starts, and how many. A process costs milliseconds; the test shows when one is added. */
 import assert from "node:assert/strict";
 import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -13,7 +13,7 @@ interface World {
   readonly host: FakeHost;
   readonly driver: ZfsDriver;
   readonly pool: Pool;
-  /** What ran since the last call, by the words that tell. */
+  /** The command lines since the last call, abbreviated to their distinctive words. */
   ran(): string[];
 }
 
@@ -22,7 +22,7 @@ const other: Volume = { type: "custom", name: "default_w" };
 const s0: Volume = { ...volume, snapshot: "s0" };
 const missing: Answer = { code: 1, stderr: "cannot open 'x': dataset does not exist" };
 
-/** @param datasets What `zfs list` tells of: `name<TAB>origin<TAB>clones` lines. @param failures Beginning of a command → its answer. */
+/** @param datasets Output of `zfs list`: `name<TAB>origin<TAB>clones` lines. @param failures Beginning of a command → its answer. */
 async function withDriver(
   options: { config?: Record<string, string>; datasets?: string; failures?: Record<string, Answer> },
   test: (world: World) => Promise<void>,
@@ -63,7 +63,7 @@ Deno.test("a volume is made by two processes: one looks whether it is there, as 
       "zfs list -H -o name p/custom/default_v",
       "zfs create -o recordsize=16384 -o refquota=1073741824 -o refreservation=1073741824 p/custom/default_v",
     ]);
-    // Mounted by mount(2), not by a helper, for its owner and mode; and left unmounted.
+    // Mounted by mount(2), without a helper, to set its owner and mode; and left unmounted.
     const path = join(pool.root, "custom/default_v");
     assert.deepEqual(host.seen.slice(-2), [`mount(2) p/custom/default_v ${path}`, `umount(2) ${path}`]);
   });
@@ -115,7 +115,7 @@ Deno.test("volumes that are deleted at once go one after the other: each sees wh
       "zfs destroy p/custom/default_v@copy-1",
     ];
     const lines = ran().map((line) => line.replace(/ -Hp .*clones/, ""));
-    // Whichever comes first.
+    // The order of the two is not determined.
     assert.deepEqual(lines, lines[0] === first[0] ? [...first, ...second] : [...second, ...first]);
   });
 });

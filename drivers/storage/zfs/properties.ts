@@ -5,7 +5,7 @@ import type { Pool, Volume } from "../driver.ts";
 import { isTrue } from "../keys.ts";
 import type { Properties } from "./tool.ts";
 
-/** What containers need of a filesystem; every dataset below inherits it. */
+/** Properties that containers need; every dataset below inherits them. */
 export const datasetDefaults: Properties = {
   mountpoint: "legacy",
   relatime: "on",
@@ -16,12 +16,12 @@ export const datasetDefaults: Properties = {
   xattr: "sa",
 };
 
-/** A volume's setting, or the pool's for its volumes. */
+/** A volume's setting, or else the pool's default for its volumes. */
 export function setting(pool: Pool, volume: Volume, key: string): string | undefined {
   return volume.config?.[key] || pool.config[`volume.${key}`] || undefined;
 }
 
-/** What a dataset gets with its first moment. @param sizeBytes undefined: no limit. */
+/** Properties to create a dataset with. @param sizeBytes undefined: no limit. */
 export function createProperties(pool: Pool, volume: Volume, sizeBytes: bigint | undefined): Properties {
   return { ...recordSize(pool, volume), ...(sizeBytes === undefined ? {} : limits(pool, volume, sizeBytes)) };
 }
@@ -31,7 +31,7 @@ function recordSize(pool: Pool, volume: Volume): Properties {
   return value === undefined ? {} : { recordsize: String(parseSizeBytes(value)) };
 }
 
-/** By `zfs.use_refquota`, snapshots do not count; by `zfs.reserve_space`, the space is set aside. */
+/** With `zfs.use_refquota`, snapshots do not count; with `zfs.reserve_space`, the space is reserved. */
 function limits(pool: Pool, volume: Volume, sizeBytes: bigint): Properties {
   const prefix = isTrue(setting(pool, volume, "zfs.use_refquota")) ? "ref" : "";
   const isReserved = isTrue(setting(pool, volume, "zfs.reserve_space"));
@@ -41,7 +41,7 @@ function limits(pool: Pool, volume: Volume, sizeBytes: bigint): Properties {
   };
 }
 
-/** All that follows from a volume's settings, what is not set included. */
+/** All properties that follow from a volume's settings, including defaults for those not set. */
 export function allProperties(pool: Pool, volume: Volume, sizeBytes: bigint | undefined): Properties {
   return { ...recordSize(pool, volume), ...allLimits(pool, volume, sizeBytes) };
 }
@@ -57,7 +57,7 @@ export function usesReferenced(pool: Pool, volume: Volume): boolean {
   return isTrue(setting(pool, volume, "zfs.use_refquota"));
 }
 
-/** A limit that the volume or the pool cannot have is the user's to mend. */
+/** Turns the error for a limit that the volume or the pool cannot have into one for the user. */
 export function explainLimit(error: unknown): unknown {
   if (!(error instanceof CommandError)) return error;
   const reason = /size is (?:less than current used or reserved space|greater than available space)|out of space/.exec(

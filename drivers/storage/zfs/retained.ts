@@ -5,13 +5,13 @@ import { names } from "./layout.ts";
 import type { Dataset } from "./output.ts";
 import type { ZfsTool } from "./tool.ts";
 
-/** ZFS keeps what others were cloned from. So a volume with clones is not destroyed but moved to `deleted/`, a snapshot with clones gets another
- * name; and both go with the last of their clones. */
+/** ZFS cannot destroy what others were cloned from. So a volume with clones is not destroyed but moved to `deleted/`, a snapshot with clones is
+ * renamed, and both are destroyed with the last of their clones. */
 export class RetainedDatasets {
   readonly #tool: ZfsTool;
-  /** Top of what is ours. */
+  /** Top dataset of the storage pool. */
   readonly #top: string;
-  /** Snapshots that a copy has made and not cloned from yet: nobody's, but not to be reaped. */
+  /** Snapshots that a running copy has made and not cloned from yet: they must not be reaped. */
   readonly #busy = new Set<string>();
   #turn: Promise<unknown> = Promise.resolve();
 
@@ -20,12 +20,12 @@ export class RetainedDatasets {
     this.#top = top;
   }
 
-  /** Takes a volume with its snapshots away, and what was only kept for it. Two processes, however many snapshots it has. */
+  /** Deletes a volume with its snapshots, and what was kept only for it. Two processes, however many snapshots it has. */
   deleteVolume(volume: Volume): Promise<void> {
     return this.#inTurn(() => this.#deleteVolume(volume));
   }
 
-  /** Moves a volume to where it waits for the end of its clones. */
+  /** Moves a volume to `deleted/`, where it stays until its last clone is deleted. */
   keep(volume: Volume): Promise<void> {
     return this.#inTurn(() => this.#keep(volume));
   }
@@ -38,7 +38,7 @@ export class RetainedDatasets {
     });
   }
 
-  /** One after the other: whether there are clones is looked at first, and a clone that goes meanwhile would leave what was kept for it to nobody. */
+  /** Serializes deletions: each checks for clones first, and a clone deleted meanwhile would leave what was kept for it behind for good. */
   #inTurn<T>(work: () => Promise<T>): Promise<T> {
     const turn = this.#turn.then(work);
     this.#turn = turn.catch(() => {});
@@ -48,7 +48,7 @@ export class RetainedDatasets {
   async #deleteVolume(volume: Volume): Promise<void> {
     const dataset = names.dataset(this.#top, volume);
     const found = await this.#tool.list(dataset);
-    // An earlier call may have been cut off after that.
+    // Already destroyed: an earlier call may have been interrupted before it reaped.
     if (found.length === 0) {
       const all = await this.#tool.list(this.#top);
       if (all.length === 0) throw new LidoError("unavailable", `ZFS dataset "${this.#top}" does not exist`);
@@ -64,7 +64,7 @@ export class RetainedDatasets {
     await this.#tool.rename(names.dataset(this.#top, volume), names.kept(this.#top, volume, randomUUID()));
   }
 
-  /** Runs `work` with a snapshot of `dataset` at this moment, which goes with its last clone, or at once when it has none. */
+  /** Runs `work` with a new snapshot of `dataset`, which is destroyed with its last clone, or at once when it has none. */
   async withCopySnapshot<T>(dataset: string, work: (snapshot: string) => Promise<T>): Promise<T> {
     const snapshot = `${dataset}@copy-${randomUUID()}`;
     this.#busy.add(snapshot);
@@ -72,14 +72,14 @@ export class RetainedDatasets {
       await this.#tool.snapshot(snapshot);
       return await work(snapshot);
     } catch (error) {
-      await this.#tool.destroy(snapshot).catch(() => {}); // the next reaping finds it
+      await this.#tool.destroy(snapshot).catch(() => {}); // the next `reap` finds it
       throw error;
     } finally {
       this.#busy.delete(snapshot);
     }
   }
 
-  /** Destroys what is kept for clones and has none left, and what copies left that were cut off. @param found All there is. */
+  /** Destroys what is kept for clones and has none left, and what interrupted copies left. @param found All datasets and snapshots of the pool. */
   async reap(found: readonly Dataset[]): Promise<void> {
     for (const { name, clones } of found) {
       if (this.#isOurs(name) && clones.length === 0 && !this.#busy.has(name)) await this.#tool.destroy(name);
@@ -90,7 +90,7 @@ export class RetainedDatasets {
     }
   }
 
-  /** What operations have made for their own time, those at work included. */
+  /** Temporary datasets and snapshots, those of running operations included. */
   leftovers(found: readonly Dataset[]): Leftover[] {
     return found.filter(({ name, clones }) => {
       if (names.isTransferSnapshot(name) || names.isRestored(this.#top, name)) return true;
@@ -111,12 +111,12 @@ export class RetainedDatasets {
     return names.isCopySnapshot(snapshot) || names.isDeletedSnapshot(snapshot);
   }
 
-  /** The last clone is gone: so goes the snapshot it came from, if that was only kept for it, and the dataset above it likewise. */
+  /** After the deletion of a clone: destroys its origin if that was kept only for it, and the dataset above that likewise. */
   async #reapOrigin(origin: string | undefined): Promise<void> {
     if (origin === undefined || this.#busy.has(origin)) return;
     const dataset = names.datasetOf(origin);
     if (!names.isKept(this.#top, dataset)) {
-      // Other clones of it keep it: then this does nothing.
+      // Fails harmlessly when other clones still need it.
       if (this.#isOurs(origin)) await this.#tool.destroy(origin);
       return;
     }

@@ -14,15 +14,15 @@ interface Parts {
   readonly kept: RetainedDatasets;
 }
 
-/** Snapshots, and the way back to them. `zfs rollback` goes back to the latest one only, so
- *   - later ones that users know of must go first; whether they may is their setting, and their records go with them;
- *   - later ones that only clones need stay, with what they hold: a clone of the wanted snapshot takes the volume's place, and the old one waits
- *     under `deleted/` for the end of those clones. */
+/** Snapshots and restores. `zfs rollback` goes back only to the latest snapshot, so
+ *   - later ones that users know must be deleted first: a setting of the volume allows it, and their rows are deleted too;
+ *   - later ones that only clones need stay, with their content: a clone of the wanted snapshot takes the volume's place, and the old volume stays
+ *     under `deleted/` until its last clone is deleted. */
 export class ZfsSnapshots implements Snapshots {
   readonly cost = "instant";
   readonly #parts: Parts;
   readonly #top: string;
-  /** Names on disk of volumes with a restore that has begun to put another dataset in their place. */
+  /** Datasets of volumes for which a restore has begun to put another dataset in their place. */
   readonly #cutOff = new Set<string>();
 
   constructor(parts: Parts) {
@@ -30,7 +30,7 @@ export class ZfsSnapshots implements Snapshots {
     this.#top = names.top(parts.pool);
   }
 
-  /** Whether a restore of the volume has failed, and what it left could not be taken away. */
+  /** Whether a restore of the volume has failed and could not be cleaned up. */
   isCutOff(volume: Volume): boolean {
     return this.#cutOff.has(names.dataset(this.#top, volume));
   }
@@ -75,10 +75,10 @@ export class ZfsSnapshots implements Snapshots {
     const { tool, kept, mountpoints } = this.#parts;
     const name = names.snapshot(this.#top, snapshot), dataset = names.datasetOf(name);
     if (await tool.rollback(name)) return;
-    await this.afterRestore(snapshot); // what was cut off is brought to an end
+    await this.afterRestore(snapshot); // completes or rolls back an interrupted restore
     for (const snapshotName of lost) await mountpoints.unmount({ ...snapshot, snapshot: snapshotName });
     const going = lost.map((one) => names.snapshot(this.#top, { ...snapshot, snapshot: one }));
-    // All at one moment; or one by one when some stay for their clones.
+    // All at one moment; or one by one when clones keep some of them.
     if (!await tool.destroySnapshots(going)) {
       for (const one of lost) await kept.deleteSnapshot({ ...snapshot, snapshot: one });
     }
@@ -93,7 +93,7 @@ export class ZfsSnapshots implements Snapshots {
     await this.#putInPlace(snapshot);
   }
 
-  /** Ends what was cut off: before the clone had the history, it goes; after that, it takes the volume's place. */
+  /** Ends an interrupted restore: before the clone was promoted, it is destroyed; after that, it takes the volume's place. */
   async afterRestore(parent: Volume): Promise<void> {
     const { tool } = this.#parts;
     const restored = names.restored(this.#top, parent), dataset = names.dataset(this.#top, parent);
@@ -112,7 +112,7 @@ export class ZfsSnapshots implements Snapshots {
     this.#cutOff.delete(names.dataset(this.#top, { type, name }));
   }
 
-  /** Names of all that were made after `snapshot`. @throws {LidoError} not_found. */
+  /** Names of all snapshots that were made after `snapshot`. @throws {LidoError} not_found. */
   async #later(snapshot: Volume): Promise<string[]> {
     const name = names.snapshot(this.#top, snapshot);
     const found = await this.#parts.tool.names(names.datasetOf(name), 1);
@@ -121,7 +121,7 @@ export class ZfsSnapshots implements Snapshots {
     return found.slice(index + 1).filter(names.isSnapshot);
   }
 
-  /** What a clone does not have from what it is cloned from. */
+  /** Properties that a clone does not get from its origin. */
   async #limits(dataset: string): Promise<Properties> {
     const keys = ["recordsize", "quota", "refquota", "reservation", "refreservation"];
     const values = await this.#parts.tool.get(dataset, ...keys) ?? [];

@@ -2,7 +2,7 @@ import { isAbsolute } from "node:path";
 import { LidoError } from "../../../api/errors.ts";
 import type { Pool } from "../driver.ts";
 
-/** What a pool is made of: a file of ours, devices, or a pool or dataset that is there. */
+/** What a pool is made on: a file of ours, devices, or an existing pool or dataset. */
 export type Source =
   | { readonly is: "file" }
   | {
@@ -12,10 +12,10 @@ export type Source =
   }
   | { readonly is: "existing"; readonly dataset: string };
 
-/** Kind of redundancy → how many devices it needs. */
+/** Kind of redundancy → least number of devices. */
 const leastDevices: Readonly<Record<string, number>> = { stripe: 1, mirror: 2, raidz1: 2, raidz2: 3, raidz3: 4 };
 
-/** @throws {LidoError} bad_request for a form that is none. Nothing on the host is looked at. */
+/** Does not look at the host. @throws {LidoError} bad_request when the source has no valid form. */
 export function sourceOf(pool: Pool): Source {
   const source = pool.config.source ?? "";
   if (source === "" || source === pool.diskFile) return { is: "file" };
@@ -45,7 +45,7 @@ export function sourceOf(pool: Pool): Source {
 
 const reserved = /^(mirror|raidz|draid|spare|log$)|^c\d/;
 
-/** @throws {LidoError} bad_request when ZFS has no such names. @see zpool-create(8) */
+/** @throws {LidoError} bad_request when ZFS does not allow the name. @see zpool-create(8) */
 export function checkPoolName(name: string): void {
   if (/^[A-Za-z][\w.:-]*$/.test(name) && !reserved.test(name)) return;
   throw new LidoError(

@@ -27,7 +27,7 @@ Deno.test("sourceOf() knows a file of ours, devices, and what is there", () => {
     ["/dev/a", "/dev/b", "/dev/c"],
     ["raidz1", "/dev/a", "/dev/b", "/dev/c"],
   ]);
-  // "=" may be in the name of a device.
+  // "=" may be in a device's name.
   assert.deepEqual(devices("/dev/disk/by-id/x=1"), [["/dev/disk/by-id/x=1"], ["/dev/disk/by-id/x=1"]]);
 });
 

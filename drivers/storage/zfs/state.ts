@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 
-/** @param pool Of ZFS. @returns Why it cannot be used just now, in words for the user. No process: the kernel has a file for each pool that is
- * imported. @see zpoolconcepts(7) */
+/** @param pool Name of the ZFS pool. @returns Why it cannot be used just now, in words for the user. Costs no process: the kernel has a file for
+ * each imported pool. @see zpoolconcepts(7) */
 export function absenceOf(pool: string): string | undefined {
   let state: string;
   try {

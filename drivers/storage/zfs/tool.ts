@@ -6,16 +6,16 @@ import { names } from "./layout.ts";
 import { type Dataset, parseDatasets, parseStatus, parseVersion, type PoolStatus, reasonOf, rows } from "./output.ts";
 import { isSuspended, suspension } from "./state.ts";
 
-/** Properties by name, as `-o NAME=VALUE` has them. */
+/** Properties by name, as in `-o NAME=VALUE`. */
 export type Properties = Readonly<Record<string, string>>;
 
 const isMissing = /dataset does not exist|no such pool|could not find any snapshots|name is too long/;
 const isThere = /dataset already exists|^cannot receive [^\n]*: destination '[^\n']*' exists/m;
 const hasClones = /has dependent clones/;
-/** A command that is at work when the pool is suspended never ends: this often it is looked whether that is so. */
+/** Interval of checks whether the pool is suspended: a command at work on it then never ends. */
 const watchEveryMs = 2_000;
 
-/** Everything lido asks of `zfs` and `zpool`: each argv, and nobody else starts them. @see zfs(8), zpool(8) */
+/** Every call of `zfs` and `zpool`: each argv; nothing else starts them. @see zfs(8), zpool(8) */
 export class ZfsTool {
   readonly #host: Host;
 
@@ -28,7 +28,7 @@ export class ZfsTool {
     return parseVersion(await this.#run(["zfs", "version"]));
   }
 
-  /** @param vdevs Words of zpool: `mirror /dev/a /dev/b`. @param force Whether what is on the devices may go. */
+  /** @param vdevs Arguments of zpool: `mirror /dev/a /dev/b`. @param force Whether the devices' content may be overwritten. */
   async createPool(
     name: string,
     vdevs: readonly string[],
@@ -45,7 +45,7 @@ export class ZfsTool {
     ]);
   }
 
-  /** @param directory Where its files are; absent to search the devices. @param force Whether another host may have had it last.
+  /** @param directory Where its files are; absent to search the devices. @param force Imports it even if another host had it last.
    * @returns Whether there is such a pool. */
   async importPool(name: string, options: { directory?: string; force?: boolean } = {}): Promise<boolean> {
     const { directory, force } = options;
@@ -61,7 +61,7 @@ export class ZfsTool {
     await this.#tolerate(["zpool", "destroy", "-f", name], isMissing);
   }
 
-  /** @returns Names of the pools that are imported. */
+  /** @returns Names of the imported pools. */
   async pools(): Promise<string[]> {
     return rows(await this.#run(["zpool", "list", "-H", "-o", "name"]), 1).map(([name]) => name!);
   }
@@ -70,7 +70,7 @@ export class ZfsTool {
     return parseStatus(await this.#run(["zpool", "status", name]));
   }
 
-  /** Lets the pool take up the new size of `device`. */
+  /** Makes the pool use the new size of `device`. */
   async expand(name: string, device: string): Promise<void> {
     await this.#run(["zpool", "online", "-e", name, device]);
   }
@@ -94,19 +94,19 @@ export class ZfsTool {
     return found === undefined ? undefined : rows(found, 1).map(([value]) => value!);
   }
 
-  /** @returns A property, and where it comes from: "local", "inherited from x", "-"; undefined when there is no such dataset. */
+  /** @returns A property and its source: "local", "inherited from x", "-"; undefined when there is no such dataset. */
   async sourced(dataset: string, property: string): Promise<{ value: string; source: string } | undefined> {
     const found = await this.#ask(["zfs", "get", "-Hp", "-o", "value,source", property, dataset]);
     const [row] = found === undefined ? [] : rows(found, 2);
     return row && { value: row[0]!, source: row[1]! };
   }
 
-  /** @returns Datasets and snapshots at and below `dataset`, snapshots of one by age; empty when there is none. */
+  /** @returns Datasets and snapshots at and below `dataset`, snapshots of one by age; empty when there is no such dataset. */
   async list(dataset: string): Promise<Dataset[]> {
     return parseDatasets(await this.#ask([...listing, "-r", "-o", "name,origin,clones", dataset]) ?? "");
   }
 
-  /** As `list`, and only the names: so it reads no properties and is fast for thousands. @param depth 1: the dataset's own snapshots and children. */
+  /** As `list`, but only the names: it reads no properties and is fast for thousands. @param depth 1: the dataset's own snapshots and children. */
   async names(dataset: string, depth?: number): Promise<string[]> {
     const range = depth === undefined ? ["-r"] : ["-d", String(depth)];
     return rows(await this.#ask([...listing, ...range, "-o", "name", dataset]) ?? "", 1).map(([name]) => name!);
@@ -116,12 +116,12 @@ export class ZfsTool {
     return await this.#ask(["zfs", "list", "-H", "-o", "name", name]) !== undefined;
   }
 
-  /** All of them at one moment. */
+  /** Takes all of them at one moment. */
   async snapshot(...snapshots: string[]): Promise<void> {
     await this.#run(["zfs", "snapshot", ...snapshots]);
   }
 
-  /** @returns Whether it is so now; no when later snapshots stand in the way, or there is no such snapshot. */
+  /** @returns Whether it was rolled back; false when there are later snapshots, or no such snapshot. */
   async rollback(snapshot: string): Promise<boolean> {
     return await this.#tolerate(
       ["zfs", "rollback", snapshot],
@@ -129,7 +129,7 @@ export class ZfsTool {
     );
   }
 
-  /** @returns Whether there is such a snapshot. */
+  /** @returns Whether the snapshot exists. */
   async clone(snapshot: string, dataset: string, properties: Properties = {}): Promise<boolean> {
     return await this.#tolerate(["zfs", "clone", ...pairs("-o", properties), snapshot, dataset], isMissing);
   }
@@ -138,13 +138,13 @@ export class ZfsTool {
     await this.#run(["zfs", "promote", clone]);
   }
 
-  /** Of a dataset with its snapshots, or of one snapshot. @returns Whether there was one. */
+  /** Renames a dataset with its snapshots, or one snapshot. @returns Whether it existed. */
   async rename(from: string, to: string): Promise<boolean> {
     return await this.#tolerate(["zfs", "rename", from, to], isMissing);
   }
 
-  /** A dataset with all its snapshots, or one snapshot; nothing there is no error.
-   * @returns Whether it is gone; no when others were cloned from it: then nothing has changed. */
+  /** Destroys a dataset with all its snapshots, or one snapshot; nothing there is no error.
+   * @returns Whether it is gone; false when it has clones: then nothing has changed. */
   async destroy(name: string): Promise<boolean> {
     const argv = ["zfs", "destroy", ...(name.includes("@") ? [] : ["-r"]), name];
     try {
@@ -157,32 +157,32 @@ export class ZfsTool {
     return true;
   }
 
-  /** Snapshots of one dataset, all at one moment; what is not there is no error.
-   * @returns Whether they are gone; no when others were cloned from one of them: then nothing has changed. */
+  /** Destroys snapshots of one dataset, all at one moment; missing ones are no error.
+   * @returns Whether they are gone; false when one of them has clones: then nothing has changed. */
   async destroySnapshots(snapshots: readonly string[]): Promise<boolean> {
     const [first, ...rest] = snapshots;
     if (first === undefined) return true;
     return await this.destroy([first, ...rest.map((one) => one.slice(one.indexOf("@") + 1))].join(","));
   }
 
-  /** With all that was cloned from it. */
+  /** Destroys a dataset and everything that was cloned from it. */
   async destroyWithClones(dataset: string): Promise<void> {
     await this.#tolerate(["zfs", "destroy", "-R", dataset], isMissing);
   }
 
-  /** Blocks go as they are: compressed, and of any size. */
+  /** Sends blocks as they are on disk: compressed, and of any size. */
   send(snapshot: string, options: { parent?: string | undefined; signal?: AbortSignal | undefined }): PipedCommand {
     const from = options.parent ? ["-i", options.parent] : [];
     return this.#pipe(["zfs", "send", "-L", "-e", "-c", ...from, snapshot], options);
   }
 
-  /** The rest of what an interrupted receive did not get. */
+  /** Sends the rest for an interrupted receive. */
   sendRest(token: string, options: { signal?: AbortSignal | undefined }): PipedCommand {
     return this.#pipe(["zfs", "send", "-t", token], options);
   }
 
-  /** An interrupted one keeps what it has got, and `receive_resume_token` says from where it can go on.
-   * @param options.replaces Whether what was written to the dataset since its latest snapshot goes. */
+  /** An interrupted receive keeps its data; `receive_resume_token` then tells where it can continue.
+   * @param options.replaces Whether writes to the dataset since its latest snapshot are discarded. */
   receive(
     snapshot: string,
     stdin: Readable,
@@ -193,18 +193,18 @@ export class ZfsTool {
     return this.#pipe(["zfs", "receive", ...flags, snapshot], { ...options, stdin });
   }
 
-  /** Throws away what an interrupted receive has got; nothing there is no error. */
+  /** Discards the data of an interrupted receive; nothing there is no error. */
   async abortReceive(dataset: string): Promise<void> {
     await this.#tolerate(["zfs", "receive", "-A", dataset], /does not have any resumable receive state|does not exist/);
   }
 
-  /** @throws {LidoError} unavailable when the pool's devices do not answer: then mount(2) would never come back. */
+  /** @throws {LidoError} unavailable when the pool's devices do not answer: mount(2) would then never return. */
   refuseSuspended(dataset: string): void {
     const pool = names.zpool(dataset);
     if (isSuspended(pool)) throw suspended(pool);
   }
 
-  /** @returns What it printed; undefined when there is no such dataset. */
+  /** @returns The output; undefined when there is no such dataset. */
   async #ask(argv: readonly string[]): Promise<string | undefined> {
     try {
       return await this.#run(argv);
@@ -214,7 +214,7 @@ export class ZfsTool {
     }
   }
 
-  /** @returns Whether it went well; no when it failed with `harmless`. */
+  /** @returns Whether it succeeded; false when the error matches `harmless`. */
   async #tolerate(argv: readonly string[], harmless: RegExp): Promise<boolean> {
     try {
       await this.#run(argv);
@@ -235,7 +235,7 @@ export class ZfsTool {
 
   #pipe(argv: readonly string[], options: { stdin?: Readable; signal?: AbortSignal | undefined }): PipedCommand {
     const { stdin, signal } = options;
-    // What the kernel's own threads read and write is not counted for the tool; and a pool that does not answer is noticed below.
+    // No stall check: reads and writes of the kernel's own threads do not count for the tool. `unlessSuspended` notices a pool that does not answer.
     const { stdout, done } = this.#host.pipe(argv, {
       stallMs: 0,
       ...(stdin ? { stdin } : {}),
@@ -253,7 +253,7 @@ function pairs(flag: "-o" | "-O", properties: Properties): string[] {
   return Object.entries(properties).flatMap(([name, value]) => [flag, `${name}=${value}`]);
 }
 
-/** The tool's reason without the usage that it prints after it; what is in the way of something new has an error of its own. */
+/** Reduces an error to the tool's reason, without the usage after it; an existing target becomes `AlreadyThere`. */
 function explained(argv: readonly string[], error: unknown): unknown {
   if (!(error instanceof CommandError) || error.stderr === "") return error;
   if (isThere.test(error.stderr)) return new AlreadyThere(`dataset "${argv.at(-1)}"`);
@@ -268,9 +268,9 @@ function suspended(pool: string): LidoError {
   return new LidoError("unavailable", suspension(pool));
 }
 
-/** Waits for a command, but not for one that waits for devices that are gone: nothing can end that, not even SIGKILL. */
+/** Waits for a command, but gives up when the pool is suspended: nothing can end the command then, not even SIGKILL. */
 async function unlessSuspended<T>(argv: readonly string[], work: Promise<T>): Promise<T> {
-  // The last word is what it works on, but for the making of pools, which is not there before.
+  // The last argument names the pool, except when a pool is created, which cannot be suspended yet.
   const pool = names.zpool(argv.at(-1)!);
   let timer: NodeJS.Timeout | undefined;
   const stuck = new Promise<never>((_, reject) => {
