@@ -9,14 +9,14 @@ interface Owner {
   readonly expanded_devices?: Devices;
 }
 
-/** For the end of an error about a name that is not there. */
+/** The available names, for the end of a "not found" error. */
 export function thereAre(names: readonly string[]): string {
   return names.length === 0
     ? "there is none"
     : `there ${names.length === 1 ? "is" : "are"} ${[...names].sort().join(", ")}`;
 }
 
-/** @throws {UsageError} When it is not the thing's own: one of a profile is changed there, or overridden. */
+/** @throws {UsageError} When the device is not the owner's own: a profile's device is changed in the profile, or overridden. */
 function ownDevice({ devices, expanded_devices: expanded }: Owner, name: string): Config {
   const device = devices[name];
   if (device) return device;
@@ -60,7 +60,7 @@ export async function removeDevices(
 
 export const lazyFlag = { lazy: { summary: "Detach a disk that is in use too: it goes when it is let go" } } as const;
 
-/** @param owner What has the devices; `owner.args` is one name. */
+/** @param owner The kind of thing that has the devices; `owner.args` is one name. */
 export function deviceVerbs(owner: Configurable): Verb[] {
   const [target = "name"] = owner.args;
   const words = `${owner.words} device`;

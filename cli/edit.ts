@@ -1,12 +1,12 @@
-/** Changing a thing in an editor, as lxc: a file with what it is now, again and again until the daemon takes it. */
+/** Changing a thing in an editor, as lxc does: a file with its present fields, opened again until the daemon accepts it or the user gives up. */
 import { ApiError, reasonOf, UsageError } from "./client/errors.ts";
 import type { Interruption } from "./output/progress.ts";
 import type { Io } from "./verb.ts";
 
-/** What is tried when neither $VISUAL nor $EDITOR says. */
+/** Tried in this order when neither $VISUAL nor $EDITOR is set. */
 const editors = ["sensible-editor", "editor", "vi", "nano"];
 
-/** @returns The words of the command. As in lxc they are separated by blanks, and no shell sees them. */
+/** @returns The command's arguments. As in lxc they are separated by blanks, without a shell. */
 async function editorWords(): Promise<string[]> {
   const chosen = (process.env.VISUAL || process.env.EDITOR || "").split(/\s+/).filter(Boolean);
   if (chosen.length > 0) return chosen;
@@ -19,7 +19,7 @@ async function editorWords(): Promise<string[]> {
         accessSync(join(directory, name), constants.X_OK);
         return [name];
       } catch {
-        // Elsewhere perhaps.
+        // perhaps in another directory
       }
     }
   }
@@ -40,29 +40,29 @@ async function openEditor(words: readonly string[], path: string, ending: AbortS
 
 const endings = { SIGHUP: 1, SIGTERM: 15 } as const;
 
-/** The end that we are told of while our file is there: the terminal was closed, or somebody sent TERM. */
+/** HUP (the terminal was closed) and TERM while the temporary file exists, so that it can be deleted first. */
 class Ending implements Disposable {
   readonly #abort = new AbortController();
   readonly #onSignal = (name: NodeJS.Signals) => this.#abort.abort(name);
 
-  /** @param ignored As `ignoredSignals`. */
+  /** @param ignored As `ignoredSignals` returns it. */
   constructor(ignored: bigint) {
     for (const [name, number] of Object.entries(endings)) {
       if ((ignored >> BigInt(number - 1) & 1n) === 0n) process.on(name, this.#onSignal);
     }
   }
 
-  /** Its reason is the signal's name. */
+  /** The abort reason is the signal's name. */
   get signal(): AbortSignal {
     return this.#abort.signal;
   }
 
-  /** The exit code that tells of it: 128 and the signal's number. */
+  /** The exit code for the signal: 128 and its number. */
   get code(): number | undefined {
     return this.signal.aborted ? 128 + endings[this.signal.reason as keyof typeof endings] : undefined;
   }
 
-  /** @throws When it comes first. */
+  /** @throws When the signal comes before the work's end. */
   async before<T>(work: Promise<T>): Promise<T> {
     const { signal } = this;
     const come = Promise.withResolvers<never>();
@@ -81,7 +81,7 @@ class Ending implements Disposable {
   }
 }
 
-/** Waits for a line. @returns Whether there was one: false for the end of the file. @throws {Error} When it is interrupted. */
+/** Waits for a line. @returns Whether there was one: false at the end of the file. @throws {Error} When it is interrupted. */
 async function enter(interruption: Interruption): Promise<boolean> {
   const { read } = await import("node:fs");
   const cancelled = new Promise<never>((_, reject) =>
@@ -93,8 +93,8 @@ async function enter(interruption: Interruption): Promise<boolean> {
   return await Promise.race([line, cancelled]);
 }
 
-/** @param content What the file is to begin with: comments that explain it, and YAML.
- * @param apply Takes the text when the editor ends; what it throws is shown, and the editor opens again.
+/** @param content The file's content at first: comments that explain it, and YAML.
+ * @param apply Gets the text when the editor ends; its error is shown, and the editor opens again.
  * @returns Whether anything was changed. @throws {Error} When the user gives up. */
 export async function edit(io: Io, content: string, apply: (text: string) => Promise<void>): Promise<boolean> {
   const { mkdtemp, readFile, rm, writeFile } = await import("node:fs/promises");
@@ -111,7 +111,7 @@ export async function edit(io: Io, content: string, apply: (text: string) => Pro
     await writeFile(file, content, { mode: 0o600 });
     while (true) {
       await openEditor(words, file, ending.signal);
-      // From here on a Ctrl-C is for us, and the file goes with it.
+      // From here on a Ctrl-C interrupts us, not the editor; the file is then deleted.
       using interruption = new Interruption();
       const text = await readFile(file, "utf8").catch((error: NodeJS.ErrnoException) => {
         throw new UsageError(

@@ -1,5 +1,5 @@
-/** Files to and from the daemon's side, one or whole trees. What comes from there is a container's own doing: no link that it made is followed
- * here, no name leads elsewhere, and nobody becomes anybody else by a setuid bit. */
+/** Transfer of files and trees to and from the daemon's side. A container may have prepared what comes from there: no link of its is followed
+ * here, no name leads elsewhere, and setuid bits are not taken over. */
 import { constants } from "node:fs";
 import { chmod, type FileHandle, lstat, mkdir, open, readdir, readlink, stat, symlink } from "node:fs/promises";
 import { basename, dirname, join, posix, resolve } from "node:path";
@@ -104,14 +104,14 @@ class Push {
     try {
       await this.#remote.make("symlink", place, making, await readlink(source));
     } catch (error) {
-      // As with files, the new one counts.
+      // As with files, the new one replaces an existing one.
       if (!(error instanceof ApiError && error.status === 409)) throw error;
       await this.#remote.remove(place);
       await this.#remote.make("symlink", place, making, await readlink(source));
     }
   }
 
-  /** Owner and mode of the local file, unless they are given. @param more Bits that a directory has beside a given mode. */
+  /** Owner and mode of the local file, unless given by options. @param more Mode bits that a directory gets besides a given mode. */
   #making(info: { uid: number; gid: number; mode: number }, more = 0): Making {
     const { uid = info.uid, gid = info.gid, mode } = this.#options;
     return { uid, gid, mode: mode === undefined ? info.mode & 0o7777 : mode | more, changes: this.#asked() };
@@ -177,7 +177,7 @@ async function pullTree(
   await makeDirectory(place);
   const names = new Set<string>();
   for (const entry of await remote.list(source)) {
-    // A directory that is changed while it is listed may say one name twice.
+    // The listing of a directory that changes meanwhile may have a name twice.
     if (names.has(entry.name) || !isName(entry.name)) continue;
     names.add(entry.name);
     const from = posix.join(source, entry.name), to = join(place, entry.name);
@@ -191,7 +191,7 @@ async function pullTree(
       io.err(`Passed over "${from}": it went meanwhile\n`);
     }
   }
-  // Last: the directory may be one that even its owner cannot write to.
+  // Last: the mode may deny writing even to the owner.
   await chmod(place, mode & 0o777);
 }
 

@@ -8,7 +8,7 @@ import type { Io } from "./verb.ts";
 
 const boundary = "lido-image-boundary-5f2c8d";
 
-/** @param files The tarball, or its metadata and its root filesystem. @throws {UsageError} For one that cannot be read. */
+/** @param files The tarball, or its metadata and its root filesystem. @throws {UsageError} For a file that cannot be read. */
 export async function importImage(
   io: Io,
   files: readonly string[],

@@ -1,4 +1,4 @@
-/** The command line. Kept small: what a verb needs is loaded when the verb is known. */
+/** The command line. Kept small: a verb's code is loaded once the verb is known. */
 import { Client } from "./client/client.ts";
 import { ApiError, OutputError, reasonOf, UsageError } from "./client/errors.ts";
 import { nouns, spellings } from "./nouns.ts";
@@ -7,7 +7,7 @@ import { findVerb, isQuiet, parse, type Parsed } from "./parse.ts";
 import type { Io, Verb } from "./verb.ts";
 import { version } from "./version.ts";
 
-/** At once, and whatever happens to it: there is no other place to say that it was lost. */
+/** Prints an error on stderr at once. A failure is ignored: there is no other place to report it. */
 function complain(text: string): void {
   console.error(text.endsWith("\n") ? text.slice(0, -1) : text);
 }
@@ -24,7 +24,7 @@ async function topHelp(): Promise<string> {
   return readWithCommander([], ["--help"], summaries()).help ?? "";
 }
 
-/** @throws {UsageError} For a verb of LXD's that is not here. */
+/** @throws {UsageError} For a verb of LXD that lido lacks. */
 async function checkMissing(words: readonly string[]): Promise<void> {
   const { missingVerb } = await import("./missing.ts");
   const text = missingVerb(words);
@@ -49,7 +49,7 @@ async function read(verbs: readonly Verb[], words: string[]): Promise<Parsed | {
   return outcome.parsed ?? { help: outcome.help ?? "" };
 }
 
-/** The runtime puts U+FFFD in place of bytes that are no UTF-8: a command would then work on another name than the one that was given.
+/** The runtime puts U+FFFD in place of bytes that are not UTF-8: the command would then work on another name than the given one.
  * @throws {UsageError} If it has. */
 async function checkEncoding(): Promise<void> {
   const { readFileSync } = await import("node:fs");
@@ -67,7 +67,7 @@ function isNowhere(): boolean {
   return /^\/proc\/\d+\/fdinfo$/.test(process.cwd());
 }
 
-/** An error's own words; those of the runtime for a system call ("ENOENT: …, open 'x'") are put into plain ones. */
+/** An error's message; the runtime's message for a failed system call ("ENOENT: …, open 'x'") is put into plain words. */
 function textOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   const { code, path } = error as NodeJS.ErrnoException;
@@ -76,7 +76,7 @@ function textOf(error: unknown): string {
 }
 
 /** Runs one command line.
- * @param io Where it prints and which daemon it asks; the terminal and the local daemon when absent.
+ * @param io Its output and its daemon; default: the terminal and the local daemon.
  * @returns The exit code. */
 export async function main(argv: readonly string[], io: Partial<Io> = {}): Promise<number> {
   const stdout = new Stdout();
@@ -115,7 +115,7 @@ async function run(argv: readonly string[], io: Partial<Io> & Pick<Io, "out" | "
     return (await outcome.verb.run({ ...world, quiet }, outcome.args, outcome.flags as never)) ?? 0;
   } catch (error) {
     if (error instanceof OutputError && error.isUnread) return error.exitCode;
-    // One line, so that scripts can read it; what a tool of the host said may have several.
+    // One line, so that scripts can read it; a host tool's message may have several.
     const text = textOf(error);
     const why = !(error instanceof ApiError) && /no such (file|directory)/.test(text) && isNowhere()
       ? "; the current working directory was deleted, and a name must be an absolute path"

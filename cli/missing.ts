@@ -1,6 +1,6 @@
-/** Verbs of LXD's client that lido's does not have, and what does their work here meanwhile. Loaded when a command is unknown. */
+/** Verbs of LXD's client that lido lacks, and what to use in their place. Loaded when a command is unknown. */
 
-/** By the words that choose them; the first words that match count. */
+/** By the words of the command; the longest match counts. */
 const instead: Readonly<Record<string, string>> = {
   "alias": "aliases of the shell",
   "cluster": "one daemon serves one host",
@@ -29,7 +29,7 @@ const instead: Readonly<Record<string, string>> = {
   "warning": '"admin check" looks for what is wrong, and the daemon\'s log tells it',
 };
 
-/** @param words A command line. @returns What is to be said of a verb of LXD's that is not here; undefined for all others. */
+/** @param words A command line. @returns The error text for a verb of LXD that lido lacks; undefined for all others. */
 export function missingVerb(words: readonly string[]): string | undefined {
   const [plain, options] = [false, true].map((isOption) => words.filter((word) => word.startsWith("-") === isOption));
   const candidates = [3, 2, 1].map((length) => plain!.slice(0, length).join(" "));
@@ -38,7 +38,7 @@ export function missingVerb(words: readonly string[]): string | undefined {
   return found && `lido has no "${found}" yet; what works: ${instead[found]}`;
 }
 
-/** @param image As it was asked for. @returns What helps where there is no such image: a server's name before a colon is what users of LXD try first. */
+/** @param image The name as given. @returns Advice when there is no such image: users of LXD first try a server's name before a colon. */
 export function missingImage(image: string): string {
   if (!/^[\w-]+:/.test(image)) return '"lido image list" shows those that are there';
   return 'images of remote servers cannot be had yet; "lido image import FILE --alias NAME" takes a tarball';

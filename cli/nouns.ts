@@ -3,7 +3,7 @@ import type { Verb } from "./verb.ts";
 
 interface Noun {
   summary: string;
-  /** For programs: no help names it. */
+  /** For programs: left out of the help. */
   hidden?: true;
   load(): Promise<{ verbs: readonly Verb[] }>;
 }

@@ -1,4 +1,4 @@
-/** The fast parser: takes a well-formed command line apart, and leaves everything else (help, mistakes) to commander. */
+/** The fast parser: reads well-formed command lines, and leaves everything else (help, mistakes) to commander. */
 import { type Flag, flagName, quietFlag, type Verb } from "./verb.ts";
 
 export interface Parsed {
@@ -11,7 +11,7 @@ export interface Parsed {
 
 export const isQuiet = (word: string) => word === "--quiet" || word === `-${quietFlag.short}`;
 
-/** Finds the verb with the most words that match, and the words left over. `-q` may stand between them. */
+/** Finds the verb that matches the most words, and the remaining words. `-q` may stand between them. */
 export function findVerb(verbs: readonly Verb[], words: readonly string[]): { verb: Verb; rest: string[] } | undefined {
   const plain = words.flatMap((word, index) => isQuiet(word) ? [] : [{ word, index }]);
   let best: { verb: Verb; length: number } | undefined;
@@ -37,14 +37,14 @@ function initialFlags(verb: Verb): Record<string, unknown> {
   );
 }
 
-/** True when this many arguments fit. */
+/** Whether the verb takes this number of arguments. */
 export function fits(verb: Verb, count: number): boolean {
   const least = verb.args.filter((name) => !/\?$|\.\.\.$/.test(name)).length;
   const most = verb.args.some((name) => /\.\.\.$|\+$/.test(name)) ? Infinity : verb.args.length;
   return count >= least && count <= most;
 }
 
-/** Takes the words after the verb apart.
+/** Reads the words after the verb.
  * @returns undefined when they are not well-formed. */
 export function parse(verb: Verb, words: readonly string[]): Parsed | undefined {
   const flags = initialFlags(verb);

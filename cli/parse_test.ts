@@ -58,6 +58,6 @@ Deno.test("help shows what a person may give: no defaults that are empty, no hid
   );
   assert.doesNotMatch(help, /default|--own|Commands/);
   assert.match(readWithCommander([one], ["storage", "--help"]).help ?? "", /Commands:[^]*help \[command\]/);
-  // Commander reads what the fast parser does not, with the same outcome.
+  // Commander reads what the fast parser leaves to it, with the same outcome.
   assert.deepEqual(readWithCommander([one], ["storage", "create", "p"]).parsed?.flags, { cwd: "", own: false });
 });

@@ -1,4 +1,4 @@
-/** The same verbs as commander commands: help, mistakes with a proposal, and everything that is not well-formed. */
+/** The verbs as commander commands: for help, for errors with a suggestion, and for all that the fast parser leaves. */
 import { Command, Option } from "@commander-js/extra-typings";
 import { UsageError } from "./client/errors.ts";
 import { type Flag, flagName, quietFlag, type Verb } from "./verb.ts";
@@ -8,7 +8,7 @@ export interface Summary {
   summary: string;
 }
 
-/** `name?` as commander's `[name]`, `name...` as `[name...]`, `name+` as `<name...>`. */
+/** Converts argument names: `name?` and `name...` are optional for commander, `name+` is `<name...>`. */
 export function argumentSyntax(name: string): string {
   if (name.endsWith("?")) return `[${name.slice(0, -1)}]`;
   if (name.endsWith("...")) return `[${name}]`;
@@ -21,13 +21,13 @@ function option(key: string, flag: Flag): Option {
   if (flag.hidden) made.hideHelp();
   if (flag.many) {
     made.argParser((given: string, before: string[] | undefined) => [...before ?? [], given]).default([], "none");
-  } else if (flag.initial) { // what an empty one means is in the summary
+  } else if (flag.initial) { // the summary says what an empty value means
     made.default(flag.initial);
   }
   return made;
 }
 
-/** Commander's words in the form of all other errors. */
+/** Commander's message in the form of all other errors. */
 function plain(text: string): string {
   const message = text.trim().replace(/^error: /, "").replace(/\n\((Did you mean .*)\)$/s, ". $1");
   return message.charAt(0).toUpperCase() + message.slice(1);
@@ -35,7 +35,7 @@ function plain(text: string): string {
 
 export interface Outcome {
   parsed?: Parsed;
-  /** Help that was asked for. */
+  /** The help text, if it was requested. */
   help?: string;
 }
 
@@ -74,7 +74,7 @@ export function readWithCommander(
     const path = verb.words.split(" ");
     const last = path.pop() ?? "";
     const command = configure(groupFor(path).command(last)).description(verb.summary);
-    // Of groups alone: a verb's first word is an argument.
+    // Only groups have a help command: a verb's first word is an argument.
     command.helpCommand(false);
     for (const alias of verb.aliases ?? []) {
       const spelling = alias.split(" ");
@@ -108,7 +108,7 @@ export function readWithCommander(
   return outcome;
 }
 
-/** Of words that only begin a verb. */
+/** Summaries of words that only begin a verb. */
 export const groupSummaries: Record<string, string> = {
   "storage": "Manage storage pools and volumes",
   "storage volume": "Manage storage volumes",

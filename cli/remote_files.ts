@@ -1,4 +1,4 @@
-/** Files on the daemon's side: of a volume, or of an instance. */
+/** Files on the daemon's side, of a volume or of an instance. */
 import type { IncomingMessage } from "node:http";
 import type { Readable } from "node:stream";
 import type { FileEntry } from "../api/types.ts";
@@ -14,7 +14,7 @@ export interface RemoteInfo {
   readonly mode: number;
 }
 
-/** What a new file gets, and with `changes` one that is there. */
+/** Owner and mode of a new file; those named in `changes` also apply to an existing one. */
 export interface Making {
   readonly uid?: number | undefined;
   readonly gid?: number | undefined;
@@ -26,18 +26,18 @@ export class RemoteFiles {
   readonly #io: Io;
   readonly #base: string;
 
-  /** @param base As in `/1.0/instances/c1/files`. */
+  /** @param base URL path, as in `/1.0/instances/c1/files`. */
   constructor(io: Io, base: string) {
     this.#io = io;
     this.#base = base;
   }
 
-  /** @returns undefined when there is nothing. */
+  /** @returns undefined when nothing is there. */
   async stat(path: string): Promise<RemoteInfo | undefined> {
     const reply = await this.#send("HEAD", path);
     reply.resume();
     if (reply.statusCode === 404) return undefined;
-    // The reason is a body, which HEAD has not.
+    // The reason is in the body, which HEAD does not have.
     if (reply.statusCode !== 200) await textOf(await this.#send("GET", path));
     return infoOf(reply);
   }
@@ -46,7 +46,7 @@ export class RemoteFiles {
     return (await textOf(await this.#send("GET", path, {}, "&recursion=1"))).metadata as FileEntry[];
   }
 
-  /** @returns The content of a file, or where a link leads. */
+  /** @returns The content of a file, or a link's target. */
   async read(path: string): Promise<{ info: RemoteInfo; content: IncomingMessage; sizeBytes: number }> {
     const reply = await this.#send("GET", path);
     if (reply.statusCode !== 200 || reply.headers["content-type"] !== "application/octet-stream") await textOf(reply);
@@ -91,7 +91,7 @@ function infoOf({ headers }: IncomingMessage): RemoteInfo {
   return { type: String(headers["x-lxd-type"] ?? "file"), mode: parseInt(String(headers["x-lxd-mode"] ?? "0644"), 8) };
 }
 
-/** @throws {ApiError} With the daemon's words. */
+/** @throws {ApiError} With the daemon's message. */
 async function textOf(reply: IncomingMessage): Promise<Envelope> {
   const chunks: Uint8Array[] = [];
   for await (const chunk of reply) chunks.push(chunk as Uint8Array);

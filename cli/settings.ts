@@ -1,11 +1,11 @@
-/** `key=value` words, and the verbs every thing with a configuration has: show, get, set, unset, edit. */
+/** `key=value` words, and the verbs of all things with a configuration: show, get, set, unset, edit. */
 import type { Config, Devices, Operation } from "../api/types.ts";
 import { UsageError } from "./client/errors.ts";
 import { showNotes } from "./output/notes.ts";
 import { type Kind, ordered } from "./output/order.ts";
 import { type Io, type Verb, verb, withArticle } from "./verb.ts";
 
-/** @throws {UsageError} For a word without "=", named. */
+/** @throws {UsageError} For a word without "=", which it names. */
 export function settingsOf(words: readonly string[]): Config {
   return Object.fromEntries(words.map((word) => {
     const equals = word.indexOf("=");
@@ -14,7 +14,7 @@ export function settingsOf(words: readonly string[]): Config {
   }));
 }
 
-/** As lxc: `key=value...`, or `key value` of old; a lone `-` as value is read from stdin. */
+/** As in lxc: `key=value...`, or the older `key value`; a single `-` as value is read from stdin. */
 async function settingsOrPair(words: readonly string[]): Promise<Config> {
   if (words.length === 2 && !words[0]!.includes("=")) {
     return { [words[0]!]: words[1] === "-" ? (await readInput()).trimEnd() : words[1]! };
@@ -27,7 +27,7 @@ export async function readInput(): Promise<string> {
   return await readText();
 }
 
-/** @returns The map that is on stdin as YAML. @throws {UsageError} If it is no YAML, or no map. */
+/** @returns The YAML map on stdin. @throws {UsageError} If it is not YAML, or not a map. */
 export async function readYaml(): Promise<Record<string, unknown>> {
   const { isTerminal } = await import("./terminal/is_terminal.ts");
   if (await isTerminal(0)) throw new UsageError("Nothing to read: give the YAML on stdin");
@@ -46,21 +46,21 @@ interface Thing {
 }
 
 export interface Configurable {
-  /** As in `storage volume`. */
+  /** The first words of the verbs, as in `storage volume`. */
   readonly words: string;
   readonly args: readonly string[];
   /** For the help, e.g. "storage pool". */
   readonly noun: string;
-  /** By what is named, where that may be one thing or another. */
+  /** Depends on the arguments where they may name different kinds. */
   readonly kind: Kind | ((args: readonly string[]) => Kind);
-  /** The fields a PUT takes. */
+  /** The fields that a PUT accepts. */
   readonly writable: readonly string[];
   readonly path: (args: readonly string[]) => string;
-  /** Fields that `show` leaves out, as lxc. */
+  /** Fields that `show` leaves out, as lxc does. */
   readonly hidden?: readonly string[];
 }
 
-/** Changes the thing as it was read: its ETag keeps two changes at once from undoing one another. */
+/** Changes the thing as it was read: the ETag prevents two concurrent changes from undoing one another. */
 export async function change(
   io: Io,
   what: Configurable,
@@ -75,7 +75,7 @@ export async function change(
   await put(io, path + query, body, etag);
 }
 
-/** Replaces settings, and shows what the daemon has to say of it. */
+/** Replaces settings, and shows the daemon's notes. */
 async function put(io: Io, path: string, body: unknown, etag: string | undefined): Promise<void> {
   const { type, metadata } = await io.client.request("PUT", path, body, etag);
   showNotes(io, type === "async" ? (await io.client.waitFor(metadata as Operation)).metadata : metadata);
@@ -85,7 +85,7 @@ export function pick(thing: object, keys: readonly string[]): Record<string, unk
   return Object.fromEntries(Object.entries(thing).filter(([key]) => keys.includes(key)));
 }
 
-/** What the editor shows: the fields that can be changed. */
+/** The content for the editor: the fields that can be changed. */
 async function editable(
   { kind, noun, writable }: Configurable,
   given: readonly string[],

@@ -9,15 +9,15 @@ export interface Flag {
   /** The flag may be given several times. */
   many?: true;
   initial?: string;
-  /** Of the program's own, and shown to nobody. */
+  /** For internal use: left out of the help. */
   hidden?: true;
-  /** The words its value may be, where they can be listed; for completion. */
+  /** The allowed values, where they can be listed; for completion. */
   values?: readonly string[];
   summary: string;
 }
 export type FlagTable = Readonly<Record<string, Flag>>;
 
-/** Flags as a verb gets them: switches are booleans, values strings, repeated ones lists; names in camel case. */
+/** A verb's flags: switches are booleans, values strings, repeated ones lists; names in camel case. */
 export type Flags<T extends FlagTable> = {
   [K in keyof T]: T[K] extends { many: true } ? string[]
     : T[K] extends { initial: string } ? string
@@ -25,34 +25,34 @@ export type Flags<T extends FlagTable> = {
     : boolean;
 };
 
-/** What a verb may use of the world; tests give their own. */
+/** What a verb may use: client, output, settings. Tests pass their own. */
 export interface Io {
   client: Client;
-  /** Prints text. @returns False when it cannot be printed and nothing that follows will be: a verb without an end of
-   * its own then ends; the others go on, and the exit code tells. */
+  /** Prints text. @returns False when printing fails now and from now on: a verb that runs without end
+   * then ends; the others continue, and the exit code reports the failure. */
   out(text: string): boolean | void;
   err(text: string): void;
-  /** No progress. */
+  /** Whether progress is hidden. */
   quiet: boolean;
 }
 
 export interface Verb<T extends FlagTable = FlagTable> {
-  /** The words that choose it, as in `storage volume create`. */
+  /** The command's words, as in `storage volume create`. */
   words: string;
   aliases?: readonly string[];
   /** Its arguments: `name` is required, `name?` optional, `name...` any number, `name+` at least one. */
   args: readonly string[];
   flags: T;
-  /** Options end after so many arguments: all that follows is the last argument's, as in `exec c1 ls -la`. */
+  /** Options are read only up to this many arguments: the rest belongs to the last argument, as in `exec c1 ls -la`. */
   optionsEndAfter?: number;
   summary: string;
-  /** More of the help. */
+  /** Further text of the help. */
   details?: string;
   /** @returns The exit code; nothing means 0. */
   run(io: Io, args: string[], flags: Flags<T>): Promise<number | void>;
 }
 
-/** The switch that every verb has, before or behind its words. */
+/** The switch that every verb has, before or after its words. */
 export const quietFlag = { short: "q", summary: "Show no progress and no result in words" } as const;
 
 /** Declares a verb with its flags' types inferred. */

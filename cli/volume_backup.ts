@@ -1,4 +1,4 @@
-/** The download and the upload of a volume's backup, as streams. */
+/** Download and upload of a volume's backup, as streams. */
 import { once } from "node:events";
 import type { WriteStream } from "node:fs";
 import { Readable } from "node:stream";
@@ -16,7 +16,7 @@ export interface ExportOptions {
   readonly compression: string;
 }
 
-/** @param path A file, which must not be there; "-" is stdout. */
+/** @param path A file that must not exist; "-" is stdout. */
 export async function exportVolume(
   io: Io,
   pool: string,
@@ -33,7 +33,7 @@ export async function exportVolume(
   using interruption = new Interruption();
   const { signal } = interruption;
   const isFile = path !== "-";
-  // Before the daemon has work with it.
+  // Opened before the daemon starts to work.
   const target = isFile
     ? await opened(createWriteStream(path, { flags: "wx", mode: 0o600 }), path)
     : await openStdout();
@@ -58,7 +58,7 @@ export async function exportVolume(
           text: Buffer.concat(chunks).toString("utf8"),
         });
       }
-      // The daemon knows how much there is, and how much of it has gone in, whatever compresses it. LXD does not tell.
+      // The daemon knows the volume's size and how much of it was packed, whatever the compression. LXD does not tell.
       const running = reply.headers[operationHeader];
       if (typeof running === "string") views.use(new OperationView(io, running));
       await pipeline(line && !running ? metered(reply, line, volume) : reply, target, { signal });
@@ -76,7 +76,7 @@ export async function exportVolume(
   }
 }
 
-/** @throws {UsageError} when a file is there, or cannot be made. */
+/** @throws {UsageError} When the file exists, or cannot be made. */
 async function opened(target: WriteStream, path: string): Promise<WriteStream> {
   try {
     await once(target, "open");
@@ -88,8 +88,8 @@ async function opened(target: WriteStream, path: string): Promise<WriteStream> {
   }
 }
 
-/** Sends a stream, shown until the daemon answers, which then tells of the rest itself; Bun hands the answer over only when all is sent. Ctrl-C ends it,
- * and the daemon, whose operation is not known yet, takes back what it has made of it. */
+/** Sends a stream, with its progress until the daemon answers and reports progress itself; Bun delivers the answer only when all is sent.
+ * Ctrl-C ends the upload, and the daemon, whose operation is not known yet, rolls back. */
 async function upload<T>(
   io: Io,
   file: Readable,
@@ -110,7 +110,7 @@ async function upload<T>(
   }
 }
 
-/** @param path A file; "-" is stdin. @param name Of the new volume; the backup's own when empty. */
+/** @param path A file; "-" is stdin. @param name Of the new volume; if empty, the backup's. */
 export async function importVolume(io: Io, pool: string, path: string, name: string): Promise<Operation> {
   const { createReadStream } = await import("node:fs");
   const { stat } = await import("node:fs/promises");

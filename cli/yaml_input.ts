@@ -1,10 +1,10 @@
-/** YAML that a person writes. */
+/** YAML written by people. */
 import { UsageError } from "./client/errors.ts";
 
-/** Fields in which every value is a text, whatever YAML would take it for: `boot.autostart: true`, `limits.cpu: 2`, `initial.mode: 0755`. */
+/** Fields whose values are all text, whatever YAML would read: `boot.autostart: true`, `limits.cpu: 2`, `initial.mode: 0755`. */
 const textual = new Set(["config", "devices", "properties"]);
 
-/** @param raw The same with every scalar as it was written. */
+/** @param raw The same value, with every scalar as it was written. */
 function withTexts(value: unknown, raw: unknown, isText: boolean): unknown {
   if (Array.isArray(value)) return value.map((item, index) => withTexts(item, (raw as unknown[])[index], isText));
   if (value !== null && typeof value === "object") {
@@ -17,7 +17,7 @@ function withTexts(value: unknown, raw: unknown, isText: boolean): unknown {
   return value === null ? "" : String(raw);
 }
 
-/** @param failure How the error begins. @throws {UsageError} If a text is no YAML, or no map. */
+/** @param failure Beginning of the error text. @throws {UsageError} If the text is not YAML, or not a map. */
 export async function yamlMap(text: string, failure = "Config parsing error"): Promise<Record<string, unknown>> {
   const { parse } = await import("yaml");
   let value: unknown, raw: unknown;
@@ -31,7 +31,7 @@ export async function yamlMap(text: string, failure = "Config parsing error"): P
     throw new UsageError(`${failure}: a YAML map is allowed`);
   }
   const { config, devices, properties, ...rest } = withTexts(value, raw, false) as Record<string, unknown>;
-  // `config:` with nothing behind it is an empty map.
+  // `config:` without a value is an empty map.
   const maps = Object.entries({ config, devices, properties }).filter(([key]) => key in value);
   return { ...rest, ...Object.fromEntries(maps.map(([key, map]) => [key, map === "" ? {} : map])) };
 }

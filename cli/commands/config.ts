@@ -26,7 +26,7 @@ const server: Configurable = {
 
 const shownOfInstance = ["architecture", "config", "devices", "ephemeral", "profiles", "stateful", "description"];
 
-/** Without an instance these verbs are about the daemon. @param ofInstance Whether so many words name one. */
+/** A verb that without an instance applies to the daemon. @param ofInstance Whether the words name an instance. */
 function eitherVerb(name: string, args: readonly string[], ofInstance: (words: readonly string[]) => boolean): Verb {
   const [one, other] = [instances, server].map((what) =>
     settingVerbs(what).find((candidate) => candidate.words === `config ${name}`)!

@@ -20,7 +20,7 @@ function rootOf(devices: Devices): [name: string, device: Devices[string]] | und
   return Object.entries(devices).find(([, one]) => one.type === "disk" && one.path === "/");
 }
 
-/** Those of a snapshot may have been deleted since. */
+/** Filters out deleted profiles: a snapshot may name some. */
 async function existing(io: Io, profiles: readonly string[]): Promise<string[]> {
   const all = (await io.client.get<string[]>("/1.0/profiles")).map((one) => decodeURIComponent(one.split("/").at(-1)!));
   const gone = profiles.filter((one) => !all.includes(one));
@@ -59,7 +59,7 @@ export const verbs: Verb[] = [
     async run(io, [from = "", to = ""], flags) {
       const { name, snapshot } = partsOf(from);
       const instance = await io.client.get<Instance>(url`/1.0/instances/${name}`);
-      // As lxc: of a snapshot it is the snapshot's settings that count.
+      // As in lxc: a copy of a snapshot gets the snapshot's settings.
       const source = snapshot === undefined ? instance : await io.client.get<Source>(snapshotPath(name, snapshot));
       const profiles = await existing(io, source.profiles);
       const own = rootOf(source.expanded_devices);

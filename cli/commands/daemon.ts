@@ -3,7 +3,7 @@ import { verb } from "../verb.ts";
 
 const levels = ["trace", "debug", "info", "warn", "error", "fatal"];
 
-/** @throws {UsageError} When /etc/group has none of that name. */
+/** @throws {UsageError} When /etc/group has no such group. */
 async function groupId(name: string): Promise<number> {
   const { readFileSync } = await import("node:fs");
   for (const line of readFileSync("/etc/group", "utf8").split("\n")) {
@@ -58,7 +58,7 @@ TERM and INT end it cleanly; containers go on and are found again by the next da
     });
     logFaults(daemon.context.log);
     for (const signal of ["SIGTERM", "SIGINT"] as const) process.on(signal, () => void daemon.close());
-    process.on("SIGHUP", () => {}); // a terminal that closes is no reason to end
+    process.on("SIGHUP", () => {}); // the daemon outlives its terminal
     await daemon.ended;
   },
 })];

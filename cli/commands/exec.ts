@@ -1,7 +1,7 @@
 import { UsageError } from "../client/errors.ts";
 import { verb } from "../verb.ts";
 
-/** Largest user or group id that LXD takes. */
+/** Largest user or group id that LXD accepts. */
 const idMax = 4294967294;
 
 function numericId(text: string, what: string): number {
@@ -11,7 +11,7 @@ function numericId(text: string, what: string): number {
   return Number(text);
 }
 
-/** Interactive, not, or undefined for the client's own choice.
+/** @returns Whether the session is interactive; undefined leaves the choice to the client.
  * @throws {UsageError} If the flags contradict each other. */
 export function interactiveMode(flags: {
   mode: string;

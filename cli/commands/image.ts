@@ -11,7 +11,7 @@ import { longDate } from "../output/units.ts";
 import { change, type Configurable, settingsOf, settingVerbs } from "../settings.ts";
 import { type Io, type Verb, verb } from "../verb.ts";
 
-/** The fingerprint behind an alias or the beginning of a fingerprint. */
+/** The fingerprint for an alias or the beginning of a fingerprint. */
 async function fingerprintOf(io: Io, name: string): Promise<string> {
   try {
     return (await io.client.get<ImageAliasesEntry>(url`/1.0/images/aliases/${name}`)).target;

@@ -72,7 +72,7 @@ export const verbs = [verb({
     ];
     io.out(`${lines.join("\n")}\n`);
     if (!flags.showLog) return;
-    // As lxc's: an instance that was never started has an empty one.
+    // As with lxc, the log of an instance that was never started is empty.
     const text = await io.client.text(`${path}/logs/lxc.log`);
     io.out(`\nLog:\n\n${text.split("\n").slice(-logLinesMax - 1).join("\n")}\n`);
   },

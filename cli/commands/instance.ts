@@ -6,7 +6,7 @@ import { type Io, type Verb, verb } from "../verb.ts";
 
 type Action = "start" | "stop" | "restart" | "freeze" | "unfreeze";
 
-/** Does the same to several instances at once. @throws {Error} That names each that failed, with its reason. */
+/** Does the same to several instances at once. @throws {Error} Naming each instance that failed, with the reason. */
 export async function each(
   names: readonly string[],
   what: string,
@@ -76,7 +76,7 @@ and the likely cause; one that ends with exit code 0 or switches itself off is o
       if (flags.console && flags.all) throw new UsageError("--console can't be used with --all");
       if (flags.console && names.length !== 1) throw new UsageError("--console only works with a single instance");
       await each(await chosen(io, names, flags.all, "start"), "start", async (name) => {
-        // A paused one goes on.
+        // `start` of a paused instance continues it.
         const { status } = await io.client.get<Instance>(url`/1.0/instances/${name}`);
         await setState(io, name, status === "Frozen" ? "unfreeze" : "start");
       });

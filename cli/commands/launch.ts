@@ -22,7 +22,7 @@ const details =
   lido launch busybox c1 < config.yaml
 `;
 
-/** What a file, a here-document or a pipe gives, as lxc. */
+/** Settings from a file, here-document or pipe on stdin, as in lxc. */
 async function fromStdin(): Promise<Record<string, unknown>> {
   if (await isTerminal(0)) return {};
   const { fstatSync } = await import("node:fs");
@@ -39,7 +39,7 @@ async function fromStdin(): Promise<Record<string, unknown>> {
   return await yamlMap(text);
 }
 
-/** The devices that differ from the profiles': the root disk on another pool, and what `--device` says. */
+/** The devices that differ from the profiles': the root disk on another pool, and those of `--device`. */
 async function devicesOf(io: Io, flags: CreateFlags, profiles: readonly string[], own: Devices): Promise<Devices> {
   const devices = { ...own };
   if (flags.storage === undefined && flags.device.length === 0) return devices;
@@ -95,7 +95,7 @@ async function create(io: Io, words: readonly string[], flags: CreateFlags): Pro
   return made;
 }
 
-/** What the daemon misses it names; what to do about it is the client's to say. */
+/** Adds the client's advice to an error of the daemon that names what is missing. */
 async function advised<T>(image: string | undefined, creation: Promise<T>): Promise<T> {
   try {
     return await creation;

@@ -5,7 +5,7 @@ import { verb } from "../verb.ts";
 
 const levels = ["trace", "debug", "info", "warning", "error", "fatal"];
 
-/** One line without the timestamp, as `lxc monitor --pretty` has it. */
+/** One line without the timestamp, as in `lxc monitor --pretty`. */
 function inWords({ type, metadata }: Event): string {
   if (type === "operation") return `${metadata.description} ${metadata.id}: ${metadata.status}`;
   if (type === "lifecycle") return `${metadata.action ?? ""} ${metadata.source ?? ""}`;
@@ -13,7 +13,7 @@ function inWords({ type, metadata }: Event): string {
   return [metadata.level, quoted(String(metadata.message)), ...context].join(" ");
 }
 
-/** What has blanks or controls in it is quoted, so that a line is one. */
+/** Quotes a text that has blanks or control characters, so that each event stays one line. */
 function quoted(text: string): string {
   return /^[!#-~]+$/.test(text) ? text : JSON.stringify(text);
 }

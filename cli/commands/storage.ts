@@ -15,12 +15,12 @@ const pools: Configurable = {
   noun: "storage pool",
   kind: "storagePool",
   writable: ["config", "description"],
-  // `info` tells them.
+  // `info` shows these.
   hidden: ["reason", "facets", "absent", "idmapped_mounts"],
   path: ([name = ""]) => url`/1.0/storage-pools/${name}`,
 };
 
-/** What `storage info` groups the users of a pool by. */
+/** Groups the users of a pool for `storage info`. */
 function usersByKind(users: readonly string[]): Record<string, string[]> {
   const groups: Record<string, string[]> = {};
   for (const user of users) {
@@ -45,7 +45,7 @@ async function healthOf(io: Io, pool: string): Promise<string> {
   return ok ? text : `bad: ${text}`;
 }
 
-/** "available", or why not. */
+/** Each facet with "available", or the reason for its absence. */
 function facetsOf({ facets, absent }: StoragePool): Record<string, string> {
   const all = [...facets.map((name) => [name, "available"]), ...Object.entries(absent)];
   return Object.fromEntries(all.sort(([left], [right]) => left! < right! ? -1 : 1));
@@ -134,7 +134,7 @@ export const verbs: Verb[] = [
         ...(isOpen ? { facets: facetsOf(pool) } : {}),
         "used by": usersByKind(pool.used_by),
       });
-      // Sizes in bytes are strings in lxc's output.
+      // lxc prints sizes in bytes as strings.
       io.out(flags.bytes ? text.replace(/((?:space used|total space): )"?(\d+)"?/g, '$1"$2"') : text);
     },
   }),

@@ -6,7 +6,7 @@ import { shortDate } from "../output/units.ts";
 import { type Io, type Verb, verb } from "../verb.ts";
 import { volumeParts } from "./storage_volume.ts";
 
-/** `volume` or `volume/path`, perhaps with the type before it. */
+/** Parses `volume` or `volume/path`, perhaps with the type before it. */
 function placeOf(text: string): { volume: string; path: string } {
   const { type, name } = volumeParts(text);
   if (type !== "custom") throw new UsageError(`Invalid volume "${text}": only "custom" volumes have files here`);
@@ -43,7 +43,7 @@ export const pullFlags = {
   recursive: { short: "r", summary: "Pull whole directories" },
 } as const;
 
-/** `-rwxr-xr-x`, as ls(1). */
+/** `-rwxr-xr-x`, as in ls(1). */
 export function modeText({ type, mode }: FileEntry): string {
   const letter = { file: "-", directory: "d", symlink: "l", other: "?" }[type];
   const triple = (bits: number, special: boolean, on: string) => {

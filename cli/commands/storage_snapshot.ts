@@ -55,7 +55,7 @@ export const verbs: Verb[] = [
           await io.client.change("DELETE", volumePath(pool, `${owner}/${name}`));
         }
       }
-      // Go's zero time is "never"; without it the volume's own snapshots.expiry counts.
+      // Go's zero time means "never"; without it the volume's own snapshots.expiry applies.
       const expiry = flags.noExpiry ? { expires_at: "0001-01-01T00:00:00Z" } : {};
       await changeWithProgress(io, "POST", `${volumePath(pool, owner)}/snapshots`, { name, ...expiry });
     },

@@ -17,7 +17,7 @@ export function volumeParts(volume: string): { type: string; name: string } {
   return isTyped ? { type: first, name: rest.join("/") } : { type: "custom", name: volume };
 }
 
-/** With a snapshot when `volume` is `name/snapshot`. */
+/** The API path; a snapshot's when `volume` is `name/snapshot`. */
 export function volumePath(pool: string, volume: string): string {
   const { type, name } = volumeParts(volume);
   const [owner = "", snapshot] = name.split("/");
@@ -30,7 +30,7 @@ const volumes: Configurable = {
   args: ["pool", "volume"],
   noun: "storage volume",
   kind: ([, volume = ""]) => volumeParts(volume).name.includes("/") ? "storageVolumeSnapshot" : "storageVolume",
-  // The last is a snapshot's.
+  // `expires_at` is for snapshots.
   writable: ["config", "description", "expires_at"],
   path: ([pool = "", volume = ""]) => volumePath(pool, volume),
 };
@@ -47,7 +47,7 @@ export const titles: Readonly<Record<string, string>> = {
   U: "USAGE",
 };
 
-/** @throws {UsageError} For a letter that stands for nothing. */
+/** @throws {UsageError} For an unknown letter. */
 function columnsOf(text: string, isClustered: boolean): string[] {
   return text.replaceAll(",", "").split("").map((letter) => {
     if (!Object.hasOwn(titles, letter)) {
@@ -82,7 +82,7 @@ async function cellOf(io: Io, pool: string, volume: StorageVolume, letter: strin
   }
 }
 
-/** Filters are `key=value` on fields and settings, or the beginning of a name. */
+/** Filters are `key=value` for fields and settings, or the beginning of a name. */
 function matches(volume: StorageVolume, filters: readonly string[]): boolean {
   return filters.every((filter) => {
     const [, key, value] = /^([\w.-]+)=(.*)$/.exec(filter) ?? [];
@@ -97,7 +97,7 @@ interface Attachment {
   readonly path: string | undefined;
 }
 
-/** lxc's rule: with one word more it is the path, and the device has the volume's name; with two it is device and path. */
+/** As in lxc: one more word is the path, and the device has the volume's name; two are device and path. */
 function attachmentOf(volume: string, rest: readonly string[]): Attachment {
   if (rest.length === 0) return { device: volume, path: undefined };
   if (rest.length === 1) {
@@ -187,7 +187,7 @@ export const verbs: Verb[] = [
       const all = await io.client.get<StorageVolume[]>(`${url`/1.0/storage-pools/${pool}/volumes`}?recursion=1`);
       const raw = all.filter((volume) => matches(volume, filters));
       raw.sort((left, right) => left.type + left.name < right.type + right.name ? -1 : 1);
-      // The project is only shown when there can be another one.
+      // The project is left out by default: there is only one.
       const columns = columnsOf(flags.columns === "etndcuL" ? "tndcu" : flags.columns, false);
       const rows = await Promise.all(
         raw.map((volume) => Promise.all(columns.map((letter) => cellOf(io, pool, volume, letter)))),
@@ -240,7 +240,7 @@ export const verbs: Verb[] = [
     flags: {},
     summary: "Rename a storage volume, or a snapshot of one",
     async run(io, [pool = "", volume = "", to = ""]) {
-      // A snapshot's new name may be given with its volume, as its old one is.
+      // The new name of a snapshot may include its volume, as the old one does.
       const name = volume.includes("/") ? to.split("/").at(-1)! : to;
       await io.client.change("POST", volumePath(pool, volume), { name });
       if (!io.quiet) io.out(`Renamed storage volume from "${volume}" to "${to}"\n`);

@@ -8,7 +8,7 @@ import { ExecSession } from "./session.ts";
 
 /** Exit code when the connection was lost. */
 const connectionLost = 255;
-/** Signals that end the client; the console goes on. */
+/** Signals that end the client; the console continues. */
 const ends = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const;
 
 /** Attaches until the detach key is pressed or the instance ends. @returns The client's exit code. */
@@ -28,8 +28,8 @@ export async function runConsole(client: Client, instance: string, type: string,
   });
   using cleanup = new DisposableStack();
   cleanup.defer(() => session.close());
-  // As lxc does: what nobody types at would hold the console, which is one client's at a time, for ever. Only now, since what is wrong with the
-  // instance comes first.
+  // As lxc does: a client without a keyboard would hold the console for ever, which only one client can have at a time. Checked after the attach,
+  // because an error of the instance comes first.
   if (!await isTerminal(0)) {
     throw new UsageError(
       'Cannot attach to a console without a terminal as stdin: "--show-log" shows what it printed last',
@@ -60,7 +60,7 @@ export async function runConsole(client: Client, instance: string, type: string,
   return await Promise.race([over.promise, ended]);
 }
 
-/** @returns Whether the detach key was pressed; without it input has ended, and the console is still shown. */
+/** @returns Whether the detach key was pressed; otherwise input has ended, and the console's output continues. */
 async function sendKeys(session: ExecSession): Promise<boolean> {
   const key = new DetachKey();
   for await (const chunk of readDescriptor(0)) {

@@ -1,6 +1,6 @@
 /** The client's own stdin, stdout and stderr by file descriptor, without process.stdin and process.stdout: those cost a
  * start 9 ms on Bun, set pipes to non-blocking for everyone who shares them, and hide errors.
- * node:fs itself is loaded when the first byte moves, not before. */
+ * node:fs itself is loaded only when the first byte moves. */
 
 import type { Readable, Writable } from "node:stream";
 import { OutputError, reasonOf } from "../client/errors.ts";
@@ -15,7 +15,7 @@ function codeOf(error: unknown): string | undefined {
   return (error as { code?: string } | null)?.code;
 }
 
-/** What Bun has of its own. */
+/** Bun's own API. */
 interface BunGlobal {
   readonly Bun?: {
     readonly stdin: { stream(): AsyncIterable<Uint8Array> };
@@ -23,21 +23,21 @@ interface BunGlobal {
   };
 }
 
-/** A small file as text; node:fs would cost a client of 14 ms two of them. */
+/** Reads a small file as text; loading node:fs would cost 2 of a client's 14 ms. */
 export async function readFileText(path: string): Promise<string> {
   const { Bun } = globalThis as BunGlobal;
   return Bun ? await Bun.file(path).text() : (await import("node:fs")).readFileSync(path, "utf8");
 }
 
-/** Everything that can be read from a descriptor, from where it stands: what is read of a file is consumed for whoever shares its offset, and what
- * is not asked for stays for them. Ends at end of file; a terminal that hung up (EIO) is one too, and so is a descriptor that is closed.
- * A chunk is the reader's only until the next is asked for.
+/** Reads a descriptor from its present offset to the end: bytes read of a file are consumed for all processes that share the offset, and the rest
+ * stays for them. Ends at end of file, at a terminal that hung up (EIO), and at a closed descriptor.
+ * A chunk is valid until the next is requested.
  * @throws The system's error on any other failure, such as EISDIR. @see read(2) */
 export async function* readDescriptor(fd: number): AsyncGenerator<Uint8Array> {
   const { Bun } = globalThis as BunGlobal;
   try {
-    // Bun's own reader waits in epoll and leaves the descriptor's flags alone; node:fs and its threads cost 1 ms of the 10 of an exec. What is not
-    // waited for it reads by offsets of its own, from 0 on, and without end.
+    // Bun's own reader waits in epoll and leaves the descriptor's flags alone; node:fs and its threads cost 1 ms of the 10 of an exec. But where epoll
+    // does not apply (files), Bun reads by offsets of its own, from 0 on, and without end.
     if (fd === 0 && Bun !== undefined && await isWaitedFor(fd)) yield* Bun.stdin.stream();
     else yield* readByNode(fd, readBytesMax);
   } catch (error) {
@@ -46,7 +46,7 @@ export async function* readDescriptor(fd: number): AsyncGenerator<Uint8Array> {
   }
 }
 
-/** Stdin for what sends it as a whole. @throws {Error} "Cannot read stdin: …". */
+/** Stdin, to be sent as a whole. @throws {Error} "Cannot read stdin: …". */
 async function* readStdin(): AsyncGenerator<Uint8Array> {
   try {
     for await (const chunk of readDescriptor(0)) yield chunk.slice();
@@ -62,14 +62,14 @@ export async function readText(): Promise<string> {
   return Buffer.concat(chunks).toString("utf8");
 }
 
-/** Stdin as a stream, for what takes one. */
+/** Stdin as a stream. */
 export async function openStdin(): Promise<Readable> {
   const { Readable } = await import("node:stream");
   return Readable.from(readStdin(), { objectMode: false });
 }
 
-/** The next line of stdin and not a byte more: the rest is whoever's comes next, as by the shell's `read`.
- * @returns The line without its end, or undefined at the end of input. */
+/** Reads the next line of stdin and not a byte more, as the shell's `read` does: the rest is for the next reader.
+ * @returns The line without its newline, or undefined at the end of input. */
 export async function readLine(): Promise<string | undefined> {
   const bytes: number[] = [];
   try {
@@ -109,7 +109,7 @@ async function* readByNode(fd: number, bytesMax: number): AsyncGenerator<Uint8Ar
   }
 }
 
-/** Stdout as a stream, for what is sent whole. It fails with {@link OutputError}. */
+/** Stdout as a stream. It fails with {@link OutputError}. */
 export async function openStdout(): Promise<Writable> {
   const { Writable } = await import("node:stream");
   return new Writable({
@@ -119,8 +119,8 @@ export async function openStdout(): Promise<Writable> {
   });
 }
 
-/** Writes all of a chunk; the event loop runs on while a slow reader makes it wait.
- * @throws The system's error, EPIPE above all. */
+/** Writes a whole chunk; while a slow reader delays it, the event loop continues.
+ * @throws The system's error, usually EPIPE. */
 export async function writeDescriptor(fd: number, chunk: Uint8Array): Promise<void> {
   const { write } = await import("node:fs");
   let offset = 0;

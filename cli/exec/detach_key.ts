@@ -1,10 +1,10 @@
 const ctrlA = 0x01, q = 0x71;
 
-/** Finds Ctrl-a q in what is typed, as in `lxc console`; Ctrl-a twice is one Ctrl-a. */
+/** Finds Ctrl-a q in typed input, as in `lxc console`; Ctrl-a twice is one Ctrl-a. */
 export class DetachKey {
   #isEscaped = false;
 
-  /** @returns What goes on to the command, and whether the key was there: nothing after it does. */
+  /** @returns The input for the command, and whether the key was pressed: input after it is dropped. */
   feed(typed: Uint8Array): { readonly rest: Uint8Array; readonly isPressed: boolean } {
     if (!this.#isEscaped && !typed.includes(ctrlA)) return { rest: typed, isPressed: false };
     const rest: number[] = [];

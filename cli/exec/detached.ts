@@ -1,4 +1,4 @@
-/** Sessions that go on without their client: the parts of `lido exec` that most calls do not need. */
+/** Detachable sessions: the parts of `lido exec` that most calls do not need. */
 import type { ExecSession, Operation } from "../../api/types.ts";
 import { url } from "../client/client.ts";
 import { UsageError } from "../client/errors.ts";
@@ -7,7 +7,7 @@ import { shortDate } from "../output/units.ts";
 import type { Io } from "../verb.ts";
 import type { ExecRequest } from "./session.ts";
 
-/** @param instance Whose sessions; all when absent. */
+/** @param instance Default: the sessions of all instances. */
 export async function listSessions(io: Io, format: string, instance?: string): Promise<void> {
   const filter = instance === undefined ? "" : url`&instance=${instance}`;
   const raw = await io.client.get<ExecSession[]>(`/1.0/exec-sessions?recursion=1${filter}`);
@@ -33,7 +33,7 @@ function stateOf(session: ExecSession): string {
   return session.status === "Ended" ? `ENDED (${session.return ?? "?"})` : "LOST";
 }
 
-/** Starts a command that nobody waits for, and prints its session's id. @returns The client's exit code. */
+/** Starts a command without waiting for it, and prints its session's id. @returns The client's exit code. */
 export async function startDetached(
   io: Io,
   instance: string,
@@ -51,7 +51,7 @@ export async function startDetached(
   return typeof code === "number" ? code : 1;
 }
 
-/** @throws {UsageError} When the flags ask for two things at once. */
+/** @throws {UsageError} When the flags exclude each other. */
 export function checkFlags(flags: { list: boolean; attach: string | undefined; detach: boolean }): void {
   const given = [flags.list && "--list", flags.attach !== undefined && "--attach", flags.detach && "--detach"]
     .filter(Boolean);

@@ -7,13 +7,13 @@ import type { DetachKey } from "./detach_key.ts";
 import { type ExecEnd, type ExecRequest, ExecSession, type Sinks } from "./session.ts";
 import { ignoredSignals, sigkill, SignalForwarder, sigpipe } from "./signals.ts";
 
-/** Exit code of a client whose reader went away: 128 + SIGPIPE. */
+/** Exit code of a client whose output is no longer read: 128 + SIGPIPE. */
 const brokenPipe = 128 + sigpipe;
 /** Exit code of a client that a second TERM ended: 128 + SIGTERM. */
 const terminated = 143;
-/** Exit code when the connection was lost and nobody knows what became of the command. */
+/** Exit code when the connection was lost and the command's fate is unknown. */
 const connectionLost = 255;
-/** Exit code of a client whose terminal was closed while its command goes on: 128 + SIGHUP. */
+/** Exit code of a client whose terminal was closed while its command continues: 128 + SIGHUP. */
 const hungUp = 129;
 
 export interface RunOptions {
@@ -44,8 +44,8 @@ export async function runExec(
   );
 }
 
-/** Comes back to a session.
- * @param noStdin Leaves the command's stdin as it is. @returns The client's exit code. */
+/** Attaches to a session.
+ * @param noStdin Sends nothing to the command's stdin. @returns The client's exit code. */
 export async function runAttach(client: Client, id: string, noStdin: boolean, say: Say): Promise<number> {
   const stdinIsTerminal = !noStdin && await isTerminal(0);
   return await converse(
@@ -57,14 +57,14 @@ export async function runAttach(client: Client, id: string, noStdin: boolean, sa
 
 interface Ends {
   stdinIsTerminal: boolean;
-  /** What the command's stdin gets: what we read, an end at once, or nothing. */
+  /** Input of the command: our stdin ("ours"), an immediate end ("empty"), or neither ("none"). */
   stdin: "ours" | "empty" | "none";
   isDetachable: boolean;
 }
 
 const loadTerminal = () => import("../terminal/raw.ts");
 
-/** Between our descriptors and a session, until one of them ends. */
+/** Connects our descriptors with a session, until one of them ends. */
 async function converse(
   { stdinIsTerminal, stdin, isDetachable }: Ends,
   start: (sinks: Sinks) => Promise<ExecSession>,
@@ -76,7 +76,7 @@ async function converse(
   const giveUp = Promise.withResolvers<number>();
   using signals = new SignalForwarder(await ignoredSignals(), {
     giveUp: () => giveUp.resolve(terminated),
-    // A terminal that is closed, or a connection that broke, is no reason to end what was meant to outlive them.
+    // A closed terminal or a lost connection must not end a session that is meant to outlive them.
     ...(isDetachable ? { hangUp: () => giveUp.resolve(hungUp) } : {}),
   });
   const sink = (fd: number) => async (chunk: Uint8Array) => {
@@ -84,7 +84,7 @@ async function converse(
       await writeDescriptor(fd, chunk);
     } catch (error) {
       const code = (error as { code?: string }).code;
-      // Nobody reads what goes to stderr any more, or it has no room: that is no reason to stop. There is no other place to say what was lost.
+      // Continue when stderr has no reader or its disk is full. There is no other place to report that output was lost.
       if (fd === 2) {
         isErrorOutputLost ||= code !== "EPIPE";
         return;
@@ -92,7 +92,7 @@ async function converse(
       if (code !== "EPIPE") complain(new OutputError(error).message);
       if (!isDetachable) session?.signal(sigpipe);
       giveUp.resolve(code === "EPIPE" ? brokenPipe : 1);
-      // Never resolves: the stream is not read any further.
+      // Never resolves, so that the stream is not read further.
       await new Promise<never>(() => {});
     }
   };
@@ -135,7 +135,7 @@ async function converse(
     return connectionLost;
   }
   if (typeof outcome === "number") {
-    if (outcome === terminated) running.signal(sigkill); // closing is enough for one that is not detachable
+    if (outcome === terminated) running.signal(sigkill); // a session that is not detachable ends when it is closed
     running.close();
     return outcome;
   }
@@ -146,11 +146,11 @@ async function converse(
   }
   if (outcome.error !== "") complain(outcome.error);
   const code = outcome.status ?? (outcome.error === "" ? connectionLost : 1);
-  // A command that made do with a part of its input has not done what was asked for, nor have we when a part of its output is lost.
+  // Failure, although the command succeeded: it had only a part of its input, or a part of its output was lost.
   return code === 0 && (isErrorOutputLost || !isInputWhole && !stdinIsTerminal) ? 1 : code;
 }
 
-/** @param key Looked for in what is typed. */
+/** @param key Looked for in typed input. */
 async function sendInput(session: ExecSession, stdin: Ends["stdin"], key: DetachKey | undefined): Promise<void> {
   if (stdin === "none") return;
   try {

@@ -1,8 +1,8 @@
-/** One exec session as seen from the client: the request, its websockets, its end. Knows nothing of terminals or file
- * descriptors, so that the command line and the library both stand on it.
+/** The client's side of an exec session: the request, its websockets, its end. Knows nothing of terminals or file
+ * descriptors, so that both the command line and the library can use it.
  *
  * The wire: each stream is a websocket of binary messages; an empty text message on it means end of data. The control
- * websocket takes JSON. The daemon kills the command when the control websocket goes away. */
+ * websocket carries JSON. The daemon kills the command when the control websocket closes. */
 import type { Operation } from "../../api/types.ts";
 import { type Client, url } from "../client/client.ts";
 import { ApiError, ConnectionError } from "../client/errors.ts";
@@ -18,36 +18,36 @@ export interface ExecRequest {
   user: number;
   group: number;
   cwd: string;
-  /** lido's own additions; left out of the request when not asked for, since LXD does not know them. */
+  /** lido's own fields; left out of the request when not needed, since LXD does not know them. */
   extra?: Record<string, unknown>;
 }
 
 export type Stream = "stdout" | "stderr";
-/** Takes a piece of output; the stream is not read on until it has resolved. */
+/** Consumes a piece of output; the stream is not read further until it has resolved. */
 export type Sink = (chunk: Uint8Array) => Promise<void> | void;
 
 export interface Sinks extends Record<Stream, Sink> {
-  /** Told when all data of a stream was taken; not when the connection was lost before its end. */
+  /** Called when all data of a stream was consumed; not when the connection was lost before its end. */
   readonly ended?: (stream: Stream) => void;
 }
 
-/** Input that may wait in memory before `write` makes the giver wait, in bytes. */
+/** Input that may be buffered before `write` makes its caller wait, in bytes. */
 const inputBufferedBytesMax = 4 * 1024 * 1024;
 /** Output that may wait for a slow sink before the websocket is paused, in bytes. */
 const outputBufferedBytesMax = 256 * 1024;
 
 export interface ExecEnd {
-  /** The command's exit status; undefined when the daemon gave none. */
+  /** The command's exit status; undefined when the daemon reported none. */
   status: number | undefined;
-  /** The daemon's words when the command could not be run. */
+  /** The daemon's message when the command could not be run. */
   error: string;
-  /** The command goes on: the client let go of its session, or the daemon took it. */
+  /** The command continues: the client detached, or another client attached. */
   detached: boolean;
 }
 
 export class ExecSession {
   readonly operation: Operation;
-  /** Resolves when the command has ended and all of its output was taken.
+  /** Resolves when the command has ended and all of its output was consumed.
    * @throws {ConnectionError} If the connection was lost before. */
   readonly ended: Promise<ExecEnd>;
   #sockets = new Map<string, MessageSocket>();
@@ -57,8 +57,8 @@ export class ExecSession {
   #opened: Promise<void>;
   #id: string | undefined;
 
-  /** @param operation As the daemon answered the request to exec.
-   * @param sinks Where output goes; an interactive session has all of it on `stdout`. */
+  /** @param operation The daemon's answer to the exec request.
+   * @param sinks Consumers of the output; an interactive session has all of it on `stdout`. */
   constructor(client: Client, operation: Operation, sinks: Sinks) {
     this.operation = operation;
     this.#id = sessionId(operation);
@@ -66,12 +66,12 @@ export class ExecSession {
     const lost: { reject(error: unknown): void } = { reject: () => {} };
     const failure = new Promise<never>((_, reject) => lost.reject = reject);
     failure.catch(() => {});
-    // Asked for at the start: the answer then comes the moment the command has ended.
+    // Requested at the start, so that the answer comes as soon as the command has ended.
     const finished = client.waitQuietly(operation);
     finished.catch(() => {});
     const outputs: Promise<void>[] = [];
     this.#opened = this.#open(client, fds, (fd) => {
-      // Interactive sessions have no stream 1: what the terminal shows comes back on 0.
+      // An interactive session has no stream 1: the terminal's output comes on 0.
       const stream = fd === "2" ? "stderr" : fd === "1" || fd === "0" && fds["1"] === undefined ? "stdout" : undefined;
       if (stream === undefined) return new Output();
       const output = new Output(sinks[stream]);
@@ -89,7 +89,7 @@ export class ExecSession {
 
   /** Starts a command.
    * @throws {ApiError} If the daemon refuses.
-   * @throws {ConnectionError} If it is not there. */
+   * @throws {ConnectionError} If it cannot be reached. */
   static async start(
     client: Client,
     instance: string,
@@ -101,14 +101,14 @@ export class ExecSession {
       ...body,
       "wait-for-websocket": true,
       "record-output": false,
-      // The command starts while our websockets are still on their way.
+      // The command may start while our websockets are still being connected.
       eager: true,
       ...extra,
     });
     return new ExecSession(client, envelope.metadata as Operation, sinks);
   }
 
-  /** Comes back to a detachable session.
+  /** Attaches to a detachable session.
    * @throws {ApiError} If there is none. */
   static async attach(client: Client, id: string, sinks: Sinks): Promise<ExecSession> {
     const envelope = await client.request("POST", url`/1.0/exec-sessions/${id}/attach`);
@@ -116,7 +116,7 @@ export class ExecSession {
   }
 
   /** Attaches to an instance's console, which has no exit code and takes no signal.
-   * @throws {ApiError} If the instance does not run, or somebody else is attached. */
+   * @throws {ApiError} If the instance does not run, or another client is attached. */
   static async console(
     client: Client,
     instance: string,
@@ -131,7 +131,7 @@ export class ExecSession {
     return this.operation.metadata?.interactive === true;
   }
 
-  /** What to come back with; undefined when the session is not detachable, or the daemon did not say it yet. */
+  /** The id to attach with; undefined when the session is not detachable, or the daemon has not sent it yet. */
   get id(): string | undefined {
     return this.#id;
   }
@@ -155,7 +155,7 @@ export class ExecSession {
   async #finish(finished: Promise<Operation>, outputs: Promise<void>[]): Promise<ExecEnd> {
     let end: ExecEnd;
     try {
-      // A websocket that is refused while the operation fails has the operation's reason, which says more.
+      // When a websocket is refused because the operation failed, the operation's error says more.
       await Promise.race([this.#opened, finished.then(() => {})]).catch(async (error) => {
         const operation = await Promise.race([finished, after(1000)]);
         if (operation === undefined || operation.status_code === 200) throw error;
@@ -183,7 +183,7 @@ export class ExecSession {
     return end;
   }
 
-  /** Passes input on; resolves when more may be given, and the chunk may be used again. */
+  /** Sends input; resolves when more may be sent and the chunk may be reused. */
   async write(chunk: Uint8Array): Promise<void> {
     if (!await this.#isOpen()) return;
     const socket = this.#sockets.get("0");
@@ -200,7 +200,7 @@ export class ExecSession {
     if (socket?.isOpen) socket.send("");
   }
 
-  /** A session that could not be opened takes no input; the reason is told by `ended`. */
+  /** A session that could not be opened takes no input; `ended` rejects with the reason. */
   async #isOpen(): Promise<boolean> {
     return await this.#opened.then(() => true, () => false);
   }
@@ -221,12 +221,12 @@ export class ExecSession {
     this.#sendControl({ command: "signal", signal });
   }
 
-  /** Lets go of a detachable session; `ended` tells when the daemon has. */
+  /** Detaches from a detachable session; `ended` resolves when the daemon has confirmed. */
   detach(): void {
     this.#sendControl({ command: "detach" });
   }
 
-  /** Lets go of the session. A command that still runs is killed by the daemon, unless it is detachable. */
+  /** Closes the session. The daemon kills a command that still runs, unless it is detachable. */
   close(): void {
     for (const socket of this.#sockets.values()) socket.terminate();
   }
@@ -240,10 +240,10 @@ function after(delayMs: number): Promise<undefined> {
   return new Promise((resolve) => setTimeout(resolve, delayMs, undefined));
 }
 
-/** Hands a websocket's binary messages to a sink, in order, and pauses the websocket while too much waits. */
+/** Passes a websocket's binary messages to a sink, in order, and pauses the websocket while too many bytes are buffered. */
 class Output implements Listener {
   socket: MessageSocket | undefined;
-  /** Resolves at the end of the data, when the sink has all of it; rejects with the sink's error. */
+  /** Resolves at the end of the data, when the sink has consumed all; rejects with the sink's error. */
   readonly taken: Promise<void>;
   #settle: { resolve(): void; reject(error: unknown): void } = { resolve: () => {}, reject: () => {} };
   #sink: Sink | undefined;
@@ -253,13 +253,13 @@ class Output implements Listener {
   #isBusy = false;
   #isComplete = false;
 
-  /** @param sink Absent: what comes is not wanted. */
+  /** @param sink Absent: the data is dropped. */
   constructor(sink?: Sink) {
     this.#sink = sink;
     this.taken = new Promise((resolve, reject) => this.#settle = { resolve, reject });
   }
 
-  /** Whether the daemon said that there is no more. */
+  /** Whether the daemon has sent the end of the data. */
   get isComplete(): boolean {
     return this.#isComplete;
   }

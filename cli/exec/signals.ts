@@ -1,4 +1,4 @@
-/** Signals of the client that go on to the command. */
+/** Signals that the client forwards to the command. */
 import { readFileText } from "./descriptors.ts";
 import type { ExecSession } from "./session.ts";
 
@@ -18,24 +18,24 @@ export const sigpipe = 13, sigkill = 9;
 
 /** A second TERM within this time ends the client, whatever the command does, in milliseconds. */
 const secondTermMs = 1000;
-/** Those that come closer than this are of one sender: timeout(1) signals its child, and then the group that the child is in. Milliseconds. */
+/** Two TERMs closer than this come from one sender: timeout(1) signals its child, then the child's process group. Milliseconds. */
 const sameTermMs = 200;
 
-/** Reads which signals whoever started the client made it ignore: nohup does so with HUP, a shell without job control with INT and QUIT of
- * `command &`. They stay ignored, as by every program. To be asked before a handler is set. @see signal(7) */
+/** Reads which signals the client's parent made it ignore: nohup does so with HUP, a shell without job control with INT and QUIT of
+ * `command &`. They stay ignored, as in every program. Call it before a handler is set. @see signal(7) */
 export async function ignoredSignals(): Promise<bigint> {
   const status = await readFileText("/proc/self/status");
   return BigInt(`0x${/^SigIgn:\s*([0-9a-f]+)$/m.exec(status)?.[1] ?? "0"}`);
 }
 
 export interface SignalHandlers {
-  /** For the second TERM within a second, `sameTermMs` after the first or later. */
+  /** Called for the second TERM within a second, if it comes `sameTermMs` or more after the first. */
   giveUp(): void;
-  /** Instead of passing HUP on. */
+  /** If present, called for HUP, which is then not forwarded. */
   hangUp?(): void;
 }
 
-/** Forwards signals from now on, also those that come before the session has begun. */
+/** Forwards signals from now on; those that come before the session has begun are kept for it. */
 export class SignalForwarder {
   #session: ExecSession | undefined;
   #waiting: number[] = [];
@@ -54,7 +54,7 @@ export class SignalForwarder {
         }
         if (name === "SIGHUP" && handlers.hangUp) return handlers.hangUp();
         this.#send(numbers[name]);
-        // Ctrl-Z stops the command and then the client, as the shell expects; `fg` wakes both.
+        // Ctrl-Z stops the command and then the client, as the shell expects; `fg` continues both.
         if (name === "SIGTSTP") setTimeout(() => process.kill(process.pid, "SIGSTOP"), 20);
       };
       process.on(name, handler);
@@ -67,13 +67,13 @@ export class SignalForwarder {
     else this.#session.signal(signal);
   }
 
-  /** The session that signals go to. */
+  /** Sets the session that signals are forwarded to. */
   attach(session: ExecSession): void {
     this.#session = session;
     for (const signal of this.#waiting.splice(0)) session.signal(signal);
   }
 
-  /** Gives the signals their own meaning again. */
+  /** Removes the handlers: the signals have their default effect again. */
   [Symbol.dispose](): void {
     for (const [name, handler] of this.#handlers) process.off(name, handler);
   }
