@@ -1,4 +1,4 @@
-/** lido as a library, and, when it is run, the same program as the executable.
+/** lido as a library; run as a program, it is the same as the executable.
  *
  * @example
  * import { connect } from "./mod.ts";

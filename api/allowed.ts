@@ -1,16 +1,16 @@
-/** What may stand in place of a key that is unknown, for an error's end. */
+/** The allowed keys, for the end of an error about an unknown key. */
 
-/** Above so many, keys are given by their groups, as `limits.*`. */
+/** Above this number, keys are listed by group, as `limits.*`. */
 const mostNamed = 12;
-/** The same for those of one group, which are what was meant. */
+/** The same for the keys of the unknown key's own group, which were probably meant. */
 const mostOfGroup = 20;
 
-/** @param key The unknown one. @param known All that are allowed; one that ends with a dot stands for all that begin so, as `user.`.
- * @returns `"limits.cpu", "limits.memory" are allowed`: the keys of the same group, or the groups in it, when there are such, else all, or their groups. */
+/** @param key The unknown key. @param known The allowed keys; one that ends with a dot stands for all with that beginning, as `user.`.
+ * @returns `"limits.cpu", "limits.memory" are allowed`: the keys of the same group or its subgroups, if there are any, else all keys or groups. */
 export function allowedKeys(key: string, known: readonly string[]): string {
   const group = key.includes(".") ? key.slice(0, key.indexOf(".") + 1) : undefined;
   const near = known.filter((one) => group !== undefined && one !== group && one.startsWith(group));
-  // Too many of one group are given by the groups in it, as `security.syscalls.*`.
+  // Too many keys in one group are listed by subgroup, as `security.syscalls.*`.
   const within = new Set(near.map((one) => one.split(".").length > 2 ? `${one.split(".", 2).join(".")}.*` : one));
   const named = near.length > 0 && near.length <= mostOfGroup ? near : known.length <= mostNamed ? known : undefined;
   const shown = named?.map((one) => one.endsWith(".") ? `${one}*` : one) ??

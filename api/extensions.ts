@@ -1,4 +1,4 @@
-/** Extensions that LXD does not have, by name: what each adds, in a paragraph of Markdown. The reference is made from this table. */
+/** Extensions that LXD does not have, by name: what each adds, in a paragraph of Markdown. The reference is generated from this table. */
 export const ownExtensions: Readonly<Record<string, string>> = {
   admin_check:
     "`POST /1.0/check` compares the database with the host. It returns a list of problems: `subject` (a path " +
@@ -45,8 +45,8 @@ export const ownExtensions: Readonly<Record<string, string>> = {
     "LXDs: type, default, one line of help and, where they can be listed, the allowed values.",
 };
 
-/** LXD API extensions that lido has: exactly those that work, for a client refuses a verb whose extension is missing and trusts one that is
- * there. */
+/** LXD API extensions that lido has: exactly those that work, because a client refuses a verb whose extension is missing and relies on one that
+ * is there. */
 export const extensions: readonly string[] = [
   "id_map",
   "etag",

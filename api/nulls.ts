@@ -1,8 +1,8 @@
 import { z } from "zod";
 
-/** What a request means by its nulls, as LXD's decoder has it: a field that is null is absent, a setting or an element of a list that is null is the
- * empty one. A null stays where the schema allows one (`profiles: null` is not `profiles: []`).
- * @param value Parsed JSON; is not changed. @returns What is to be checked by the schema. @see encoding/json of Go, Unmarshal */
+/** Resolves the nulls in a request as LXD's decoder does: a field that is null is absent, a setting or a list element that is null is
+ * empty. A null stays where the schema allows one (`profiles: null` is not `profiles: []`).
+ * @param value Parsed JSON; is not changed. @returns The value to check by the schema. @see encoding/json of Go, Unmarshal */
 export function withoutNulls(schema: z.ZodType, value: unknown): unknown {
   const shape = innermost(schema);
   if (shape instanceof z.ZodArray) {
@@ -27,14 +27,14 @@ export function withoutNulls(schema: z.ZodType, value: unknown): unknown {
   return value;
 }
 
-/** An entry of a map or a list that is null is the empty one: in a PATCH of a map it unsets what is there. */
+/** An entry of a map or a list that is null is empty: in a PATCH of a map it unsets the key. */
 function entry(schema: z.ZodType, value: unknown): unknown {
   if (value !== null) return withoutNulls(schema, value);
   if (schema.safeParse(null).success) return null;
   return ["", {}].find((empty) => schema.safeParse(empty).success) ?? null;
 }
 
-/** The schema below defaults, options and transformations. */
+/** The schema inside defaults, options and transformations. */
 function innermost(schema: z.ZodType): z.ZodType {
   if (
     schema instanceof z.ZodDefault || schema instanceof z.ZodPrefault || schema instanceof z.ZodOptional ||

@@ -1,19 +1,19 @@
-/** How far something is, in words: one form for the daemon's operations and the client's own transfers. */
+/** Progress in words: one form for the daemon's operations and the client's own transfers. */
 import { showBytes } from "./size.ts";
 
-/** Of the answer to a download: the operation that tells how far it is, by its id. */
+/** Header of the answer to a download: id of the operation that reports its progress. */
 export const operationHeader = "lido-operation";
 
 export interface ProgressState {
   readonly done: number;
-  /** What `done` will be at the end; absent when nobody knows. */
+  /** What `done` will be at the end; absent when it is not known. */
   readonly total?: number | undefined;
   readonly elapsedMs: number;
   readonly unit?: "bytes" | "files";
 }
 
 export interface ProgressNumbers {
-  /** 0 to 99: the end is told by the operation itself. */
+  /** 0 to 99: the operation itself reports its end. */
   readonly percent?: number;
   /** In bytes or files a second. */
   readonly rate: number;
@@ -24,7 +24,7 @@ export function progressNumbers({ done, total, elapsedMs }: ProgressState): Prog
   const rate = elapsedMs > 0 ? done / (elapsedMs / 1000) : 0;
   if (total === undefined || total <= 0) return { rate };
   const percent = Math.max(0, Math.min(99, Math.floor(done / total * 100)));
-  // More than was expected: it cannot take long any more, but nobody knows how long.
+  // More than expected: the rest is not known.
   if (rate === 0 || done >= total) return { percent, rate };
   return { percent, rate, secondsLeft: Math.ceil((total - done) / rate) };
 }
@@ -37,7 +37,7 @@ export function showDuration(seconds: number): string {
   return `${Math.floor(seconds / 3600)}h${two(Math.floor(seconds % 3600 / 60))}m`;
 }
 
-/** `data: 45% of 2.00GiB (310.00MiB/s, 4s left)`; without a total `data: 920.00MiB (310.00MiB/s)`. @param name What it is. */
+/** `data: 45% of 2.00GiB (310.00MiB/s, 4s left)`; without a total `data: 920.00MiB (310.00MiB/s)`. @param name Of what is transferred. */
 export function showProgress(name: string, state: ProgressState): string {
   const { percent, rate, secondsLeft } = progressNumbers(state);
   const show = (amount: number) => state.unit === "files" ? `${Math.round(amount)} files` : showBytes(amount);

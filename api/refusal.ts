@@ -2,10 +2,10 @@ import type { z } from "zod";
 
 type Issue = z.core.$ZodIssue;
 
-/** What is shown of a value that is refused, in characters. */
+/** How much of a refused value is shown, in characters. */
 const shownMax = 80;
 
-/** Names of types, as what is required. */
+/** Names of types, for texts of what is required. */
 const names: Readonly<Record<string, string>> = {
   string: "a string",
   number: "a number",
@@ -19,14 +19,14 @@ const names: Readonly<Record<string, string>> = {
 };
 
 export interface Refusal {
-  /** As `source.type`; empty for the value as a whole. */
+  /** Path such as `source.type`; empty for the value as a whole. */
   readonly field: string;
   /** What is allowed there, and what was given: `an object is required, not a number`. */
   readonly reason: string;
 }
 
-/** Why a schema refused a value, in words for a person: zod's own text names neither the value nor always what is allowed.
- * @param value As it was given; a null in it is as good as nothing. */
+/** Why a schema refused a value, in words for people: zod's own text does not name the value, and not always what is allowed.
+ * @param value As it was given; a null in it counts as absent. */
 export function refusal(error: z.ZodError, value: unknown): Refusal {
   const issue = error.issues[0]!;
   const given = issue.path.reduce<unknown>(
@@ -39,7 +39,7 @@ export function refusal(error: z.ZodError, value: unknown): Refusal {
   return { field: issue.path.map(String).join("."), reason: required(issue) + (shown && `, not ${shown}`) };
 }
 
-/** A value of the wrong type may be a secret (`environment`), and is shown as its type. */
+/** A value of the wrong type may be a secret (`environment`): only its type is shown. */
 function shownAs(value: unknown, { code }: Issue): string {
   if (Array.isArray(value) || typeof value === "object") return named(Array.isArray(value) ? "array" : "object");
   if (code === "invalid_type" || code === "invalid_union") return named(typeof value);

@@ -16,7 +16,7 @@ const units: Readonly<Record<string, bigint>> = {
   PiB: 1024n ** 5n,
   EiB: 1024n ** 6n,
 };
-/** Those that people may write, for errors and help. */
+/** The units to write, for errors and help. */
 export const sizeUnits = "B, kB, MB, GB, TB, KiB, MiB, GiB, TiB";
 const bytesMax = 2n ** 63n - 1n;
 
@@ -31,7 +31,7 @@ export function parseSizeBytes(value: string): bigint | undefined {
 
 const binaryUnits = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
 
-/** Bytes for a person: in powers of 1024, as everywhere in lido. @param precision Digits after the point. @returns "1.50MiB". */
+/** Bytes in words: in powers of 1024, as everywhere in lido. @param precision Digits after the point. @returns "1.50MiB". */
 export function showBytes(bytes: number | bigint, precision = 2): string {
   let value = Number(bytes), unit = 0;
   while (value >= 1024 && unit < binaryUnits.length - 1) {
@@ -41,7 +41,7 @@ export function showBytes(bytes: number | bigint, precision = 2): string {
   return unit === 0 ? `${Math.round(value)}B` : `${value.toFixed(precision)}${binaryUnits[unit]}`;
 }
 
-/** Two sizes of which the text says that one is more: exact where they would look the same. @returns As `showBytes`, or "31457281B". */
+/** Two different sizes for one text: exact if they would look the same. @returns As `showBytes`, or "31457281B". */
 export function showUnequalBytes(one: bigint, other: bigint): [string, string] {
   const shown: [string, string] = [showBytes(one), showBytes(other)];
   return shown[0] === shown[1] ? [`${one}B`, `${other}B`] : shown;

@@ -1,4 +1,4 @@
-/** What crosses the wire: LXD 5.0's shapes, a file for each noun. One zod object is the type, the validator and (through `openapi.json`) the
+/** Types of the API: LXD 5.0's shapes, a file for each noun. One zod object is the type, the validator and (through `openapi.json`) the
  * document. Requests are strict where LXD refuses unknown fields and lenient (`.loose()`) where clients send fields that lido does not need. */
 export { type Config, configSchema, type Devices, devicesSchema } from "./types/config.ts";
 export * from "./types/certificates.ts";

@@ -1,4 +1,4 @@
-/** Runs commands in an instance and takes their output, from a program.
+/** Runs commands in an instance from a program, and reads their output.
  *
  *   node_modules/.bin/deno run -A examples/exec.ts c1        (or: node_modules/.bin/bun examples/exec.ts c1)
  *
@@ -13,7 +13,7 @@ const instance = lido.instance(name);
 const uname = await instance.exec(["uname", "-n"]);
 console.log("hostname:", (await new Response(uname.stdout).text()).trim(), await uname.status);
 
-// Input by a stream: what is written comes back in upper case.
+// Input through a stream: it comes back in upper case.
 const upper = await instance.exec(["tr", "a-z", "A-Z"]);
 const writer = upper.stdin.getWriter();
 await writer.write(new TextEncoder().encode("shouted\n"));

@@ -15,7 +15,7 @@ export type Certificate = z.infer<typeof certificateSchema>;
 export const certificatesPostSchema = z.object({
   name: z.string().max(255).default(""),
   type: z.string().default("client"),
-  /** DER in base64, or PEM; the client's own when empty. */
+  /** DER in base64, or PEM; if empty, the certificate of the client's connection. */
   certificate: z.string().default(""),
   password: z.string().default(""),
   token: z.boolean().default(false),

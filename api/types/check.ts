@@ -2,7 +2,7 @@ import { z } from "zod";
 
 export const checkPostSchema = z.object({ repair: z.boolean().default(false) }).loose().meta({ id: "CheckPost" });
 
-/** Something in which the database and the host do not agree. */
+/** A difference between the database and the host. */
 export const checkProblemSchema = z.object({
   /** A path of the host, or "pool/NAME/TYPE/VOLUME". */
   subject: z.string(),

@@ -12,20 +12,20 @@ export const instanceExecPostSchema = z.object({
   user: z.number().int().min(0).max(4294967294).default(0),
   group: z.number().int().min(0).max(4294967294).default(0),
   cwd: z.string().default(""),
-  // Beyond LXD: a user of the container's own /etc/passwd, with its home, shell and groups.
+  // Beyond LXD: a user from the container's own /etc/passwd, with its home, shell and groups.
   "user-name": z.string().default(""),
   login: z.boolean().default(false),
-  /** `group` counts although the user is given by name. */
+  /** Whether `group` applies although the user is given by name. */
   "group-set": z.boolean().default(false),
   "wait-output": z.boolean().default(false),
-  /** The command goes on without its client, which can come back to it. */
+  /** Whether the command continues without its client, which can attach again. */
   detachable: z.boolean().default(false),
-  /** The command may start while its client still connects. */
+  /** Whether the command may start while its client still connects. */
   eager: z.boolean().default(false),
 }).loose().meta({ id: "InstanceExecPost" });
 export type InstanceExecPost = z.infer<typeof instanceExecPostSchema>;
 
-/** What comes over an exec session's control websocket. */
+/** Messages on an exec session's control websocket. */
 export const execControlSchema = z.union([
   z.object({
     command: z.literal("window-resize"),
@@ -41,10 +41,10 @@ export const execSessionSchema = z.object({
   instance: z.string(),
   command: z.array(z.string()),
   interactive: z.boolean(),
-  /** Ended: its output and exit code wait for a client. Lost: the daemon stopped while it ran, which ended it. */
+  /** Ended: its output and exit code are kept for a client. Lost: the daemon stopped while it ran, which ended it. */
   status: z.enum(["Running", "Ended", "Lost"]),
   attached: z.boolean(),
-  /** The exit code, null while it runs and when nobody knows it. */
+  /** The exit code; null while it runs or when it is not known. */
   return: z.number().int().nullable(),
   created_at: z.string(),
   ended_at: z.string().nullable(),

@@ -22,18 +22,18 @@ export const instanceSchema = z.object({
 }).meta({ id: "Instance" });
 export type Instance = z.infer<typeof instanceSchema>;
 
-/** How an instance ended last. */
+/** How an instance last ended. */
 export const instanceExitSchema = z.object({
   at: z.string(),
-  /** Of its init; null when a signal ended it, or it is not known. */
+  /** Exit code of its init; null when a signal ended it, or when it is not known. */
   exit_code: z.number().int().nullable(),
   /** Number of the signal that ended its init. */
   signal: z.number().int().nullable(),
-  /** The same in words, such as "with exit code 1". */
+  /** Exit code or signal in words, such as "with exit code 1". */
   description: z.string(),
-  /** The likely cause; empty when nothing is wrong or it is not known. */
+  /** The likely cause; empty when nothing is wrong or when it is not known. */
   cause: z.string(),
-  /** The last lines of its console, cleaned of control characters; empty when nothing is wrong. */
+  /** The last lines of its console without control characters; empty when nothing is wrong. */
   console: z.array(z.string()),
 }).meta({ id: "InstanceExit" });
 export type InstanceExit = z.infer<typeof instanceExitSchema>;
@@ -47,7 +47,7 @@ export const instanceStateSchema = z.object({
   memory: z.object({ usage: z.number(), usage_peak: z.number(), swap_usage: z.number(), swap_usage_peak: z.number() }),
   disk: z.record(z.string(), z.object({ usage: z.number(), total: z.number() })).nullable(),
   network: z.record(z.string(), z.unknown()).nullable(),
-  /** Extension instance_last_exit; null when it has not ended yet. */
+  /** Extension instance_last_exit; null when it has never ended. */
   last_exit: instanceExitSchema.nullish(),
 }).meta({ id: "InstanceState" });
 export type InstanceState = z.infer<typeof instanceStateSchema>;
@@ -105,7 +105,7 @@ export const instancePostSchema = z.object({ name: z.string() }).loose().meta({ 
 
 export const instanceStatePutSchema = z.object({
   action: z.enum(["start", "stop", "restart", "freeze", "unfreeze"]),
-  /** Seconds; negative means as long as it takes. */
+  /** Seconds; negative means no limit. */
   timeout: z.number().int().default(-1),
   force: z.boolean().default(false),
   stateful: z.boolean().default(false),

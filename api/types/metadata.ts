@@ -1,16 +1,16 @@
 import { z } from "zod";
 
-/** What is known of one configuration key. */
+/** The description of one configuration key. */
 const keySchema = z.object({
   type: z.enum(["bool", "integer", "string"]),
   defaultdesc: z.string(),
   shortdesc: z.string(),
-  /** The words that are allowed, where they can be listed. */
+  /** The allowed values, where they can be listed. */
   values: z.array(z.string()).optional(),
 });
 export type KeyMetadata = z.infer<typeof keySchema>;
 
-/** The configuration keys that the daemon takes, in the shape of later LXDs: thing, group, and for each key one object with the key's name. */
+/** The configuration keys that the daemon accepts, in the shape of later LXDs: thing, group, and for each key one object with the key's name. */
 export const configurationMetadataSchema = z.object({
   configs: z.record(
     z.string(),

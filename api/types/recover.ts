@@ -1,10 +1,10 @@
 import { z } from "zod";
 import { configSchema, nullableConfig } from "./config.ts";
 
-/** LXD's shapes, which its own client `lxd recover` sends and reads; what is only ours says so. */
+/** LXD's shapes, which its client `lxd recover` sends and reads; lido's own fields are marked "Ours". */
 export const recoverPoolSchema = z.object({
   name: z.string(),
-  /** Absent for a pool that is known. */
+  /** Absent for a pool that is in the database. */
   driver: z.string().default(""),
   description: z.string().default(""),
   config: nullableConfig,
@@ -13,9 +13,9 @@ export type RecoverPool = z.input<typeof recoverPoolSchema>;
 
 export const recoverPostSchema = z.object({
   pools: z.array(recoverPoolSchema).nullish().transform((pools) => pools ?? []),
-  /** Ours: also what an operation was taking away or changing when it was cut off. */
+  /** Ours: also recovers volumes that an interrupted operation was deleting or changing. */
   force: z.boolean().default(false),
-  /** Ours: delete the unpacked copies of images that are not known; they are made again when they are needed. */
+  /** Ours: deletes unpacked copies of unknown images; they are made again when they are needed. */
   drop_images: z.boolean().default(false),
 }).loose().meta({ id: "RecoverPost" });
 export type RecoverPost = z.infer<typeof recoverPostSchema>;
@@ -27,7 +27,7 @@ export const recoverVolumeSchema = z.object({
   snapshotCount: z.number().int(),
   project: z.string(),
   pool: z.string(),
-  /** Ours: what will not be as it was. */
+  /** Ours: what will differ after the recovery. */
   notes: z.array(z.string()),
 });
 export type RecoverVolume = z.infer<typeof recoverVolumeSchema>;
@@ -35,9 +35,9 @@ export type RecoverVolume = z.infer<typeof recoverVolumeSchema>;
 export const recoverResultSchema = z.object({
   UnknownVolumes: z.array(recoverVolumeSchema),
   DependencyErrors: z.array(z.string()),
-  /** Ours: what is there and cannot be recovered, and why. */
+  /** Ours: what cannot be recovered, and why. */
   Problems: z.array(z.string()),
-  /** Ours: copies of images that are not known, as "pool/fingerprint". */
+  /** Ours: unpacked copies of unknown images, as "pool/fingerprint". */
   UnknownImages: z.array(z.string()),
 }).meta({ id: "RecoverResult" });
 export type RecoverResult = z.infer<typeof recoverResultSchema>;
@@ -45,7 +45,7 @@ export type RecoverResult = z.infer<typeof recoverResultSchema>;
 export const foundPoolSchema = z.object({
   name: z.string(),
   driver: z.string(),
-  /** As much as says where it is. */
+  /** Only the keys that say where the pool is. */
   config: configSchema,
 }).meta({ id: "FoundPool" });
 export type FoundPool = z.infer<typeof foundPoolSchema>;

@@ -34,7 +34,7 @@ export const serverSchema = z.object({
     storage_supported_drivers: z.array(
       z.object({ Name: z.string(), Version: z.string(), Remote: z.boolean() }).loose(),
     ),
-    /** Our own: those that this host lacks, why, and the Debian packages that bring them. */
+    /** Ours: the drivers that this host lacks, why, and the Debian packages that bring them. */
     storage_missing_drivers: z.array(
       z.object({ Name: z.string(), Reason: z.string(), Packages: z.array(z.string()) }),
     ),

@@ -9,13 +9,13 @@ export const storagePoolSchema = z.object({
   used_by: z.array(z.string()),
   status: z.enum(["Created", "Pending", "Errored", "Unavailable"]),
   locations: z.array(z.string()),
-  /** Why it is not "Created". Ours, as all that follows: LXD's clients pass it over. */
+  /** Why the status is not "Created". This and the following fields are ours: LXD's clients ignore them. */
   reason: z.string(),
-  /** What its driver can do beyond the making and deleting of volumes. */
+  /** What its driver can do besides making and deleting volumes. */
   facets: z.array(z.string()),
-  /** What it cannot do, and why. */
+  /** What the driver cannot do, and why. */
   absent: z.record(z.string(), z.string()),
-  /** Whether volumes can be shared between containers whatever their id maps (`security.shifted`). */
+  /** Whether containers with different id maps can share volumes (`security.shifted`). */
   idmapped_mounts: z.boolean(),
 }).meta({ id: "StoragePool" });
 export type StoragePool = z.infer<typeof storagePoolSchema>;
@@ -32,7 +32,7 @@ export const storagePoolPutSchema = z.object({
   description: z.string().default(""),
   config: nullableConfig,
 }).meta({ id: "StoragePoolPut" });
-/** What a PATCH does not have stays. */
+/** A PATCH keeps fields that it does not have. */
 const keptDescription = { description: z.string().optional() };
 export const storagePoolPatchSchema = storagePoolPutSchema.extend(keptDescription).meta({ id: "StoragePoolPatch" });
 
@@ -118,7 +118,7 @@ export const storageVolumeStateSchema = z.object({
   usage: z.object({ used: z.number(), total: z.number() }).nullable(),
 }).meta({ id: "StorageVolumeState" });
 
-/** What `…/files?path=DIRECTORY&recursion=1` lists. */
+/** An entry of `…/files?path=DIRECTORY&recursion=1`. */
 export const fileEntrySchema = z.object({
   name: z.string(),
   type: z.enum(["file", "directory", "symlink", "other"]),

@@ -1,4 +1,4 @@
-/** The daemon's API as typed calls: envelopes are opened here, errors become `ApiError` with the daemon's own words. */
+/** The daemon's API as typed calls: opens the envelopes, and turns errors into `ApiError` with the daemon's message. */
 import type { Operation } from "../../api/types.ts";
 import { type Endpoint, localEndpoint } from "./endpoint.ts";
 import { ApiError } from "./errors.ts";
@@ -9,19 +9,19 @@ export interface Envelope {
   metadata: unknown;
   operation?: string;
   error?: string;
-  /** What lido has to say beyond LXD's own text. */
+  /** What lido adds to LXD's own text. */
   error_detail?: string;
   error_code?: number;
 }
 
-/** A thing together with the ETag it had. */
+/** A value with the ETag it had when it was read. */
 export interface Tagged<T> {
   value: T;
   etag: string | undefined;
 }
 
 /** Opens an envelope.
- * @throws {ApiError} If it holds an error, or the reply is none of ours. */
+ * @throws {ApiError} If it holds an error, or the reply is not an envelope. */
 export function openEnvelope(reply: Reply): Envelope {
   let envelope: Envelope;
   try {
@@ -47,7 +47,7 @@ export class Client {
     this.transport = transport;
   }
 
-  /** One request, its envelope opened. */
+  /** Sends one request and opens the envelope of the reply. */
   async request(method: string, path: string, body?: unknown, etag?: string): Promise<Envelope> {
     const headers: Record<string, string> = {};
     if (body !== undefined) headers["Content-Type"] = "application/json";
@@ -60,7 +60,7 @@ export class Client {
     return (await this.request("GET", path)).metadata as T;
   }
 
-  /** Content that is no envelope: a log. @throws {ApiError} If there is none. */
+  /** Content without an envelope, such as a log. @throws {ApiError} If there is none. */
   async text(path: string): Promise<string> {
     const reply = await this.transport({ method: "GET", path });
     if (reply.status >= 400) openEnvelope(reply);
@@ -73,7 +73,7 @@ export class Client {
     return { value: openEnvelope(reply).metadata as T, etag: reply.header("etag") };
   }
 
-  /** A change. When the daemon does it in the background, waits until it is done.
+  /** A change. If it runs in the background, waits for its end.
    * @returns The finished operation, or undefined when the change was made at once.
    * @throws {ApiError} If the daemon refuses or the operation fails. */
   async change(
@@ -104,7 +104,7 @@ export class Client {
     return latest;
   }
 
-  /** Lets go of kept-alive connections. */
+  /** Closes idle kept-alive connections. */
   async close(): Promise<void> {
     if (process.versions.bun === undefined || this.endpoint.kind === "https") {
       (await import("./http.ts")).closeConnections(this.endpoint);

@@ -9,14 +9,14 @@ export class ApiError extends Error {
   }
 }
 
-/** Why no connection can be made, where it is not for the daemon. */
+/** Why no connection can be made when the cause is this process, not the daemon. */
 export const outOfDescriptors = 'too many open files; "ulimit -n" tells and sets how many this process may have';
 
-/** The daemon could not be reached, or went away in the middle. */
+/** The daemon could not be reached, or the connection was lost during the request. */
 export class ConnectionError extends Error {
   override name = "ConnectionError";
 
-  /** The same for somebody who had a daemon: not to reach it again means that it was lost, unless this process has no room for a connection. */
+  /** The error for a caller that was connected before: the daemon was lost, unless this process is out of descriptors. */
   asLost(): ConnectionError {
     if (this.message.includes(outOfDescriptors)) return this;
     const message = this.message.replace(/^Cannot connect to /, "Lost the connection to ")
@@ -30,13 +30,13 @@ export class UsageError extends Error {
   override name = "UsageError";
 }
 
-/** Exit code of a program whose reader went away: as if SIGPIPE had ended it. */
+/** Exit code of a program whose output is no longer read: as if SIGPIPE had ended it. */
 const brokenPipe = 141;
 
-/** Stdout took no more. */
+/** Stdout could not be written. */
 export class OutputError extends Error {
   override name = "OutputError";
-  /** Nobody reads it any more, as behind `| head -1`: that is no error to tell. */
+  /** The reader has closed it, as in `| head -1`: this is not reported as an error. */
   readonly isUnread: boolean;
   readonly exitCode: number;
 

@@ -2,12 +2,12 @@ import type { Event } from "../../api/types.ts";
 import type { Client } from "./client.ts";
 import { type MessageSocket, openWebSocket } from "./websocket.ts";
 
-/** Events that may wait to be taken; then the daemon keeps them, up to its own limit, and ends the stream. */
+/** Events buffered here; when it is full, the daemon buffers them up to its own limit and then ends the stream. */
 const waitingMax = 10_000;
 
 /** The daemon's events from now on; ends when the daemon closes the stream.
- * @param types Which of `lifecycle`, `logging`, `operation`; empty means the daemon's own choice.
- * @throws {ConnectionError} If the daemon is not there. */
+ * @param types Some of `lifecycle`, `logging`, `operation`; empty means the daemon's default.
+ * @throws {ConnectionError} If the daemon cannot be reached. */
 export async function* events(client: Client, types: readonly string[] = []): AsyncGenerator<Event> {
   const waiting: Event[] = [];
   let ended = false;

@@ -1,4 +1,4 @@
-/** HTTP by node:http(s), for runtimes other than Bun, for remotes, and for bodies that stream. */
+/** HTTP by node:http(s): for runtimes other than Bun, for remote daemons, and for bodies that are streams. */
 import * as http from "node:http";
 import * as https from "node:https";
 import type { Readable } from "node:stream";
@@ -16,7 +16,7 @@ function optionsFor(endpoint: Endpoint, request: Omit<Request, "body">): https.R
   }
   const url = new URL(endpoint.url);
   if (agent === undefined) {
-    // The daemon's certificate is its own: it is trusted by being pinned, not by a name.
+    // The daemon's certificate is self-signed: it is trusted because it is pinned, not by its name.
     const pinned = endpoint.serverCertificate;
     const trust = pinned === undefined ? {} : { ca: pinned, checkServerIdentity: () => undefined };
     agents.set(
@@ -27,8 +27,8 @@ function optionsFor(endpoint: Endpoint, request: Omit<Request, "body">): https.R
   return { ...common, host: url.hostname, port: url.port || "8443", agent };
 }
 
-/** Sends a request whose body may be a stream and resolves when the head of the reply is there.
- * @throws {ConnectionError} If the daemon cannot be reached or goes away. @throws The body's own error, if it is the body that fails. */
+/** Sends a request whose body may be a stream, and resolves when the head of the reply has arrived.
+ * @throws {ConnectionError} If the daemon cannot be reached or the connection is lost. @throws The body's own error, if reading the body fails. */
 export async function requestStream(
   endpoint: Endpoint,
   request: Omit<Request, "body"> & { body?: string | Readable },
@@ -43,7 +43,7 @@ export async function requestStream(
         replied = true;
         resolve(reply);
       });
-      // A daemon that refuses a body early answers and closes: the answer counts, not the broken pipe after it.
+      // A daemon that refuses a body early answers and closes: its answer counts, not the broken pipe that follows.
       outgoing.on("error", (error) => replied || reject(error));
       const { body } = request;
       if (body === undefined || typeof body === "string") {
@@ -83,7 +83,7 @@ export async function requestText(
   };
 }
 
-/** Closes idle kept-alive connections, so that the process may end. */
+/** Closes idle kept-alive connections, which would keep the process alive. */
 export function closeConnections(endpoint: Endpoint): void {
   agents.get(endpoint)?.destroy();
 }

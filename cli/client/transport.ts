@@ -1,6 +1,6 @@
-/** One HTTP request to the daemon. Bun's own `fetch` talks to a unix socket and costs a process start 25 ms less than
- * loading node:http there (measured), so it is taken where it exists; everywhere else, for https and for bodies that
- * stream it is node:http. */
+/** One HTTP request to the daemon. Bun's own `fetch` can use a unix socket and saves 25 ms of a process start over
+ * node:http (measured), so it is used where it exists; everything else (other runtimes, https, bodies that stream)
+ * uses node:http. */
 import type { Endpoint } from "./endpoint.ts";
 import { ConnectionError, outOfDescriptors, reasonOf } from "./errors.ts";
 
@@ -21,7 +21,7 @@ export interface Reply {
 
 export type Transport = (request: Request) => Promise<Reply>;
 
-/** The transport for an endpoint that starts fastest on this runtime. */
+/** The transport for an endpoint with the fastest start on this runtime. */
 export function transportFor(endpoint: Endpoint): Transport {
   if (endpoint.kind === "unix" && process.versions.bun !== undefined) return fetchOverSocket(endpoint.socket);
   return async (request) => (await import("./http.ts")).requestText(endpoint, request);
@@ -30,7 +30,7 @@ export function transportFor(endpoint: Endpoint): Transport {
 function fetchOverSocket(socket: string): Transport {
   return async (request) => {
     try {
-      // `unix` and `timeout` are Bun's own additions: the socket, and no limit of five minutes on a long wait.
+      // `unix` and `timeout` are Bun's own options: the socket, and no limit of five minutes on a long wait.
       const init = {
         method: request.method,
         headers: request.headers,
@@ -47,7 +47,7 @@ function fetchOverSocket(socket: string): Transport {
   };
 }
 
-/** Why a request failed, in the words for a person. Connects once more to learn the system's own reason. */
+/** Why a request failed, in words for people. Connects once more to learn the system's own reason. */
 export async function connectionError(endpoint: Endpoint, cause: unknown): Promise<ConnectionError> {
   if (endpoint.kind === "https") {
     return new ConnectionError(`Cannot connect to the lido daemon at "${endpoint.url}": ${reasonOf(cause)}`, { cause });
@@ -68,17 +68,17 @@ export async function connectionError(endpoint: Endpoint, cause: unknown): Promi
     return new ConnectionError(`Lost the connection to ${name}: ${reasonOf(cause)}`, { cause });
   }
   const advice = await adviceOn(endpoint.socket, (failure as { code?: string }).code);
-  // It was there when the request went out: what it was asked for may be done, in part or not at all.
+  // The connection was lost after the request was sent: the daemon may have carried it out, in part or not at all.
   if (["ECONNRESET", "EPIPE"].includes(String((cause as { code?: unknown } | null)?.code))) {
     return new ConnectionError(`Lost the connection to ${name}: ${advice}`, { cause });
   }
   return new ConnectionError(`Cannot connect to ${name}: ${reasonOf(failure)}; ${advice}`, { cause: failure });
 }
 
-/** Descriptors that a command takes beyond those of its start: its websockets, and Bun's own. */
+/** Descriptors that a command needs beyond those of its start: its websockets, and Bun's own. */
 const descriptorsNeeded = 8;
 
-/** Whether there is not enough room for what a command takes: Bun calls a socket that it has no descriptor for a refused connection. */
+/** Whether too few descriptors are free for a command: Bun reports "connection refused" when it has no descriptor for a socket. */
 async function isOutOfDescriptors(): Promise<boolean> {
   const { closeSync, openSync } = await import("node:fs");
   const opened: number[] = [];
@@ -92,7 +92,7 @@ async function isOutOfDescriptors(): Promise<boolean> {
   }
 }
 
-/** What a person can do about a socket that does not answer. */
+/** Advice about a socket that does not answer. */
 async function adviceOn(socket: string, code: string | undefined): Promise<string> {
   const { existsSync, readFileSync, statSync } = await import("node:fs");
   const nameIn = (file: string, id: number) =>
@@ -107,7 +107,7 @@ async function adviceOn(socket: string, code: string | undefined): Promise<strin
         return `its users are root and the group "${group}": "adduser ${user} ${group}", then log in again`;
       }
     } catch {
-      // Its directory is closed to us, too: then only root is known to be let in.
+      // We cannot enter its directory either: only root is known to be allowed.
     }
     return 'only root may use it; "lido daemon --group NAME" lets a group in';
   }

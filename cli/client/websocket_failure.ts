@@ -1,10 +1,10 @@
-/** Why a websocket could not be opened, in the daemon's own words or the system's. */
+/** Why a websocket could not be opened: the daemon's message, or the system's. */
 import * as http from "node:http";
 import { openEnvelope } from "./client.ts";
 import { ConnectionError } from "./errors.ts";
 import { connectionError } from "./transport.ts";
 
-/** @param reply In place of the upgrade. @returns What it says. */
+/** @param reply The daemon's answer instead of the upgrade. @returns The error in it. */
 export async function refusalIn(reply: http.IncomingMessage): Promise<unknown> {
   const chunks: Uint8Array[] = [];
   try {
@@ -16,8 +16,8 @@ export async function refusalIn(reply: http.IncomingMessage): Promise<unknown> {
   return new ConnectionError("Cannot open a websocket to the daemon: it was refused");
 }
 
-/** Asks once more where Bun's WebSocket does not tell: the body of a refusal, or the system's reason.
- * @param message Bun's. */
+/** Repeats the request to learn what Bun's WebSocket does not tell: the body of a refusal, or the system's reason.
+ * @param message Bun's error text. */
 export async function explain(socket: string, path: string, message: string): Promise<unknown> {
   if (!/status code/.test(message)) return await connectionError({ kind: "unix", socket }, new Error(message));
   const failure = (reason: string) => new ConnectionError(`Cannot open a websocket to the daemon: ${reason}`);
@@ -26,7 +26,7 @@ export async function explain(socket: string, path: string, message: string): Pr
     request.once("response", (reply) => resolve(refusalIn(reply)));
     request.once("upgrade", (_reply, taken) => {
       taken.destroy();
-      resolve(failure("it was refused")); // the first time
+      resolve(failure("it was refused")); // only the first attempt was refused
     });
     request.once("error", (error) => resolve(failure(error.message)));
     request.end();

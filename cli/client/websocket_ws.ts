@@ -1,4 +1,4 @@
-/** Websockets by `ws`, for runtimes other than Bun and for remotes. */
+/** Websockets by `ws`, for runtimes other than Bun and for remote daemons. */
 import { type RawData, WebSocket } from "ws";
 import type { Endpoint } from "./endpoint.ts";
 import { ConnectionError, reasonOf } from "./errors.ts";
@@ -14,7 +14,7 @@ function connect(endpoint: Endpoint, path: string): WebSocket {
     perMessageDeflate: false,
     cert: endpoint.certificate,
     key: endpoint.key,
-    // Pinned by its content, not by a name.
+    // Trusted because it is pinned, not by its name.
     ...(pinned === undefined ? {} : { ca: pinned, checkServerIdentity: () => undefined as unknown as boolean }),
   });
 }

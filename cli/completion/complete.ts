@@ -1,15 +1,15 @@
-/** Completes a command line for a shell. It never fails and never waits long: a prompt must stay usable whatever the daemon does. */
+/** Completes a command line for a shell. It never fails and never waits long: the prompt must stay usable in any state of the daemon. */
 import type { Client } from "../client/client.ts";
 import { nouns, spellings } from "../nouns.ts";
 import { isQuiet } from "../parse.ts";
 import { type Candidate, positionOf } from "./position.ts";
 import { files, wordsFor } from "./sources.ts";
 
-/** How long the daemon may take, in milliseconds. */
+/** How long to wait for the daemon, in milliseconds. */
 const patienceMs = 1500;
 
 export interface Completion {
-  /** The shell's own file names are meant. */
+  /** Whether the shell should complete file names. */
   readonly files: boolean;
   readonly candidates: readonly Candidate[];
 }
@@ -47,7 +47,7 @@ async function find(client: Client, words: readonly string[]): Promise<Completio
   return { files: false, candidates: found.map((one: Candidate) => ({ ...one, word: before + one.word })) };
 }
 
-/** @param words After the program's name; the last is the one at the cursor, perhaps empty. */
+/** @param words Those after the program's name; the last is the one at the cursor, perhaps empty. */
 export async function complete(client: Client, words: readonly string[]): Promise<Completion> {
   const late = Promise.withResolvers<Completion>();
   const timer = setTimeout(() => late.resolve(nothing), patienceMs);

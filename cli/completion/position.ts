@@ -1,4 +1,4 @@
-/** What is asked for at the end of an unfinished command line. */
+/** What can follow at the end of an unfinished command line. */
 import { isQuiet } from "../parse.ts";
 import { type Flag, flagName, quietFlag, type Verb } from "../verb.ts";
 
@@ -7,18 +7,18 @@ export interface Candidate {
   readonly summary?: string;
 }
 
-/** What has been given so far. */
+/** The words given so far. */
 export interface Given {
   readonly verb: Verb;
   readonly args: readonly string[];
-  /** As they stand, by their keys; of one that was given several times the last. */
+  /** Values by the flag's key; the last one of a repeated flag. */
   readonly flags: ReadonlyMap<string, string>;
 }
 
 export type Position =
-  /** These words, and no others. */
+  /** One of these words. */
   | { readonly kind: "words"; readonly candidates: readonly Candidate[] }
-  /** The value of an option; `before` is what stands before it in the same word, as `--format=`. */
+  /** The value of an option; `before` is the part of the same word before it, as `--format=`. */
   | {
     readonly kind: "value";
     readonly given: Given;
@@ -26,7 +26,7 @@ export type Position =
     readonly before: string;
     readonly text: string;
   }
-  /** An argument, by its name in the verb's table. */
+  /** An argument, named as in the verb's table. */
   | { readonly kind: "argument"; readonly given: Given; readonly name: string; readonly text: string };
 
 /** The next words of the verbs that begin with those given: `storage` → create, list, volume, …. */
@@ -41,7 +41,7 @@ function nextWords(verbs: readonly Verb[], words: readonly string[]): Candidate[
   return [...next].map(([word, summary]) => ({ word, summary }));
 }
 
-/** The verb with the most words that match. */
+/** The verb that matches the most words. */
 function verbAt(verbs: readonly Verb[], words: readonly string[]): { verb: Verb; length: number } | undefined {
   const spelled = verbs.flatMap((verb) =>
     [verb.words, ...verb.aliases ?? []].map((spelling) => ({ verb, parts: spelling.split(" ") }))
@@ -51,7 +51,7 @@ function verbAt(verbs: readonly Verb[], words: readonly string[]): { verb: Verb;
   return fitting[0] && { verb: fitting[0].verb, length: fitting[0].parts.length };
 }
 
-/** @param words After the program's name, the noun spelled out; the last one is that at the cursor, perhaps empty. @param verbs Of the noun. */
+/** @param words Those after the program's name, the noun spelled out; the last is at the cursor, perhaps empty. @param verbs Of the noun. */
 export function positionOf(verbs: readonly Verb[], words: readonly string[]): Position {
   const before = words.slice(0, -1).filter((word) => !isQuiet(word));
   const current = words.at(-1) ?? "";
@@ -75,7 +75,7 @@ export function positionOf(verbs: readonly Verb[], words: readonly string[]): Po
       areOver = true;
     } else {
       const [name = "", value] = word.startsWith("--") ? word.split(/=(.*)/s) : [word];
-      // Of short ones in a bundle only the last may want the next word.
+      // Of bundled short options only the last can take the next word as its value.
       const entry = word.startsWith("--") ? byLong(name) : table.find(([, { short }]) => short === word.at(-1));
       if (entry === undefined) continue;
       if (entry[1].value !== undefined && value === undefined) pending = entry;

@@ -1,7 +1,7 @@
-/** The completion scripts. They know nothing of the verbs: each asks the client, whose first line of output says whether file names are
- * meant, and whose others are a word and, behind a tab, what it is. A word that ends with = / or , is not at its end. */
+/** The completion scripts. They do not know the verbs: each calls the client, which prints a line that says whether to complete file names,
+ * and then one line for each candidate: the word, a tab, its description. A word that ends with =, / or , gets no blank after it. */
 
-/** A script as it stands, but for the backslash that keeps `\${` from being this language's. */
+/** The script verbatim, except that `\${` stands for `${`, which would be a substitution of this language. */
 const script = (parts: TemplateStringsArray) => String.raw(parts).replaceAll("\\${", "${");
 
 const bash = script`# lido completion for bash: source <(lido completion bash)

@@ -1,5 +1,5 @@
-/** The words that may stand at an argument's or an option's place, from the daemon, the file system or a list. Names are those of the
- * verbs' tables, so that a new verb with an `instance` or a `pool` is completed without a line here. */
+/** The candidates for an argument or an option's value, from the daemon, the file system or a list. They are found by the names in the
+ * verbs' tables, so that a new verb with an `instance` or a `pool` needs no line here. */
 import type {
   Certificate,
   Config,
@@ -21,11 +21,11 @@ import type { Candidate, Given } from "./position.ts";
 
 export interface Place extends Given {
   readonly client: Client;
-  /** What has been typed of the word, as far as it matters: without `--option=`. */
+  /** The part of the word typed so far, without `--option=`. */
   readonly text: string;
 }
 
-/** Files are the shell's own matter. */
+/** The shell completes file names itself. */
 export const files = "files";
 type Candidates = readonly Candidate[] | typeof files;
 type Source = (place: Place) => Candidates | Promise<Candidates>;
@@ -34,7 +34,7 @@ const formats = ["csv", "json", "table", "yaml", "compact"];
 const plain = (words: readonly string[]): Candidate[] => words.map((word) => ({ word }));
 const none: Source = () => [];
 
-/** What `start`, `stop` and their like are for, by the status of an instance. */
+/** The status in which an instance is a candidate for `start`, `stop` and the like. */
 const due: Readonly<Record<string, RegExp>> = {
   start: /Stopped|Frozen/,
   stop: /Running|Frozen/,
@@ -57,7 +57,7 @@ async function instanceSnapshots({ client, args }: Place): Promise<Candidate[]> 
   return plain((await client.get<string[]>(url`/1.0/instances/${args[0] ?? ""}/snapshots`)).map(lastOf));
 }
 
-/** An instance, or behind its slash one of its snapshots. */
+/** An instance, or after a slash one of its snapshots. */
 async function instancesAndSnapshots(place: Place): Promise<Candidate[]> {
   const slash = place.text.indexOf("/");
   if (slash < 0) return await instances(place);
@@ -75,9 +75,9 @@ async function volumesOf(client: Client, pool: string): Promise<StorageVolume[]>
   return await client.get<StorageVolume[]>(`${url`/1.0/storage-pools/${pool}/volumes`}?recursion=1`);
 }
 
-/** Verbs that take more than custom volumes, as `container/c1`. */
+/** Verbs that accept all types of volumes, as `container/c1`. */
 const takesTypes = /^storage volume (show|get|set|unset|edit|info|delete)$/;
-/** Verbs that take a snapshot as `volume/snapshot`. */
+/** Verbs that accept a snapshot as `volume/snapshot`. */
 const takesSnapshots = /^storage volume (show|delete|rename|get|info)$/;
 
 async function volumes({ client, verb, args }: Place): Promise<Candidate[]> {
@@ -102,7 +102,7 @@ async function poolAndVolume(place: Place): Promise<Candidate[]> {
   return plain(all.filter(fits).map(({ name }) => `${pool}/${name}`));
 }
 
-/** A volume, or behind its slash the files in it. */
+/** A volume, or after a slash the files in it. */
 async function volumeAndFile(place: Place): Promise<Candidate[]> {
   const pool = place.args.find((_, index) => place.verb.args[index] === "pool") ?? "";
   const [volume = ""] = place.text.split("/");
@@ -165,7 +165,7 @@ async function sessions({ client }: Place): Promise<Candidate[]> {
 
 type Keys = Readonly<Record<string, KeyMetadata>>;
 
-/** @param groups Of the thing; all when absent. */
+/** @param groups Groups of keys; default: all. */
 async function keysOf(client: Client, thing: string, groups?: readonly string[]): Promise<Keys> {
   const { configs } = await client.get<ConfigurationMetadata>("/1.0/metadata/configuration");
   const chosen = Object.entries(configs[thing] ?? {}).filter(([name]) => groups?.includes(name) ?? true);
@@ -189,7 +189,7 @@ async function target({ client, verb, args: [name = ""] }: Place): Promise<Targe
   );
 }
 
-/** The keys that `key=value` may have here. */
+/** The keys that `key=value` may have at this place. */
 async function possibleKeys(place: Place): Promise<Keys> {
   const { client, verb, args } = place;
   const [first = "", second = "", third = ""] = args;
@@ -210,7 +210,7 @@ async function possibleKeys(place: Place): Promise<Keys> {
   return await keysOf(client, "instance");
 }
 
-/** A pool's own keys, and the defaults of its volumes. */
+/** A pool's own keys, and those for the defaults of its volumes. */
 async function withVolumeKeys(client: Client, driver: string): Promise<Keys> {
   const pool = await keysOf(client, `storage-${driver}`, ["pool-conf"]);
   const ofVolumes = await keysOf(client, `storage-${driver}`, ["volume-conf"]);
@@ -218,12 +218,12 @@ async function withVolumeKeys(client: Client, driver: string): Promise<Keys> {
   return { ...pool, ...Object.fromEntries(defaults) };
 }
 
-/** `key=`, and behind the sign, or behind a key that is a word of its own, what the key may be. */
+/** `key=`; after the sign, or after a key as a word of its own, the key's values. */
 async function settings(place: Place, keys: Keys): Promise<Candidate[]> {
   const equals = place.text.indexOf("=");
   const { args, verb } = place;
   const last = args.at(-1) ?? "";
-  // A pool may be named as a key is.
+  // A pool may have the name of a key.
   if (
     equals < 0 && verb.words.endsWith(" set") && Object.hasOwn(keys, last) && (args.length > 1 || last.includes("."))
   ) {
@@ -252,7 +252,7 @@ async function settings(place: Place, keys: Keys): Promise<Candidate[]> {
   return [];
 }
 
-/** Files of this host, where the word is more than a path and the shell cannot do it. */
+/** Files of this host, where the path is only a part of the word and the shell cannot complete it. */
 async function filesBelow(text: string): Promise<Candidate[]> {
   const { readdir } = await import("node:fs/promises");
   const directory = text.slice(0, text.lastIndexOf("/") + 1);
@@ -262,7 +262,7 @@ async function filesBelow(text: string): Promise<Candidate[]> {
 
 const keyValues: Source = async (place) => await settings(place, await possibleKeys(place));
 
-/** The keys that are set, for `get` and `unset`; for `get` of a thing that has others, all. */
+/** The keys that are set, for `get` and `unset`. */
 async function setKeys(place: Place): Promise<Candidate[]> {
   const { client, verb, args: [first = "", second = ""] } = place;
   if (verb.words.startsWith("image ")) {
@@ -298,7 +298,7 @@ async function devices(place: Place): Promise<Candidate[]> {
     .map(([word, { type = "" }]) => ({ word, summary: type }));
 }
 
-/** `launch -d root,size=10GiB`. */
+/** For `launch -d root,size=10GiB`. */
 async function deviceOverride(place: Place): Promise<Candidate[]> {
   const comma = place.text.indexOf(",");
   const { devices: inherited } = await place.client.get<Profile>(
@@ -327,7 +327,7 @@ async function deviceTypes({ client }: Place): Promise<Candidate[]> {
   );
 }
 
-/** Another letter behind those that are there. */
+/** Another column letter after those given. */
 async function columns({ verb, text }: Place): Promise<Candidate[]> {
   const titles = verb.words === "list"
     ? (await import("../output/instance_columns.ts")).columnTitles()
@@ -389,7 +389,7 @@ const byName: Readonly<Record<string, Source>> = {
   "volume/path": volumeAndFile,
 };
 
-/** Where a verb means something else by the name. */
+/** Exceptions: verbs in which the name means something else. */
 const byVerb: Readonly<Record<string, Source>> = {
   "admin init device": () => files,
   "admin recover pool": none,
@@ -429,7 +429,7 @@ async function setServerKeys({ client }: Place): Promise<Candidate[]> {
   return plain(Object.keys((await client.get<Server>("/1.0")).config));
 }
 
-/** @param name Of an argument or of an option's value. @returns Words that begin with anything: the caller filters them. */
+/** @param name Of an argument or of an option's value. @returns All candidates: the caller filters them by what was typed. */
 export async function wordsFor(name: string, place: Place): Promise<Candidates> {
   const own = `${place.verb.words} ${name}`;
   const source = Object.hasOwn(byVerb, own) ? byVerb[own] : Object.hasOwn(byName, name) ? byName[name] : undefined;

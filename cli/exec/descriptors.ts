@@ -36,8 +36,8 @@ export async function readFileText(path: string): Promise<string> {
 export async function* readDescriptor(fd: number): AsyncGenerator<Uint8Array> {
   const { Bun } = globalThis as BunGlobal;
   try {
-    // Bun's own reader waits in epoll and leaves the descriptor's flags alone; node:fs and its threads cost 1 ms of the 10 of an exec. But where epoll
-    // does not apply (files), Bun reads by offsets of its own, from 0 on, and without end.
+    // Bun's own reader waits in epoll and leaves the descriptor's flags alone; node:fs and its threads cost 1 ms of the 10 of an exec. But where
+    // epoll does not apply (files), Bun reads by offsets of its own, from 0 on, and without end.
     if (fd === 0 && Bun !== undefined && await isWaitedFor(fd)) yield* Bun.stdin.stream();
     else yield* readByNode(fd, readBytesMax);
   } catch (error) {

@@ -41,7 +41,7 @@ export interface ExecEnd {
   status: number | undefined;
   /** The daemon's message when the command could not be run. */
   error: string;
-  /** The command continues: the client detached, or another client attached. */
+  /** The command continues: the client detached, or the daemon detached it. */
   detached: boolean;
 }
 

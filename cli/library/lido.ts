@@ -1,4 +1,4 @@
-/** The library: what a program does with a daemon, over the same client as the command line. */
+/** The library: a daemon as an object, with the same client as the command line. */
 import type {
   Config,
   Devices,
@@ -18,7 +18,7 @@ import { events } from "../client/events.ts";
 import { type ExecOptions, ExecProcess } from "./process.ts";
 
 /** Connects to the local daemon, or to another one by its https URL.
- * @throws {ConnectionError} When it is not there. */
+ * @throws {ConnectionError} When it cannot be reached. */
 export async function connect(endpoint: Endpoint = localEndpoint()): Promise<Lido> {
   const lido = new Lido(new Client(endpoint));
   await lido.server();
@@ -29,13 +29,13 @@ export interface CreateOptions {
   readonly profiles?: readonly string[];
   readonly config?: Config;
   readonly devices?: Devices;
-  /** Where the root disk goes; the profiles' own pool when absent. */
+  /** Pool of the root disk; default: the one in the profiles. */
   readonly pool?: string;
 }
 
-/** One daemon. Every method throws `ApiError` with the daemon's words when it refuses, `ConnectionError` when it cannot be reached. */
+/** One daemon. Every method throws `ApiError` with the daemon's message when it refuses, `ConnectionError` when it cannot be reached. */
 export class Lido implements AsyncDisposable {
-  /** For what has no method here: any path of the API. */
+  /** For all that has no method here: it can request any path of the API. */
   readonly client: Client;
 
   constructor(client: Client) {
@@ -70,7 +70,7 @@ export class Lido implements AsyncDisposable {
     await this.client.change("DELETE", url`/1.0/storage-pools/${name}`);
   }
 
-  /** Custom volumes; the list has their snapshots among them. */
+  /** Custom volumes without their snapshots. */
   async volumes(pool: string): Promise<StorageVolume[]> {
     const path = `${url`/1.0/storage-pools/${pool}/volumes/custom`}?recursion=1`;
     return (await this.client.get<StorageVolume[]>(path)).filter(({ name }) => !name.includes("/"));
@@ -84,7 +84,7 @@ export class Lido implements AsyncDisposable {
     await this.client.change("DELETE", url`/1.0/storage-pools/${pool}/volumes/custom/${name}`);
   }
 
-  /** Makes an instance of an image, by alias or fingerprint; it is not started. */
+  /** Makes an instance from an image, by alias or fingerprint; it is not started. */
   async create(image: string, name: string, options: CreateOptions = {}): Promise<InstanceHandle> {
     const { pool, profiles, config = {}, devices = {} } = options;
     const root = pool === undefined ? {} : { root: { type: "disk", path: "/", pool } };
@@ -98,22 +98,22 @@ export class Lido implements AsyncDisposable {
     return this.instance(name);
   }
 
-  /** An instance by its name; nothing is asked of the daemon yet. */
+  /** An instance by its name; sends no request yet. */
   instance(name: string): InstanceHandle {
     return new InstanceHandle(this.client, name);
   }
 
-  /** Detachable commands, also those that ended and were not asked for yet. */
+  /** Detachable commands, also ended ones whose result was not fetched yet. */
   sessions(): Promise<ExecSession[]> {
     return this.client.get("/1.0/exec-sessions?recursion=1");
   }
 
-  /** Comes back to a detachable command; the last MiB of its output comes first. */
+  /** Attaches to a detachable command; the last MiB of its output comes first. */
   attach(session: string): Promise<ExecProcess> {
     return ExecProcess.attach(this.client, session);
   }
 
-  /** What happens from now on. */
+  /** The daemon's events from now on. */
   events(types: readonly Event["type"][] = []): AsyncGenerator<Event> {
     return events(this.client, types);
   }
@@ -144,7 +144,7 @@ export class InstanceHandle {
     await this.#change("start");
   }
 
-  /** @param options.force Kills it. @param options.timeoutSeconds How long its init may take; negative is without end. */
+  /** @param options.force Kills it. @param options.timeoutSeconds How long its init may take; negative: no limit. */
   async stop(options: { force?: boolean; timeoutSeconds?: number } = {}): Promise<void> {
     await this.#change("stop", options);
   }
@@ -153,13 +153,13 @@ export class InstanceHandle {
     await this.#client.change("DELETE", url`/1.0/instances/${this.name}`);
   }
 
-  /** Attaches a custom volume at a path in the instance, at once when it runs. The device gets the volume's name. */
+  /** Attaches a custom volume at a path in the instance, at once if it runs. The device gets the volume's name. */
   async attach(pool: string, volume: string, path: string): Promise<void> {
     const device = { type: "disk", pool, source: volume, path };
     await this.#client.change("PATCH", url`/1.0/instances/${this.name}`, { devices: { [volume]: device } });
   }
 
-  /** Starts a command; nothing goes through a shell. */
+  /** Starts a command, without a shell. */
   exec(command: readonly string[], options: ExecOptions = {}): Promise<ExecProcess> {
     return ExecProcess.start(this.#client, this.name, command, options);
   }

@@ -1,10 +1,10 @@
 import type { Sink } from "../exec/session.ts";
 
-/** Output that waits for a reader, in bytes; the command stands still when one of its streams has more. */
+/** Output buffered for a reader, in bytes; the command blocks when one of its streams has more. */
 const waitingBytesMax = 1 << 20;
 
-/** A sink whose data comes out of a stream. It takes up to a MiB more than was read. A full one whose stream has no reader, while its sibling's has
- * one, loses what comes: the command would wait for the one, and its program for the other. */
+/** A sink whose data is read from a stream. It buffers up to a MiB. When it is full and its stream has no reader while its sibling has one,
+ * further data is dropped: otherwise the command would wait for this stream's reader, and the program for the other stream's data. */
 export class Outlet {
   readonly stream: ReadableStream<Uint8Array>;
   readonly sink: Sink;
@@ -16,11 +16,11 @@ export class Outlet {
   #lostBytes = 0;
   #end: { readonly error?: unknown } | undefined;
   #isCancelled = false;
-  /** Of the sink, which waits for room; of the stream, which waits for data. */
+  /** Wake the sink, which waits for room, and the stream, which waits for data. */
   #madeRoom = () => {};
   #arrived = () => {};
 
-  /** @param name For the error, "stdout". */
+  /** @param name For error texts, such as "stdout". */
   constructor(name: string) {
     this.#name = name;
     this.stream = new ReadableStream({
@@ -31,11 +31,11 @@ export class Outlet {
         this.#madeRoom();
         this.#arrived();
       },
-    }, { highWaterMark: 0 }); // what waits is counted here
+    }, { highWaterMark: 0 }); // the buffer is counted here
     this.sink = (chunk) => this.#take(chunk);
   }
 
-  /** There is nothing more, or no more after `error`. Only the first end counts. */
+  /** Ends the data, or fails with `error`. Only the first call counts. */
   end(outcome: { readonly error?: unknown } = {}): void {
     this.#end ??= outcome;
     this.#arrived();
@@ -44,7 +44,7 @@ export class Outlet {
   #take(chunk: Uint8Array): Promise<void> | undefined {
     if (this.#isCancelled) return;
     if (this.#lostBytes > 0 || (this.#isFull && this.#isForsaken)) {
-      // Nothing after a gap: what is read is the beginning, and then the error.
+      // No data after a gap: the reader gets the beginning, and then the error.
       this.#lostBytes += chunk.length;
       return;
     }
@@ -84,7 +84,7 @@ export class Outlet {
     }
   }
 
-  /** The sibling is read: perhaps nobody will come for what waits here. */
+  /** Called when the sibling is read: if this stream has no reader, its sink must stop waiting. */
   #reconsider(): void {
     if (this.#isForsaken) this.#madeRoom();
   }

@@ -11,7 +11,7 @@ function pair(): { stdout: Outlet; stderr: Outlet } {
   return { stdout, stderr };
 }
 
-/** Whether a promise is still on its way when all that could be done has been. */
+/** Whether a promise is still pending after a turn of the event loop. */
 async function waits(promise: Promise<void> | void): Promise<boolean> {
   const turn = new Promise<string>((resolve) => setTimeout(resolve, 0, "turn"));
   return promise !== undefined && await Promise.race([promise, turn]) === "turn";
@@ -50,7 +50,7 @@ Deno.test("when the other one is read and it is not, what is more than that is l
     if (order === "before") reading = length(stdout);
     await waits(undefined);
     stderr.sink(bytes(mib));
-    const taken = stderr.sink(bytes(5)); // the one that fills it
+    const taken = stderr.sink(bytes(5)); // the chunk that fills it
     assert.equal(await waits(taken), order === "after");
     reading ??= length(stdout);
     await taken;

@@ -1,4 +1,4 @@
-/** A command in an instance, by web streams: the same in Deno, Node and Bun. */
+/** A command in an instance, with web streams: the same in Deno, Node and Bun. */
 import type { Client } from "../client/client.ts";
 import { ConnectionError } from "../client/errors.ts";
 import { type ExecRequest, ExecSession, type Sinks } from "../exec/session.ts";
@@ -6,16 +6,16 @@ import { Outlet } from "./outlet.ts";
 
 export interface ExecOptions {
   readonly environment?: Readonly<Record<string, string>>;
-  /** Absolute path in the instance; the user's home when absent. One that does not exist is an error. */
+  /** Absolute path in the instance; default: the user's home. A missing directory is an error. */
   readonly cwd?: string;
-  /** A numeric id, or a name of the instance's own /etc/passwd. */
+  /** A numeric id, or a name in the instance's own /etc/passwd. */
   readonly user?: number | string;
   readonly group?: number;
   /** Gives the command a terminal of this size, in characters; all its output then comes on `stdout`. */
   readonly terminal?: { readonly width: number; readonly height: number };
-  /** Output ends when nobody in the instance holds it any more, as ssh does; else it ends with the command. */
+  /** Output ends only when no process in the instance has it open, as with ssh; by default it ends with the command. */
   readonly waitOutput?: boolean;
-  /** The command goes on when this program lets go of it or ends; `Lido.attach` comes back to it. */
+  /** The command continues when this program detaches from it or ends; `Lido.attach` attaches to it again. */
   readonly detachable?: boolean;
 }
 
@@ -27,13 +27,13 @@ export interface ExecStatus {
 
 export class ExecProcess {
   readonly stdin: WritableStream<Uint8Array>;
-  /** Each stream ends with its own data, whatever becomes of the other's. Of what is not read a MiB is kept; then the command stands still,
-   * or, when the other stream has a reader and this one none, the rest is lost, and reading it later ends with an error that says so. A stream
-   * that is not wanted is best cancelled. */
+  /** Each stream ends with its own data, independent of the other. Up to a MiB of unread data is buffered; then the command blocks,
+   * or, when the other stream has a reader and this one has none, the rest is dropped, and reading it later ends with an error that says so.
+   * Cancel a stream that is not needed. */
   readonly stdout: ReadableStream<Uint8Array>;
   readonly stderr: ReadableStream<Uint8Array>;
-  /** Resolves when the command has ended and its output was read, or was no more than is kept for a reader.
-   * @throws {ConnectionError} When the daemon was lost before. @throws {Error} When the command could not be run. */
+  /** Resolves when the command has ended and its output was read, or fits into the buffers.
+   * @throws {ConnectionError} When the connection was lost before. @throws {Error} When the command could not be run. */
   readonly status: Promise<ExecStatus>;
   readonly #session: ExecSession;
 
@@ -50,7 +50,7 @@ export class ExecProcess {
     this.status.catch(() => {});
   }
 
-  /** @throws {ApiError} When the daemon refuses. @throws {ConnectionError} When it is not there. */
+  /** @throws {ApiError} When the daemon refuses. @throws {ConnectionError} When it cannot be reached. */
   static async start(
     client: Client,
     instance: string,
@@ -76,7 +76,7 @@ export class ExecProcess {
     return await ExecProcess.#of((sinks) => ExecSession.start(client, instance, request, sinks));
   }
 
-  /** Comes back to a session. @throws {ApiError} When there is none. */
+  /** Attaches to a session. @throws {ApiError} When there is none. */
   static attach(client: Client, id: string): Promise<ExecProcess> {
     return ExecProcess.#of((sinks) => ExecSession.attach(client, id, sinks));
   }
@@ -90,17 +90,17 @@ export class ExecProcess {
     return new ExecProcess(await start({ stdout: stdout.sink, stderr: stderr.sink, ended }), stdout, stderr);
   }
 
-  /** Sends a signal by number, 1 to 64; SIGTERM when absent. */
+  /** Sends a signal by number, 1 to 64; default: SIGTERM. */
   kill(signal = 15): void {
     this.#session.signal(signal);
   }
 
-  /** In characters, 1 to 65535. */
+  /** Sets the terminal's size in characters, 1 to 65535. */
   resize(width: number, height: number): void {
     this.#session.resize(width, height);
   }
 
-  /** Lets go of a detachable command, which goes on; `status` then rejects. @returns The id of its session. */
+  /** Detaches from a detachable command, which continues; `status` then rejects. @returns The id of its session. */
   async detach(): Promise<string> {
     this.#session.detach();
     const { detached } = await this.#session.ended;
@@ -108,7 +108,7 @@ export class ExecProcess {
     return this.#session.id;
   }
 
-  /** Lets go of the command at once; the daemon kills it when it is not detachable. */
+  /** Closes the session at once; the daemon kills the command unless it is detachable. */
   [Symbol.dispose](): void {
     this.#session.close();
   }

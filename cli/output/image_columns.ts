@@ -30,11 +30,11 @@ const letters: Readonly<Record<string, Column>> = {
   u: { title: "UPLOAD DATE", value: (image) => longDate(image.uploaded_at) },
 };
 
-/** What each letter of `--columns` shows. */
+/** The title for each letter of `--columns`. */
 export const columnTitles = (): [letter: string, title: string][] =>
   Object.entries(letters).map(([letter, { title }]) => [letter, title]);
 
-/** @throws {UsageError} For a letter that stands for nothing. */
+/** @throws {UsageError} For an unknown letter. */
 export function columnsOf(text: string): Column[] {
   return text.replaceAll(",", "").split("").map((letter) => {
     const column = letters[letter];

@@ -6,7 +6,7 @@ import { shortDate } from "./units.ts";
 
 export interface Column {
   title: string;
-  /** The column needs the instance's state or snapshots. */
+  /** Whether the column needs the instance's state or snapshots. */
   full: boolean;
   value(instance: InstanceFull): string;
 }
@@ -69,11 +69,11 @@ const letters: Readonly<Record<string, Column>> = {
   }),
 };
 
-/** What each letter of `--columns` shows. */
+/** The title for each letter of `--columns`. */
 export const columnTitles = (): [letter: string, title: string][] =>
   Object.entries(letters).map(([letter, { title }]) => [letter, title]);
 
-/** A column of one's own: `[config:|devices:]key[:title[:width]]`. */
+/** A column defined by the user: `[config:|devices:]key[:title[:width]]`. */
 function ownColumn(text: string): Column {
   const device = text.startsWith("devices:");
   const [key = "", title = "", width] = text.replace(/^(config|devices):/, "").split(":");
@@ -109,7 +109,7 @@ export function instanceColumns(layout: string): Column[] {
   });
 }
 
-/** `s.privileged` fits `security.privileged`: each part may be shortened. */
+/** Whether a shortened key matches: `s.privileged` stands for `security.privileged`, each part may be shortened. */
 function keyFits(short: string, key: string): boolean {
   const shortParts = short.split(".");
   const parts = key.split(".");
@@ -125,7 +125,7 @@ function anchored(pattern: string, text: string): boolean {
   }
 }
 
-/** True when an instance passes every filter. */
+/** Whether an instance passes every filter. */
 export function matches(instance: InstanceFull, filters: readonly string[]): boolean {
   return filters.every((filter) => {
     const equals = filter.indexOf("=");

@@ -1,4 +1,4 @@
-/** Key order of lxc's output: the fields of a thing in the order of LXD's structures, maps of settings sorted. */
+/** Key order of lxc's output: fields in the order of LXD's structures, maps of settings sorted. */
 
 const orders = {
   storagePool: ["config", "description", "name", "driver", "used_by", "status", "locations"],
@@ -130,7 +130,7 @@ function sorted(value: unknown): unknown {
   return Object.fromEntries(entries.map(([key, item]) => [key, sorted(item)]));
 }
 
-/** The thing with its keys in LXD's order; keys that LXD does not have come last. */
+/** The object with its keys in LXD's order; keys that LXD does not have come last. */
 export function ordered(kind: Kind, thing: object): Record<string, unknown> {
   const order: readonly string[] = orders[kind];
   const source = thing as Record<string, unknown>;

@@ -1,4 +1,4 @@
-/** How far something is, in one line on the terminal, and what Ctrl-C does meanwhile. */
+/** Progress in one line on the terminal, and Ctrl-C meanwhile. */
 import { showProgress } from "../../api/progress.ts";
 import type { Operation } from "../../api/types.ts";
 import { url } from "../client/client.ts";
@@ -10,7 +10,7 @@ import { showNotes } from "./notes.ts";
 import { displayWidth, elide, neutralise } from "./text.ts";
 
 const clearLine = "\r\x1b[K";
-/** What is done before shows nothing and costs nothing. */
+/** Work that ends earlier shows no progress and costs nothing. */
 const patienceMs = 250;
 const everyMs = 200;
 
@@ -18,19 +18,19 @@ export interface ProgressLine extends Disposable {
   show(text: string): void;
 }
 
-/** @returns Undefined where none is to be shown: stderr is no terminal, or nobody wants it. */
+/** @returns Undefined when no progress is to be shown: stderr is not a terminal, or `--quiet` was given. */
 export async function progressLine(io: Io): Promise<ProgressLine | undefined> {
   if (io.quiet || !await isTerminal(2)) return undefined;
   const { writeSync } = await import("node:fs");
   return {
-    // One column less: a terminal may go to the next row as the last is written.
+    // One column less: a terminal may wrap as soon as the last column is written.
     show: (text) => void writeSync(2, `${clearLine}${fitProgress(neutralise(text), (columnsOf(2) ?? Infinity) - 1)}`),
     [Symbol.dispose]: () => void writeSync(2, clearLine),
   };
 }
 
-/** A line that is wider than the terminal would leave a row behind at each update. Its name is cut at the front, where it
- * tells least; the numbers only when there is room for nothing else. */
+/** Shortens a line to the terminal's width: a wider one would leave a row behind at each update. The name is cut at the front, where it
+ * tells least; the numbers are cut only when there is no room for the name. */
 export function fitProgress(text: string, columns: number): string {
   if (displayWidth(text) <= columns) return text;
   const [, name = "", numbers = text] = /^(.*)(: .*)$/s.exec(text) ?? [];
@@ -40,7 +40,7 @@ export function fitProgress(text: string, columns: number): string {
   return characters.length > 0 ? `…${characters.join("")}${numbers}` : elide(numbers.replace(/^: /, ""), columns)[0]!;
 }
 
-/** The bytes, shown as they pass. @param totalBytes How many there will be, when that is known. */
+/** Passes the bytes on and shows their progress. @param totalBytes Absent when it is not known. */
 export async function* metered(
   content: AsyncIterable<Uint8Array>,
   line: ProgressLine | undefined,
@@ -59,7 +59,7 @@ export async function* metered(
   }
 }
 
-/** Aborted by the first Ctrl-C until it is disposed of; another one ends us. */
+/** Is aborted by the first Ctrl-C until it is disposed of; a second one ends the process. */
 export class Interruption implements Disposable {
   readonly #abort = new AbortController();
   readonly #onSignal = () => this.#abort.abort(new Error("Cancelled"));
@@ -77,7 +77,7 @@ export class Interruption implements Disposable {
   }
 }
 
-/** A change whose operation may take its time: shown while it runs, and cancelled by Ctrl-C. @returns As `Client.change`. */
+/** A change whose operation may take long: its progress is shown, and Ctrl-C cancels it. @returns As `Client.change`. */
 export async function changeWithProgress(
   io: Io,
   method: "POST" | "PUT",
@@ -88,8 +88,8 @@ export async function changeWithProgress(
   return type === "async" ? await waitWithProgress(io, metadata as Operation) : undefined;
 }
 
-/** Waits for the end of an operation, shown while it runs. Ctrl-C cancels it, where the daemon can; where it cannot, or the second time, it only ends
- * us. @throws {ApiError} If it failed or was cancelled. */
+/** Waits for the end of an operation and shows its progress. The first Ctrl-C cancels the operation if the daemon can cancel it; a second one, or
+ * the first if it cannot, only ends this process. @throws {ApiError} If it failed or was cancelled. */
 export async function waitWithProgress(io: Io, operation: Operation): Promise<Operation> {
   using interruption = operation.may_cancel ? new Interruption() : undefined;
   interruption?.signal.addEventListener("abort", () => {
@@ -103,7 +103,7 @@ export async function waitWithProgress(io: Io, operation: Operation): Promise<Op
   return finished;
 }
 
-/** What an operation says of itself. Nothing depends on it: a daemon that does not tell is waited for all the same. */
+/** The progress of an operation. The wait does not depend on it: a daemon that reports no progress is waited for all the same. */
 export class OperationView implements Disposable {
   readonly #io: Io;
   readonly #id: string;
@@ -128,7 +128,7 @@ export class OperationView implements Disposable {
     });
   }
 
-  /** As lxc: every text whose name ends so, whatever it is that goes on. */
+  /** As lxc does: shows any text whose name ends with `_progress`. */
   #show({ id, metadata }: Operation): void {
     if (id !== this.#id || this.#isOver) return;
     const text = Object.entries(metadata ?? {}).find(([key]) => key.endsWith("_progress"))?.[1];

@@ -8,12 +8,12 @@ export const formats = ["csv", "json", "table", "yaml", "compact"];
 export interface Listing {
   headers: readonly string[];
   rows: readonly (readonly string[])[];
-  /** What json and yaml show. */
+  /** The objects for json and yaml. */
   raw: readonly object[];
   kind: Kind;
 }
 
-/** A listing in the format that was asked for, ready to be printed.
+/** A listing in the requested format, ready to be printed.
  * @throws {UsageError} If the format is unknown. */
 export async function render(format: string, listing: Listing): Promise<string> {
   switch (format) {

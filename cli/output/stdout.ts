@@ -1,17 +1,17 @@
-/** Stdout for what verbs print. `process.stdout` costs a start 9 ms on Bun and `console.log` hides that nothing was
- * written, so that a full disk looks like success. */
+/** Stdout for verbs. `process.stdout` costs a start 9 ms on Bun, and `console.log` hides failed writes, so that a
+ * full disk looks like success. */
 import { writeSync } from "node:fs";
 import { OutputError } from "../client/errors.ts";
 
 /** How long to wait before asking a non-blocking descriptor again, in milliseconds. */
 const retryMs = 5;
 
-/** Writes at once and in order. A failure does not stop the verb, which may be at work on the host: it is kept, and told
+/** Writes at once and in order. A failure does not stop the verb, which may be changing the host: it is kept, and reported
  * by `outcome` when the verb has ended. */
 export class Stdout {
   #failure: OutputError | undefined;
 
-  /** @returns Whether the text was written; false also for all that follows what was not. */
+  /** @returns Whether the text was written; false too for every text after one that was not. */
   write(text: string): boolean {
     if (this.#failure !== undefined) return false;
     const bytes = new TextEncoder().encode(text);
@@ -23,7 +23,7 @@ export class Stdout {
     return this.#failure === undefined;
   }
 
-  /** @param code The verb's own exit code. @returns The program's: a failure's where the verb had none. */
+  /** @param code The verb's own exit code. @returns The program's: if the verb's is 0, that of the failure. */
   outcome(code: number, err: (text: string) => void): number {
     if (this.#failure === undefined || code !== 0) return code;
     if (!this.#failure.isUnread) err(`Error: ${this.#failure.message}\n`);

@@ -1,9 +1,9 @@
-/** Tables as lxc draws them: borders and a line below each row. On a terminal they fit its width: the widest columns get narrower, their
- * cells several lines; where even that is too wide it is the compact form, whose cells are cut off, and whose last columns are left out
- * where nothing else helps. A pipe gets everything. */
+/** Tables as lxc draws them: borders and a line below each row. On a terminal they fit its width: the widest columns get narrower, with
+ * cells of several lines. If even that is too wide, the compact form is used, which truncates cells and, where nothing else helps, leaves out
+ * the last columns. A pipe gets everything. */
 import { displayWidth, elide, neutralise, wrap } from "./text.ts";
 
-/** No column with so much in it is made narrower than this, in characters. */
+/** A column with wider content is not made narrower than this, in characters. */
 const narrowestColumn = 10;
 
 type Row = readonly string[];
@@ -26,8 +26,8 @@ function linesOf(cell: string): string[] {
 const widest = (lines: readonly string[]) => lines.reduce((most, line) => Math.max(most, displayWidth(line)), 0);
 const sum = (numbers: readonly number[]) => numbers.reduce((total, one) => total + one, 0);
 
-/** The widths that fit: the widest column gives way first, down to the next one, then both, and so on.
- * @param least Of each column, in characters. @returns undefined when even the least is too wide. */
+/** Column widths that fit: the widest column is narrowed first, down to the next one, then both, and so on.
+ * @param least Least width of each column, in characters. @returns undefined when even these are too wide. */
 function narrowed(natural: readonly number[], least: readonly number[], available: number): number[] | undefined {
   const widths = [...natural];
   while (sum(widths) > available) {
@@ -54,7 +54,7 @@ function measure(headers: Row, rows: readonly Row[]): number[] {
   return headers.map((_, column) => rows.reduce((most, row) => Math.max(most, widest(linesOf(row[column] ?? ""))), 0));
 }
 
-/** @param shape What becomes of a line that is too wide. */
+/** @param shape Wraps or truncates a line that is too wide. */
 function layout(headers: Row, rows: readonly Row[], widths: readonly number[], shape: Shape): Layout {
   const linesIn = (cells: readonly string[][], pad: typeof padRight): string[][] =>
     Array.from(
@@ -67,7 +67,7 @@ function layout(headers: Row, rows: readonly Row[], widths: readonly number[], s
 }
 
 /** The bordered form.
- * @param columns Of the terminal; absent means any width. A table that cannot be made so narrow comes in the compact form. */
+ * @param columns Width of the terminal; absent means any. A table that cannot be made so narrow gets the compact form. */
 export function table(headers: Row, rows: readonly Row[], columns = Infinity): string {
   const cells = measure(headers, rows);
   const natural = headers.map((header, column) => Math.max(displayWidth(header), cells[column]!));
@@ -86,18 +86,18 @@ interface Spacing {
   /** Blanks before the first column, and between two. */
   readonly margin: number;
   readonly gap: number;
-  /** No column with so much in it is made narrower than this, in characters. */
+  /** A column with wider content is not made narrower than this, in characters. */
   readonly least: number;
 }
 
-/** Of the compact form, in the order in which they are tried. */
+/** Spacings of the compact form, in the order in which they are tried. */
 const spacings: readonly Spacing[] = [
   { margin: 2, gap: 2, least: 6 },
   { margin: 0, gap: 1, least: 6 },
   { margin: 0, gap: 1, least: 4 },
 ];
 
-/** Without the least important column, where even the narrowest spacing is too wide: one that is empty, else the last. */
+/** Drops the least important column, when even the narrowest spacing is too wide: the last empty one, or else the last. */
 function dropped(headers: Row, rows: readonly Row[]): [Row, Row[]] {
   const empty = headers.findLastIndex((_, column) => rows.length > 0 && rows.every((row) => !row[column]));
   const column = empty === -1 ? headers.length - 1 : empty;
@@ -105,7 +105,7 @@ function dropped(headers: Row, rows: readonly Row[]): [Row, Row[]] {
   return [without(headers), rows.map(without)];
 }
 
-/** The form without borders. @param columns As of `table`. */
+/** The form without borders. @param columns As in `table`. */
 export function compact(headers: Row, rows: readonly Row[], columns = Infinity): string {
   const natural = measure(headers, [headers, ...rows]);
   for (const { margin, gap, least } of spacings) {

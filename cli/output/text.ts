@@ -31,7 +31,7 @@ const wide: readonly (readonly [number, number])[] = [
   [0x20000, 0x3fffd],
 ];
 
-/** Columns that a text takes on a terminal: wide characters two, combining marks none. */
+/** Columns that a text needs on a terminal: wide characters two, combining marks none. */
 export function displayWidth(text: string): number {
   if (/^[\x20-\x7e]*$/.test(text)) return text.length;
   let columns = 0;
@@ -43,7 +43,7 @@ export function displayWidth(text: string): number {
   return columns;
 }
 
-/** How many UTF-16 units of a text fit into so many columns. */
+/** How many UTF-16 units of a text fit into a number of columns. */
 function fitting(text: string, columns: number): number {
   let units = 0, width = 0;
   for (const character of text) {
@@ -54,14 +54,14 @@ function fitting(text: string, columns: number): number {
   return units;
 }
 
-/** One line as several, none wider than `columns`; broken after a blank, comma, slash, dot or dash of its second half where there is one. */
+/** Splits a line in several, none wider than `columns`; broken after a blank, comma, slash, dot, colon or dash of its second half if it has one. */
 export function wrap(line: string, columns: number): string[] {
   const lines: string[] = [];
   let rest = line;
   while (displayWidth(rest) > columns) {
-    // One character that is wider than the column stands out of it.
+    // A single character that is wider than the column exceeds it.
     const most = fitting(rest, columns) || String.fromCodePoint(rest.codePointAt(0)!).length;
-    // A blank at the break may stand just outside.
+    // A blank at the break may be just outside.
     const before = /^.*[\s,/.:_-]/s.exec(rest.slice(0, rest[most] === " " ? most + 1 : most))?.[0].length ?? 0;
     const length = before > most / 2 ? before : most;
     lines.push(rest.slice(0, length).trimEnd());
@@ -70,12 +70,12 @@ export function wrap(line: string, columns: number): string[] {
   return rest === "" && lines.length > 0 ? lines : [...lines, rest];
 }
 
-/** The line cut off where it is wider than `columns`, with an ellipsis for the rest. */
+/** Truncates a line that is wider than `columns`, with an ellipsis for the rest. */
 export function elide(line: string, columns: number): string[] {
   return [displayWidth(line) <= columns ? line : `${line.slice(0, fitting(line, columns - 1))}…`];
 }
 
-/** The text with control characters (escape sequences above all) and bidirectional overrides made visible. */
+/** Makes control characters (above all escape sequences) and bidirectional overrides visible. */
 export function neutralise(text: string): string {
   // deno-lint-ignore no-control-regex
   return text.replace(/[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]/g, (character) => {

@@ -1,6 +1,6 @@
 /** Dates as lxc writes them. */
 
-/** True for a date that means "never": Go's zero time and the epoch. */
+/** Whether a date means "never": Go's zero time and the epoch. */
 export function isUnsetDate(date: string | null | undefined): boolean {
   return date === null || date === undefined || date === "" || new Date(date).getTime() <= 0;
 }

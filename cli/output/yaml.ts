@@ -1,10 +1,10 @@
 /** YAML as lxc prints it (Go's yaml.v2): maps of settings sorted, lists not indented, quotes only where they are needed.
- * Small on purpose: the `yaml` package costs a client start as much as the request itself, and is loaded only to parse. */
+ * Small on purpose: loading the `yaml` package costs as much as the request itself, so it is loaded only to parse. */
 
-/** Strings that a YAML 1.1 reader would take for something else than a string. */
+/** Strings that a YAML 1.1 reader would not read as a string. */
 const ambiguous =
   /^(?:~|null|Null|NULL|y|Y|yes|Yes|YES|on|On|ON|true|True|TRUE|n|N|no|No|NO|off|Off|OFF|false|False|FALSE|<<|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$|^[-+]?(?:0[xX][0-9a-fA-F_]+|0[bB][01_]+|0[oO]?[0-7_]+|\.?[0-9][0-9_]*(?:\.[0-9_]*)?(?:[eE][-+]?[0-9]+)?|[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9]*)?)$|^\d{4}-\d{1,2}-\d{1,2}(?:[Tt ].*)?$/;
-/** What may not stand plain: indicators at the start, `: ` and ` #` inside, blanks at the ends. */
+/** Strings that need quotes: indicators at the start, `: ` and ` #` inside, blanks at the ends. */
 const notPlain = /^[-?:](?:\s|$)|^[,[\]{}#&*!|>'"%@`]|: |:$| #|^\s|\s$|^---|^\.\.\.|^=$/;
 
 function scalar(value: string, indent: string): string {
@@ -24,7 +24,7 @@ function scalar(value: string, indent: string): string {
   return notPlain.test(value) ? `'${value.replaceAll("'", "''")}'` : value;
 }
 
-/** Fields that are times in LXD's structures stand as such, not as text. */
+/** Fields that are times in LXD's structures are printed without quotes. */
 const times = /^(created|expires|last_used|uploaded|updated|ended|modified)_at$/;
 function isTime(key: string, value: unknown): value is string {
   return times.test(key) && typeof value === "string" && /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$/.test(value);
@@ -43,7 +43,7 @@ function emit(value: unknown, indent: string): string {
   }
   return Object.entries(value).filter(([, item]) => item !== undefined).map(([key, item]) => {
     const label = `${indent}${scalar(key, indent)}:`;
-    // Go leaves out what is zero of a second's parts.
+    // Go omits trailing zeros of the fraction of a second.
     if (isTime(key, item)) return `${label} ${item.replace(/(\.\d*?)0+Z$/, "$1Z").replace(".Z", "Z")}`;
     if (item === null || typeof item !== "object") return `${label} ${emit(item, `${indent}  `)}`;
     if (isEmpty(item)) return `${label} ${Array.isArray(item) ? "[]" : "{}"}`;

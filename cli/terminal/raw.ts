@@ -1,4 +1,4 @@
-/** The client's terminal: raw mode and its size. Loaded only by interactive verbs. */
+/** Raw mode and size of the client's terminal. Loaded only by interactive verbs. */
 const { makeRaw, windowSizeOf } = await import("../../drivers/host/process/terminal.ts");
 
 export interface WindowSize {
@@ -12,7 +12,7 @@ export function windowSize(): WindowSize {
   return sizes.find((size) => size !== undefined && size.width > 0 && size.height > 0) ?? { width: 0, height: 0 };
 }
 
-/** Raw mode on stdin until disposed of; the terminal is given back on an uncaught error and at exit too. */
+/** Raw mode on stdin until disposed of; the terminal is also restored on an uncaught error and at exit. */
 export class RawMode {
   #giveBack: (() => void) | undefined = makeRaw(0);
   readonly #restore = () => this[Symbol.dispose]();

@@ -3,7 +3,7 @@ import { ConnectionError, UsageError } from "../../client/errors.ts";
 import type { MessageSocket } from "../../client/websocket.ts";
 import type { Io } from "../../verb.ts";
 
-/** How often a daemon that is not there yet is tried, in milliseconds. A socket that somebody is about to make tells nobody. */
+/** Interval of tries while a daemon is not there yet, in milliseconds. No event tells that its socket was made. */
 const retryMs = 20;
 
 function deadlineOf(seconds: string): number {
@@ -11,12 +11,12 @@ function deadlineOf(seconds: string): number {
   return seconds === "0" ? Infinity : performance.now() + Number(seconds) * 1000;
 }
 
-/** A daemon that hangs still accepts connections, and answers none: each wait for it needs the deadline. */
+/** A daemon that hangs accepts connections and never answers: each request to it needs the deadline. */
 class Deadline implements Disposable {
   readonly #late = Promise.withResolvers<never>();
   readonly #timer: ReturnType<typeof setTimeout> | undefined;
 
-  /** @param atMs By `performance.now()`; may be infinite. @param error Thrown by the wait that is too late. */
+  /** @param atMs By `performance.now()`; may be infinite. @param error Thrown by a wait that passes the deadline. */
   constructor(atMs: number, error: () => Error) {
     this.#late.promise.catch(() => {});
     if (atMs === Infinity) return;
@@ -32,7 +32,7 @@ class Deadline implements Disposable {
   }
 }
 
-/** @throws {ConnectionError} With the last reason, when the time is over. */
+/** @throws {ConnectionError} With the last reason, when the time is up. */
 export async function waitReady({ client }: Io, seconds: string): Promise<void> {
   const deadlineMs = deadlineOf(seconds);
   const late = (reason: string, cause?: Error) =>
@@ -50,9 +50,9 @@ export async function waitReady({ client }: Io, seconds: string): Promise<void> 
   }
 }
 
-/** Returns when the daemon's process has ended: its directory and its locks are free then, another one can be started.
- * A remote daemon's end is that of its events stream.
- * @throws {Error} When the time is over, at whatever point the daemon hangs. */
+/** Returns when the daemon's process has ended: its directory and locks are then free, and another daemon can be started.
+ * For a remote daemon it waits for the end of its events stream.
+ * @throws {Error} When the time is up, wherever the daemon hangs. */
 export async function shutDown({ client }: Io, seconds: string): Promise<void> {
   const deadlineMs = deadlineOf(seconds);
   const late = () => new Error(`The daemon has not ended after ${seconds} s`);
@@ -74,7 +74,7 @@ export async function shutDown({ client }: Io, seconds: string): Promise<void> {
   }
 }
 
-/** @returns undefined when there is no such process here: the daemon's pid is that of another namespace. */
+/** @returns undefined when there is no such process here: the daemon's pid is of another namespace. */
 async function endOf(pid: number): Promise<Disposable & { wait(timeoutMs: number): boolean } | undefined> {
   const { ProcessEnd } = await import("../../../drivers/host/process/process_end.ts");
   try {

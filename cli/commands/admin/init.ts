@@ -15,19 +15,19 @@ interface InitFlags {
   storagePool: string | undefined;
 }
 
-/** What is to be there; LXD's preseed. */
+/** The wanted settings; LXD's preseed format. */
 interface Preseed {
   config?: Config;
   storage_pools?: { name: string; driver: string; description?: string; config?: Config }[];
   profiles?: { name: string; description?: string; config?: Config; devices?: Devices }[];
 }
 
-/** The best first. */
+/** The best driver first. */
 export const backends = ["zfs", "btrfs", "lvm", "dir"] as const;
-/** lvm is offered, but never chosen for somebody: its pools are fixed in size. */
+/** lvm is offered but never chosen by default: its pools have a fixed size. */
 const preferred = ["zfs", "btrfs", "dir"];
 
-/** @throws {UsageError} For flags that do not go together. */
+/** @throws {UsageError} For flags that exclude each other. */
 export async function init(io: Io, flags: InitFlags): Promise<void> {
   checkFlags(flags);
   if (flags.dump) return await dump(io);
@@ -74,7 +74,7 @@ function hostDrivers({ environment }: Server): HostDrivers {
   };
 }
 
-/** A daemon that has its pool keeps it: running it twice changes nothing. */
+/** A daemon that has a pool keeps it: a second run changes nothing. */
 async function unattended(io: Io, flags: InitFlags, { available, best, missing }: HostDrivers): Promise<Preseed> {
   const driver = flags.storageBackend ?? best;
   if (!(backends as readonly string[]).includes(driver)) {
@@ -105,7 +105,7 @@ function poolSource(driver: string, flags: InitFlags): Config {
     : { source: name };
 }
 
-/** The pool, and a root disk on it for the default profile unless it has one. */
+/** Adds a root disk on the pool to the default profile, unless it has one. */
 async function withRoot(io: Io, pool: PoolAnswers | undefined, existing?: string): Promise<Preseed> {
   const profile = await io.client.get<Profile>("/1.0/profiles/default");
   const hasRoot = Object.values(profile.devices).some((device) => device.type === "disk" && device.path === "/");
@@ -116,7 +116,7 @@ async function withRoot(io: Io, pool: PoolAnswers | undefined, existing?: string
   };
 }
 
-/** Makes what is missing and changes what is there. What this made is taken away again when a later part fails. */
+/** Makes what is missing and changes what exists. When a later part fails, new pools and profiles are deleted again. */
 async function apply({ client }: Io, settings: Preseed): Promise<void> {
   const made: string[] = [];
   try {
@@ -170,8 +170,8 @@ async function dump(io: Io): Promise<void> {
   });
 }
 
-/** A pool's settings without what only this host has: places that the daemon chose itself, which another one chooses anew.
- * A source that somebody named stays, and is to be looked at. */
+/** A pool's settings without those of this host: sources that the daemon chose itself are left out, and another daemon will choose its own.
+ * A source that a user named stays, for the reader to check. */
 function portable(name: string, config: Config): Config {
   const own = [`/storage-pools/${name}`, `/disks/${name}.img`];
   return Object.fromEntries(
@@ -193,7 +193,7 @@ export async function readPreseed(): Promise<Preseed> {
   const { yamlMap } = await import("../../yaml_input.ts");
   const value = await yamlMap(text, "Failed to parse the preseed");
   for (const [key, part] of Object.entries(value)) {
-    // LXD's own files name networks and projects, mostly empty.
+    // LXD's own files name networks and projects; empty ones are ignored.
     const isEmpty = part === null || (Array.isArray(part) && part.length === 0);
     if (!known.includes(key) && !isEmpty) {
       throw new UsageError(`Invalid key "${key}" in the preseed: ${known.join(", ")} are allowed`);

@@ -14,7 +14,7 @@ export class Prompter {
     this.#out(`${text}\n`);
   }
 
-  /** Asks until the answer will do. @param check Says what is wrong with it. @throws {UsageError} At the end of input. */
+  /** Asks until the answer is valid. @param check Returns an error text for an invalid answer. @throws {UsageError} At the end of input. */
   async text(question: string, initial: string, check: (answer: string) => string | undefined): Promise<string> {
     while (true) {
       this.#out(`${question}${initial === "" ? "" : ` [default=${initial}]`}: `);

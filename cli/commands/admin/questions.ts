@@ -9,7 +9,7 @@ export interface PoolAnswers {
 
 export interface Answers {
   readonly pool?: PoolAnswers;
-  /** The settings are to be printed as YAML too. */
+  /** Whether to print the settings as YAML too. */
   readonly print: boolean;
 }
 
@@ -18,13 +18,13 @@ const nameForm = /^[^\s\/\-][^\s\/]{0,62}$/;
 /** The storage drivers of a host. */
 export interface HostDrivers {
   readonly available: readonly string[];
-  /** Which of them to propose. */
+  /** The one to propose. */
   readonly best: string;
-  /** The others, each with what is missing and which package brings it. */
+  /** The other drivers, each with what is missing and the package that brings it. */
   readonly missing: ReadonlyMap<string, string>;
 }
 
-/** What `lxd init` asks, as far as lido has it. @param taken Names of pools there are. */
+/** Asks the questions of `lxd init` that lido has. @param taken Names of existing pools. */
 export async function ask(prompter: Prompter, drivers: HostDrivers, taken: readonly string[]): Promise<Answers> {
   const isWanted = await prompter.yes("Do you want to configure a new storage pool?", true);
   const pool = isWanted ? await askPool(prompter, drivers, taken) : undefined;

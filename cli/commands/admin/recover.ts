@@ -11,13 +11,13 @@ interface RecoverFlags {
   dropImages: boolean;
 }
 
-/** What `lxd recover` asks and says; nothing is asked with --yes or --preseed.
- * @returns 1 when something that was found was not recovered. */
+/** Asks and reports as `lxd recover` does; asks nothing with --yes or --preseed.
+ * @returns 1 when a found volume or pool was not recovered. */
 export async function recover(io: Io, flags: RecoverFlags): Promise<number> {
   const { client } = io;
   const given = [...flags.pool.map(parsePool), ...(flags.preseed ? await readPools() : [])];
   const isGiven = ({ name }: { name: string }) => given.some((pool) => pool.name === name);
-  // One that is known and given is the daemon's to judge.
+  // The daemon decides about a known pool that is also given.
   const known = (await client.get<StoragePool[]>("/1.0/storage-pools?recursion=1")).filter((pool) => !isGiven(pool));
   const found = (await client.get<FoundPool[]>("/internal/recover/pools"))
     .filter((pool) => !isGiven(pool));
