@@ -13,7 +13,7 @@ export type RecoverPool = z.input<typeof recoverPoolSchema>;
 
 export const recoverPostSchema = z.object({
   pools: z.array(recoverPoolSchema).nullish().transform((pools) => pools ?? []),
-  /** Ours: also recovers volumes that an interrupted operation was deleting or changing. */
+  /** Ours: also recovers what an interrupted operation was deleting or changing. */
   force: z.boolean().default(false),
   /** Ours: deletes unpacked copies of unknown images; they are made again when they are needed. */
   drop_images: z.boolean().default(false),

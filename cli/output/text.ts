@@ -54,7 +54,7 @@ function fitting(text: string, columns: number): number {
   return units;
 }
 
-/** Splits a line in several, none wider than `columns`; broken after a blank, comma, slash, dot, colon or dash of its second half if it has one. */
+/** Splits a line in several, none wider than `columns`; broken after a blank or one of `,/.:_-` in its second half if it has one. */
 export function wrap(line: string, columns: number): string[] {
   const lines: string[] = [];
   let rest = line;

@@ -33,7 +33,7 @@ export class CannotShrink extends LidoError {
   }
 }
 
-/** A volume that was to be deleted is in use by a process or container: nothing has been changed. */
+/** A volume that was to be deleted is in use elsewhere (`how`): nothing has been changed. */
 export class InUse extends LidoError {
   constructor(volume: string, how: string) {
     super("bad_request", `Cannot delete ${volume}: ${how}`);

@@ -83,7 +83,7 @@ export class LvmDriver implements Driver {
     await this.#group.unmount(volume);
   }
 
-  /** The kernel fails a thin pool for good that it cannot write to; the pool is opened again when its devices are back. */
+  /** The kernel sets a thin pool that it cannot write to to mode "Fail"; the pool is opened again when its devices are back. */
   absence(): string | undefined {
     if (this.#group.status()?.mode !== "Fail") return undefined;
     return `Thin pool "${this.#group.thinPool}" of volume group "${this.#group.name}" has failed: one of its devices does not answer`;
