@@ -8,7 +8,7 @@ export const warningSchema = z.object({
   type: z.string(),
   severity: z.enum(["low", "moderate", "high"]),
   status: z.string(),
-  /** How often it was seen. */
+  /** How often it occurred. */
   count: z.int(),
   first_seen_at: z.string(),
   last_seen_at: z.string(),
