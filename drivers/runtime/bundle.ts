@@ -5,10 +5,10 @@ import type { IdRange } from "../host/id_map.ts";
 import type { CommandSpec, ContainerSpec } from "./runtime.ts";
 import { hasOwnNames, seccompPolicy } from "./security/seccomp.ts";
 
-/** The OCI configuration of a system container: its own init, its own cgroup namespace, what LXC gives it and no more.
+/** The OCI configuration of a system container: its own init and cgroup namespace, with what LXC gives a container and nothing more.
  * @see https://github.com/opencontainers/runtime-spec/blob/main/config.md */
 
-/** @param spec Its mounts as the runtime prepared them: sources are mount points of the runtime's own namespace. */
+/** @param spec Its mounts as the runtime prepared them: sources are mount points in the runtime's mount namespace. */
 export function ociConfig(
   spec: ContainerSpec,
   options: MountSources & { cgroupsPath: string; apparmorLabel: string | undefined },
@@ -17,7 +17,7 @@ export function ociConfig(
   return {
     ociVersion: "1.0.2",
     process: {
-      // Its stdio is the console, but no terminal is its controlling one: that is for the getty or shell which init starts on it.
+      // Its stdio is the console, but without a controlling terminal: the getty or shell that init starts there takes it as its own.
       terminal: false,
       ...identity({ uid: 0, gid: 0 }, privileged),
       args: spec.init ?? ["/sbin/init"],
@@ -31,7 +31,7 @@ export function ociConfig(
     },
     root: { path: options.rootfs },
     hostname: spec.name,
-    // A name that the host's libseccomp does not know would be passed over, and the call be made.
+    // By default crun skips a name that the host's libseccomp does not know, so the call would be allowed.
     ...(spec.syscalls && hasOwnNames(spec.syscalls)
       ? { annotations: { "run.oci.seccomp_fail_unknown_syscall": "1" } }
       : {}),
@@ -45,8 +45,8 @@ export function ociConfig(
       cgroupsPath: options.cgroupsPath,
       resources: ociResources(spec, options.layout),
       seccomp: seccompPolicy(spec.syscalls),
-      // As LXC: the mounts are shared within the container, in peer groups of their own, so that services with a mount namespace see what is
-      // mounted later. crun makes them so when it has entered the container's root, after it has made everything private.
+      // As in LXC, mounts are shared within the container, in peer groups of their own, so that services with a mount namespace see later
+      // mounts. crun applies this after it has entered the container's root and made everything private.
       rootfsPropagation: "rshared",
       ...(privileged
         ? {

@@ -1,7 +1,7 @@
 import type { ContainerSpec, DeviceRule } from "./runtime.ts";
 
-/** What a container may open: terminals, the nodes of memory (null, zero, full, random, urandom), fuse and tun. It may make any node, as unpacking a
- * system needs, and overlay's whiteouts. LXD's list of a privileged container; an unprivileged one of LXD has none. */
+/** What a container may open: terminals, the memory devices (null, zero, full, random, urandom), fuse and tun. It may create any node, for unpacking
+ * a system and for overlay's whiteouts. This is LXD's list for privileged containers; LXD has none for unprivileged ones. */
 export const containerDevices: readonly DeviceRule[] = [
   { type: "c", access: "m" },
   { type: "b", access: "m" },
@@ -14,7 +14,7 @@ export const containerDevices: readonly DeviceRule[] = [
   })),
 ];
 
-/** What this container may open. */
+/** The devices that this container may open. */
 export function devicesOf({ devices = [] }: Pick<ContainerSpec, "devices">): readonly DeviceRule[] {
   return [...containerDevices, ...devices];
 }

@@ -7,36 +7,36 @@ import { CgroupLimits } from "./limits.ts";
 import { containerDevices } from "../container_devices.ts";
 import type { DeviceRule, Limits, ReachedLimit } from "../runtime.ts";
 
-/** The cgroups of containers: one for each container in every hierarchy that the host has, owned by the container's root (delegated), and
- * the root of the container's cgroup namespace. Above them is one of the daemon's own, which the host's root owns.
+/** The cgroups of containers: one per container in every hierarchy of the host, owned by the container's root (delegated). It is the root of
+ * the container's cgroup namespace. Their parent is the daemon's own cgroup, owned by the host's root.
  */
 
 const root = "/sys/fs/cgroup";
-/** The v2 hierarchy of a hybrid host, where systemd mounts it. */
+/** Mount point of the v2 hierarchy on a hybrid host, as systemd mounts it. */
 export const besides = join(root, "unified");
 
 /** "unified": pure v2. "hybrid": v1 controllers with a v2 tree beside them, which crun refuses. "legacy": v1 alone. */
 export type CgroupLayout = "unified" | "hybrid" | "legacy" | "none";
 
-/** What a container's root must own to manage the cgroups below its own: where it moves processes, and what acts on its own processes only.
- * "tasks" is v1's. @see cgroups(7), Cgroups delegation */
+/** Files that a container's root must own to manage the cgroups below its own: those that move processes, and those that affect only its own
+ * processes. "tasks" is v1's. @see cgroups(7), Cgroups delegation */
 const delegatedFiles = (() => {
   const v1 = ["cgroup.procs", "tasks"], v2 = ["cgroup.procs", "cgroup.threads", "cgroup.subtree_control"];
   const ofKernel = read("/sys/kernel/cgroup/delegate").split("\n").filter((name) => /^[a-z_.]+$/.test(name));
   return [...new Set([...v1, ...v2, ...ofKernel])];
 })();
 
-/** Ten times what a host full of services has. @see Documentation/admin-guide/cgroup-v2.rst of the kernel */
+/** Ten times what a host full of services uses. @see Documentation/admin-guide/cgroup-v2.rst of the kernel */
 const boundsOfDescendants = { "cgroup.max.depth": "64", "cgroup.max.descendants": "10000" };
 
 /** The cgroups of one daemon's containers. */
 export class Cgroups {
   readonly layout: CgroupLayout;
-  /** Of the daemon's own cgroup. */
+  /** Name of the daemon's own cgroup. */
   readonly name: string;
   readonly #hierarchies: readonly string[];
 
-  /** @param name Of the daemon's own cgroup, the parent of its containers', e.g. "lido-1a2b3c4d". */
+  /** @param name Name of the daemon's own cgroup, the parent of its containers' cgroups, e.g. "lido-1a2b3c4d". */
   constructor(name: string) {
     this.name = name;
     const mounted = parseMountInfo(readFileSync("/proc/self/mountinfo", "utf8")).filter(({ target, type }) =>
@@ -52,7 +52,7 @@ export class Cgroups {
     return new Cgroup(join(this.name, container), this.layout, this.#hierarchies);
   }
 
-  /** @returns Names of the cgroups within the daemon's own. */
+  /** @returns Names of the cgroups in the daemon's own cgroup. */
   names(): string[] {
     const found = new Set<string>();
     for (const directory of this.#hierarchies.map((hierarchy) => join(hierarchy, this.name))) {
@@ -64,7 +64,7 @@ export class Cgroups {
     return [...found];
   }
 
-  /** Removes the daemon's own cgroup once no container is left in it. */
+  /** Removes the daemon's own cgroup when no container is left in it. */
   removeIfEmpty(): void {
     for (const hierarchy of this.#hierarchies) {
       try {
@@ -74,9 +74,9 @@ export class Cgroups {
   }
 }
 
-/** The cgroup of one container, in whichever layout the host has. */
+/** The cgroup of one container, whichever layout the host has. */
 export class Cgroup {
-  /** From a hierarchy's root, as crun takes it. */
+  /** Path from a hierarchy's root, as crun expects it. */
   readonly path: string;
   readonly #isUnified: boolean;
   readonly #directories: readonly string[];
@@ -87,15 +87,15 @@ export class Cgroup {
     this.#directories = hierarchies.map((hierarchy) => join(hierarchy, path));
   }
 
-  /** Makes it in every hierarchy and delegates it. @param owner Host ids of the container's root.
-   * @param devices What it may use. @throws {SystemCallError} When the kernel cannot keep it from others (v2). */
+  /** Creates the cgroup in every hierarchy and delegates it. @param owner Host ids of the container's root.
+   * @param devices Devices that the container may use. @throws {SystemCallError} When the kernel cannot deny it the others (v2). */
   create(owner: { uid: number; gid: number }, devices: readonly DeviceRule[] = containerDevices): void {
     for (const directory of this.#directories) {
       mkdirSync(join(directory, ".."), { recursive: true, mode: 0o755 });
       denyDevices(join(directory, ".."), devices);
       if (this.#isUnified) enableControllers(join(directory, ".."));
       mkdirSync(directory, { recursive: true, mode: 0o775 });
-      // A v1 cpuset that is made below has CPUs from the start: programs such as crun and podman do not give it any.
+      // A v1 cpuset created below must have CPUs from the start: programs such as crun and podman do not assign any.
       const inherit = join(directory, "cgroup.clone_children");
       if (existsSync(join(directory, "cpuset.cpus")) && existsSync(inherit)) writeFileSync(inherit, "1");
       if (this.#isUnified) confineDevices(directory, devices);
@@ -104,12 +104,12 @@ export class Cgroup {
     }
   }
 
-  /** @throws {LidoError} bad_request when one cannot be had. */
+  /** @throws {LidoError} bad_request when a limit cannot be set. */
   limit(limits: Limits): void {
     new CgroupLimits({ root, path: this.path, isUnified: this.#isUnified }).apply(limits);
   }
 
-  /** Removes it, with those that the container made within; the processes must be gone. */
+  /** Removes the cgroup and those that the container created in it; their processes must have ended. */
   async remove(): Promise<void> {
     for (const directory of this.#directories) await removeDirectories(directory);
   }
@@ -119,7 +119,7 @@ export class Cgroup {
     else writeFileSync(join(root, "freezer", this.path, "freezer.state"), frozen ? "FROZEN" : "THAWED");
   }
 
-  /** Thaws what is frozen in it and below, whoever froze it: a container may freeze the cgroups that it made. A missing cgroup is no error. */
+  /** Thaws this cgroup and all below it: a container may have frozen those that it created. A missing cgroup is no error. */
   async thaw(): Promise<void> {
     const top = this.#isUnified ? join(root, this.path) : join(root, "freezer", this.path);
     const [file, value] = this.#isUnified ? ["cgroup.freeze", "0"] : ["freezer.state", "THAWED"];
@@ -129,26 +129,26 @@ export class Cgroup {
     });
   }
 
-  /** Whether it was asked to be. Whether every process stands still is another thing: one that waits for its vfork(2) child never does. */
+  /** Whether a freeze was requested. Not all processes need be frozen: one that waits for its vfork(2) child never freezes. */
   isFrozen(): boolean {
     if (this.#isUnified) return read(join(root, this.path, "cgroup.freeze")).trim() === "1";
     return read(join(root, "freezer", this.path, "freezer.self_freezing")).trim() === "1";
   }
 
-  /** Pids of every process in it and below. */
+  /** Pids of all processes in this cgroup and below. */
   processes(): Promise<number[]> {
     return members(this.#isUnified ? join(root, this.path) : join(root, "pids", this.path));
   }
 
-  /** As `processes`, of every hierarchy: a start that was interrupted has put its process into some of them, and a container's root may have moved
-   * one within each. */
+  /** As `processes`, but of every hierarchy: an interrupted start has put its process into some of them only, and a container's root may have
+   * moved processes within each hierarchy. */
   async stragglers(): Promise<number[]> {
     const all = new Set<number>();
     for (const directory of this.#directories) for (const pid of await members(directory)) all.add(pid);
     return [...all];
   }
 
-  /** Tasks count as processes, as in LXD: the kernel has the sum, however many cgroups the container made. */
+  /** Tasks count as processes, as in LXD: the kernel has their sum over all cgroups that the container created. */
   async usage(): Promise<{ processes: number; memoryBytes: bigint; memoryPeakBytes: bigint; cpuNs: bigint }> {
     const counted = this.#number(this.#isUnified ? "" : "pids", "pids.current");
     const processes = counted > 0n ? Number(counted) : (await this.processes()).length;
@@ -170,7 +170,7 @@ export class Cgroup {
     };
   }
 
-  /** The kernel counts in the cgroup of who was refused: those that the container made are looked at, too. */
+  /** The kernel counts a refusal in the cgroup of the refused process, so the cgroups that the container created are read, too. */
   async limitsReached(): Promise<ReachedLimit[]> {
     const counted = async (controller: string, file: string, counter: RegExp): Promise<boolean> => {
       let isReached = false;
@@ -197,9 +197,9 @@ export class Cgroup {
   }
 }
 
-/** Denies devices to all containers of the daemon at once: a privileged one can mount the hierarchy and allow itself what the cgroup above has. The kernel
- * does not change what a cgroup has that others are below, such as those of containers that an earlier version started; then the containers' own
- * lists are all there is until the last has ended. */
+/** Denies devices in the daemon's own cgroup, for all containers at once: a privileged one can mount the hierarchy and allow itself what the
+ * parent cgroup allows. The kernel does not change the list of a cgroup that has children, such as containers started by an earlier version; until
+ * the last of those has ended, only the containers' own lists apply. */
 function denyDevices(directory: string, devices: readonly DeviceRule[]): void {
   if (!existsSync(join(directory, "devices.deny"))) return;
   if (read(join(directory, "devices.list")).trim() === "a *:* rwm") {
@@ -214,7 +214,7 @@ function denyDevices(directory: string, devices: readonly DeviceRule[]): void {
   }
 }
 
-/** How many cgroups a container's own may have within it: each is the kernel's memory, and looked at when the container ends. v1 has no such limit. */
+/** Limits the cgroups within a container's: each one uses kernel memory and is visited when the container ends. v1 has no such limit. */
 function bound(directory: string): void {
   for (const [name, value] of Object.entries(boundsOfDescendants)) {
     const file = join(directory, name);
@@ -231,7 +231,7 @@ function delegate(directory: string, { uid, gid }: { uid: number; gid: number })
   }
 }
 
-/** Makes every controller of the host available below `directory`: a controller's files are there, and delegated, only then. */
+/** Enables every controller of the host below `directory`: only then do the controller's files exist, and get delegated. */
 function enableControllers(directory: string): void {
   for (const each of [root, directory]) {
     const words = (file: string) => read(join(each, file)).split(/\s+/).filter(Boolean);
@@ -244,7 +244,7 @@ function enableControllers(directory: string): void {
   }
 }
 
-/** Pids of every process in the cgroup of a directory and below. One that is in no pid namespace of ours is shown as 0. */
+/** Pids of all processes in a directory's cgroup and below. A process outside our pid namespace is shown as 0. */
 async function members(top: string): Promise<number[]> {
   const found: number[] = [];
   await visitDirectories(top, (directory) => {
@@ -261,7 +261,7 @@ function read(path: string): string {
   }
 }
 
-/** @returns For the end of an error's text. */
+/** @returns Text to append to an error message. */
 export async function reachedLimits(cgroup: Cgroup): Promise<string> {
   const reached = await cgroup.limitsReached();
   return reached.length > 0 ? ` (it has reached its limit of ${reached.join(" and ")})` : "";

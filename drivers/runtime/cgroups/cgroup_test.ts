@@ -5,9 +5,9 @@ import { parseMountInfo } from "../../host/mounts/mounts.ts";
 import { withContainer } from "../../../tests/support/running_container.ts";
 
 interface Membership {
-  /** Where the hierarchy is mounted on the host. */
+  /** Mount point of the hierarchy on the host. */
   readonly hierarchy: string;
-  /** The process's cgroup, as the host names it. */
+  /** The process's cgroup, as the host sees it. */
   readonly cgroup: string;
 }
 
@@ -23,7 +23,7 @@ function membershipsOf(pid: number): Membership[] {
   });
 }
 
-/** What the container sees: its memberships, and what is in every hierarchy that it can mount. */
+/** What the container sees: its memberships, and the content of every hierarchy that it can mount. */
 const lookInside = `
   cat /proc/1/cgroup /proc/self/cgroup
   mkdir /tmp/tree
@@ -49,7 +49,7 @@ for (const kind of ["unprivileged", "privileged"] as const) {
           const { uid, gid } = statSync(join(directory, file));
           assert.deepEqual([uid, gid], [owner, owner], join(directory, file));
         }
-        // Its limits and its end stay the host's.
+        // Its limits and the means to kill it stay the host's.
         for (const file of ["memory.limit_in_bytes", "memory.max", "pids.max", "cgroup.kill", "cgroup.freeze"]) {
           if (readdirSync(directory).includes(file)) assert.equal(statSync(join(directory, file)).uid, 0, file);
         }
@@ -88,7 +88,7 @@ Deno.test("cgroups that a container made are removed with it, however deep they 
   let directories: string[] = [];
   return withContainer(async ({ runtime, run }) => {
     directories = membershipsOf(runtime.get("c1")!.pid).map(({ hierarchy, cgroup }) => join(hierarchy, cgroup));
-    // Deeper than a path can say: twice 18 names of 200 bytes.
+    // Longer than a path may be: twice 18 names of 200 bytes.
     const name = "n".repeat(200), half = Array(18).fill(name).join("/");
     const deep = `mkdir -p ${half} && cd ${half} && mkdir -p ${half}`;
     const { output, status } = await run([
@@ -104,7 +104,7 @@ Deno.test("cgroups that a container made are removed with it, however deep they 
 
 Deno.test("a container may use the devices of its specification as it says, and no others", () =>
   withContainer(async ({ run }) => {
-    // The host's log, of which nothing is read.
+    // /log is the host's log device; it is opened, never read.
     const opens = async (script: string) => (await run(["sh", "-c", script])).status.code === 0;
     assert.ok(await opens("mknod /log c 1 11 && mknod /autofs c 10 235"));
     assert.equal(await opens(": < /log"), true);

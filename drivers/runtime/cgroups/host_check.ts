@@ -1,7 +1,7 @@
 import { access, readFile } from "node:fs/promises";
 import type { CgroupLayout } from "./cgroup.ts";
 
-/** @returns What stands in the way of containers on this host, each with how to mend it. */
+/** @returns The obstacles to running containers on this host, each with how to remove it. */
 export async function checkHost(crunPath: string, layout: CgroupLayout): Promise<string[]> {
   const problems: string[] = [];
   if (!await access(crunPath).then(() => true, () => false)) {

@@ -1,8 +1,8 @@
-/** Limits of a container, written into its cgroup: before its first process is there, and again whenever they change.
+/** Limits of a container, written into its cgroup before its first process starts, and again whenever they change.
  *
- * What is asked for is turned into the values of files, for v1 and v2; a file that has its value already is not touched, so that a daemon that takes
- * containers up again can ask for the same. All or nothing: when one file is refused, the others get back what they had. What is written is read
- * back. The meaning of each key is LXD's. @see cgroups(7), Documentation/admin-guide/cgroup-v1 and cgroup-v2.rst of the kernel */
+ * The limits are converted to the values of v1 or v2 files. A file that already has its value is not written, so a daemon that adopts containers
+ * can apply the same limits again. All or nothing: when one file is refused, the others get their former values. Each written value is read back.
+ * The meaning of each key is LXD's. @see cgroups(7), Documentation/admin-guide/cgroup-v1 and cgroup-v2.rst of the kernel */
 
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -12,20 +12,20 @@ import type { Limits } from "../runtime.ts";
 
 /** A file that holds a limit. */
 interface LimitFile {
-  /** The configuration key that asks for it, for errors. */
+  /** The configuration key that sets it, for error messages. */
   readonly key: string;
   readonly controller: string;
-  /** Names that it may have; the first that is there is taken. */
+  /** Possible names; the first that exists is used. */
   readonly names: readonly string[];
   readonly value: string;
-  /** Whether the value is what a new cgroup has: a controller that is missing does not matter then. */
+  /** Whether `value` is a new cgroup's default: then a missing controller is no error. */
   readonly isDefault: boolean;
-  /** What is written to roll back, where what it had cannot be written. */
+  /** Written to roll back when the former value cannot be written. */
   readonly initial?: string;
 }
 
 const unlimitedV1 = "-1";
-/** From here on the kernel means "no limit"; v1 shows the number of all pages. */
+/** From this value on the kernel means "no limit"; v1 shows the number of all pages. */
 const unlimitedFrom = 1n << 62n;
 const pageBytes = 4096n;
 const hugepageSizes = ["64KB", "1MB", "2MB", "1GB"] as const;
@@ -37,14 +37,14 @@ export class CgroupLimits {
   readonly #path: string;
   readonly #isUnified: boolean;
 
-  /** @param options.root Where the hierarchies are mounted. @param options.path Of the container's cgroup, from a hierarchy's root. */
+  /** @param options.root Mount point of the hierarchies. @param options.path The container's cgroup, from a hierarchy's root. */
   constructor(options: { root: string; path: string; isUnified: boolean }) {
     this.#root = options.root;
     this.#path = options.path;
     this.#isUnified = options.isUnified;
   }
 
-  /** @throws {LidoError} bad_request with the key and the reason; nothing has changed then. */
+  /** @throws {LidoError} bad_request with the key and the reason; then nothing has changed. */
   apply(limits: Limits): void {
     const files = this.#isUnified ? this.#unified(limits) : this.#legacy(limits);
     using revert = new DisposableStack();
@@ -69,7 +69,7 @@ export class CgroupLimits {
     const inherited = read(join(dirname(this.#file("memory", "")), "memory.swappiness")) || "60";
     return [
       file("limits.memory", "memory", "memory.limit_in_bytes", hard, unlimitedV1),
-      // With and without swap together. A kernel that does not count swap has none of it.
+      // Memory and swap together. The file is missing on a kernel that does not count swap.
       { ...file("limits.memory.swap", "memory", "memory.memsw.limit_in_bytes", swap, unlimitedV1), isDefault: true },
       file("limits.memory", "memory", "memory.soft_limit_in_bytes", softLimit(memory) ?? unlimitedV1, unlimitedV1),
       file("limits.memory.swap.priority", "memory", "memory.swappiness", swappiness(limits) ?? inherited, inherited),
@@ -110,7 +110,7 @@ export class CgroupLimits {
       file("limits.memory", "memory.max", isHard ? String(memory!.bytes) : "max", "max"),
       file("limits.memory", "memory.low", softLimit(memory) ?? "0", "0"),
       file("limits.memory.swap", "memory.swap.max", limits.swap ? "max" : "0", "max"),
-      // There is none: who asks for it is told.
+      // v2 has no such file: setting the key is an error.
       ...(limits.swapPriority === undefined
         ? []
         : [file("limits.memory.swap.priority", "memory.swappiness", swappiness(limits)!, "")]),
@@ -129,8 +129,8 @@ export class CgroupLimits {
     ];
   }
 
-  /** The set of CPUs. A number of them means the least used: those that the fewest other containers of this daemon are bound to. Who has that many keeps
-   * them. */
+  /** The set of CPUs. A number of CPUs means the least used: those that the fewest other containers of this daemon are bound to. A container that
+   * already has that many keeps them. */
   #cpus({ cpus }: Limits): LimitFile[] {
     const own = this.#file("cpuset", "cpuset.cpus");
     const file = { key: "limits.cpu", controller: "cpuset", names: ["cpuset.cpus"] };
@@ -152,13 +152,13 @@ export class CgroupLimits {
       }
     }
     const isAll = chosen.length === available.length;
-    // v2 takes an empty set for all, until it had one: the kernel does not empty the set of a cgroup that has processes. v1 has none that is empty.
+    // v2 treats an empty set as all CPUs, but the kernel does not empty the set of a cgroup that has processes. v1 allows no empty set.
     const isUnset = this.#isUnified && now.length === 0;
     const value = isAll && isUnset ? "" : formatCpus([...chosen].sort((a, b) => a - b));
     return [{ ...file, value, isDefault: isAll, ...(isUnset ? { initial: formatCpus(available) } : {}) }];
   }
 
-  /** v1 gives a new cgroup no CPU and no memory node: it is filled in from above, first the daemon's own. */
+  /** v1 gives a new cgroup no CPU and no memory node: both are copied from the parent, starting with the daemon's own cgroup. */
   #availableCpus(directory: string): number[] {
     const parent = dirname(directory);
     if (this.#isUnified) return parseCpus(read(join(parent, "cpuset.cpus.effective")));
@@ -171,14 +171,14 @@ export class CgroupLimits {
     return parseCpus(read(join(parent, "cpuset.cpus")));
   }
 
-  /** The sets that the other containers of this daemon are bound to. */
+  /** The sets of CPUs that the other containers of this daemon are bound to. */
   #siblings(parent: string): number[][] {
     const own = this.#path.split("/").at(-1);
     return readdirSync(parent, { withFileTypes: true }).filter((entry) => entry.isDirectory() && entry.name !== own)
       .map(({ name }) => parseCpus(read(join(parent, name, "cpuset.cpus"))));
   }
 
-  /** v1 refuses a limit that is below what cannot be freed. v2 takes it and kills: there it is tried first with a limit that only reclaims. */
+  /** v1 refuses a limit below what cannot be freed. v2 accepts it and kills: there, first try a limit that only reclaims. */
   #freeMemory({ memory }: Limits): void {
     if (!this.#isUnified || memory?.enforce !== "hard") return;
     const high = this.#file("", "memory.high"), now = () => BigInt(read(this.#file("", "memory.current")) || "0");
@@ -192,7 +192,7 @@ export class CgroupLimits {
     }
   }
 
-  /** A limit of memory with swap may never be below the one without: what is raised goes from the outer to the inner, what is lowered the other way. */
+  /** The limit of memory with swap may never be below the one without: raise the outer one first, lower the inner one first. */
   #inOrder(files: readonly LimitFile[]): LimitFile[] {
     const outer = files.findIndex(({ names }) => names[0] === "memory.memsw.limit_in_bytes");
     if (outer < 0) return [...files];
@@ -238,7 +238,7 @@ export class CgroupLimits {
   }
 }
 
-/** @returns Of memory alone, and of memory and swap together; absent for no limit. */
+/** @returns Limits of memory alone, and of memory and swap together; absent for no limit. */
 export function memoryBytesV1({ memory, swap }: Limits): { readonly limit?: bigint; readonly withSwap?: bigint } {
   if (memory?.enforce !== "hard") return {};
   return { limit: memory.bytes, ...(swap ? { withSwap: memory.bytes } : {}) };
@@ -252,14 +252,14 @@ function belowUse(bytes: bigint, used: bigint): LidoError {
   );
 }
 
-/** What must remain when the host is short of memory: all of a soft limit, nine tenths of a hard one. */
+/** What the container keeps when the host is short of memory: all of a soft limit, nine tenths of a hard one. */
 function softLimit(memory: Limits["memory"]): string | undefined {
   if (!memory) return undefined;
   const bytes = memory.enforce === "soft" ? memory.bytes : memory.bytes * 9n / 10n;
   return String(bytes / pageBytes * pageBytes);
 }
 
-/** As LXD: 60 is the kernel's own for the highest priority. @returns undefined for what the host has. */
+/** As LXD: 60, the kernel's default, is the highest priority. @returns undefined for the host's value. */
 function swappiness({ swap, swapPriority }: Limits): string | undefined {
   if (!swap) return "0";
   return swapPriority === undefined ? undefined : String(60 + priorityMax - swapPriority);
@@ -274,14 +274,14 @@ function diskWeight({ diskPriority }: Limits): string | undefined {
   return String(diskPriority === 0 ? 10 : diskPriority * 100);
 }
 
-/** The share of CPU time when several want it, and what may be used of a period at all. @param whole What a container without limits has. */
+/** The share of CPU time under contention, and the quota of each period. @param whole Shares of a container without limits. */
 function cpuTime(
   { cpuAllowance, cpuPriority = priorityMax }: Limits,
   whole: 1024 | 100,
 ): { shares: number; quotaUs: number | undefined; periodUs: number } {
   const percent = cpuAllowance?.kind === "share" ? cpuAllowance.percent : 100;
   const shares = Math.max(
-    whole === 1024 ? 2 : 1, // the least that the kernel takes
+    whole === 1024 ? 2 : 1, // the kernel's minimum
     Math.floor(whole * percent / 100) - (priorityMax - cpuPriority),
   );
   if (cpuAllowance?.kind !== "time") return { shares, quotaUs: undefined, periodUs: defaultPeriodUs };
@@ -291,14 +291,14 @@ function cpuTime(
 function leastUsed(available: readonly number[], others: readonly (readonly number[])[]): number[] {
   const uses = new Map(available.map((cpu) => [cpu, 0]));
   for (const cpus of others) {
-    // One that may use them all is bound to none.
+    // A container that may use all CPUs is bound to none.
     if (cpus.length >= available.length) continue;
     for (const cpu of cpus) uses.set(cpu, (uses.get(cpu) ?? 0) + 1);
   }
   return [...available].sort((a, b) => uses.get(a)! - uses.get(b)! || a - b);
 }
 
-/** @param text As in "0-3,5"; empty for none. */
+/** @param text Such as "0-3,5"; empty for none. */
 export function parseCpus(text: string): number[] {
   return text.split(",").filter(Boolean).flatMap((part) => {
     const [from = 0, to = from] = part.split("-").map(Number);
@@ -306,7 +306,7 @@ export function parseCpus(text: string): number[] {
   });
 }
 
-/** @returns The CPUs of this host, as in "0-3,5". @see Documentation/admin-guide/cputopology.rst of the kernel */
+/** @returns The CPUs of this host, such as "0-3,5". @see Documentation/admin-guide/cputopology.rst of the kernel */
 export function onlineCpus(): string {
   return read("/sys/devices/system/cpu/online");
 }
@@ -322,7 +322,7 @@ function formatCpus(cpus: readonly number[]): string {
   return parts.join(",");
 }
 
-/** Whether the kernel shows a value as another text: a size in whole pages, "no limit" as a number. */
+/** Whether two texts mean the same value: the kernel shows sizes in whole pages, and "no limit" as a number. */
 function isSame(shown: string, wanted: string): boolean {
   if (shown === wanted || shown === `default ${wanted}` || `default ${shown}` === wanted) return true;
   const isNumber = (text: string) => /^-?\d+$/.test(text);
@@ -331,7 +331,7 @@ function isSame(shown: string, wanted: string): boolean {
   return a === b || (b > pageBytes && b / pageBytes * pageBytes === a);
 }
 
-/** Huge pages are counted whole, and pages are of 64 KiB on some machines. */
+/** Huge pages are counted whole, and some machines have pages of 64 KiB. */
 function isRounded(shown: string, wanted: string): boolean {
   const [a, b] = [amount(shown), amount(wanted)];
   return b !== unlimitedFrom && a <= b && b - a < (1n << 30n);

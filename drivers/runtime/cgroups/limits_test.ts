@@ -7,7 +7,7 @@ import type { Limits } from "../runtime.ts";
 
 const none: Limits = { swap: true, hugepages: {} };
 
-/** The files of a hierarchy, as far as limits are in them, in a directory. */
+/** A directory with a hierarchy's files that hold limits. */
 class Tree implements Disposable {
   readonly root = mkdtempSync(join(tmpdir(), "lido-limits-"));
   readonly #isUnified: boolean;

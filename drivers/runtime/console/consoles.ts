@@ -20,19 +20,19 @@ import {
 import type { IdMap } from "../../host/id_map.ts";
 import type { ConsoleTerminal, RuntimeLog } from "../runtime.ts";
 
-/** What a Linux console has, and LXC's. */
+/** The size of a Linux console, and of LXC's. */
 const defaultSize = { width: 80, height: 24 };
 const answerTimeoutMs = 10_000, endTimeoutMs = 2_000;
-/** Before another console server is tried when one could not be started. */
+/** Pause before another attempt to start a console server. */
 const retryMs = 5_000;
-/** As devpts has them: what the owner writes, the group "tty" may write to. */
+/** As in devpts: the owner and the group "tty" may write. */
 const ttyGid = 5, ttyMode = 0o620;
 const pipeBytes = 256 * 1024;
 
 export interface NewConsole {
-  /** Where the container's end is on the host, to be mounted at its /dev/console. */
+  /** Host path of the container's end, to be mounted at its /dev/console. */
   readonly path: string;
-  /** The same end, open: for the init's stdio. The caller closes it. */
+  /** The same end, open, for the init's stdio. The caller closes it. */
   readonly peer: number;
 }
 
@@ -42,15 +42,15 @@ interface Answered {
   readonly fd?: number;
 }
 
-/** Somebody who is attached to a console. */
+/** A client that is attached to a console. */
 interface Follower {
   /** Write end of the pipe. */
   readonly fd: number;
   lost?: Error;
 }
 
-/** The terminals that are containers' /dev/console. They are pseudo-terminals of the host's devpts, whose masters are kept and read by the console
- * server (`server.ts`, which says why), and kept here too. */
+/** The terminals that are containers' /dev/console. They are pseudo-terminals of the host's devpts. The console server keeps and reads their
+ * masters (`server.ts` says why); this daemon keeps them, too. */
 export class Consoles {
   readonly #directory: string;
   readonly #poller: Poller;
@@ -62,14 +62,14 @@ export class Consoles {
   #queue: Promise<unknown> = Promise.resolve();
   #isClosed = false;
 
-  /** @param directory Absolute, for root alone: the server's socket is in it. */
+  /** @param directory Absolute, accessible to root only: it holds the server's socket. */
   constructor(options: { directory: string; poller: Poller; log: RuntimeLog }) {
     this.#directory = options.directory;
     this.#poller = options.poller;
     this.#log = options.log;
   }
 
-  /** Takes up the consoles of an earlier daemon. @returns Their names. */
+  /** Adopts the consoles of an earlier daemon. @returns Their names. */
   async adopt(): Promise<string[]> {
     if (!this.#connect()) return [];
     const { answer } = await this.#ask({ do: "list" });
@@ -81,7 +81,7 @@ export class Consoles {
     return [...names];
   }
 
-  /** Makes a console for a container that is about to start. @param idmap Its; absent for a privileged one. */
+  /** Makes a console for a container that is about to start. @param idmap The container's; absent for a privileged one. */
   async open(name: string, idmap: IdMap | undefined): Promise<NewConsole> {
     const { master, path } = openPty(defaultSize);
     let peer: number | undefined;
@@ -107,7 +107,7 @@ export class Consoles {
     return this.#masters.has(name);
   }
 
-  /** @returns What it printed last, at most as much as the ring holds. @throws {LidoError} bad_request when the container has ended meanwhile. */
+  /** @returns The console's latest output, at most what the ring holds. @throws {LidoError} bad_request when the container has ended meanwhile. */
   async content(name: string): Promise<Uint8Array> {
     return (await this.#askOf(name, "show")).content;
   }
@@ -117,7 +117,7 @@ export class Consoles {
     await this.#askOf(name, "clear");
   }
 
-  /** The request may come to the server behind the one that ends the console, and its answer when the instance is starting again. */
+  /** The server may get the request after the one that ends the console, and its answer may arrive when the instance is starting again. */
   #askOf(name: string, what: "show" | "clear"): Promise<Answered> {
     return this.#ask({ do: what, name }).catch((error) => {
       const isKnown = this.has(name) && messageOf(error) !== consoleNotFound(name);
@@ -131,7 +131,7 @@ export class Consoles {
     const pipe = makePipe({ sizeBytes: pipeBytes });
     const follower: Follower = { fd: pipe.write };
     try {
-      // It is among the followers only then: a server that is started for this request must not get it twice.
+      // Add it to the followers only afterwards: a server started for this request must not get it twice.
       await this.#ask({ do: "follow", name }, pipe.write);
       if (this.#masters.get(name) !== master) throw wrongState("The instance is not running", name);
       const terminal = { master: duplicateFd(master), output: pipe.read };
@@ -151,8 +151,8 @@ export class Consoles {
     }
   }
 
-  /** The container has ended; without a console it is nothing. A disk that is full is no reason to keep it: a failure is logged.
-   * @param file Where what it printed last is written, in the place of what is there; 0600. */
+  /** Drops the console of a container that has ended. A failure to write the log (disk full) is logged and does not keep the console.
+   * @param file Where its latest output is written, replacing the file that is there; 0600. */
   async end(name: string, file: string | undefined): Promise<void> {
     if (!this.has(name)) return;
     try {
@@ -165,10 +165,10 @@ export class Consoles {
       );
     }
     this.#forget(name);
-    await this.#ask({ do: "drop", name }).catch(() => {}); // a server that was killed has nothing of it
+    await this.#ask({ do: "drop", name }).catch(() => {}); // a killed server has already lost it
   }
 
-  /** Lets the server go on for the containers that run; without any it ends. */
+  /** Leaves the server running if there are consoles of running containers; otherwise ends it. */
   async close(): Promise<void> {
     this.#isClosed = true;
     await this.#queue;
@@ -176,7 +176,7 @@ export class Consoles {
     for (const name of [...this.#masters.keys()]) this.#forget(name);
     const server = this.#server;
     this.#server = undefined;
-    if (isIdle) await server?.ask({ do: "end" }).catch(() => {}); // its answer is that it is gone
+    if (isIdle) await server?.ask({ do: "end" }).catch(() => {}); // the end of the connection is its answer
     await server?.close(isIdle);
     if (isIdle) rmSync(this.#socket, { force: true });
   }
@@ -198,7 +198,7 @@ export class Consoles {
     followers.clear();
   }
 
-  /** Somebody must read what the containers print; who is attached to them learns when nobody can. */
+  /** Starts a new server: the containers' output must be read. If that fails, attached clients get the error. */
   async #takeOver(): Promise<void> {
     if (this.#isClosed || this.#masters.size === 0) return;
     try {
@@ -213,7 +213,7 @@ export class Consoles {
     }
   }
 
-  /** One at a time. A server that is not there is started; if it dies on the way, another gets the masters and the request. */
+  /** Requests are sent one at a time. A missing server is started; if it dies meanwhile, another one gets the masters and the request. */
   #ask(request: ConsoleRequest, fd?: number): Promise<Answered> {
     const asked = this.#queue.then(async () => {
       const server = this.#server ?? await this.#start();
@@ -233,7 +233,7 @@ export class Consoles {
       this.#server = this.#use(connectUnix(this.#socket), undefined);
       return true;
     } catch (error) {
-      // ENOENT, ECONNREFUSED; EAGAIN when it is stopped and accepts nobody.
+      // ENOENT, ECONNREFUSED; EAGAIN when the server is stopped and does not accept.
       if (error instanceof SystemCallError) return false;
       throw error;
     }
@@ -252,7 +252,7 @@ export class Consoles {
     const listening = listenUnix(this.#socket, { packets: true });
     let server: Connection;
     try {
-      // In the socket's queue until the server comes to it.
+      // The connection waits in the socket's queue until the server accepts it.
       const connection = connectUnix(this.#socket);
       try {
         const words = ["daemon", "--consoles", this.#directory];
@@ -276,7 +276,7 @@ export class Consoles {
       await server.close(true);
       throw error;
     }
-    // Only now: one that dies before is not taken over from without end.
+    // Only now: otherwise servers that die at start would be replaced without end.
     this.#server = server;
     return server;
   }
@@ -296,17 +296,17 @@ export class Consoles {
   }
 }
 
-/** The console server is not there any more. */
+/** The console server has ended. */
 class ServerGone extends Error {
   override name = "ServerGone";
 }
 
-/** A socket to the console server. */
+/** A connection to the console server. */
 class Connection {
   readonly #fd: number;
   readonly #watch: Watch;
   readonly #onGone: () => void;
-  /** Settles when the process is reaped; at once for one that an earlier daemon started. */
+  /** Resolves when the process is reaped; at once for a server that an earlier daemon started. */
   readonly #ended: Promise<unknown>;
   readonly #pid: number | undefined;
   #waiting: { resolve(answered: Answered): void; reject(error: unknown): void } | undefined;
@@ -323,7 +323,7 @@ class Connection {
     this.#arm();
   }
 
-  /** @throws {ServerGone} Before or without an answer. @throws {Error} With the server's reason. */
+  /** @throws {ServerGone} If the server ends before it answers. @throws {Error} With the server's reason. */
   ask(request: ConsoleRequest, fd?: number): Promise<Answered> {
     return new Promise((resolve, reject) => {
       if (this.#isGone) return reject(new ServerGone("the console server is gone"));
@@ -346,7 +346,7 @@ class Connection {
     });
   }
 
-  /** @param isLast Whether it has nothing to keep and ends now: waits for it, and kills one that was stopped. */
+  /** @param isLast Whether the server keeps no console and ends now: waits for its end, and kills a server that is stopped. */
   async close(isLast: boolean): Promise<void> {
     if (!this.#isGone) {
       this.#isGone = true;
@@ -354,7 +354,7 @@ class Connection {
       closeFd(this.#fd);
     }
     if (!isLast || this.#pid === undefined) return;
-    const pid = this.#pid; // ours, and not reaped yet
+    const pid = this.#pid; // our child, not reaped yet
     const late = setTimeout(() => process.kill(pid, "SIGKILL"), endTimeoutMs);
     await this.#ended;
     clearTimeout(late);

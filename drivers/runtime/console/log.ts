@@ -1,8 +1,8 @@
 import { renameSync, rmSync, writeFileSync } from "node:fs";
 
-/** Puts what a console printed in the place of the log that is there, or of a symbolic link, at one moment: whoever reads it meanwhile finds one of
- * the two. It is no fault to lose it with the host's power.
- * @param file In a directory of root's alone; the log is 0600. */
+/** Replaces the log, or a symbolic link in its place, by a console's output, atomically: a reader finds the old log or the new one. It is not
+ * flushed: the log may be lost in a power failure.
+ * @param file In a directory that only root can access; the log is 0600. */
 export function replaceConsoleLog(file: string, content: Uint8Array): void {
   const beside = `${file}.new`;
   rmSync(beside, { force: true });

@@ -5,10 +5,10 @@ const firstBytes = 4096;
 /** The last bytes that a console printed. */
 export class ConsoleRing {
   #bytes = new Uint8Array(firstBytes);
-  /** Bytes that were ever pushed, since it was empty; the next goes to this place, modulo the length. */
+  /** Bytes pushed since the ring was empty; the next byte goes to this position, modulo the length. */
   #pushed = 0;
 
-  /** Copies the chunk, or its end. */
+  /** Copies the chunk, or as much of its end as fits. */
   push(chunk: Uint8Array): void {
     this.#grow(Math.min(this.#pushed + chunk.length, ringBytesMax));
     const length = this.#bytes.length;
@@ -20,7 +20,7 @@ export class ConsoleRing {
     this.#pushed += chunk.length;
   }
 
-  /** A copy, the oldest byte first. */
+  /** @returns A copy, the oldest byte first. */
   content(): Uint8Array {
     if (this.#pushed <= this.#bytes.length) return this.#bytes.slice(0, this.#pushed);
     const at = this.#pushed % this.#bytes.length;
@@ -35,7 +35,7 @@ export class ConsoleRing {
     this.#pushed = 0;
   }
 
-  /** Only what has not come round yet is moved: every length is one that was not full before. */
+  /** Copies from the start: a ring grows before it would overwrite anything, so it has not wrapped yet. */
   #grow(wanted: number): void {
     let length = this.#bytes.length;
     while (length < wanted) length *= 2;

@@ -10,7 +10,7 @@ Deno.test("the ring holds the last bytes, whatever the pieces they came in", () 
     const all = bytes(total);
     for (let at = 0; at < total; at += piece) {
       ring.push(all.subarray(at, at + piece));
-      if (piece < 4096 && at > 20_000) continue; // each look copies all of it
+      if (piece < 4096 && at > 20_000) continue; // content() copies all of it
       const pushed = Math.min(total, at + piece);
       assert.deepEqual(ring.content(), all.slice(Math.max(0, pushed - ringBytesMax), pushed), `pieces of ${piece}`);
     }

@@ -1,14 +1,14 @@
-/** The console server: the one process that holds the masters of all the daemon's consoles and reads them, started with the first container.
+/** The console server: the one process that holds and reads the masters of all the daemon's consoles. It is started with the first container.
  *
- * It exists because a daemon may be killed while containers run. When the last descriptor of a pty's master is closed, its other end hangs up:
- * shells on the console get SIGHUP, every open() of /dev/console fails with EIO from then on, so that systemd gives up console-getty and every
- * unit with `StandardOutput=tty`, and a master cannot be opened anew. And somebody must read, or who writes to the console, init above all,
- * blocks after 68 KiB. LXC has a monitor process for each container for this (15 MiB); here one (27 MiB, 2 of them its own) does for all.
- * It knows nothing but names and descriptors, takes orders by one socket, and ends when there is nothing to keep and no daemon. A daemon that comes
- * later finds it by the socket. If it is killed, the daemon, which has the masters and the followers' pipes too, starts another; only when both are,
- * the consoles hang up.
+ * It exists because a daemon may be killed while containers run. When the last descriptor of a pty's master is closed, the other end hangs up:
+ * shells on the console get SIGHUP, and from then on every open() of /dev/console fails with EIO, so that systemd gives up console-getty and every
+ * unit with `StandardOutput=tty`. A master cannot be reopened. The output must also be read, or every writer to the console, init above all,
+ * blocks after 68 KiB. LXC has a monitor process per container for this (15 MiB); here one process (27 MiB, 2 of them its own) serves all.
+ * The server knows only names and descriptors, takes requests on one socket, and ends when it keeps no console and no daemon is connected. A later
+ * daemon finds it by the socket. If the server is killed, the daemon, which also has the masters and the followers' pipes, starts another one;
+ * consoles hang up only when both are killed.
  *
- * One thread that blocks in poll(2): no event loop. What a container does (writing without end, vhangup(2)) costs a bounded part of each turn. */
+ * One thread that blocks in poll(2), no event loop. Whatever a container does (endless output, vhangup(2)) costs a bounded part of each turn. */
 import { acceptUnix, receivePacket, sendPacket, setSendBuffer } from "../../host/sockets/fd_passing.ts";
 import { again, closeFd, openPtyPeer, readFd, setNonBlocking, writeFd } from "../../host/process/process.ts";
 import { waitForAny } from "../../host/poll/wait_any.ts";
@@ -23,25 +23,25 @@ import {
 } from "./messages.ts";
 import { ConsoleRing } from "./ring.ts";
 
-/** How fast a console may print: this much in each period. A container that prints without end costs a tenth of a CPU and not all of one. */
+/** Limit on a console's output: this many bytes per period. Endless output of a container costs a tenth of a CPU, not all of one. */
 const turnBytes = 512 * 1024, periodMs = 10;
 const readBytes = 4096;
-/** What the kernel may hold for a reader, and a little more: all there can be when the last writer has died. */
+/** Slightly more than the kernel buffers for a reader: all that can remain when the last writer has died. */
 const lastBytesMax = 80 * 1024;
 const requestBytesMax = 4096;
-/** For a daemon that was killed before it came to connect. */
+/** Ends the server if the daemon is killed before it connects. */
 const firstClientTimeoutMs = 30_000;
 
-/** In the ring of a console whose last server had what it printed. */
+/** Put into the ring of a console whose earlier output was lost with the last server. */
 const lostNote = new TextEncoder().encode("[lido: the console server has ended; what was printed before is lost]\r\n");
 
 interface Console {
   readonly name: string;
   readonly master: number;
-  /** Its other end, held open: without it the master would say "hung up" whenever nobody in the container has the console open. */
+  /** The other end, held open: otherwise the master would report a hang-up whenever no process in the container has the console open. */
   peer: number;
   readonly ring: ConsoleRing;
-  /** Pipes that get what is printed. */
+  /** Pipes that get the output. */
   readonly followers: Set<number>;
   /** Bytes read since `periodStart`. */
   readThisPeriod: number;
@@ -54,7 +54,7 @@ type Source =
     readonly console: Console;
   });
 
-/** Serves until there is nothing to keep and no daemon. */
+/** Serves until no console is kept and no daemon is connected. */
 export function serveConsoles(): void {
   new ConsoleServer(listeningFd).run();
 }
@@ -62,7 +62,7 @@ export function serveConsoles(): void {
 class ConsoleServer {
   readonly #listening: number;
   readonly #consoles = new Map<string, Console>();
-  /** Followers of consoles that are still to come. */
+  /** Followers of consoles that are not kept yet. */
   readonly #early = new Map<string, Set<number>>();
   readonly #buffer = new Uint8Array(readBytes);
   readonly #request = new Uint8Array(requestBytesMax);
@@ -109,13 +109,13 @@ class ConsoleServer {
   #serve(source: Source): void {
     if (source.kind === "listening") return this.#accept();
     if (source.kind === "daemon") return this.#answer(source.fd);
-    // An order of this very turn may have closed it.
+    // A request in this same turn may have closed it.
     if (this.#consoles.get(source.console.name) !== source.console) return;
     if (source.kind === "console") this.#readOrDrop(source.console);
     else if (source.console.followers.has(source.fd)) unfollow(source.console, source.fd);
   }
 
-  /** A daemon that connects is the one there is: an earlier one is dead. */
+  /** Only one daemon exists: a new connection means that the earlier daemon is dead. */
   #accept(): void {
     const connection = acceptUnix(this.#listening, { nonBlocking: true });
     if (this.#daemon !== undefined) closeFd(this.#daemon);
@@ -137,7 +137,7 @@ class ConsoleServer {
         return;
       }
       const { shared, ...answer } = this.#obey(request, fd);
-      if (request.do === "keep" || request.do === "follow") fd = undefined; // it has a use now
+      if (request.do === "keep" || request.do === "follow") fd = undefined; // now in use: do not close it
       sendPacket(daemon, new TextEncoder().encode(JSON.stringify(answer)), shared);
     } catch (error) {
       this.#refuse(daemon, error);
@@ -203,7 +203,7 @@ class ConsoleServer {
     return console;
   }
 
-  /** One of the same name is of a container that is no more. */
+  /** An existing console of the same name belongs to a container that has ended. */
   #keep(name: string, master: number): void {
     const before = this.#consoles.get(name);
     if (before) this.#drop(before);
@@ -226,7 +226,7 @@ class ConsoleServer {
     closeFd(console.master);
   }
 
-  /** With all that was printed until now. */
+  /** Sends all output until now. */
   #show(console: Console): void {
     this.#read(console, lastBytesMax);
     const content = console.ring.content();
@@ -243,7 +243,7 @@ class ConsoleServer {
     try {
       this.#read(console, turnBytes - console.readThisPeriod);
     } catch {
-      this.#drop(console); // its other end cannot be opened again (no descriptors left): the others go on
+      this.#drop(console); // its other end cannot be reopened (no descriptors left); the other consoles go on
     }
   }
 
@@ -251,7 +251,7 @@ class ConsoleServer {
     for (let left = bytesMax; left > 0;) {
       const count = readFd(console.master, this.#buffer);
       if (count === again) return;
-      // vhangup(2), which every getty does, closes our end too.
+      // vhangup(2), which every getty calls, hangs up our end too.
       if (count === 0) return reopen(console);
       left -= count;
       console.readThisPeriod += count;
@@ -262,7 +262,7 @@ class ConsoleServer {
   }
 }
 
-/** A follower that is slow loses what there is no room for: who prints does not wait for who looks. @returns Whether it still reads. */
+/** A slow follower loses the output that its pipe has no room for: a container must not wait for its followers. @returns Whether it still reads. */
 function forward(pipe: number, chunk: Uint8Array): boolean {
   try {
     writeFd(pipe, chunk);

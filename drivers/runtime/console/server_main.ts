@@ -1,4 +1,4 @@
-/** The console server as a program of its own, where there is no executable that has it (`deno run`). */
+/** The console server as a separate program, for when there is no executable that contains it (`deno run`). */
 import { serveConsoles } from "./server.ts";
 
 serveConsoles();
