@@ -58,9 +58,9 @@ import type {
   RuntimeLog,
 } from "./runtime.ts";
 
-/** crun itself; a container's init goes on without limit. */
+/** Limit for crun itself; a container's init runs on without limit. */
 const crunTimeoutMs = 60_000;
-/** How long a killed init may be at ending what it takes along. */
+/** How long a killed init may take to end the processes of its pid namespace. */
 const endingMs = 1000;
 const SIGKILL = 9;
 
@@ -74,8 +74,8 @@ interface Container {
   readonly ended: Promise<void>;
 }
 
-/** Containers by crun: `run -d`, then nothing of crun remains. The daemon is the subreaper, so a container's init becomes its child and its
- * end is known by a pidfd. State is in `<root>/<name>/`; crun's own in `<root>/.crun`. */
+/** Containers by crun: after `run -d` no process of crun remains. The daemon is the subreaper, so a container's init becomes its child, and a pidfd
+ * reports its end. State is in `<root>/<name>/`; crun's own in `<root>/.crun`. */
 export class CrunRuntime implements Runtime {
   readonly #root: string;
   readonly #poller: Poller;
@@ -105,7 +105,7 @@ export class CrunRuntime implements Runtime {
     this.#files = new FileProcesses(options.poller, (stuck) => this.#freeStuck(stuck));
     this.#hotPlug = new HotPlug(this.#files);
     this.#containerFiles = new ContainerFiles(this.#files);
-    // Two daemons may have containers of one name.
+    // Two daemons may have containers of the same name.
     this.#cgroups = new Cgroups(`lido-${createHash("sha256").update(options.root).digest("hex").slice(0, 8)}`);
     makeDirectory(this.#root, 0o700);
     makeDirectory(join(this.#root, ".crun"), 0o700);
@@ -117,12 +117,12 @@ export class CrunRuntime implements Runtime {
     });
     becomeSubreaper();
     this.#namespace = new MountNamespace(stageBeside(realpathSync(options.root)), {
-      // /run is where sockets of terminals are.
+      // Terminals' sockets are in /run.
       needed: [realpathSync(options.root), "/run"],
-      // crun refuses a hybrid tree, which it knows by the v2 filesystem at this path. It does enter a v2 cgroup below.
+      // crun refuses a hybrid tree, which it recognises by the v2 filesystem at this path. It does enter a v2 cgroup below.
       ...(this.#cgroups.layout === "hybrid" ? { emptied: besides } : {}),
-      // A crun that can be written to, by a container through /proc/self/exe, starts itself anew from a mount of its own, each time
-      // (CVE-2019-5736): half of its time.
+      // A crun that a container could write to through /proc/self/exe restarts itself from a mount of its own each time (CVE-2019-5736), which takes
+      // half of its time.
       ...(existsSync(crunPath) ? { readonly: crunPath } : {}),
     });
     this.#crun = new CrunTool({
@@ -143,14 +143,14 @@ export class CrunRuntime implements Runtime {
     using starting = new DisposableStack();
     starting.defer(() => this.#starting.delete(spec.name));
     this.#starting.add(spec.name);
-    await this.#clean(spec.name); // what an earlier life may have left
+    await this.#clean(spec.name); // left by an earlier run
     makeDirectory(directory, 0o700);
     const log = join(directory, "crun.log"), pidFile = join(directory, "pid");
     const cgroup = this.#cgroups.of(spec.name);
     const owner = rootOwner(spec.idmap);
     let cloned: StagedMount[] = [];
-    // crun and its children hold the other end; the container's init lets go of it when it executes its own program. Only then can
-    // crun 1.8 enter the container. @see https://github.com/containers/crun/issues/1264
+    // crun and its children hold the other end; the container's init closes it when it executes its own program. Only then can crun 1.8 enter
+    // the container. @see https://github.com/containers/crun/issues/1264
     const held: { read: number; write: number } = makePipe();
     try {
       cloned = await cloneAll(this.#files, spec);
@@ -160,7 +160,7 @@ export class CrunRuntime implements Runtime {
       const apparmorLabel = await this.#apparmor?.load(spec);
       const console = await this.#consoles.open(spec.name, spec.idmap);
       starting.defer(() => closeFd(console.peer));
-      // The bundle is where the container's root may go: its hooks start there.
+      // The bundle is a directory that the container's root may enter: its hooks start there.
       const bundle = join(this.#namespace.stage, spec.name);
       this.#namespace.enter(() => {
         const config = ociConfig({ ...spec, mounts: place(this.#namespace.stage, spec, cloned) }, {
@@ -174,7 +174,7 @@ export class CrunRuntime implements Runtime {
         writeFileSync(join(bundle, "config.json"), JSON.stringify(config), { mode: 0o600 });
       });
       const staged = cloned.splice(0);
-      closeAll(staged); // held open they would keep the mounts busy
+      closeAll(staged); // open trees would keep the mounts busy
       const pid = this.#crun.start(["run", "--detach", "--bundle", bundle, "--pid-file", pidFile, spec.name], {
         log,
         nullDevice: join(bundle, "null"),
@@ -185,7 +185,7 @@ export class CrunRuntime implements Runtime {
       held.write = -1;
       const code = await this.#crun.ended(pid, crunTimeoutMs);
       const init = code === 0 ? Number(readFileSync(pidFile, "utf8")) : undefined;
-      // While it is still crun, or was when it failed to become the init, it is not one of those that nobody waits for.
+      // While it is still crun, or if it failed to become the init, it must not be reaped as an orphan.
       if (init !== undefined) this.#orphans.addCommand(init);
       this.#orphans.reap();
       if (init === undefined) {
@@ -217,7 +217,7 @@ export class CrunRuntime implements Runtime {
     if (!container) return await this.#clean(name);
     const cgroup = this.#cgroup(name);
     sendSignal(container.pidfd, SIGKILL);
-    // The others die with it, but frozen ones, which may be its own doing, do not.
+    // The other processes die with it, except frozen ones, and a container can freeze its own.
     const others = endStragglers(this.#poller, cgroup, killTimeoutMs);
     await Promise.all([killed(name, { ended: container.ended, processes: () => cgroup.processes() }), others]);
   }
@@ -308,10 +308,10 @@ export class CrunRuntime implements Runtime {
     });
   }
 
-  /** Why nothing can be started in a container that ran a moment ago: nobody's fault. */
+  /** The error to report when the container has been frozen or has ended meanwhile, so that the failed start is no internal error. */
   async #interruption(name: string, init: number, error: unknown): Promise<LidoError | undefined> {
     if (this.get(name)?.status === "frozen") return wrongState("Instance is frozen", name);
-    // An init that is killed ends after all that it has taken along, which may be what was being started.
+    // A killed init ends after all processes of its pid namespace, which may include the one that was being started.
     const isUnexplained = !(error instanceof LidoError) || error.code === "internal";
     const isEnding = startTicks(init) === undefined || isUnexplained && await endsWithin(this.#poller, init, endingMs);
     return isEnding ? wrongState("Instance is not running", name) : undefined;
@@ -388,7 +388,7 @@ export class CrunRuntime implements Runtime {
     this.#namespace.close();
   }
 
-  /** Once: our cgroup in the v2 hierarchy of a hybrid host is not there before a container is. */
+  /** Done once, at the first container: before that our cgroup in a hybrid host's v2 hierarchy does not exist. */
   #showBesides(): void {
     if (this.#cgroups.layout !== "hybrid" || this.#besidesIsShown) return;
     const directory = join(besides, this.#cgroups.name);
@@ -423,9 +423,9 @@ export class CrunRuntime implements Runtime {
       await this.#consoles.end(name, kept.consoleLog);
       const traced = await this.#tracer.ended(kept.pid);
       const limitsReached = await this.#cgroup(name).limitsReached();
-      // Until nothing of it is left, the next one of this name cannot start.
+      // Another container of this name can start only after the clean-up.
       if (!this.#closed) await this.#clean(name);
-      // Whoever finds that the process is gone is told at once how it ended.
+      // Reap the process only now: a caller that finds it gone gets the exit status at once.
       const status = (isChild(kept.pid) ? waitPid(kept.pid) : traced ?? seen) ?? {};
       this.#orphans.removeCommand(kept.pid);
       this.#containers.delete(name);
@@ -441,7 +441,7 @@ export class CrunRuntime implements Runtime {
     return this.get(name)!;
   }
 
-  /** Of one that an earlier daemon started: it is the host's init's child now, and that one gets its status. */
+  /** For a container that an earlier daemon started: its parent is now the host's init, which gets its exit status. */
   #watchExit(name: string, pid: number): ExitWatch | undefined {
     try {
       return ExitWatch.open(pid);
@@ -454,8 +454,8 @@ export class CrunRuntime implements Runtime {
     }
   }
 
-  /** A process of ours hangs in a FUSE filesystem that a container has mounted, and keeps its mounts there until it is let go: the filesystem is
-   * ended, if the host has not mounted it. */
+  /** A file process hangs in a FUSE filesystem that a container has mounted, and keeps the container's mounts until it ends: abort the filesystem's
+   * connection, unless the host has mounted it, too. */
   #freeStuck({ tenant, task, pid }: Stuck): void {
     if (this.#closed || !("pid" in task)) return;
     const ofHost = fuseConnections("self");
@@ -467,7 +467,7 @@ export class CrunRuntime implements Runtime {
     this.#log.warn({ container: tenant, ended }, "a filesystem of a container does not answer: ended it");
   }
 
-  /** Removes all that a container that is no more leaves: mounts, processes, cgroups, crun's state, our directory. */
+  /** Removes everything that an ended container leaves: mounts, processes, cgroups, crun's state, our directory. */
   async #clean(name: string): Promise<void> {
     try {
       this.#namespace.enter(() => {

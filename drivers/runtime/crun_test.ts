@@ -63,7 +63,7 @@ function readAll(fd: number): string {
   return text;
 }
 
-/** Runs a command on a terminal to its end. @returns What it printed. */
+/** Runs a command on a terminal until it ends. @returns Its output. */
 async function onTerminal(
   { runtime, poller }: Opened,
   argv: readonly string[],
@@ -145,14 +145,14 @@ Deno.test("a command that comes as the container ends or is frozen is told so", 
     await runtime.freeze("c1");
     await assert.rejects(run(["true"]), { code: "bad_request", message: 'Instance is frozen: "c1"' });
     await runtime.unfreeze("c1");
-    process.kill(runtime.get("c1")!.pid, "SIGKILL"); // which the runtime hears of later
+    process.kill(runtime.get("c1")!.pid, "SIGKILL"); // the runtime learns of it later
     await assert.rejects(run(["true"]), { code: "bad_request", message: 'Instance is not running: "c1"' });
   }));
 
 Deno.test("commands that are being started when the container is killed are told so, and none that crun failed", () =>
   withContainer(async ({ runtime, run }) => {
     const failures: unknown[] = [];
-    // What of a start is met depends on the moment.
+    // Each start is interrupted at another moment.
     const starts = async () => {
       for (let more = true; more;) {
         await run(["true"]).catch((error) => {
@@ -268,7 +268,7 @@ Deno.test("a symlink planted at the target leads nowhere", () =>
     );
     assert.deepEqual(readdirSync(join(base, "outside")), []);
     assert.doesNotMatch(readFileSync(`/proc/${runtime.get("c1")!.pid}/mounts`, "utf8"), /volume/);
-    // The same path within the container's root is the container's own affair.
+    // The same path within the container's root belongs to the container.
     mkdirSync(join(spec.rootfs, base, "outside"), { recursive: true });
     await runtime.attach("c1", { source: join(base, "volume"), target: "/mnt/trap/x", shifted: true });
     assert.deepEqual(readdirSync(join(base, "outside")), []);
@@ -388,7 +388,7 @@ Deno.test("a privileged container runs on the host's ids", () =>
     assert.match((await run(["cat", "/proc/self/uid_map"])).output, /^\s*0\s+0\s+4294967295\n$/);
   }, { idmap: undefined, rootfsShifted: false }));
 
-/** What each program's one call gives within a container: errno, 0 for success. */
+/** The result of each program's one system call in a container: errno, 0 for success. */
 async function callsWithin(programs: Readonly<Record<string, Uint8Array>>): Promise<Record<string, number | string>> {
   const source = mkdtempSync(join(tmpdir(), "lido-programs-"));
   try {
@@ -412,7 +412,7 @@ Deno.test({
   ignore: process.arch !== "x64",
   fn: async () => {
     const EACCES = 13, ENOENT = 2, ENOSYS = 38, x32 = 0x4000_0000, force = 1;
-    const path = 0x40_0000; // the program's own first bytes: no such file
+    const path = 0x40_0000; // the program's own first bytes: not the path of an existing file
     assert.deepEqual(
       await callsWithin({
         "getuid": program64(102),

@@ -11,9 +11,9 @@ export const crunPath = "/usr/bin/crun";
 const O_RDWR = 2, O_CLOEXEC = 0x80000;
 
 export interface CrunStart {
-  /** Where crun's own messages go. */
+  /** File for crun's own messages. */
   readonly log: string;
-  /** Path of a null device, for the streams that are not given. crun gives its streams to the container's root, so it must not be the host's. */
+  /** Path of a null device for streams that are not given. Not the host's: crun changes its owner to the container's root. */
   readonly nullDevice: string;
   /** Becomes crun's descriptor 3. */
   readonly extra?: number;
@@ -22,7 +22,7 @@ export interface CrunStart {
 
 /** Runs crun inside the runtime's mount namespace. */
 export class CrunTool {
-  /** Where crun keeps its state. */
+  /** Directory of crun's state. */
   readonly root: string;
   readonly #namespace: MountNamespace;
   readonly #poller: Poller;
@@ -36,7 +36,7 @@ export class CrunTool {
     this.#orphans = parts.orphans;
   }
 
-  /** @returns Its pid, which `ended` must be called with. */
+  /** @returns crun's pid, which must be passed to `ended`. */
   start(argv: readonly string[], options: CrunStart): number {
     const started = performance.now();
     const pid = this.#namespace.enter(() => this.#spawn(argv, options));
@@ -44,7 +44,7 @@ export class CrunTool {
     return pid;
   }
 
-  /** Waits for crun, kills it when it takes too long, and reaps it. @returns Its exit code; undefined when it was killed. */
+  /** Waits for crun, kills it at the timeout, and reaps it. @returns Its exit code; undefined when it was killed. */
   async ended(pid: number, timeoutMs: number): Promise<number | undefined> {
     const { argv, started } = this.#running.get(pid)!;
     try {
@@ -68,7 +68,7 @@ export class CrunTool {
       const nothing = () => open(options.nullDevice, O_RDWR);
       const pid = spawnProcess({
         file: crunPath,
-        // By its beginning the next daemon knows it: `endCruns`.
+        // The next daemon recognises it by the beginning of its command line: `endCruns`.
         argv: ["crun", "--root", this.root, "--cgroup-manager", "cgroupfs", "--log", options.log, ...argv],
         environment: { PATH: "/usr/sbin:/usr/bin:/sbin:/bin" },
         stdio: options.stdio ?? { stdin: nothing(), stdout: nothing(), stderr: nothing() },

@@ -29,27 +29,27 @@ import type { IdMap } from "../host/id_map.ts";
 import { type CommandSpec, type CommandStdio, type LaunchedCommand, LaunchError } from "./runtime.ts";
 
 export interface CrunCommand {
-  /** Starts crun inside the runtime's namespace. @param held Its descriptor 3. @returns Its pid. */
+  /** Starts crun in the runtime's mount namespace. @param held Becomes crun's descriptor 3. @returns crun's pid. */
   spawn(argv: readonly string[], log: string, held: number, fds?: Pipes): number;
   /** Waits for crun and reaps it. @returns Its exit code. */
   ended(pid: number, timeoutMs: number): Promise<number | undefined>;
-  /** Told of the command, which is the caller's to reap, and that it was, or is given up. */
+  /** Told when the command is started (the caller reaps it), reaped or abandoned. */
   readonly orphans: Pick<Orphans, "addCommand" | "removeCommand" | "abandon">;
   message(log: string): string;
-  /** For the end of an error's text. */
+  /** Text to append to an error message. */
   reachedLimits(): Promise<string>;
 }
 
 /** The container that a command is started in. */
 export interface EnteredContainer {
   readonly name: string;
-  /** Pid of its init, as the host has it. */
+  /** Host pid of its init. */
   readonly init: number;
   /** Absent for a privileged one. */
   readonly idmap: IdMap | undefined;
-  /** Where its files are kept, `<root>/<name>`. */
+  /** Directory of its files, `<root>/<name>`. */
   readonly directory: string;
-  /** What the paths of the sockets for its terminals begin with, the same for all of a daemon's containers. */
+  /** Prefix of the paths of its terminals' sockets, the same for all containers of a daemon. */
   readonly sockets: string;
   readonly apparmorLabel: string | undefined;
 }
@@ -63,9 +63,9 @@ interface Pipes {
 const launchTimeoutMs = 30_000;
 let sequence = 0;
 
-/** Starts a command in a container by `crun exec --detach`: crun ends when the command is started, and the command is the daemon's child,
- * so that its status comes from the kernel and a command that exits with 255 is not taken for one that could not be started.
- * @throws {LaunchError} When the kernel does not execute it. A file that is no program is given to /bin/sh, as execvp(3) does, and LXD by it. */
+/** Starts a command in a container by `crun exec --detach`: crun ends when the command has started, and the command becomes the daemon's child. So
+ * its status comes from the kernel, and a command that exits with 255 is not mistaken for one that could not be started.
+ * @throws {LaunchError} When the kernel does not execute it. A text file without "#!" is given to /bin/sh, as by execvp(3), and so by LXD. */
 export async function enterContainer(
   crun: CrunCommand,
   poller: Poller,
@@ -85,7 +85,7 @@ export async function enterContainer(
   return second;
 }
 
-/** @param init The container's. */
+/** @param init The container's init. */
 function atRoot<T>(init: number, work: (root: number | undefined) => T): T {
   const root = openLocalRoot(init);
   try {
@@ -95,15 +95,16 @@ function atRoot<T>(init: number, work: (root: number | undefined) => T): T {
   }
 }
 
-/** The command opens its streams by name, /dev/stdin, only if they are its user's. Ids that the container does not have are refused by crun. */
+/** Makes the command's user the owner of its streams: otherwise it cannot open them by name (/dev/stdin). crun refuses ids outside the container's
+ * map. */
 function own(pipes: Pipes, { uid, gid }: CommandSpec, idmap: IdMap | undefined): void {
   const owner = idmap ? { uid: hostId(idmap.uid, uid), gid: hostId(idmap.gid, gid) } : { uid, gid };
   if (owner.uid === undefined || owner.gid === undefined) return;
   for (const fd of [pipes.stdin, pipes.stdout, pipes.stderr]) ownPipe(fd, owner.uid, owner.gid);
 }
 
-/** A terminal becomes what the command is to find. crun opens it as the container's root, whose it stays if the container has no such user, and leaves it
- * without a size. Its group is that of terminals. */
+/** Sets the size, owner and group of a command's terminal. crun opens it as the container's root, sets no size, and leaves root its owner if the
+ * container has no such user. The group is that of terminals. */
 function prepareTerminal(
   master: number,
   size: { width: number; height: number },
@@ -115,21 +116,21 @@ function prepareTerminal(
   if (uid !== 0 && owner !== undefined) ownPtyPeer(master, owner);
 }
 
-/** crun does not wait for us to have the terminal: the command would run before it has its size and is its user's.
- * @returns A descriptor; whoever executes the command's file waits until it is closed. Absent where that cannot be had. */
+/** Delays the command's execution until its terminal is prepared: crun does not wait for that, and the command would see no size and a wrong owner.
+ * @returns A descriptor; execution of the command's file waits until it is closed. Absent where that is not possible. */
 function holdCommand(init: number, command: CommandSpec): number | undefined {
   const file = atRoot(init, (root) => openExecutable(root, command));
   if (file === undefined) return undefined;
   try {
     return holdExecution(file);
   } catch {
-    return undefined; // a kernel or a filesystem without it
+    return undefined; // the kernel or the filesystem does not support it
   } finally {
     closeFd(file);
   }
 }
 
-/** @returns The command, or what crun said when the kernel did not execute it: by then crun itself has ended well, and its child says it on stderr. */
+/** @returns The command, or crun's message if the kernel did not execute it: crun itself has succeeded by then, and its child writes to stderr. */
 async function launch(
   crun: CrunCommand,
   poller: Poller,
@@ -152,9 +153,9 @@ async function launch(
     (master) => prepareTerminal(master, terminal, command, idmap),
   );
   const gate = terminal && holdCommand(init, command);
-  // However it ends: others may be about to execute the same file.
+  // On failure, too: other processes may be about to execute the same file.
   if (gate !== undefined) console?.master.catch(() => {}).finally(() => closeFd(gate));
-  // Held by crun's child until the kernel closes it, which is when the command is executed, or could not be.
+  // crun's child holds the other end until the kernel closes it: when the command is executed, or could not be.
   const held = makePipe();
   let started: number | undefined;
   try {
@@ -186,7 +187,7 @@ async function launch(
     return { refusal: lastWords(stdio.kind === "pipes" ? openReadEnd(stdio.stderr) : pty!) };
   } catch (error) {
     console?.master.then(closeFd, () => {});
-    // It would be executed later, though it was told that it is not; and keep the container from ending when it has.
+    // The caller is told that the command failed: it must not be executed later, nor keep the container from ending.
     if (started !== undefined) crun.orphans.abandon(started);
     rmSync(files.pid, { force: true });
     throw error;
@@ -197,7 +198,7 @@ async function launch(
   }
 }
 
-/** @param fd Is read, without waiting, and closed. */
+/** @param fd Read without waiting, then closed. */
 function lastWords(fd: number): string {
   try {
     const buffer = new Uint8Array(4096);
@@ -211,8 +212,8 @@ function lastWords(fd: number): string {
 
 const pidFile = /^exec-\d+\.pid$/;
 
-/** The commands that an earlier daemon left running in a container: nobody reads them, hears them or waits for them any more.
- * @param directory As given to `enterContainer`. @param members The container's processes. @returns Those to be killed. */
+/** Finds the commands that an earlier daemon left in a container: no process reads their output or waits for them any more.
+ * @param directory As given to `enterContainer`. @param members The container's processes. @returns Pids of the commands to kill. */
 export function leftCommands(directory: string, members: readonly number[]): number[] {
   const inside = new Set(members);
   const left: number[] = [];
@@ -221,7 +222,7 @@ export function leftCommands(directory: string, members: readonly number[]): num
     const path = join(directory, name);
     if (pidFile.test(name)) {
       const [pid, ticks] = readFileSync(path, "utf8").split(" ");
-      // The number may be another process's by now. Without ticks the daemon was killed within a moment of crun's writing it.
+      // The pid may belong to another process by now. Without ticks the daemon was killed just after crun had written it.
       if (inside.has(Number(pid)) && (ticks === undefined || startTicks(Number(pid)) === ticks)) left.push(Number(pid));
     }
     rmSync(path, { force: true });
@@ -229,12 +230,12 @@ export function leftCommands(directory: string, members: readonly number[]): num
   return left;
 }
 
-/** @param daemon Name that no other daemon has. @returns `EnteredContainer.sockets`. Short, for a socket's path is. */
+/** @param daemon Unique name of the daemon. @returns `EnteredContainer.sockets`. Short, because socket paths are limited. */
 export function socketsOf(daemon: string): string {
   return `/run/${daemon}-terminal-`;
 }
 
-/** Removes the sockets that a killed daemon has left. */
+/** Removes the sockets that a killed daemon left. */
 export function removeSockets(sockets: string): void {
   for (const name of readdirSync(dirname(sockets)).filter((each) => each.startsWith(basename(sockets)))) {
     rmSync(join(dirname(sockets), name), { force: true });
@@ -244,20 +245,20 @@ export function removeSockets(sockets: string): void {
 /** Where crun sends the master of the container's own pty. Only root may connect. */
 class ConsoleSocket {
   readonly path: string;
-  /** Rejects when the socket is closed before it came. */
+  /** Rejects when the socket is closed before the master arrives. */
   readonly master: Promise<number>;
   readonly #poller: Poller;
   readonly #listening: number;
   readonly #closed = new AbortController();
 
-  /** @param sockets What its path begins with. @param onMaster Is called the moment it is here. */
+  /** @param sockets Prefix of its path. @param onMaster Called as soon as the master arrives. */
   constructor(poller: Poller, sockets: string, onMaster: (master: number) => void) {
     this.#poller = poller;
     this.path = `${sockets}${++sequence}`;
     rmSync(this.path, { force: true });
     this.#listening = listenUnix(this.path);
     this.master = this.#receive(onMaster);
-    this.master.catch(() => {}); // whoever awaits it is told; when crun fails nobody does
+    this.master.catch(() => {}); // callers that await it get the error; when crun fails, none awaits it
   }
 
   async #receive(onMaster: (master: number) => void): Promise<number> {
@@ -290,7 +291,7 @@ class ConsoleSocket {
   }
 }
 
-/** crun says why in words only. @see crun 1.8, src/libcrun/linux.c and container.c */
+/** crun gives the reason only as text. @see crun 1.8, src/libcrun/linux.c and container.c */
 async function launchError(
   message: string,
   command: CommandSpec,
@@ -310,7 +311,7 @@ async function launchError(
     return new LidoError("bad_request", `Cannot run as user ${uid} and group ${gid}: the instance has no such ids`);
   }
   const reached = await reachedLimits();
-  // A limit that the instance has used up is its own matter.
+  // An exhausted limit of the instance is not an internal error.
   const code = reached === "" ? "internal" : "bad_request";
   return new LidoError(code, `Failed to start the command: ${message}${reached}`);
 }

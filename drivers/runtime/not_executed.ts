@@ -4,20 +4,20 @@ import { inDirectory, openBeneathFd, openRegular } from "../host/files/beneath.t
 import { again, closeFd, readFd } from "../host/process/process.ts";
 import type { CommandSpec } from "./runtime.ts";
 
-/** Why the kernel did not execute a command: read from the file after the fact, for the text only. What a container has mounted itself is not
- * looked into, for it may never answer. */
+/** Why the kernel did not execute a command: found from the file afterwards, for the message only. Filesystems that the container mounted are not
+ * read: they may never answer. */
 
-/** What runs a file that is no program. @see execvp(3) */
+/** Runs a text file without "#!". @see execvp(3) */
 export const shell = "/bin/sh";
 
-/** An O_PATH descriptor of the container's root; undefined when the container has taken one that may not answer: then nothing is known of its files. */
+/** An O_PATH descriptor of the container's root; undefined when the container changed its root to one that may not answer: its files are unknown. */
 type Root = number | undefined;
 
 export interface NotExecuted {
-  /** As a shell has it: 127 when something is not there, 126 when it cannot be executed. */
+  /** As in a shell: 127 when a file is missing, 126 when it cannot be executed. */
   readonly exitCode: 126 | 127;
   readonly message: string;
-  /** The path of a file that is none of the kernel's formats and seems to be text: a script without "#!". */
+  /** Path of a file that has no format of the kernel's and seems to be text: a script without "#!". */
   readonly script?: string;
 }
 
@@ -39,7 +39,7 @@ const machines: Readonly<Record<number, string>> = {
   258: "LoongArch",
 };
 
-/** @param root A path for one that nobody runs in. @param said By crun: the kernel's reason in words. */
+/** @param root A path for a container that does not run. @param said crun's message: the kernel's reason in words. */
 export function whyNotExecuted(root: Root | string, command: CommandSpec, said: string): NotExecuted {
   if (typeof root === "string") return inDirectory(root, (directory) => whyNotExecuted(directory, command, said));
   const file = findFile(root, command);
@@ -62,18 +62,18 @@ export function whyNotExecuted(root: Root | string, command: CommandSpec, said: 
   return { exitCode: 126, message: `Command not executable: ${detail}`, ...(isText ? { script: file! } : {}) };
 }
 
-/** @returns A descriptor of the file that crun will find, for its name only (O_PATH), or undefined when there is none. */
+/** @returns An O_PATH descriptor of the file that crun will find, or undefined when there is none. */
 export function openExecutable(root: Root, command: CommandSpec): number | undefined {
   const file = findFile(root, command);
   if (root === undefined || file === undefined) return undefined;
   try {
     return openBeneathFd(root, file, { flags: O_PATH, inRoot: true });
   } catch {
-    return undefined; // deleted meanwhile, or what the container has mounted
+    return undefined; // deleted meanwhile, or on a filesystem that the container mounted
   }
 }
 
-/** As crun finds it. @returns Its path in the container. */
+/** Searches as crun does. @returns The file's path in the container. */
 function findFile(root: Root, { argv, environment, cwd }: CommandSpec): string | undefined {
   const [name = ""] = argv;
   if (name.includes("/")) return name.startsWith("/") ? name : join(cwd, name);
@@ -81,7 +81,7 @@ function findFile(root: Root, { argv, environment, cwd }: CommandSpec): string |
   return candidates.find((path) => readHead(root, path) !== undefined);
 }
 
-/** @returns What is missing, in words, or undefined when nothing is, or nobody can tell. */
+/** @returns What is missing, in words; undefined when nothing is missing or it cannot be known. */
 function missingInterpreter(root: Root, cwd: string, file: string, head: Uint8Array): string | undefined {
   let user = file, bytes: Uint8Array | undefined = head;
   for (let depth = 0; bytes && depth <= interpretersMax; depth++) {
@@ -98,13 +98,13 @@ function missingInterpreter(root: Root, cwd: string, file: string, head: Uint8Ar
   return undefined;
 }
 
-/** Whether a file of a container that does not run yet is a script, as an init may be. @param root Its root on the host. */
+/** Whether a file of a container that does not run yet is a script, as an init may be. @param root The container's root on the host. */
 export function isScript(root: string, file: string): boolean {
   try {
     const head = inDirectory(root, (directory) => readHead(directory, file));
     return head !== undefined && scriptInterpreter(head) !== undefined;
   } catch {
-    return false; // what it is will show when it is executed
+    return false; // the execution will report the error
   }
 }
 
@@ -113,7 +113,7 @@ function firstLineLength(head: Uint8Array): number {
   return end < 0 ? Math.min(head.length, 256) : end;
 }
 
-/** @returns What "#!" names. @see execve(2), "Interpreter scripts" */
+/** @returns The interpreter after "#!". @see execve(2), "Interpreter scripts" */
 function scriptInterpreter(head: Uint8Array): string | undefined {
   const line = new TextDecoder().decode(head.subarray(0, firstLineLength(head)));
   return /^#![ \t]*([^ \t\0]+)/.exec(line)?.[1];

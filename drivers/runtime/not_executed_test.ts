@@ -6,7 +6,7 @@ import { whyNotExecuted } from "./not_executed.ts";
 
 const absent = "exec: No such file or directory", format = "exec: Exec format error";
 
-/** The least of an ELF file: header, and one program header that names an interpreter behind it. */
+/** A minimal ELF file: a header, and one program header that names an interpreter. */
 function elf(options: { machine: number; is32?: boolean; interpreter?: string }): Uint8Array {
   const { machine, is32 = false, interpreter = "" } = options;
   const bytes = new Uint8Array(256);

@@ -2,10 +2,10 @@ import { readFileSync, readlinkSync } from "node:fs";
 import { allPids, endProcesses } from "../host/process/end_processes.ts";
 import type { Poller } from "../host/poll/poll.ts";
 
-/** What a container, or the daemon that was killed with it half-way, leaves: processes that are about to end, a cgroup that is in use until they
- * have, and crun, which goes on and makes what the next daemon has just removed. */
+/** Removal of what an ended container leaves, or a daemon that was killed while starting one: processes that are about to end, a cgroup that is busy
+ * until they have, and crun, which continues and creates again what the next daemon has just removed. */
 
-/** Of a `Cgroup`. */
+/** Implemented by `Cgroup`. */
 export interface Removable {
   stragglers(): readonly number[] | Promise<readonly number[]>;
   thaw(): void | Promise<void>;
@@ -13,13 +13,13 @@ export interface Removable {
 }
 
 const removeTimeoutMs = 5_000, crunTimeoutMs = 5_000;
-/** crun takes a tenth of this. One that is killed while it executes a command leaves a command that nobody knows of. */
+/** crun takes a tenth of this. Killed while it executes a command, it would leave a command that nothing knows of. */
 const crunGraceMs = 500;
-/** The kernel tells of no process in a cgroup any more, and refuses to remove it for another moment; of v1 there is no event. */
+/** For a moment after a cgroup's last process is gone the kernel still refuses to remove it; v1 has no event for it. */
 const busyPauseMs = 2;
 
-/** Ends what is in a cgroup and removes it.
- * @param options.timeoutMs Of both together. @throws {SystemCallError} EBUSY: something in it has not ended within the time. */
+/** Kills the processes of a cgroup and removes it.
+ * @param options.timeoutMs For both together. @throws {SystemCallError} EBUSY: a process in it has not ended in time. */
 export async function removeCgroup(
   poller: Poller,
   cgroup: Removable,
@@ -38,7 +38,7 @@ export async function removeCgroup(
   }
 }
 
-/** Kills what is in a cgroup, in whichever hierarchy, and waits for the end of it. What is frozen does not die before it is thawed. */
+/** Kills the processes of a cgroup, in whichever hierarchy, and waits for their end. Frozen ones die only after thaw. */
 export async function endStragglers(
   poller: Poller,
   cgroup: Pick<Removable, "stragglers" | "thaw">,
@@ -47,14 +47,14 @@ export async function endStragglers(
   await endProcesses(poller, () => cgroup.stragglers(), { timeoutMs, killed: () => cgroup.thaw() });
 }
 
-/** Ends the crun processes of a daemon that was killed. @param root Where crun keeps its state: theirs, and nobody else's.
+/** Ends the crun processes of a killed daemon. @param root crun's state directory, which only that daemon used.
  * @returns The pids of those that have not ended. */
 export function endCruns(poller: Poller, root: string): Promise<readonly number[]> {
   const beginning = `crun\0--root\0${root}\0`;
   const own = readlinkSync("/proc/self/ns/pid");
   const isOurs = (pid: number) => {
     try {
-      // Not of what runs in a container: its command line may lie in a file that never answers.
+      // Skip processes in containers: their command line may lie in a file that never answers.
       if (readlinkSync(`/proc/${pid}/ns/pid`) !== own) return false;
       return readFileSync(`/proc/${pid}/cmdline`, "latin1").startsWith(beginning);
     } catch {

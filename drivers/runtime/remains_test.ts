@@ -15,7 +15,7 @@ import { removeCgroup } from "./remains.ts";
 
 const log = { info: () => {}, warn: (context: object, message: string) => assert.fail(message, { cause: context }) };
 
-/** A process of ours, which is killed with the test if it has not ended. */
+/** A child process, killed at the end of the test if it has not ended. */
 class Child implements Disposable {
   readonly pid: number;
   readonly ended: Promise<unknown[]>;
@@ -34,7 +34,7 @@ class Child implements Disposable {
 
 const sleeper = () => new Child("sleep", ["1000"]);
 
-/** @returns How it ended. @throws After a time in which the runtime has given up. */
+/** @returns How it ended. @throws {Error} After a time in which the runtime has given up. */
 async function endOf(child: Child): Promise<unknown[]> {
   const { promise: late, reject } = Promise.withResolvers<never>();
   const timer = setTimeout(() => reject(new Error(`process ${child.pid} has not ended`)), 10_000);
@@ -51,7 +51,7 @@ async function withPoller(test: (poller: Poller) => Promise<void>): Promise<void
   }
 }
 
-/** The directory of a runtime that is gone. */
+/** The directory of a runtime that has ended. */
 async function withRoot(test: (parts: { root: string; poller: Poller }) => Promise<void>): Promise<void> {
   const base = mkdtempSync(join(tmpdir(), "lido-remains-"));
   try {
@@ -70,7 +70,7 @@ const busy = () => Object.assign(new Error("EBUSY"), { code: "EBUSY" });
 
 Deno.test("a process that ends while it is looked at is no failure, and a cgroup that is busy is removed when it is not", () =>
   withPoller(async (poller) => {
-    // Above the kernel's limit: there is none.
+    // A pid above the kernel's limit: no such process exists.
     const lists = [[2 ** 22 + 1], [], []];
     let tries = 0;
     await removeCgroup(poller, {
@@ -115,7 +115,7 @@ Deno.test("the next runtime removes cgroups of which nothing else is left, with 
     const sleepers = hierarchies().map((hierarchy) => {
       const below = join(hierarchy, name, "gone/below");
       mkdirSync(below, { recursive: true });
-      // A v1 cpuset has no CPU and no memory before it is given some.
+      // A v1 cpuset has no CPU and no memory node at first.
       for (const file of ["cpuset.cpus", "cpuset.mems"]) {
         for (const path of [join(below, "../.."), join(below, ".."), below].map((each) => join(each, file))) {
           if (existsSync(path)) writeFileSync(path, readFileSync(join(hierarchy, file)));
@@ -142,7 +142,7 @@ Deno.test("the next runtime removes cgroups of which nothing else is left, with 
     assert.deepEqual(hierarchies().filter((hierarchy) => existsSync(join(hierarchy, name))), []);
   }));
 
-/** The name that a runtime of this directory gives its cgroup. */
+/** The cgroup name that a runtime of this directory uses. */
 function cgroupsOf(root: string): { readonly name: string } {
   return { name: `lido-${createHash("sha256").update(root).digest("hex").slice(0, 8)}` };
 }
@@ -160,7 +160,7 @@ Deno.test("the next runtime ends the crun that a killed one was waiting for, and
   withRoot(async ({ root, poller }) => {
     const bundle = join(root, "../bundle");
     mkdirSync(bundle);
-    // It waits for whoever opens its configuration to write.
+    // crun waits until the FIFO, its configuration, is opened for writing.
     execFileSync("mkfifo", [join(bundle, "config.json")]);
     const start = (state: string) => {
       mkdirSync(state, { recursive: true });

@@ -5,8 +5,8 @@ import type { HotPlug, PluggedContainer } from "./mounts/hot_plug.ts";
 import type { IdMap } from "../host/id_map.ts";
 import type { RuntimeLog } from "./runtime.ts";
 
-/** For a container whose console hung up with the console server and an earlier daemon, or that never had one: another one in its place. What is
- * open there stays hung up; a getty that is started anew gets this one. A failure is logged: the container goes on without. */
+/** Replaces the console of a container that has none, or whose console hung up because the console server and the daemon were both killed. Files open
+ * on the old one stay hung up; a restarted getty gets the new one. A failure is logged: the container goes on without a console. */
 export async function replaceConsole(
   container: PluggedContainer & { readonly idmap: IdMap | undefined },
   { consoles, hotPlug, log }: { consoles: Consoles; hotPlug: HotPlug; log: RuntimeLog },
@@ -16,7 +16,7 @@ export async function replaceConsole(
   try {
     const { path, peer } = await consoles.open(name, idmap);
     closeFd(peer);
-    // Its file went with the master, and nothing can be mounted over one that is deleted.
+    // The old file vanished with its master, and nothing can be mounted over a deleted file.
     await hotPlug.detach(container, { source: "", target }, { lazy: true, processes: () => Promise.resolve([]) });
     await hotPlug.attach(container, { source: path, target, options: ["nosuid", "noexec"] }, idmap);
     log.warn({ container: name }, "replaced the console of a container, which had hung up");

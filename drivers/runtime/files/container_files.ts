@@ -4,17 +4,17 @@ import { openLocalRoot } from "../../host/files/container_root.ts";
 import { closeFd } from "../../host/process/process.ts";
 import type { FileProcesses } from "./file_processes.ts";
 
-/** Of what is read of a container: its lists of users and the like. */
+/** Limit on a container's file that is read, such as its list of users. */
 const readBytesMax = 1 << 20;
 
 export interface ContainerId {
   readonly name: string;
-  /** Of its init. */
+  /** Pid of its init. */
   readonly pid: number;
 }
 
-/** Files of a running container, as its processes find them. What is on its root's own filesystem is read at once; what it has mounted itself may never
- * answer, and is asked for by a process of its own. */
+/** Files of a running container, as its processes find them. Files on its root's own filesystem are read directly; filesystems that the container
+ * mounted may never answer, so a file process reads those. */
 export class ContainerFiles {
   readonly #processes: FileProcesses;
 
@@ -23,7 +23,7 @@ export class ContainerFiles {
   }
 
   /** @returns undefined when there is none. @throws {LidoError} bad_request when it is no regular file, larger than a MiB, a file of the kernel's, or
-   * does not answer. */
+   * its filesystem does not answer. */
   async read({ name, pid }: ContainerId, path: string): Promise<Uint8Array | undefined> {
     const atOnce = local(
       pid,
@@ -43,13 +43,13 @@ export class ContainerFiles {
     return (await explained(`Cannot look at "${path}"`, asked)).answer.isThere ?? false;
   }
 
-  /** Removes an empty directory; one that is not there, or not empty, is no error. */
+  /** Removes an empty directory; a missing one, or one that is not empty, is no error. */
   async removeDirectory({ name, pid }: ContainerId, path: string): Promise<void> {
     await this.#processes.ask(name, { do: "removeDirectory", pid, path });
   }
 }
 
-/** @returns undefined when a mount is on the way, or the root itself is not the one that the container was started with. */
+/** @returns undefined when a mount is on the way, or the root is not the one that the container was started with. */
 function local<T>(pid: number, work: (root: number) => T): T | undefined {
   const root = openRootOf(pid);
   if (root === undefined) return undefined;
@@ -68,7 +68,7 @@ function openRootOf(pid: number): number | undefined {
   try {
     return openLocalRoot(pid);
   } catch (error) {
-    // Of a process that ends, /proc has the root no more, then no mounts, then nothing.
+    // While a process ends, /proc first shows no root, then no mounts, then no process.
     if (!["ENOENT", "EINVAL", "ESRCH"].includes((error as { code?: string }).code ?? "")) throw error;
     throw new LidoError("bad_request", "Instance is not running");
   }
@@ -79,7 +79,7 @@ async function explained<T>(what: string, asked: Promise<T>): Promise<T> {
     return await asked;
   } catch (error) {
     if (error instanceof LidoError) throw error;
-    // Its filesystem's, or that it does not answer.
+    // An error of its filesystem, or no answer from it.
     throw new LidoError("bad_request", `${what} in the instance: ${messageOf(error)}`);
   }
 }

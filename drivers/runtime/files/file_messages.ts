@@ -1,6 +1,6 @@
-/** What the daemon asks of a process that touches files which may never answer, and what it answers: one packet a request, one an answer. */
+/** Messages between the daemon and a file process: one packet per request, one per answer. */
 
-/** A `MountRoot` in words that JSON has. */
+/** A `MountRoot` in JSON's types. */
 export interface WrittenRoot {
   readonly device: string;
   readonly inode: string;
@@ -8,8 +8,9 @@ export interface WrittenRoot {
 }
 
 export type FileTask =
-  /** A detached mount of a source, as the descriptor of the answer. Brings one of a user namespace if the mount gets an id map. With `separate`
-   * the answer names the mounts below it, which are to be asked for by their paths as `subPath`: they are not in it. `foreign` as of a `MountSpec`. */
+  /** Create a detached mount of a source; the answer carries its descriptor. The request brings a user namespace if the mount gets an id map. With
+   * `separate` the mount is without the mounts below it: the answer has their paths, to be requested one by one as `subPath`. `foreign` as in
+   * `MountSpec`. */
   | {
     readonly do: "clone";
     readonly source: string;
@@ -20,16 +21,16 @@ export type FileTask =
     readonly options: readonly string[];
     readonly propagation?: string | undefined;
   }
-  /** What tells a source from others. */
+  /** Identify a source. */
   | {
     readonly do: "identify";
     readonly source: string;
     readonly subPath?: string | undefined;
     readonly foreign: boolean;
   }
-  /** What is at a path of the host; no type when nothing is. Its filesystem is asked, whatever the kernel remembers of the path. */
+  /** Type of a host path; absent when nothing is there. Asks the filesystem itself, not the kernel's cache. */
   | { readonly do: "look"; readonly path: string }
-  /** What an LXCFS that is mounted there stands in for. */
+  /** The paths that an LXCFS mounted at `path` replaces. */
   | { readonly do: "lxcfs"; readonly path: string }
   /** Brings a pidfd of the container's init, and the tree. */
   | {
@@ -49,7 +50,7 @@ export type FileTask =
     readonly below: readonly string[];
     readonly lazy: boolean;
   }
-  /** Brings a pidfd. Which mounts of a container those are that it was started with. */
+  /** Brings a pidfd. Finds the mounts that a container was started with. */
   | {
     readonly do: "locate";
     readonly pid: number;
@@ -64,12 +65,12 @@ export type FileTask =
     readonly target: string;
     readonly root?: WrittenRoot | undefined;
   }
-  /** A file of a container, as its own processes would find it; its content comes before the answer. */
+  /** Read a file as the container's own processes would find it; the content comes before the answer. */
   | { readonly do: "read"; readonly pid: number; readonly path: string; readonly maxBytes: number }
   | { readonly do: "exists"; readonly pid: number; readonly path: string }
-  /** An empty directory of a container goes; one that is not there, or not empty, is no error: it is the container's. */
+  /** Remove an empty directory of a container. A missing one, or one that is not empty, is no error: it is the container's. */
   | { readonly do: "removeDirectory"; readonly pid: number; readonly path: string }
-  /** Which processes of a container keep a mount busy, and which mounts but those that came with it. */
+  /** Find the processes of a container that keep a mount busy, and the mounts below it other than those that came with it. */
   | {
     readonly do: "holders";
     readonly pid: number;
@@ -79,17 +80,17 @@ export type FileTask =
   };
 
 export interface FileAnswer {
-  /** Why it was not done, for the user; with the code of an error of the API, or the name of an errno. */
+  /** Reason of the failure, for the user; `code` is an API error code, or the name of an errno. */
   readonly error?: string;
   readonly code?: string;
   readonly isDirectory?: boolean;
   readonly root?: WrittenRoot;
   /** Identities of mounts, see `ListedMount`. */
   readonly below?: readonly string[];
-  /** Paths in the source where something is mounted. */
+  /** Paths of mount points in the source. */
   readonly submounts?: readonly string[];
   readonly type?: "directory" | "file" | "other";
-  /** From "/" on. */
+  /** Absolute paths, beginning with "/". */
   readonly targets?: readonly string[];
   readonly place?: string;
   readonly isMounted?: boolean;
@@ -97,9 +98,9 @@ export interface FileAnswer {
   readonly holders?: readonly string[];
 }
 
-/** First byte of a packet that brings a part of a file; its answer comes after the last one. */
+/** First byte of a packet with a part of a file; the answer comes after the last part. */
 export const contentMark = 0;
-/** The only byte of the first packet: the process is there to be asked. */
+/** The only byte of the first packet: the process is ready for requests. */
 export const readyMark = 1;
 export const contentBytesMax = 32 * 1024;
 /** The longest request names every process of a container. */

@@ -5,19 +5,19 @@ import { again, closeFd, openPidfd, sendSignal, waitPid } from "../../host/proce
 import { serveAgain } from "../../host/process/self.ts";
 import { contentMark, type FileAnswer, type FileTask, packetBytesMax, readyMark } from "./file_messages.ts";
 
-/** How many processes work for one tenant at a time, those included that were killed and cannot end: the kernel keeps one that waits for a FUSE
- * filesystem until that answers or is gone. */
+/** Maximum of processes per tenant at a time, including killed ones that cannot end: the kernel keeps a process that waits for a FUSE filesystem
+ * until that filesystem answers or is gone. */
 const shareMax = 2;
 const answerTimeoutMs = 10_000;
-/** A process is there in 30 ms, or in seconds on a busy machine: that is no fault of the filesystem's. */
+/** A process starts in 30 ms, or in seconds on a busy machine: that is not the filesystem's fault. */
 const startTimeoutMs = 30_000;
-/** How long one that was killed may take to end before it counts as stuck. */
+/** How long a killed process may take to end before it counts as stuck. */
 const endMs = 1_000;
-/** For the next request, which is often one of the same change: a process takes 30 ms to start. */
+/** How long an idle process is kept for the next request, often one of the same change: starting a process takes 30 ms. */
 const idleMs = 5_000;
 const SIGKILL = 9;
 
-/** Nothing came within the time limit. */
+/** No answer came within the time limit. */
 export class NotAnswered extends Error {
   override name = "NotAnswered";
   readonly code = "ETIMEDOUT";
@@ -30,23 +30,23 @@ class Gone extends Error {
 
 export interface Answered {
   readonly answer: FileAnswer;
-  /** The caller's to close. */
+  /** The caller closes it. */
   readonly fd?: number;
-  /** Of a file. */
+  /** Content of a file. */
   readonly content: Uint8Array;
 }
 
 export interface AskOptions {
-  /** Go along with the request, and stay the caller's. */
+  /** Sent along with the request; they stay the caller's. */
   readonly fds?: readonly number[];
-  /** From when the process is there. */
+  /** Measured from when the process is ready. */
   readonly timeoutMs?: number;
 }
 
 export interface Stuck {
   readonly tenant: string;
   readonly task: FileTask;
-  /** Of the process. */
+  /** The file process. */
   readonly pid: number;
 }
 
@@ -55,8 +55,8 @@ interface Share {
   readonly waiting: (() => void)[];
 }
 
-/** The processes that touch what may never answer (`file_server.ts`). Each serves one request at a time; one that has answered serves the next
- * tenant's; one that has not in time is killed, and its descriptors go with it. */
+/** The processes that touch filesystems which may never answer (`file_server.ts`). Each serves one request at a time. After its answer it serves any
+ * tenant's next request; without an answer in time it is killed, which closes its descriptors. */
 export class FileProcesses {
   readonly #poller: Poller;
   readonly #all = new Set<FileProcess>();
@@ -65,13 +65,13 @@ export class FileProcesses {
   #idle: FileProcess | undefined;
   #idleTimer: ReturnType<typeof setTimeout> | undefined;
 
-  /** @param onStuck Told of a process that was killed and does not end. */
+  /** @param onStuck Called for a process that was killed and does not end. */
   constructor(poller: Poller, onStuck: (stuck: Stuck) => void = () => {}) {
     this.#poller = poller;
     this.#onStuck = onStuck;
   }
 
-  /** @param tenant Whose files they are: an instance's name.
+  /** @param tenant Owner of the files: an instance's name.
    * @throws {NotAnswered} With a reason for the user. @throws {LidoError} The task's own. @throws {Error} With the name of an errno as `code`. */
   async ask(tenant: string, task: FileTask, options: AskOptions = {}): Promise<Answered> {
     const timeoutMs = options.timeoutMs ?? answerTimeoutMs;
@@ -92,7 +92,7 @@ export class FileProcesses {
     }
   }
 
-  /** Kills those that work, too, and does not wait for those that cannot end. */
+  /** Kills all processes, busy ones too, and does not wait for those that cannot end. */
   close(): void {
     clearTimeout(this.#idleTimer);
     for (const one of this.#all) one.abandon();
@@ -118,7 +118,7 @@ export class FileProcesses {
       try {
         return await idle.ask(task, fds, timeoutMs);
       } catch (error) {
-        // It may have been killed by anybody since its last answer.
+        // The idle process may have been killed since its last answer: start another one.
         if (!(error instanceof Gone)) throw error;
         void idle.kill();
       }
@@ -142,7 +142,7 @@ export class FileProcesses {
     this.#idleTimer = setTimeout(() => this.#takeIdle()?.end(), idleMs);
   }
 
-  /** Waits for a part of the tenant's share. */
+  /** Waits until the tenant may use another process. */
   async #enter(tenant: string, timeoutMs: number): Promise<void> {
     const share = this.#shares.get(tenant) ?? { held: 0, waiting: [] };
     this.#shares.set(tenant, share);
@@ -189,7 +189,7 @@ class FileProcess {
   #hasEnded = false;
   #forgotten: () => void = () => {};
 
-  /** @param onEnd Called when it is reaped. */
+  /** @param onEnd Called when the process is reaped. */
   constructor(poller: Poller, onEnd: () => void) {
     const { near, far } = socketPair();
     try {
@@ -253,7 +253,7 @@ class FileProcess {
     });
   }
 
-  /** Lets it end by itself. */
+  /** Closes the connection, so that the process ends by itself. */
   end(): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
@@ -261,20 +261,20 @@ class FileProcess {
     closeFd(this.#socket);
   }
 
-  /** @returns Resolves when it has ended, which may be never. */
+  /** @returns Resolves when the process has ended, which may be never. */
   kill(): Promise<void> {
     this.end();
     if (!this.#hasEnded) sendSignal(this.#pidfd, SIGKILL);
     return this.#ended.promise;
   }
 
-  /** Calls `work` when it has ended, or is not looked after any more. */
+  /** Calls `work` when the process has ended, or is no longer watched. */
   onForget(work: () => void): void {
     if (this.#hasEnded) work();
     else this.#forgotten = work;
   }
 
-  /** Kills it and does not look after it any more: whoever adopts it reaps it. */
+  /** Kills the process and stops watching it: the process that adopts it reaps it. */
   abandon(): void {
     this.#waiting?.reject(new NotAnswered("the daemon ends"));
     void this.kill();
@@ -316,7 +316,7 @@ class FileProcess {
   }
 }
 
-/** A process that was killed before it read its request resets the connection: it has ended. */
+/** A process that was killed before it read its request resets the connection: treated as the end of it. */
 function received(socket: number, buffer: Uint8Array): ReturnType<typeof receivePacket> {
   try {
     return receivePacket(socket, buffer);

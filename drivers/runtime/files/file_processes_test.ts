@@ -12,7 +12,7 @@ import { cloneSource, identify } from "./mount_source.ts";
 /** Long enough for a process to start on a busy machine. */
 const soonMs = 5_000;
 
-/** Processes of ours whose command line has a word. */
+/** Our processes whose command line contains a word. */
 function startedHere(word: string): number[] {
   return readdirSync("/proc").filter((name) => /^\d+$/.test(name)).map(Number).filter((pid) => {
     try {
@@ -46,7 +46,7 @@ Deno.test("one tenant has two processes at most; what hangs is killed, and holds
       assert.equal(await look("b", "/"), "directory");
       await assert.rejects(third, /2 requests before this one still wait for a filesystem that does not answer/);
       for (const hung of [one, two]) await assert.rejects(hung, NotAnswered);
-      // The kernel does not let them go before the filesystem does.
+      // The kernel does not end them before the filesystem answers or is gone.
       await assert.rejects(look("a", "/", 10), NotAnswered);
       assert.equal(await look("b", "/"), "directory");
     }

@@ -1,6 +1,6 @@
-/** The process that touches files for the daemon where that may block for ever: what a container has mounted, a path of the host that is on a network
- * filesystem. It does one thing after the other, by one thread without an event loop, and ends with the connection; one that does not answer in time
- * is killed (`file_processes.ts`). A thread of the daemon would not do: none can be killed alone, and the daemon could not end while one hangs. */
+/** The process that touches files for the daemon where that may block for ever: in filesystems that a container has mounted, and in host paths on a
+ * network filesystem. It serves one request after the other in one thread without an event loop, and ends with the connection; when it does not
+ * answer in time it is killed (`file_processes.ts`). No thread: it cannot be killed alone, and while it hangs the daemon could not end. */
 import { rmdirSync, statfsSync, statSync } from "node:fs";
 import { posix } from "node:path";
 import { LidoError } from "../../../api/errors.ts";
@@ -30,7 +30,7 @@ const O_PATH = 0x200000;
 
 interface Outcome {
   readonly answer: FileAnswer;
-  /** Is sent, and closed. */
+  /** Sent with the answer, then closed. */
   readonly fd?: number;
   readonly content?: Uint8Array | undefined;
 }
@@ -166,13 +166,13 @@ function look(path: string): FileAnswer {
     askFilesystem(path);
     return { type: info.isDirectory() ? "directory" : info.isFile() ? "file" : "other" };
   } catch (error) {
-    // Of what is there and cannot be reached nobody may say that it is missing.
+    // A path that exists and cannot be reached must not be reported as missing.
     if (!["ENOENT", "ENOTDIR"].includes((error as { code?: string }).code ?? "")) throw error;
     return {};
   }
 }
 
-/** NFS and FUSE answer stat(2) for a minute from what the kernel remembers; statfs(2) they never do. */
+/** For NFS and FUSE, stat(2) may be answered from the kernel's cache for a minute; statfs(2) never is. */
 function askFilesystem(path: string): void {
   try {
     statfsSync(path);

@@ -1,4 +1,4 @@
-/** The file server as a program of its own, where there is no executable that has it (`deno run`). */
+/** The file server as a separate program, for when there is no executable that contains it (`deno run`). */
 import { serveFiles } from "./file_server.ts";
 
 serveFiles();

@@ -13,8 +13,8 @@ import type { MountSpec } from "../runtime.ts";
 
 const O_PATH = 0x200000;
 
-/** Runs `work` with a path that leads to a mount's source and nowhere else. A sub-path lies in a tree that containers write to: it is resolved
- * beneath the source without following symlinks, and held by a descriptor, so that what is swapped afterwards does not count.
+/** Runs `work` with a path that leads only to a mount's source. A sub-path lies in a tree that containers write to: it is resolved beneath the source
+ * without following symlinks and held by a descriptor, so that later swaps have no effect.
  * @param mount.foreign Whether the sub-path may be on another mount.
  * @throws {SystemCallError} ENOENT, or ELOOP for a symlink on the way. */
 export function withSource<T>(
@@ -40,22 +40,22 @@ export interface CloneOptions {
   /** Descriptor of a user namespace whose id map the mount gets. */
   readonly namespace?: number | undefined;
   readonly recursive: boolean;
-  /** Whether the mounts below it are only named, for the caller to clone them by themselves. */
+  /** Whether the mounts below it are only listed, for the caller to clone them one by one. */
   readonly separate?: boolean;
   readonly options: readonly string[];
   readonly propagation?: string | undefined;
 }
 
 export interface ClonedMount {
-  /** A detached mount, for the caller to close. */
+  /** A detached mount; the caller closes it. */
   readonly tree: number;
   readonly isDirectory: boolean;
   readonly root: WrittenRoot;
-  /** Paths in it. */
+  /** Paths within the mount. */
   readonly submounts: readonly string[];
 }
 
-/** What tells a mount's source from others. @param instance, timeoutMs Whose mount it is, and how long to wait for it. */
+/** Identifies a mount's source. @param instance The mount's owner. @param timeoutMs Limit on the wait for an answer. */
 export async function identify(
   processes: FileProcesses,
   instance: string,
@@ -71,10 +71,9 @@ export function written({ device, inode, id }: MountRoot): WrittenRoot {
   return { device: String(device), inode: String(inode), id };
 }
 
-/** A detached copy of a mount's source. A path of the host, and the tree of a pool, may be on a filesystem that never answers: another process looks
- * it up.
- * @param instance Whose mount it is. @throws {LidoError} bad_request, naming the source, when it does not answer or cannot be
- * used. */
+/** Creates a detached copy of a mount's source. A host path, and a pool's tree, may be on a filesystem that never answers: a file process looks it
+ * up.
+ * @param instance The mount's owner. @throws {LidoError} bad_request, naming the source, when it does not answer or cannot be used. */
 export async function cloneSource(
   processes: FileProcesses,
   instance: string,

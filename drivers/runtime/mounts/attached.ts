@@ -3,20 +3,20 @@ import { join } from "node:path";
 import type { WrittenRoot } from "../files/file_messages.ts";
 import type { MountPlace } from "../runtime.ts";
 
-/** A mount of ours in a container: what was attached is detached, whatever has become of its source. */
+/** A mount that we attached to a container. It is recorded, so that it can be detached whatever has become of its source. */
 export interface Attached extends Omit<MountPlace, "foreign"> {
   readonly root: WrittenRoot;
-  /** Identities of the mounts that came with it, below it. */
+  /** Identities of the mounts below it that came with it. */
   readonly below: readonly string[];
 }
 
-/** The mounts of ours that a container has, in a file beside it for the next daemon. Of one that is not known here, because a daemon before this kind
- * of file had started the container or it was killed just then, the source tells what it is. */
+/** The mounts that we attached to a container, in a file in its directory for the next daemon. A mount may be missing here, because an older daemon
+ * without this file started the container or the daemon was killed just then; it is then identified by its source. */
 export class AttachedMounts {
   readonly #directory: string;
   #all: Attached[] | undefined;
 
-  /** @param directory Of the container. */
+  /** @param directory The container's. */
   constructor(directory: string) {
     this.#directory = directory;
   }
@@ -39,7 +39,7 @@ export class AttachedMounts {
     return this.#all ??= readFrom(this.#file);
   }
 
-  /** One that is gone, or a container that has ended just then, needs no file. */
+  /** ENOENT is no error: a container that has ended needs no file. */
   #write(all: Attached[]): void {
     this.#all = all;
     try {

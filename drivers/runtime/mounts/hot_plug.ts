@@ -10,18 +10,18 @@ import type { IdMap } from "../../host/id_map.ts";
 import type { DetachOptions, MountPlace, MountSpec } from "../runtime.ts";
 import type { StagedMount } from "./stage.ts";
 
-/** What only makes an answer better is not waited for as long. */
+/** Shorter, for requests that only make an error message better. */
 const detailTimeoutMs = 3_000;
-/** How many are looked at for those who keep a mount busy. */
+/** Maximum of processes searched for those that keep a mount busy. */
 const processesMax = 10_000;
 
 export interface PluggedContainer extends Inside {
   readonly name: string;
-  /** What it has of ours. */
+  /** The mounts that we attached to it. */
   readonly mounts: AttachedMounts;
 }
 
-/** What stands in the way of a mount, in words. */
+/** Why a mount failed, in words. */
 const reasons: Readonly<Record<string, string>> = {
   ELOOP: "a symbolic link is there, or too many are on the way",
   ENOTDIR: "something on the way is not a directory",
@@ -42,8 +42,8 @@ const reasons: Readonly<Record<string, string>> = {
     "nothing can be made there, as in /proc; or the instance has ended, a directory on the way was removed just then, or a symbolic link on the way leads nowhere",
 };
 
-/** Mounts come and go in the namespace of a container that runs. The work inside is done by a process of its own (`file_processes.ts`): the container
- * may have put a filesystem in the way that never answers. One change of a container comes after the other; other containers do not wait for it. */
+/** Mounts and unmounts in the mount namespace of a running container. A file process (`file_processes.ts`) does the work inside: the container may
+ * have put a filesystem in the way that never answers. Changes of one container run one after the other; other containers do not wait. */
 export class HotPlug {
   readonly #processes: FileProcesses;
   readonly #queues = new Map<string, Promise<unknown>>();
@@ -58,7 +58,7 @@ export class HotPlug {
         namespace: mount.shifted && idmap ? await userNamespace(idmap) : undefined,
         recursive: mount.recursive ?? false,
         options: mount.options ?? [],
-        // What is mounted below a shared mount is shared, as at a start; what is unbindable the kernel refuses there.
+        // Below a shared mount the new one is shared, as at a start; there the kernel refuses an unbindable one.
         propagation: mount.propagation?.replace("unbindable", "private"),
       });
       try {
@@ -115,11 +115,11 @@ export class HotPlug {
     });
   }
 
-  /** Notes which mounts of a container that was started just now are ours. @param staged Those that it was started with. */
+  /** Records which mounts of a container that has just started are ours. @param staged The mounts that it was started with. */
   started(container: PluggedContainer, staged: readonly StagedMount[]): Promise<void> {
     const own = staged.filter(({ above }) => above === undefined);
     const found = own.map(async ({ mount, root }): Promise<Attached> => {
-      // Of a volume its root tells enough: nobody replaces it.
+      // A volume's root identifies it: nothing replaces it.
       if (!mount.foreign) return attached(mount, root);
       const below = staged.filter(({ above }) => above === mount)
         .map(({ mount: { target }, root }) => ({ target, root }));
@@ -150,7 +150,7 @@ export class HotPlug {
     }
   }
 
-  /** What it calls itself may lie in a file that never answers: then nobody is named. */
+  /** A process's command line may lie in a file that never answers: then no process is named. */
   async #holders(
     container: PluggedContainer,
     processes: number[],
@@ -161,7 +161,7 @@ export class HotPlug {
     return (await this.#tell(container, task)).holders ?? [];
   }
 
-  /** What can be done without: nothing when it is not answered, for whatever reason. */
+  /** For optional details: an empty answer on any failure. */
   async #tell({ name, pidfd }: PluggedContainer, task: FileTask): Promise<FileAnswer> {
     try {
       return (await this.#processes.ask(name, task, { fds: [pidfd], timeoutMs: detailTimeoutMs })).answer;

@@ -3,15 +3,15 @@ import { join } from "node:path";
 import type { CgroupLayout } from "../cgroups/cgroup.ts";
 import type { ContainerSpec } from "../runtime.ts";
 
-/** What LXD gives a container of its host's nodes and kernel filesystems, where the host has them. systemd's units for them see a mount and are
- * content; to mount them itself is refused to a container. */
+/** The host's nodes and kernel filesystems that LXD gives a container, if the host has them. systemd's mount units for them find a mount and succeed;
+ * a container may not mount them itself. */
 const hostPaths = [
   ...["/dev/fuse", "/dev/net/tun"],
   ...["/proc/sys/fs/binfmt_misc", "/sys/firmware/efi/efivars", "/sys/fs/fuse/connections", "/sys/fs/pstore"],
   ...["/sys/kernel/config", "/sys/kernel/debug", "/sys/kernel/security", "/sys/kernel/tracing"],
 ];
 
-/** Below /proc/sys, of which a privileged container may write to /proc/sys/net alone: the rest is the host's. */
+/** Parts of /proc/sys that are read-only in a privileged container, since they are the host's: it may write to /proc/sys/net alone. */
 export const readonlySettings = ["abi", "debug", "dev", "fs", "kernel", "user", "vm"].map((name) =>
   `/proc/sys/${name}`
 );
@@ -19,7 +19,7 @@ export const readonlySettings = ["abi", "debug", "dev", "fs", "kernel", "user", 
 const virtualNet = "/sys/devices/virtual/net";
 
 export interface MountSources {
-  /** Path of the container's root, where its mounts are made. */
+  /** Path of the container's root; its mounts are made there. */
   readonly rootfs: string;
   readonly layout: CgroupLayout;
   /** Path of a file with this start's boot id. */
@@ -28,28 +28,28 @@ export interface MountSources {
   readonly console: string;
 }
 
-/** No device node in a container's root, or in what is mounted for it, can be opened: its devices are those of its /dev. An option of the mount's own
- * comes after it. crun mounts the root of a privileged one anew, with devices; its own root could do that too. What keeps it from the host's is its cgroup.
+/** Adds "nodev": device nodes in a container's root and mounts cannot be opened; its devices are those of its /dev. A mount's own options come later
+ * and win. crun remounts a privileged container's root with devices, and its root user could do so, too; its cgroup keeps it from the host's devices.
  * @param options Of `mountOptionNames`. */
 export function withoutDevices(options: readonly string[] = []): readonly string[] {
   return ["nodev", ...options];
 }
 
-/** The mounts of a container, in their order: the kernel's filesystems, then those of its devices.
- * @param spec Its mounts as the runtime prepared them: sources are mount points of the runtime's own namespace.
+/** The mounts of a container in order: the kernel's filesystems, then those of its devices.
+ * @param spec Its mounts as the runtime prepared them: sources are mount points in the runtime's mount namespace.
  * @see https://github.com/opencontainers/runtime-spec/blob/main/config.md#mounts */
 export function ociMounts(spec: ContainerSpec, { rootfs, layout, bootId, console }: MountSources): object[] {
   const isPrivileged = spec.idmap === undefined;
   return [
     { destination: "/proc", type: "proc", source: "proc", options: ["nosuid", "noexec", "nodev"] },
-    // The files are the host's, and a container's own root may write to its network's alone: as LXC's `sys:mixed` for privileged ones.
+    // The files are the host's; the container's root may write to those of its own network alone, as LXC's `sys:mixed` for privileged containers.
     {
       destination: "/sys",
       type: "sysfs",
       source: "sysfs",
       options: isPrivileged ? ["nosuid", "noexec", "nodev", "ro"] : [],
     },
-    // A part of the mount before, which crun makes read-only when all are made. Its source is a path of the host: no link may lead it elsewhere.
+    // A part of the mount before, which crun makes read-only after all are made. Its source is a host path: no link may lead it elsewhere.
     ...(isPrivileged && !lstatSync(join(rootfs, "sys"), { throwIfNoEntry: false })?.isSymbolicLink()
       ? [{
         destination: virtualNet,
@@ -58,7 +58,7 @@ export function ociMounts(spec: ContainerSpec, { rootfs, layout, bootId, console
         options: ["bind", "rw", "nosuid", "noexec", "nodev", "rprivate"],
       }]
       : []),
-    // As LXC: with v1 hierarchies the init mounts what it wants; in a v2 world many an init does not know that it has to.
+    // As LXC: with v1 hierarchies the init mounts what it wants; on v2 many inits do not know that they must.
     ...(layout === "unified"
       ? [{
         destination: "/sys/fs/cgroup",
@@ -102,11 +102,11 @@ export function ociMounts(spec: ContainerSpec, { rootfs, layout, bootId, console
   ];
 }
 
-/** What mounts a second /proc and /sys that nothing is mounted in: the kernel lets a user namespace within the container mount its own only if
- * it sees one. By a hook, since crun mounts them at their usual places alone; it runs in the container's namespaces, in the bundle.
+/** A hook that mounts a second /proc and /sys without anything mounted over them: the kernel lets a user namespace in the container mount its own
+ * only if it sees such ones. A hook, because crun mounts them at their usual places only; it runs in the container's namespaces, in the bundle.
  * @see https://github.com/opencontainers/runtime-spec/blob/main/config.md#createcontainer-hooks */
 export function ociNestingHooks(rootfs: string): object[] {
-  // crun writes the container's state to a hook and fails the start when the hook has ended without reading it, as mount(8) may.
+  // crun writes the container's state to the hook and fails the start if the hook ends without reading it, as mount(8) may.
   const script = `while read -r _; do :; done
 mount -o X-mount.mkdir -t proc proc "$1/dev/.lxc/proc" && mount -o X-mount.mkdir -t sysfs sysfs "$1/dev/.lxc/sys"`;
   return [{

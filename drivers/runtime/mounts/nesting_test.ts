@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { withContainer } from "../../../tests/support/running_container.ts";
 
-/** As a container's runtime does it within a user namespace of its own. */
+/** What a container's runtime does in a user namespace of its own. */
 const nested = ["unshare", "--user", "--map-root-user", "--mount", "--net", "--pid", "--fork"];
 const script = "mount -t proc proc /proc && mount -t sysfs sysfs /mnt && ls /mnt/class/net";
 

@@ -3,7 +3,7 @@ import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type Opened, withContainer } from "../../../tests/support/running_container.ts";
 
-/** As systemd starts a service with ProtectHome=yes: what is mounted later outside is to be seen there. */
+/** As systemd starts a service with ProtectHome=yes: it must see later mounts from outside. */
 const laterMount = `mkdir -p /mnt/later
 unshare -m --propagation slave sh -c 'touch /tmp/inside; until [ -e /tmp/mounted ]; do sleep 0.01; done; cat /mnt/later/word' &
 until [ -e /tmp/inside ]; do sleep 0.01; done
@@ -13,7 +13,7 @@ touch /tmp/mounted
 wait
 umount /mnt/later`;
 
-/** @returns The peer groups of a process's mounts, by where each is mounted. */
+/** @returns The peer groups of a process's mounts, by mount point. */
 function peerGroups(pid: number | "self", kind: "shared" | "master"): Map<string, string> {
   const groups = new Map<string, string>();
   for (const line of readFileSync(`/proc/${pid}/mountinfo`, "utf8").split("\n").filter(Boolean)) {
@@ -58,7 +58,7 @@ for (const privileged of [false, true]) {
     }, privileged ? { idmap: undefined, rootfsShifted: false } : {}));
 }
 
-/** A namespace of the container that follows the container's, and a process in it that waits for a word. */
+/** A mount namespace that receives the container's mounts, with a process in it that waits for input. */
 const follower =
   "unshare -m --propagation slave sh -c 'echo $$ >/tmp/pid; read _ </tmp/go; exec sleep 1000' >/dev/null 2>&1 &";
 
@@ -83,7 +83,7 @@ Deno.test("a mount that is attached and detached comes and goes in the container
     assert.match(await seen("/data"), /No such file/);
     assert.equal(await runtime.isAttached("c1", place), false);
 
-    // Whichever propagation was asked for, and below a mount that the container made and shares.
+    // With every propagation, and below a mount that the container made and shares.
     await run(["mount", "-t", "tmpfs", "none", "/mnt"]);
     for (const propagation of propagations) {
       const below = { ...place, target: `/mnt/${propagation}`, propagation };

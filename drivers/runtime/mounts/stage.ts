@@ -11,24 +11,24 @@ import { type ClonedMount, cloneSource } from "../files/mount_source.ts";
 import { withoutDevices } from "./mounts.ts";
 import type { ContainerSpec, MountSpec } from "../runtime.ts";
 
-/** What crun needs of a container in the runtime's mount namespace: its root filesystem, its devices' mounts, and files of its own. */
+/** What crun needs for a container in the runtime's mount namespace: its root filesystem, its devices' mounts, and generated files. */
 
-/** @param directory Of the daemon, with its links resolved. @returns Where they are there: a directory of every host, which is not touched, and which
- * is not above the daemon's own, since it would hide it. */
+/** @param directory The daemon's, with links resolved. @returns Path of the stages: a directory that every host has. It is not changed, and must not
+ * be a parent of the daemon's own, which it would hide. */
 export function stageBeside(directory: string): string {
   const isFree = (stage: string) => !`${directory}/`.startsWith(`${stage}/`) && existsSync(stage);
   return ["/mnt", "/media"].find(isFree) ?? "/srv";
 }
 
-/** A mount of a container, and its copy for it. */
+/** A mount of a container, and its copy for the container. */
 export interface StagedMount extends ClonedMount {
   readonly mount: MountSpec;
-  /** The mount that it is below, and comes along with. */
+  /** The mount that it lies below and came with. */
   readonly above?: MountSpec;
 }
 
-/** Detached copies of the root and of every mount, made where the pools are mounted: in the host's namespace, which the runtime's need not follow.
- * What is mounted below a path of the host is mounted by itself: crun 1.8 takes a tree of mounts for an unprivileged container, but mounts its top alone.
+/** Creates detached copies of the root and of every mount in the host's namespace, where the pools are mounted: the runtime's need not follow it.
+ * Mounts below a host path are cloned one by one: crun 1.8 accepts a tree of mounts for an unprivileged container, but mounts only its top.
  * @returns The root first. */
 export async function cloneAll(processes: FileProcesses, spec: ContainerSpec): Promise<StagedMount[]> {
   const namespace = spec.idmap && await userNamespace(spec.idmap);
@@ -39,7 +39,7 @@ export async function cloneAll(processes: FileProcesses, spec: ContainerSpec): P
       recursive: mount.recursive ?? true,
       separate: mount.foreign ?? false,
       options: withoutDevices(mount.options),
-      // crun makes it what is asked for.
+      // crun sets the requested propagation.
       propagation: mount.propagation === undefined ? undefined : "as-source",
     }).catch((error) => {
       if (!(error instanceof LidoError) || mount.device === undefined) throw error;
@@ -65,7 +65,7 @@ export async function cloneAll(processes: FileProcesses, spec: ContainerSpec): P
   }
 }
 
-/** Called inside the namespace: puts them where crun will find them, with what else of files it needs. @returns The mounts with their sources there. */
+/** To be called in the runtime's namespace: puts mounts and files where crun finds them. @returns The mounts with their sources there. */
 export function place(stage: string, spec: ContainerSpec, [root, ...rest]: readonly StagedMount[]): MountSpec[] {
   const directory = makeStage(stage, spec.name);
   writeFileSync(join(directory, "boot_id"), `${randomUUID()}\n`, { mode: 0o444 });
@@ -80,7 +80,7 @@ export function place(stage: string, spec: ContainerSpec, [root, ...rest]: reado
   });
 }
 
-/** Called inside the namespace. @returns Where a container's files there are. */
+/** To be called in the runtime's namespace. @returns The container's directory there. */
 export function makeStage(stage: string, name: string): string {
   const directory = join(stage, name);
   makeDirectory(directory, 0o711);
@@ -88,7 +88,7 @@ export function makeStage(stage: string, name: string): string {
   return directory;
 }
 
-/** With exactly `mode`: mkdir's own is cut by the umask. */
+/** With exactly `mode`: mkdir's is reduced by the umask. */
 export function makeDirectory(path: string, mode: number): void {
   mkdirSync(path, { recursive: true });
   chmodSync(path, mode);

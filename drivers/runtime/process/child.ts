@@ -1,7 +1,7 @@
 import type { Poller } from "../../host/poll/poll.ts";
 import { closeFd, type ExitStatus, openPidfd, sendSignal, waitPid } from "../../host/process/process.ts";
 
-/** Waits for a child's end and reaps it. */
+/** Waits for a child to end and reaps it. */
 export function childEnd(poller: Poller, pid: number): Promise<ExitStatus> {
   const pidfd = openPidfd(pid);
   const watch = poller.watch(pidfd);
@@ -18,7 +18,7 @@ export function childEnd(poller: Poller, pid: number): Promise<ExitStatus> {
   });
 }
 
-/** Resolves when `fd` is readable. @param signal Ends the waiting. @throws {Error} After `timeoutMs`, or the signal's reason. */
+/** Resolves when `fd` is readable. @param signal Aborts the wait. @throws {Error} After `timeoutMs`, or the signal's reason. */
 export function readable(
   poller: Poller,
   fd: number,
@@ -55,7 +55,7 @@ export async function endsWithin(poller: Poller, pid: number, timeoutMs: number)
   try {
     pidfd = openPidfd(pid);
   } catch {
-    return true; // it has ended, and was reaped
+    return true; // it has ended and was reaped
   }
   try {
     return await readable(poller, pidfd, timeoutMs, "its end").then(() => true, () => false);
@@ -64,7 +64,7 @@ export async function endsWithin(poller: Poller, pid: number, timeoutMs: number)
   }
 }
 
-/** Waits for a child's end, and kills it when it takes too long. */
+/** Waits for a child to end, and kills it at the timeout. */
 export async function childEndWithin(poller: Poller, pid: number, timeoutMs: number): Promise<ExitStatus> {
   const pidfd = openPidfd(pid);
   const timer = setTimeout(() => sendSignal(pidfd, 9), timeoutMs);

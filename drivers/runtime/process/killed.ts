@@ -5,8 +5,8 @@ import { LidoError } from "../../../api/errors.ts";
 export const killTimeoutMs = 30_000;
 const namedMax = 3;
 
-/** Waits for the end of a container that was killed. @param processes Pids of those that are left.
- * @throws {LidoError} unavailable, with what does not end and what it waits for; the container is still there then, and may be killed again. */
+/** Waits for the end of a killed container. @param processes Pids of its remaining processes.
+ * @throws {LidoError} unavailable, naming the processes that do not end and what they wait for; the container remains and may be killed again. */
 export async function killed(
   name: string,
   { ended, processes, timeoutMs = killTimeoutMs }: {
@@ -25,7 +25,7 @@ export async function killed(
       clearTimeout(timer);
     }
     left = await processes();
-    // Its processes have ended; what it has left, such as thousands of cgroups, is being removed.
+    // Without processes, only its leftovers, such as thousands of cgroups, are being removed: wait on.
     if (left.length > 0) break;
   }
   const named = left.slice(0, namedMax).map(describe).join(", ");

@@ -3,13 +3,13 @@ import { closeFd, isChild, listChildren, openPidfd, sendSignal, waitPid } from "
 
 const SIGKILL = 9;
 
-/** What crun leaves to us, its subreaper: its helper, and the process that was to become a command it could not start. Nobody else waits for
+/** Processes that crun leaves to the daemon, its subreaper: its helper, and the child that could not execute its command. No other code waits for
  * them, and a zombie in a container's pid namespace keeps the container from ending. */
 export class Orphans {
   readonly #poller: Poller;
-  /** crun processes that somebody waits for. */
+  /** crun processes that a caller waits for. */
   readonly #awaited = new Set<number>();
-  /** Commands that crun started, whose caller reaps them; one may be called "crun" too. */
+  /** Commands that crun started; their callers reap them. A command may be named "crun", too. */
   readonly #commands = new Set<number>();
   readonly #watched = new Map<number, { readonly watch: Watch; readonly pidfd: number }>();
 
@@ -33,7 +33,7 @@ export class Orphans {
     this.#commands.delete(pid);
   }
 
-  /** Of a command that nobody waits for any more: it is killed, and reaped when it is dead, which is after its container is thawed. */
+  /** Kills a command that no caller waits for any more, and reaps it when it is dead: if its container is frozen, only after thaw. */
   abandon(pid: number): void {
     this.#commands.delete(pid);
     if (!isChild(pid)) return;
@@ -41,7 +41,7 @@ export class Orphans {
     sendSignal(this.#watched.get(pid)!.pidfd, SIGKILL);
   }
 
-  /** To be called when a crun has ended: what it left is our child by then, though it may not be dead yet. Each is reaped when it is. */
+  /** To be called when a crun has ended: its leftovers are our children by then, perhaps not dead yet. Each is reaped when it is dead. */
   reap(): void {
     for (const { pid, command } of listChildren()) {
       if (command === "crun" && !this.#isKnown(pid) && !this.#watched.has(pid)) this.#reapAtDeath(pid);
@@ -54,12 +54,12 @@ export class Orphans {
     this.#watched.set(pid, { watch, pidfd });
     watch.arm("in", () => {
       this.#forget(pid);
-      // It may have become a command meanwhile.
+      // It may have become a known command meanwhile.
       if (!this.#isKnown(pid) && isChild(pid)) waitPid(pid);
     });
   }
 
-  /** Watches no more. */
+  /** Stops watching. */
   close(): void {
     for (const pid of [...this.#watched.keys()]) this.#forget(pid);
   }
