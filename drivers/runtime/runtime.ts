@@ -1,18 +1,18 @@
-/** The container runtime: starts, watches, enters and stops containers. It knows nothing of pools, profiles or HTTP; it gets paths that are
- * mounted and a finished specification. One container is one OCI bundle below `$LIDO_DIR/run/<name>` and one crun state; there
- * is no monitor process, the daemon is the subreaper of what it starts and finds what an earlier daemon started again by `list`. */
+/** The container runtime: starts, watches, enters and stops containers. It knows nothing of pools, profiles or HTTP; it gets mounted paths and a
+ * complete specification. Each container is one OCI bundle below `$LIDO_DIR/run/<name>` and one crun state. There is no monitor process: the daemon
+ * is the subreaper of the containers that it starts; `list` finds those that an earlier daemon started. */
 
 import type { IdMap } from "../host/id_map.ts";
 import type { SyscallPolicy } from "./syscall_list.ts";
 
 export interface MountSpec {
-  /** What its user calls it, for errors. */
+  /** The user's name for it, for error messages. */
   readonly device?: string;
   /** Absolute path on the host. */
   readonly source: string;
-  /** Whether `source` is a path of the host that is none of ours: it may be on a filesystem that never answers. */
+  /** Whether `source` is a host path outside our pools: it may be on a filesystem that never answers. */
   readonly foreign?: boolean;
-  /** What to mount within `source`, which containers may write to: no symlink is followed. Absent for all of it. */
+  /** Path within `source` to mount. Containers may write to it: no symlink is followed. Absent for all of `source`. */
   readonly subPath?: string;
   /** Absolute path in the container; resolved beneath its root, made if missing. */
   readonly target: string;
@@ -24,23 +24,23 @@ export interface MountSpec {
   readonly shifted?: boolean;
 }
 
-/** A mount of a container, as far as it must be known to find it there. */
+/** What is needed to find a mount in a container. */
 export type MountPlace = Pick<MountSpec, "source" | "subPath" | "foreign" | "target">;
 
 export interface DetachOptions {
   readonly lazy?: boolean;
   readonly whatever?: boolean;
-  /** Whether the directory that it was mounted at goes, too, if it is empty. */
+  /** Whether the mount point is removed, too, if it is an empty directory. */
   readonly removeTarget?: boolean;
 }
 
 /** A device that a container may use. @see https://docs.kernel.org/admin-guide/cgroup-v1/devices.html */
 export interface DeviceRule {
   readonly type: "b" | "c";
-  /** Absent for all of them, as `minor`. */
+  /** Absent for all of them; so is `minor`. */
   readonly major?: number;
   readonly minor?: number;
-  /** Of "r", "w" and "m" (make its node). */
+  /** Of "r", "w" and "m" (create its node). */
   readonly access: string;
 }
 
@@ -55,36 +55,36 @@ export interface ContainerSpec {
   readonly mounts: readonly MountSpec[];
   /** Devices beyond those that every container may use. */
   readonly devices?: readonly DeviceRule[];
-  /** Whether containers may be run in it: it can mount /proc and /sys for them. */
+  /** Whether containers may run in it: it can mount /proc and /sys for them. */
   readonly nesting?: boolean;
   readonly syscalls?: SyscallPolicy;
   readonly environment: Readonly<Record<string, string>>;
   /** Default ["/sbin/init"]. */
   readonly init?: readonly string[];
-  /** Where what the console printed last is written when the container has ended, in the place of what is there; 0600. */
+  /** File for the console's latest output when the container has ended; it replaces what is there; 0600. */
   readonly consoleLog: string;
   readonly limits?: Limits;
 }
 
-/** What a container may use; what is absent is not limited. */
+/** A container's limits; an absent one means unlimited. */
 export interface Limits {
   /** A soft limit may be exceeded while the host has memory to spare. */
   readonly memory?: { readonly bytes: bigint; readonly enforce: "hard" | "soft" };
   /** Whether its memory may be swapped out. */
   readonly swap: boolean;
-  /** 0 to 10: the higher, the later it is swapped out. */
+  /** 0 to 10: the higher, the later memory is swapped out. */
   readonly swapPriority?: number;
-  /** A negative number is none. */
+  /** A negative number means unlimited. */
   readonly processes?: number;
-  /** A number of CPUs, or a set of them as in "0-3,5". */
+  /** A number of CPUs, or a set such as "0-3,5". */
   readonly cpus?: number | string;
-  /** A share of the CPU time when others want it too, or so much of each period. */
+  /** A share of the CPU time under contention, or a quota of each period. */
   readonly cpuAllowance?:
     | { readonly kind: "share"; readonly percent: number }
     | { readonly kind: "time"; readonly quotaMs: number; readonly periodMs: number };
-  /** 0 to 10: among containers of the same share. */
+  /** 0 to 10: priority among containers with the same share. */
   readonly cpuPriority?: number;
-  /** Bytes by size of the pages: 64KB, 1MB, 2MB, 1GB. */
+  /** Bytes by page size: 64KB, 1MB, 2MB, 1GB. */
   readonly hugepages: Readonly<Record<string, bigint>>;
   /** 0 to 10. */
   readonly diskPriority?: number;
@@ -119,9 +119,9 @@ export type CommandStdio =
 export interface LaunchedCommand {
   readonly pid: number;
   readonly pidfd: number;
-  /** Master of the pty, when one was asked for. */
+  /** Master of the pty, when one was requested. */
   readonly pty?: number;
-  /** To be called when it was reaped: what was kept to know it by is of no use any more. */
+  /** To be called when the process was reaped: removes the records for recognising it. */
   readonly reaped?: () => void;
 }
 
@@ -129,26 +129,26 @@ export interface LaunchedCommand {
 export interface ContainerEnd {
   readonly code?: number;
   readonly signal?: number;
-  /** Limits by which the kernel refused it something while it ran; absent when there was none. */
+  /** Limits that made the kernel refuse something while it ran; absent when there was none. */
   readonly limitsReached?: readonly ReachedLimit[];
 }
 
-/** A new process was refused; a process was killed for want of memory. */
+/** "processes": a new process was refused. "memory": a process was killed for lack of memory. */
 export type ReachedLimit = "processes" | "memory";
 
-/** A console's terminal for who attaches to it; the descriptors are the caller's. */
+/** A console's terminal for an attached client; the caller closes the descriptors. */
 export interface ConsoleTerminal {
-  /** Of the pty's master: to write to, and to set the window's size. Not to be read. */
+  /** The pty's master, for writing and for setting the window's size. Not for reading. */
   readonly master: number;
   /** A pipe of what the console prints from now on; it ends with the container, or when the console is lost. */
   readonly output: number;
-  /** Why no more comes although the container runs. */
+  /** Why no more output comes although the container runs. */
   lost(): Error | undefined;
-  /** To be called when the output is not read any more. */
+  /** To be called when the output is no longer read. */
   release(): void;
 }
 
-/** The command could not be started: 127 when it is missing, 126 when it cannot be executed, as a shell says it. */
+/** The command could not be started: 127 when it is missing, 126 when it cannot be executed, as in a shell. */
 export class LaunchError extends Error {
   override name = "LaunchError";
   readonly exitCode: 126 | 127;
@@ -160,52 +160,52 @@ export class LaunchError extends Error {
 }
 
 export interface Runtime {
-  /** What this host lacks, in words that say how to mend it; empty when containers can run. */
+  /** @returns What this host lacks, in words that say how to fix it; empty when containers can run. */
   check(): Promise<string[]>;
-  /** @throws {LidoError} With the runtime's reason and where the log is, when it does not come up; nothing is left then. */
+  /** @throws {LidoError} With the runtime's reason and the log's path, when the start fails; everything is removed then. */
   start(spec: ContainerSpec): Promise<RunningContainer>;
   /** Sends a signal to the container's init. */
   kill(name: string, signal: number): Promise<void>;
-  /** Kills every process of the container, takes its cgroup and runtime state away; nothing there is no error. */
+  /** Kills every process of the container, removes its cgroup and runtime state; if nothing is there, that is no error. */
   destroy(name: string): Promise<void>;
-  /** Changes a running container's limits at once. @throws {LidoError} bad_request; nothing has changed then. */
+  /** Changes a running container's limits at once. @throws {LidoError} bad_request; then nothing has changed. */
   setLimits(name: string, limits: Limits): Promise<void>;
   freeze(name: string): Promise<void>;
   unfreeze(name: string): Promise<void>;
   get(name: string): RunningContainer | undefined;
-  /** Containers of this daemon's directory that run; called once at start, takes them up (watch) again. */
+  /** Called once at start: watches the running containers of this daemon's directory again. @returns Them. */
   adopt(): Promise<RunningContainer[]>;
-  /** Called once for each end of a container, however it came; `status` is unknown for one that an earlier daemon had started. */
+  /** `listener` is called once for each end of a container, whatever its cause; the status is unknown if an earlier daemon started it. */
   onExit(listener: (name: string, end: ContainerEnd) => void): void;
   exec(name: string, command: CommandSpec, stdio: CommandStdio): Promise<LaunchedCommand>;
-  /** Mounts into the running container's own namespace. @throws {LidoError} When the target leaves the root or cannot be made; this and the next two:
-   * unavailable, when a filesystem of the container does not answer in time. */
+  /** Mounts into the running container's own namespace. @throws {LidoError} When the target leaves the root or cannot be created. This and the next
+   * two: unavailable, when a filesystem of the container does not answer in time. */
   attach(name: string, mount: MountSpec): Promise<void>;
-  /** Unmounts it, wherever the container may have moved it. What is not mounted any more is no error.
-   * @throws {LidoError} When it is in use, with who holds it; not so if it may go `lazy`, when they have let it go.
-   * @param options.whatever Not only that mount, but what is uppermost at its target; its source is not asked for. */
+  /** Unmounts it, wherever the container may have moved it. It is no error if it is not mounted any more.
+   * @throws {LidoError} When it is in use, naming the processes; with `lazy` the unmount completes when they release it.
+   * @param options.whatever Unmounts not only that mount, but the uppermost one at its target; its source is not asked for. */
   detach(name: string, mount: MountPlace, options?: DetachOptions): Promise<void>;
   /** Whether it is mounted at its target now. */
   isAttached(name: string, mount: MountPlace): Promise<boolean>;
-  /** What is at a path of the host, which may never answer. @param tenant Whose it is: who has too many that do not answer waits alone. The name of an
-   * instance that is to have it, or one that no instance can have. @returns undefined when nothing is.
+  /** Type of the file at a host path, which may never answer. @param tenant Whose share of the file processes is used: an instance that is to get the
+   * path, or a name that no instance can have. @returns undefined when nothing is there.
    * @throws {LidoError} bad_request, naming the path, when it does not answer in time. */
   lookAtSource(tenant: string, path: string): Promise<"directory" | "file" | "other" | undefined>;
-  /** What the LXCFS at `path` stands in for. @throws {NotAnswered} After `timeoutMs`. @throws {Error} With the name of an errno as `code`. */
+  /** The paths that the LXCFS at `path` replaces. @throws {NotAnswered} After `timeoutMs`. @throws {Error} With the name of an errno as `code`. */
   lxcfsTargets(path: string, timeoutMs: number): Promise<readonly string[]>;
   /** A regular file of a running container as its processes find it, up to a MiB. @returns undefined when there is none.
    * @throws {LidoError} bad_request when it is something else, or does not answer in time. */
   readFile(name: string, path: string): Promise<Uint8Array | undefined>;
   /** Whether there is anything at a path in a running container. @throws {LidoError} bad_request when it does not answer in time. */
   fileExists(name: string, path: string): Promise<boolean>;
-  /** A running container's console, for one who attaches to it. */
+  /** Attaches a client to a running container's console. */
   attachConsole(name: string): Promise<ConsoleTerminal>;
-  /** What a running container's console printed last; its size is bounded. */
+  /** The latest output of a running container's console; its size is bounded. */
   consoleContent(name: string): Promise<Uint8Array>;
   clearConsole(name: string): Promise<void>;
   /** Processes, memory and CPU of a container from its cgroup. */
   usage(name: string): Promise<{ processes: number; memoryBytes: bigint; memoryPeakBytes: bigint; cpuNs: bigint }>;
-  /** What is there of containers that are not: directories, cgroups. @returns Their names; `destroy` takes it away. */
+  /** Leftovers of containers that do not run: directories, cgroups. @returns Their names; `destroy` removes them. */
   strays(): Promise<string[]>;
   /** Ends watching; containers go on. */
   close(): Promise<void>;

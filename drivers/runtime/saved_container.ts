@@ -4,22 +4,22 @@ import { startTicks } from "../host/process/process.ts";
 import type { IdMap } from "../host/id_map.ts";
 import type { ContainerSpec } from "./runtime.ts";
 
-/** What is kept beside a container for the next daemon: enough to know the process again and not to mistake another for it. */
+/** Record of a container for the next daemon: enough to recognise its process and not to mistake another for it. */
 export interface SavedContainer {
   readonly pid: number;
-  /** Field 22 of /proc/PID/stat, in ticks since boot: a pid may be used again, this with it may not. */
+  /** Field 22 of /proc/PID/stat, in ticks since boot: a pid may be used again, a pid with its start time may not. */
   readonly startTicks: string;
   readonly startedAt: string;
   readonly idmap?: IdMap;
-  /** Absent for a container that a daemon without consoles had started. */
+  /** Absent for a container started by a daemon without consoles. */
   readonly consoleLog?: string;
 }
 
-/** @param directory Of the container. @param pid Its init. */
+/** @param directory The container's. @param pid Its init's. */
 export function writeSaved(directory: string, spec: ContainerSpec, pid: number): SavedContainer {
   const kept: SavedContainer = {
     pid,
-    startTicks: startTicks(pid) ?? "", // of one that has ended already
+    startTicks: startTicks(pid) ?? "", // empty if it has ended already
     startedAt: new Date().toISOString(),
     ...(spec.idmap ? { idmap: spec.idmap } : {}),
     consoleLog: spec.consoleLog,
@@ -28,7 +28,7 @@ export function writeSaved(directory: string, spec: ContainerSpec, pid: number):
   return kept;
 }
 
-/** @returns undefined when there is none, or the daemon was killed while it wrote it. */
+/** @returns undefined when there is none, or the daemon was killed while writing it. */
 export function readSaved(directory: string): SavedContainer | undefined {
   try {
     return JSON.parse(readFileSync(fileIn(directory), "utf8"));

@@ -5,7 +5,7 @@ import { LidoError } from "../../api/errors.ts";
 
 export interface SyscallRule {
   readonly name: string;
-  /** What a call comes to; absent for the list's own: refused calls end the thread, allowed ones are made. */
+  /** What happens to a call; absent for the list's default: refused calls end the thread, allowed ones are made. */
   readonly action?: SyscallAction;
   /** All of them must hold. */
   readonly conditions: readonly SyscallCondition[];
@@ -16,11 +16,11 @@ export type SyscallAction =
   | { readonly kind: "errno"; readonly errno: number };
 
 export interface SyscallCondition {
-  /** Of the argument, from 0. */
+  /** Number of the argument, from 0. */
   readonly index: number;
   readonly value: number;
   readonly operator: string;
-  /** Of `SCMP_CMP_MASKED_EQ`. */
+  /** For `SCMP_CMP_MASKED_EQ`. */
   readonly mask?: number;
 }
 
@@ -33,7 +33,7 @@ const operators = ["NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ"].map((name) =
 const condition =
   /\[\s*([0-5])\s*,\s*(0x[0-9a-f]{1,13}|\d{1,15})\s*,\s*([A-Z_]+)\s*(?:,\s*(0x[0-9a-f]{1,13}|\d{1,15})\s*)?\]/gi;
 
-/** Empty lines and those that begin with # count for nothing; `[all]` may stand before a rule.
+/** Empty lines and lines that begin with # are ignored; `[all]` may precede a rule.
  * @throws {LidoError} bad_request, naming the line and what is allowed. */
 export function parseSyscalls(text: string): SyscallRule[] {
   const lines = text.split("\n").map((line) => line.trim()).filter((line) => line !== "" && !line.startsWith("#"));
@@ -82,7 +82,7 @@ function wrong(line: string): LidoError {
 const refused = (text: string) => new LidoError("bad_request", text);
 
 export interface SyscallPolicy {
-  /** Only these are made; a call of any other ends the thread. Nothing else counts then. */
+  /** Only these calls are allowed; any other ends the thread. The other fields are ignored then. */
   readonly allow?: readonly SyscallRule[];
   readonly deny?: readonly SyscallRule[];
   /** Whether `defaultRules` are refused; default true. */

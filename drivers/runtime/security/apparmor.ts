@@ -22,21 +22,21 @@ import type { ContainerSpec } from "../runtime.ts";
 
 const tool = "apparmor_parser";
 const control = "/sys/kernel/security/apparmor";
-/** Of some 10 KiB each. */
+/** Maximum of kept policies, of some 10 KiB each. */
 const policiesMax = 256;
 
-/** The AppArmor profiles of a daemon's containers, each loaded while its container runs. An unprivileged container has a policy namespace of its own,
- * too, where the kernel has them: for the profiles of what runs in it (Docker's, snaps').
+/** The AppArmor profiles of a daemon's containers, each loaded while its container runs. An unprivileged container also has a policy namespace of its
+ * own, where the kernel supports them: for profiles loaded inside it (Docker's, snaps').
  * @see "Namespaces" in AppArmor's documentation; apparmor(7) */
 export class AppArmor {
   readonly #directory: string;
   readonly #prefix: string;
   readonly #canStack: boolean;
-  /** For the next start: apparmor_parser(8) takes a third of its time. */
+  /** Kept for the next start: apparmor_parser(8) takes a third of a start's time. */
   readonly #policies = new Map<string, { readonly text: string; readonly policy: Uint8Array }>();
 
-  /** @returns Undefined on a host without AppArmor, or where it cannot be used, which `warn` is told.
-   * @param options.directory For files of a moment. @param options.daemon What the names of its profiles begin with. */
+  /** @returns undefined on a host without AppArmor, or where it cannot be used: then `warn` gets the reason.
+   * @param options.directory For temporary files. @param options.daemon Prefix of its profiles' names. */
   static find(options: { directory: string; daemon: string; warn: (reason: string) => void }): AppArmor | undefined {
     if (read("/sys/module/apparmor/parameters/enabled").trim() !== "Y") return undefined;
     const reason = unusable();
@@ -52,7 +52,7 @@ export class AppArmor {
     mkdirSync(directory, { recursive: true, mode: 0o700 });
   }
 
-  /** Loads the profile of a container. @returns The label that its init is executed with. */
+  /** Loads a container's profile. @returns The label that its init is executed with. */
   async load(spec: Pick<ContainerSpec, "name" | "idmap" | "nesting">): Promise<string> {
     const name = this.#prefix + spec.name;
     const privileged = spec.idmap === undefined, nesting = spec.nesting ?? false;
@@ -65,7 +65,7 @@ export class AppArmor {
     return stacked(name);
   }
 
-  /** @returns The label for a command in a running container, which may be older than this daemon; undefined when its init has no profile. */
+  /** @returns The label for a command in a running container, which an older daemon may have started; undefined when its init has no profile. */
   labelOf(container: string, init: number): string | undefined {
     const name = this.#prefix + container;
     const current = read(`/proc/${init}/attr/current`);
@@ -73,7 +73,7 @@ export class AppArmor {
     return existsSync(join(namespaces, name)) ? stacked(name) : name;
   }
 
-  /** Unloads the profile of a container that is no more, and what was loaded in it. */
+  /** Unloads the profile of an ended container, and the profiles loaded in its namespace. */
   unload(container: string): void {
     const name = this.#prefix + container;
     if (!this.containers().includes(container)) return;
@@ -81,7 +81,7 @@ export class AppArmor {
     tell(".remove", Buffer.from(name), `Failed to unload the AppArmor profile "${name}"`);
   }
 
-  /** @returns Whose profiles are loaded. */
+  /** @returns The containers whose profiles are loaded. */
   containers(): string[] {
     return read(join(control, "profiles")).split("\n").map((line) => line.replace(/ \(\w+\)$/, ""))
       .filter((name) => name.startsWith(this.#prefix)).map((name) => name.slice(this.#prefix.length));
@@ -109,16 +109,16 @@ export class AppArmor {
 const namespaces = join(control, "policy/namespaces");
 const stacked = (name: string) => `${name}//&:${name}:unconfined`;
 
-/** What policies are for, of the features that the kernel has: what the profile speaks of. The kernel lets pass what a policy is not for. So it does
- * what later kernels know to forbid, and sockets, all of which are the container's to use: Linux before 6.2 has no permission to lock one, and without
- * it systemd gives no service a network namespace (PrivateNetwork=).
+/** The kernel features that policies declare: those that the profile has rules for. The kernel does not mediate features that a policy does not
+ * declare. So it allows what later kernels can forbid, and all use of sockets, as intended: Linux before 6.2 has no permission to lock a socket, and
+ * without it systemd gives no service a network namespace (PrivateNetwork=).
  * @see "feature ABI" in apparmor.d(5); https://bugs.launchpad.net/bugs/1780227 */
 const features = {
   "": "capability caps dbus domain file mount policy ptrace query rlimit signal",
   "namespaces": "pivot_root profile",
 };
 
-/** @returns They, as apparmor_parser(8) reads them. */
+/** @returns `features` in the format that apparmor_parser(8) reads. */
 function featuresText(): string {
   return Object.entries(features).map(([group, names]) => {
     const directory = join(control, "features", group);
@@ -146,7 +146,7 @@ function unusable(): string | undefined {
   return own === "unconfined" ? undefined : `the daemon has a profile itself: ${own}`;
 }
 
-/** In one write, as the kernel wants it. */
+/** Written in one write, as the kernel requires. */
 function tell(file: string, content: Uint8Array, failure: string): void {
   const fd = openSync(join(control, file), "w");
   try {

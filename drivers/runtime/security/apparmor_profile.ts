@@ -1,19 +1,19 @@
-/** The AppArmor profile of a container, as text for apparmor_parser(8). What it forbids is what a container of LXD's may not do either.
+/** The AppArmor profile of a container, as text for apparmor_parser(8). It forbids what LXD forbids its containers, too.
  *
- * An unprivileged container is kept from the host by its user namespace, and the profile is a second wall: it mounts what the kernel lets it mount. A
- * privileged one is root among the host's files of /proc and /sys, and mounts with the host's own right; for it the profile says what neither
+ * An unprivileged container is kept from the host by its user namespace; the profile is a second barrier, and the container may mount what the kernel
+ * allows. A privileged one is root among the host's files in /proc and /sys, and mounts with the host's privileges; its profile forbids what neither
  * capabilities nor read-only mounts can, since it could mount them anew.
  * @see apparmor.d(5) */
 
 export interface ProfileOptions {
   readonly privileged: boolean;
-  /** Whether containers may be run in it. */
+  /** Whether containers may run in it. */
   readonly nesting: boolean;
-  /** The policy namespace that the container loads its own profiles into; absent when it cannot have any. */
+  /** The policy namespace that the container loads its own profiles into; absent when it cannot have one. */
   readonly policyNamespace?: string;
 }
 
-/** Of the whole host, whoever asks. */
+/** Files of the whole host, forbidden to every container. */
 const forbidden = [
   ...["/proc/acpi/**", "/proc/kcore", "/proc/sysrq-trigger", "/proc/sys/fs/binfmt_misc/**"].map((path) =>
     `${path} rwklx`
@@ -22,10 +22,10 @@ const forbidden = [
     .map((path) => `${path} rwklx`),
 ];
 
-/** Where systemd makes the root of a service that it confines, out of all that is mounted, before it becomes the service's "/". */
+/** Where systemd builds the root of a confined service from all mounts, before it becomes the service's "/". */
 const serviceRoots = ["/run/systemd/unit-root/", "/run/systemd/mount-rootfs/"];
 
-/** Settings that no namespace has of its own. */
+/** Settings that are not namespaced. */
 const hostSettings = [
   "/proc/bus/**",
   "/proc/sys/{abi,debug,dev,fs,user,vm}/**",
@@ -35,16 +35,16 @@ const hostSettings = [
   ...outside("/sys/fs/", ["cgroup/", "fuse/"]),
 ];
 
-/** Flags of a mount that is made or changed to be writable: all but "ro". */
+/** Flags of a mount that is created or made writable: all but "ro". */
 const writable = "rw, remount, bind, nosuid, nodev, noexec, noatime, relatime, nodiratime, strictatime, silent";
 
-/** What containers within a container do, too. Rules that allow cannot tell a bind mount by its flags; so what a privileged container may not do is
- * denied, which comes before. */
+/** What containers within a container do, too. Allowing rules cannot recognise a bind mount by its flags, so what a privileged container may not do
+ * is denied: denying rules take precedence. */
 const mounts = ["mount", "remount", "umount"];
 
-/** The kernel's filesystems stay where they are, for there the rules for files hold. */
+/** Keeps the kernel's filesystems at their places: the rules for files apply to those paths. */
 const deniedToPrivileged = [
-  // They are there already.
+  // These are mounted already.
   ...["binfmt_misc", "bpf", "configfs", "debugfs", "efivarfs", "fusectl", "pstore", "securityfs", "tracefs"]
     .map((type) => `mount fstype=${type}`),
   ...[["proc", "/proc/"], ["sysfs", "/sys/"]].flatMap(([type, place]) => [
@@ -53,7 +53,7 @@ const deniedToPrivileged = [
     `mount options in (${writable}) -> ${place}**`,
   ]),
   "mount /dev/.lxc{,/**} -> /**",
-  // They are below these.
+  // The kernel's filesystems are below these.
   ...except("/").flatMap((target) =>
     ["/", ...serviceRoots.map((root) => `${root}**`)].map((source) => `mount ${source} -> ${target}`)
   ),
@@ -61,7 +61,7 @@ const deniedToPrivileged = [
   ...hostSettings.map((path) => `${path} wklx`),
 ];
 
-/** @param place Path of a directory, with "/" at its end. @returns Patterns of all directories but this one and those in a root of a service. */
+/** @param place Path of a directory, ending with "/". @returns Patterns of all directories except this one and those in a service's root. */
 function except(place: string): string[] {
   const allowed = [place, ...serviceRoots].filter((path) => path !== "/");
   const above = allowed.flatMap((path) =>
@@ -74,7 +74,7 @@ function except(place: string): string[] {
   ];
 }
 
-/** @returns Patterns of what is below a directory and does not begin with any of `allowed`. */
+/** @returns Patterns of the paths below a directory that do not begin with any of `allowed`. */
 function outside(directory: string, allowed: readonly string[]): string[] {
   const beginnings = new Set(allowed.flatMap((path) => Array.from(path, (_, length) => path.slice(0, length))));
   return [...beginnings].map((beginning) => {
@@ -83,7 +83,7 @@ function outside(directory: string, allowed: readonly string[]): string[] {
   });
 }
 
-/** @param name Of the profile; it must need no quoting. */
+/** @param name The profile's name; it must need no quoting. */
 export function profileText(name: string, { privileged, nesting, policyNamespace }: ProfileOptions): string {
   const isHeld = privileged && !nesting;
   const rules = [

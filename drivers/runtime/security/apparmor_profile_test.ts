@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { profileText } from "./apparmor_profile.ts";
 
-/** AppArmor's own patterns, as far as they are used here. @see apparmor.d(5), "Globbing" */
+/** Matches AppArmor's patterns, as far as they are used here. @see apparmor.d(5), "Globbing" */
 function matches(pattern: string, path: string): boolean {
   const source = pattern.replace(/[.+()|]/g, "\\$&").replace(
     /\{([^}]*)\}/g,

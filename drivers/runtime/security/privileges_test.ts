@@ -1,10 +1,10 @@
-/** What a container's root may do beside the host's: capabilities and the writable part of /sys. */
+/** The privileges of a container's root: capabilities and the writable part of /sys. */
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { withContainer } from "../../../tests/support/running_container.ts";
 
 const bits = { SYS_MODULE: 16, SYS_RAWIO: 17, SYS_TIME: 25, MAC_OVERRIDE: 32, MAC_ADMIN: 33 };
-/** CHECKPOINT_RESTORE. */
+/** CHECKPOINT_RESTORE's number. */
 const lastKnown = 40;
 const last = Math.min(lastKnown, Number(readFileSync("/proc/sys/kernel/cap_last_cap", "utf8")));
 const every = (1n << BigInt(last + 1)) - 1n;
@@ -37,7 +37,7 @@ touch /sys/kernel/x 2>&1
 grep ' /sys' /proc/self/mounts | grep sysfs`;
     const { output } = await run(["sh", "-c", script]);
     assert.match(output, /^from \/sys\/devices\/virtual\/net\/lo\/ifalias\nfrom \/sys\/class\/net\/lo\/ifalias\n/);
-    // Of its own network alone.
+    // Only its own network's interface is there, and /sys is read-only elsewhere.
     assert.match(output, /ifalias\nlo\ntouch:/);
     assert.match(output, /touch: .*: Read-only file system\n/);
     assert.match(
