@@ -13,7 +13,7 @@ import {
   type RunResult,
 } from "./host.ts";
 
-/** What a tool says: its standard output, or all of it. Absent: it succeeds and says nothing. */
+/** A tool's answer: its standard output, or the whole result. Absent: it succeeds without output. */
 export type Answer = string | Partial<RunResult> | undefined;
 
 const noQuotas: ProjectQuotas = {
@@ -25,10 +25,10 @@ const noQuotas: ProjectQuotas = {
   release: () => Promise.resolve(),
 };
 
-/** A host for tests: it records what is asked of it, in order, and answers from a script. Nothing outside the process is touched; mounts and
+/** A host for tests: it records all calls in order and answers from a script. Nothing outside the process is touched; mounts and
  * loop devices are kept in memory. */
 export class FakeHost implements Host {
-  /** Everything that was asked: argv lists joined by spaces; mounts as `mount(2) SOURCE TARGET`, `umount(2) TARGET`. */
+  /** All calls: argv lists joined by spaces; mounts as `mount(2) SOURCE TARGET`, `umount(2) TARGET`. */
   readonly seen: string[] = [];
   /** The argv of each process that would have been started. */
   readonly processes: string[][] = [];
@@ -38,7 +38,8 @@ export class FakeHost implements Host {
   readonly #answer: (argv: readonly string[]) => Answer;
   readonly #missing: ReadonlySet<string>;
 
-  /** @param answer The script. @param options.missing Tools that are not installed. @param options.canIdmap What the kernel can. */
+  /** @param answer The script. @param options.missing Tools that are not installed. @param options.canIdmap Whether the kernel has idmapped
+   * mounts. */
   constructor(
     answer: (argv: readonly string[]) => Answer = () => undefined,
     options: { missing?: readonly string[]; canIdmap?: boolean } = {},
@@ -65,7 +66,7 @@ export class FakeHost implements Host {
     return { stdout: Readable.from([Buffer.from(stdout)]), done };
   }
 
-  /** The same: what a tool would see is not looked at. */
+  /** As `run` and `pipe`: the confinement is not checked. */
   confined(): ConfinedTools {
     return { run: (argv, options) => this.run(argv, options), pipe: (argv, options) => this.pipe(argv, options) };
   }

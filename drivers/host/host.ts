@@ -1,14 +1,15 @@
 import type { Readable } from "node:stream";
 
-/** The host as drivers see it. A driver gets one of these and calls nothing else: so a test can hand it `FakeHost`, which records what was
- * asked and answers from a script. Everything is argv lists and paths; there is no shell anywhere. */
+/** The host as drivers see it. Drivers access the host only through this interface, so a test can pass `FakeHost`, which records the
+ * calls and answers from a script. Everything is argv lists and paths; there is no shell anywhere. */
 export interface Host {
-  /** Runs one tool of those that may see the whole host (`trustedTools`) to its end.
+  /** Runs one of the tools that may see the whole host (`trustedTools`) until it ends.
    * @throws {CommandError} If it exits with a code not in `okCodes`, dies by a signal, times out or is missing. */
   run(argv: readonly string[], options?: RunOptions): Promise<RunResult>;
-  /** Starts such a tool whose stdin and/or stdout is a stream. */
+  /** Starts such a tool with a stream as stdin, stdout or both. */
   pipe(argv: readonly string[], options?: PipeOptions): PipedCommand;
-  /** The only way to start a tool that touches what a container or an archive has shaped. It sees what it is given and the host's programs. */
+  /** The only way to start a tool that touches data shaped by a container or an archive. The tool sees only the given paths and the host's
+   * programs. */
   confined(confinement: Confinement): ConfinedTools;
   /** @returns The absolute path of a tool on the host's PATH (with /usr/sbin and /sbin), or undefined. */
   which(tool: string): Promise<string | undefined>;
@@ -24,19 +25,19 @@ export interface ConfinedTools {
   pipe(argv: readonly string[], options?: PipeOptions): PipedCommand;
 }
 
-/** What a confined tool has. */
+/** What a confined tool may use. */
 export interface Confinement {
-  /** Directories and files that it may read: the path that they have for the tool → the host's path, which no container can exchange, such as
+  /** Directories and files that it may read: path as the tool sees it → host path, which no container can replace, such as
    * that of a volume's root. */
   readonly reads?: Readonly<Record<string, string>>;
-  /** The same, for those that it may change. */
+  /** The same for those that it may change. */
   readonly writes?: Readonly<Record<string, string>>;
-  /** Device nodes that it may open, at the paths that they have on the host. */
+  /** Device nodes that it may open, at their paths on the host. */
   readonly devices?: readonly string[];
-  /** Whether it has a /proc, of its own process; so have tools with devices. */
+  /** Whether it has a /proc of its own pid namespace; tools with devices always have. */
   readonly hasProc?: boolean;
   readonly capabilities?: readonly Capability[];
-  /** Of address space, for each process; default 4 GiB. */
+  /** Limit on address space of each process; default 4 GiB. */
   readonly memoryBytes?: number;
 }
 
@@ -53,13 +54,13 @@ export type Capability =
 
 export interface RunOptions {
   readonly stdin?: string | Uint8Array;
-  /** Default 10 minutes; a tool that hangs is killed and reported, never waited for without end. */
+  /** Default 10 minutes; a tool that hangs is killed and reported. */
   readonly timeoutMs?: number;
   readonly cwd?: string;
   readonly signal?: AbortSignal;
-  /** Told, each quarter of a second, how many bytes the tool has written to files so far. */
+  /** Called every quarter of a second with the bytes that the tool has written to files so far. */
   readonly progress?: (bytes: bigint) => void;
-  /** Exit codes that are an answer and not a failure; default [0]. */
+  /** Exit codes that are no failure; default [0]. */
   readonly okCodes?: readonly number[];
 }
 
@@ -77,18 +78,18 @@ export interface PipeOptions {
   readonly cwd?: string;
   /** Default 10 minutes; a tool that has read and written nothing for so long (or up to twice that) is killed and reported. 0: never. */
   readonly stallMs?: number;
-  /** Told now and then how much the tool has read, in bytes. */
+  /** Called regularly with the bytes that the tool has read. */
   readonly progress?: (bytes: bigint) => void;
 }
 
 export interface PipedCommand {
   readonly stdout: Readable;
-  /** Settles when the tool ended and its stdin was delivered.
+  /** Resolves when the tool has ended and its stdin was delivered.
    * @throws {CommandError} As `run`. */
   readonly done: Promise<void>;
 }
 
-/** A tool that failed: `message` holds the argv's tool and its first line of stderr, ready to be shown. */
+/** A tool that failed: `message` has the tool's name and its first line of stderr, ready for the user. */
 export class CommandError extends Error {
   override name = "CommandError";
   readonly argv: readonly string[];
@@ -117,45 +118,45 @@ export interface MountEntry {
 }
 
 export interface Mounts {
-  /** Mounts a filesystem; flags such as `ro`, `noatime` are taken out of `options` by the implementation. @see mount(2) */
+  /** Mounts a filesystem; the implementation extracts flags such as `ro` and `noatime` from `options`. @see mount(2) */
   mount(source: string, target: string, type: string, options?: readonly string[]): Promise<void>;
   bind(source: string, target: string): Promise<void>;
-  /** Device nodes below `target`, a mount point, cannot be opened any more. */
+  /** From then on, device nodes below `target`, a mount point, cannot be opened. */
   forbidDevices(target: string): Promise<void>;
-  /** Unmounts every mount at `target`, the uppermost first; nothing mounted there is no error.
+  /** Unmounts every mount at `target`, the uppermost first; no mount there is no error.
    * @param options.lazy MNT_DETACH. @throws {SystemCallError} EBUSY. */
   unmount(target: string, options?: { lazy?: boolean }): Promise<void>;
   list(): Promise<MountEntry[]>;
   /** @returns The mount at exactly `target`, the uppermost if several. */
   at(target: string): Promise<MountEntry | undefined>;
-  /** Whether idmapped mounts work for the filesystem `path` is on (tried, with a throw-away user namespace). */
+  /** Whether idmapped mounts work for the filesystem of `path` (tried, with a temporary user namespace). */
   canIdmap(path: string): Promise<boolean>;
 }
 
 export interface Loops {
-  /** @param options.directIo Tried; falls back to buffered where the filesystem refuses. @returns The device, "/dev/loopN". @see loop(4) */
+  /** @param options.directIo Tried; buffered I/O if the filesystem refuses. @returns The device, "/dev/loopN". @see loop(4) */
   attach(file: string, options?: { directIo?: boolean }): Promise<string>;
   detach(device: string): Promise<void>;
-  /** @param options.isCurrent Not those whose file was deleted and is at that path no more.
+  /** @param options.isCurrent Without devices whose file was deleted and is no longer at that path.
    * @returns The devices whose backing file is, or was, `file`. */
   find(file: string, options?: { isCurrent?: boolean }): Promise<string[]>;
-  /** Every device that is attached. @returns Device and backing file; `isDeleted`: the file is at its path no more. */
+  /** Lists all attached devices. @returns Device and backing file; `isDeleted`: the file is no longer at its path. */
   list(): Promise<{ device: string; file: string; isDeleted: boolean }[]>;
   /** Makes the device see its file's new size (LOOP_SET_CAPACITY). */
   refresh(device: string): Promise<void>;
 }
 
 /** Quotas of directory trees on ext4 and xfs. A tree is marked by a *project id*, which every file in it has and every new one inherits; the
- * kernel counts and limits by it. The id of a tree is that of its top directory, and nowhere else: so it goes with it through every
- * rename, and there is nothing that could disagree. @see quotactl(2), FS_IOC_FSSETXATTR in ioctl_xfs_fsgetxattr(2) */
+ * kernel counts and limits by it. The id is stored only in the tree's top directory, so it survives every
+ * rename, and no second record can disagree. @see quotactl(2), FS_IOC_FSSETXATTR in ioctl_xfs_fsgetxattr(2) */
 export interface ProjectQuotas {
-  /** Whether trees below `directory` can be limited: what may pass a limit, or why not. */
+  /** Whether trees below `directory` can be limited, and whether root is exempt; or why not. */
   probe(directory: string): Promise<{ readonly exemptsRoot: boolean } | { readonly absent: string }>;
-  /** Gives an empty directory a project that nobody else on the filesystem has. */
+  /** Gives an empty directory a project id that is unique on the filesystem. */
   assign(directory: string): Promise<void>;
-  /** The same for a tree with content; what is created meanwhile is in. May be cut off and repeated. */
+  /** The same for a tree with content; includes files created meanwhile. May be interrupted and repeated. */
   adopt(directory: string): Promise<void>;
-  /** @returns undefined when the tree has no project, or not wholly. */
+  /** @returns undefined when the tree has no project, or only a part of it has. */
   usage(
     directory: string,
   ): Promise<
@@ -163,6 +164,6 @@ export interface ProjectQuotas {
   >;
   /** @param limitBytes Rounded up to the filesystem's unit, 1 or 4 KiB; undefined lifts the limit. */
   limit(directory: string, limitBytes: bigint | undefined): Promise<void>;
-  /** Before the tree is deleted: its record goes with its last file. No tree or no project is no error. */
+  /** To be called before the tree is deleted: the kernel drops the project's record with its last file. No tree or no project is no error. */
   release(directory: string): Promise<void>;
 }

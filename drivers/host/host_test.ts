@@ -11,7 +11,7 @@ import { parseMountInfo } from "./mounts/mounts.ts";
 import { createHost } from "./real.ts";
 
 const host = createHost();
-/** Any tool, and nothing to work on. */
+/** Runs any tool, without access to files. */
 const tools = host.confined({ devices: ["/dev/zero"] });
 
 async function scratch(test: (directory: string) => Promise<void>): Promise<void> {
@@ -104,7 +104,7 @@ Deno.test("a tool may end before what it is given does; a source that breaks off
   const { done } = tools.pipe(["cat"], { stdin: broken });
   broken.destroy();
   await assert.rejects(done);
-  // The source's error may be one that a tool's pipe breaks with.
+  // The source's error may have the same code as a broken pipe.
   const reading = Object.assign(new Error("the peer is gone"), { code: "EPIPE" });
   const failing = new PassThrough();
   failing.write("a part");
@@ -116,7 +116,7 @@ Deno.test("a tool may end before what it is given does; a source that breaks off
 Deno.test("a tool that fails while its source is still being read says so itself, at any moment", async () => {
   const refused = async (script: string) => {
     const { stdout: stdin, done } = tools.pipe(["head", "-c", "20000000", "/dev/zero"]);
-    const source = done.catch(() => {}); // ended by nobody reading any more
+    const source = done.catch(() => {}); // ends because its reader has gone
     const tool = tools.pipe(["sh", "-c", `${script}; echo refused >&2; exit 3`], { stdin });
     await assert.rejects(tool.done, (error: CommandError) => error.code === 3 && /\(refused\)/.test(error.message));
     await source;
@@ -156,7 +156,7 @@ Deno.test("a loop device that a copy of its mount keeps is detached when that is
     const device = await host.loops.attach(file);
     await host.confined({ devices: [device] }).run(["mkfs.ext4", "-q", device]);
     await host.mounts.mount(device, target, "ext4");
-    // As any process has it that is just being given a mount namespace.
+    // Like any process that is just getting a mount namespace.
     const keeper = spawn("unshare", ["--mount", "--propagation", "private", "sh", "-c", "echo; cat"], {
       stdio: ["pipe", "pipe", "inherit"],
     });
@@ -205,7 +205,7 @@ Deno.test("parseSubIds() takes root's lines only and no impossible range", () =>
   const text = "someone:1:2\nroot:100000:65536\n0:200000:10\nroot:4294967290:100\nroot:x:y\n# root:1:1\n";
   assert.deepEqual(parseSubIds(text), [{ start: 100000, count: 65536 }, { start: 200000, count: 10 }]);
   assert.deepEqual(rootRanges(text, "root:5:1").gid, [{ start: 5, count: 1 }]);
-  // As LXD: where one of the files has nothing for root, neither counts.
+  // As in LXD: if one of the files has no range for root, neither counts.
   const default_ = [{ start: 1_000_000, count: 1_000_000_000 }];
   assert.deepEqual(rootRanges(text, "someone:1:2"), { uid: default_, gid: default_ });
 });

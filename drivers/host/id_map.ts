@@ -1,4 +1,4 @@
-/** One line of an id map: `count` ids from `container` on are `host` and up outside. @see user_namespaces(7) */
+/** One line of an id map: `count` ids from `container` on are the host's ids from `host` on. @see user_namespaces(7) */
 export interface IdRange {
   readonly container: number;
   readonly host: number;

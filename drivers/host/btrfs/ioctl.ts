@@ -1,8 +1,8 @@
 import { lstatSync } from "node:fs";
 import { check, cString, errno, libc, SystemCallError } from "../ffi/libc.ts";
 
-/** Subvolumes of btrfs by the kernel's own interface: by id, by descriptor, and with names as bytes, for a container chooses names and moves
- * directories meanwhile. All of these block; those that wait for a transaction belong on a thread (`nested.ts`). @see linux/btrfs.h,
+/** Subvolumes of btrfs by the kernel's own interface: by id, by descriptor, and with names as bytes, because a container chooses the names and may
+ * move directories at any time. All calls block; those that wait for a transaction belong on a thread (`nested.ts`). @see linux/btrfs.h,
  * linux/btrfs_tree.h */
 
 const O_DIRECTORY = 0x10000, O_CLOEXEC = 0x80000, O_NOFOLLOW = 0x20000, AT_REMOVEDIR = 0x200;
@@ -27,18 +27,18 @@ const handleBytes = 20, handleType = 0x4d;
 export interface NestedSubvolume {
   readonly id: bigint;
   readonly parentId: bigint;
-  /** Inode of the directory, in the parent subvolume; a snapshot of that has the same. */
+  /** Inode of the directory, in the parent subvolume; the same in a snapshot of the parent. */
   readonly directoryInode: bigint;
-  /** As the kernel has it: no text. */
+  /** The kernel's bytes, not necessarily text. */
   readonly name: Uint8Array;
 }
 
-/** @param path One that we trust. @returns A descriptor; the caller closes it. */
+/** @param path A trusted path. @returns A descriptor; the caller closes it. */
 export function openSubvolume(path: string): number {
   return check(`open "${path}"`, libc.open(cString(path), O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW, 0));
 }
 
-/** Whether other subvolumes are nested in the one at `path`; asked of the kernel, for a process with each snapshot would cost more than the
+/** Whether other subvolumes are nested in the one at `path`. Asks the kernel: a process per snapshot would cost more than the
  * snapshot. */
 export function subvolumeHasChildren(path: string): boolean {
   const fd = openSubvolume(path);
@@ -58,7 +58,7 @@ export function subvolumeIdOf(fd: number): bigint {
   return view.getBigUint64(0, true);
 }
 
-/** @param path One that we trust. @returns The UUID by which `btrfs receive` finds the subvolume there: that of the one which was sent, or its own. */
+/** @param path A trusted path. @returns The UUID by which `btrfs receive` finds the subvolume: the sent subvolume's, or its own. */
 export function streamUuidOf(path: string): Uint8Array {
   const info = new Uint8Array(infoBytes);
   const fd = openSubvolume(path);
@@ -71,7 +71,7 @@ export function streamUuidOf(path: string): Uint8Array {
   return received.some((byte) => byte !== 0) ? received : info.slice(infoUuid, infoUuid + uuidBytes);
 }
 
-/** @param path Of a directory, one that we trust. @returns Where it is in its subvolume: "" for its root, or "a/b". */
+/** @param path A directory's trusted path. @returns Its path in its subvolume: "" for the root, or "a/b". */
 export function pathInSubvolume(path: string): string {
   const inode = lstatSync(path, { bigint: true }).ino;
   if (inode === subvolumesTop) return "";
@@ -86,7 +86,7 @@ export function pathInSubvolume(path: string): string {
   return new TextDecoder().decode(argument.subarray(16, argument.indexOf(0, 16))).replace(/\/$/, "");
 }
 
-/** @param fd In the filesystem. @param inode Of a directory of subvolume `id`. @returns Where it is in that, with a slash behind it; nothing for its top.
+/** @param fd In the filesystem. @param inode A directory's inode in subvolume `id`. @returns Its path there, ending with a slash; empty for the root.
  * @throws {SystemCallError} ENAMETOOLONG */
 export function directoryIn(fd: number, id: bigint, inode: bigint): Uint8Array {
   if (inode === subvolumesTop) return new Uint8Array();
@@ -98,7 +98,7 @@ export function directoryIn(fd: number, id: bigint, inode: bigint): Uint8Array {
   return argument.slice(16, argument.indexOf(0, 16));
 }
 
-/** @param fd In the filesystem. @returns The subvolumes directly in subvolume `id`. */
+/** @param fd In the filesystem. @returns The direct children of subvolume `id`. */
 export function childrenOf(fd: number, id: bigint): NestedSubvolume[] {
   const found: NestedSubvolume[] = [];
   for (let from = 0n;;) {
@@ -109,8 +109,8 @@ export function childrenOf(fd: number, id: bigint): NestedSubvolume[] {
   }
 }
 
-/** @param fd In the filesystem. @param subvolume Id. @param inode Of a directory of it; default its root.
- * @returns A descriptor, whatever the directory is called and wherever it is by now. @throws {SystemCallError} ESTALE when it is gone.
+/** @param fd In the filesystem. @param subvolume Id. @param inode A directory's inode in it; default its root.
+ * @returns A descriptor, whatever the directory's name and place are by now. @throws {SystemCallError} ESTALE when it is gone.
  * @see open_by_handle_at(2) */
 export function openInode(fd: number, subvolume: bigint, inode = subvolumesTop): number {
   const handle = new Uint8Array(8 + handleBytes);
@@ -125,7 +125,7 @@ export function openInode(fd: number, subvolume: bigint, inode = subvolumesTop):
   );
 }
 
-/** @returns A descriptor of what is in `directory` by this name; a symbolic link is refused. */
+/** @returns A descriptor of the entry `name` in `directory`; a symbolic link is refused. */
 export function openChild(directory: number, name: Uint8Array): number {
   return check(
     "open a nested subvolume",
@@ -133,7 +133,7 @@ export function openChild(directory: number, name: Uint8Array): number {
   );
 }
 
-/** @param source Descriptor of a subvolume. */
+/** @param source A subvolume's descriptor. */
 export function snapshotInto(directory: number, name: Uint8Array, source: number): void {
   const argument = namedArgument(name);
   new DataView(argument.buffer).setBigInt64(0, BigInt(source), true);
@@ -150,7 +150,7 @@ export function destroySubvolume(fd: number, { id, parentId, directoryInode, nam
   try {
     check(what, libc.ioctl(fd, BTRFS_IOC_SNAP_DESTROY_V2, argument));
   } catch (error) {
-    // The kernel writes the whole path out for it, which may be longer than it has room for.
+    // The kernel builds the whole path for it, which may be longer than its buffer.
     if (!(error instanceof SystemCallError && error.code === "ENAMETOOLONG")) throw error;
     const directory = openInode(fd, parentId, directoryInode);
     try {

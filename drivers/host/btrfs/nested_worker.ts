@@ -1,4 +1,4 @@
-/** The thread of `nested.ts`. A container may move, replace and delete what is copied meanwhile: in its tree everything is found by id and
+/** The thread of `nested.ts`. A container may move, replace and delete subvolumes while they are copied: in its tree everything is found by id and
  * inode number, never by a path. */
 
 import type { NestedSubvolume } from "./ioctl.ts";
@@ -8,14 +8,14 @@ const thread = self as unknown as {
   onmessage: (message: MessageEvent<NestedRequest>) => void;
   postMessage(data: NestedAnswer): void;
 };
-/** How often is looked anew for what was made while the rest was deleted. */
+/** How often to search again for subvolumes created during the deletion. */
 const roundsMax = 16;
 
 type Kernel = typeof import("../ffi/libc.ts") & typeof import("./ioctl.ts");
 
 thread.onmessage = async ({ data }) => {
   try {
-    // Loaded only now: libc is there after an await, and a message that comes before `onmessage` is set would be lost.
+    // Loaded only now: an import of libc awaits, and a message that arrives before `onmessage` is set would be lost.
     const kernel = { ...await import("../ffi/libc.ts"), ...await import("./ioctl.ts") };
     thread.postMessage(data.kind === "copy" ? copy(kernel, data) : { ids: remove(kernel, data.path) });
   } catch (error) {
@@ -27,7 +27,7 @@ function copy(k: Kernel, request: Extract<NestedRequest, { kind: "copy" }>): Nes
   using source = opened(k, k.openSubvolume(request.source));
   using target = opened(k, k.openSubvolume(request.target));
   const waiting = [{ from: k.subvolumeIdOf(source.fd), to: k.subvolumeIdOf(target.fd) }];
-  /** Copies of read-only ones, which are writable until their own nested ones are in. */
+  /** Copies of read-only subvolumes; they stay writable until their own nested subvolumes are in. */
   const readonly: bigint[] = [];
   for (let parent = waiting.pop(); parent; parent = waiting.pop()) {
     for (const child of k.childrenOf(source.fd, parent.from)) {
@@ -45,7 +45,7 @@ function copy(k: Kernel, request: Extract<NestedRequest, { kind: "copy" }>): Nes
   return {};
 }
 
-/** @param target Id of the parent's copy. @returns undefined when it was moved or deleted since the parent was copied. */
+/** @param target Id of the parent's copy. @returns undefined when the subvolume was moved or deleted since the parent was copied. */
 function copyOne(
   k: Kernel,
   filesystem: number,
@@ -54,7 +54,7 @@ function copyOne(
 ): { id: bigint; isReadonly: boolean } | undefined {
   using source = openedIfThere(k, filesystem, child.id);
   using directory = openedIfThere(k, filesystem, target, child.directoryInode);
-  // What was made since then has no directory in its place there.
+  // A subvolume created since then has no directory in its place there.
   if (!source || !directory || !k.removeEmpty(directory.fd, child.name)) return undefined;
   k.snapshotInto(directory.fd, child.name, source.fd);
   using made = opened(k, k.openChild(directory.fd, child.name));
@@ -79,10 +79,10 @@ function remove(k: Kernel, path: string): bigint[] {
   }
 }
 
-/** @param isTry Whether one that cannot be deleted now is left. @returns Whether it was deleted. */
+/** @param isTry Whether to skip a subvolume that cannot be deleted now. @returns Whether it was deleted. */
 function removeOne(k: Kernel, filesystem: number, one: NestedSubvolume, isTry: boolean): boolean {
   using parent = openedIfThere(k, filesystem, one.parentId);
-  // A name can only go out of a writable one.
+  // The parent must be writable to remove a name from it.
   if (parent && k.isReadonly(parent.fd)) k.setReadonly(parent.fd, false);
   try {
     k.destroySubvolume(filesystem, one);

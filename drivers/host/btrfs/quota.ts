@@ -1,7 +1,7 @@
 import { dirname } from "node:path";
 import { check, cString, errno, libc, SystemCallError } from "../ffi/libc.ts";
 
-/** Quota groups of btrfs by the kernel's own interface: looking at one and limiting it cost no process. @see linux/btrfs.h, linux/btrfs_tree.h */
+/** Quota groups of btrfs by the kernel's own interface: reading and limiting one starts no process. @see linux/btrfs.h, linux/btrfs_tree.h */
 
 const O_DIRECTORY = 0x10000, O_CLOEXEC = 0x80000;
 /** _IOWR(0x94, 17, struct btrfs_ioctl_search_args), _IOWR(0x94, 18, struct btrfs_ioctl_ino_lookup_args): 4096 bytes each. */
@@ -29,13 +29,13 @@ export function hasQuota(path: string): boolean {
   return within(path, (fd) => search(fd, quotaTree, { type: statusItem, offset: 0n }) !== undefined);
 }
 
-/** Whether the kernel has given up counting, and with it holding anybody to a limit, until it is told to count anew: it does when a group is taken
- * away whose numbers are not 0, and from 6.8 on when a large subvolume is deleted. */
+/** Whether the kernel has stopped counting, and with it enforcing limits, until a rescan: it does so when a group is deleted whose numbers are not 0,
+ * and from Linux 6.8 on when a large subvolume is deleted. */
 export function needsRescan(path: string): boolean {
   return within(path, needsRescanOf);
 }
 
-/** Starts to count anew; it goes on in the kernel. */
+/** Starts a rescan; it continues in the kernel. */
 export function startRescan(path: string): void {
   within(path, (fd) => {
     isDone("count quotas anew", libc.ioctl(fd, BTRFS_IOC_QUOTA_RESCAN, new Uint8Array(rescanBytes)), [
@@ -45,7 +45,7 @@ export function startRescan(path: string): void {
   });
 }
 
-/** @param path Of a subvolume. @returns undefined when quotas are off. What was written a moment ago counts after a sync. */
+/** @param path A subvolume's. @returns undefined when quotas are off. Recent writes count only after a sync. */
 export function quotaGroup(path: string): QuotaGroup | undefined {
   return within(path, (fd) => {
     const id = idOf(fd);
@@ -60,10 +60,10 @@ export function quotaGroup(path: string): QuotaGroup | undefined {
   });
 }
 
-/** @param path Of a subvolume. @param bytes undefined lifts the limit, also one that a snapshot has of its source. @returns Whether quotas are on. */
+/** @param path A subvolume's. @param bytes undefined lifts the limit, also one that a snapshot inherited. @returns Whether quotas are on. */
 export function limitQuotaGroup(path: string, bytes: bigint | undefined): boolean {
-  // By the directory it is in: through the subvolume itself the kernel counts the change against its limit, and one that is full could not be
-  // given more (EDQUOT).
+  // Through the parent directory: through the subvolume itself the kernel counts the change against its limit, so the limit of a full one could
+  // not be raised (EDQUOT).
   const id = within(path, idOf);
   return within(dirname(path), (fd) => {
     const argument = new BigUint64Array([id, limitsReferenced, bytes ?? noLimit, 0n, 0n, 0n]);
@@ -73,22 +73,22 @@ export function limitQuotaGroup(path: string, bytes: bigint | undefined): boolea
   });
 }
 
-/** @param path Of a subvolume. */
+/** @param path A subvolume's. */
 export function subvolumeId(path: string): bigint {
   return within(path, idOf);
 }
 
-/** Takes the groups of subvolumes that were deleted away. @returns Those that stay until the kernel has cleared their subvolume away and counted
- * that; from 6.10 on it then takes the group along. */
+/** Deletes the groups of deleted subvolumes. @returns Ids of groups that remain until the kernel has cleaned up their subvolume and counted that;
+ * from 6.10 on it then deletes the group, too. */
 export function destroyQuotaGroups(path: string, ids: readonly bigint[]): bigint[] {
   return within(path, (fd) => ids.filter((id) => !destroy(fd, id)));
 }
 
-/** @returns Every group whose subvolume is gone: what a kill between the two left. */
+/** @returns Every group whose subvolume is gone, as after a kill between the two deletions. */
 export function staleQuotaGroups(path: string): bigint[] {
   return within(path, (fd) => {
     const stale: bigint[] = [];
-    // From the first subvolume's on; those from 2^48 on are people's own, of higher levels.
+    // From the first subvolume's id on; groups from 2^48 on are users' own, of higher levels.
     const lastId = (1n << 48n) - 1n;
     for (let id = topInode; id <= lastId; id++) {
       const found = search(fd, quotaTree, { type: infoItem, offset: id, lastOffset: lastId });
@@ -105,13 +105,13 @@ function needsRescanOf(fd: number): boolean {
   return status !== undefined && (status.data.getBigUint64(16, true) & (rescanning | inconsistent)) === inconsistent;
 }
 
-/** Its numbers fall to 0 only with the transaction in which its subvolume went. To take it away before would make the kernel give up counting. */
+/** A group's numbers drop to 0 only in the transaction that deletes its subvolume. Deleting it earlier would make the kernel stop counting. */
 function isCounted(fd: number, id: bigint): boolean {
   const info = search(fd, quotaTree, { type: infoItem, offset: id });
   return info !== undefined && [8, 16, 24, 32].some((at) => info.data.getBigUint64(at, true) !== 0n);
 }
 
-/** @returns Whether it is gone. */
+/** @returns Whether the group is gone. */
 function destroy(fd: number, id: bigint): boolean {
   if (isCounted(fd, id) && !needsRescanOf(fd)) return false;
   const argument = new Uint8Array(new BigUint64Array([0n, id]).buffer);
@@ -131,7 +131,7 @@ function within<T>(path: string, work: (fd: number) => T): T {
   }
 }
 
-/** @returns False when it failed by one of the errors that are an answer. */
+/** @returns False when it failed with one of `answers`. */
 function isDone(call: string, result: number | bigint, answers: readonly number[]): boolean {
   if (Number(result) >= 0) return true;
   const failed = errno();
@@ -148,11 +148,11 @@ function idOf(fd: number): bigint {
 }
 
 interface Key {
-  /** Default 0, as all of the quota tree has. */
+  /** Default 0, as in all of the quota tree. */
   readonly objectid?: bigint;
   readonly type: number;
   readonly offset: bigint;
-  /** `offset` itself when absent. */
+  /** Default: `offset`. */
   readonly lastOffset?: bigint;
 }
 
@@ -167,7 +167,7 @@ function search(fd: number, tree: bigint, key: Key): { offset: bigint; data: Dat
   view.setUint32(56, type, true);
   view.setUint32(60, type, true);
   view.setUint32(64, 1, true); // how many items
-  // ENOENT: there is no such tree, for quotas were never on.
+  // ENOENT: no such tree, because quotas were never on.
   if (!isDone("search a tree", libc.ioctl(fd, BTRFS_IOC_TREE_SEARCH, argument), [ENOENT])) return undefined;
   if (view.getUint32(64, true) === 0) return undefined;
   const bytes = view.getUint32(keyBytes + 28, true);

@@ -13,7 +13,7 @@ export interface TargetStatus {
   readonly parameters: string;
 }
 
-/** The status of a device-mapper device's only target, asked of the kernel itself: a process each time would cost more than what is asked for.
+/** The status of a device-mapper device's only target. Asks the kernel directly: starting a process would cost more than the query.
  * @param name As in /dev/mapper. @returns undefined when it is not active, or this kernel has no device-mapper. */
 export function targetStatus(name: string): TargetStatus | undefined {
   if (Buffer.byteLength(name) > nameMax) return undefined;
@@ -36,7 +36,7 @@ export function targetStatus(name: string): TargetStatus | undefined {
   return parseStatus(buffer);
 }
 
-/** @param answer struct dm_ioctl and, behind it, struct dm_target_spec with its text. */
+/** @param answer struct dm_ioctl, followed by struct dm_target_spec with its text. */
 export function parseStatus(answer: Uint8Array): TargetStatus | undefined {
   const view = new DataView(answer.buffer, answer.byteOffset, answer.byteLength);
   const start = view.getUint32(16, true), count = view.getUint32(20, true);

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { parseStatus } from "./device_mapper.ts";
 
-/** What the kernel answers: the head, and one target behind it. */
+/** The kernel's answer: the head, followed by one target. */
 function answer(type: string, parameters: string, count = 1): Uint8Array {
   const bytes = new Uint8Array(1024), view = new DataView(bytes.buffer);
   view.setUint32(16, 312, true);

@@ -1,13 +1,13 @@
 import { closeSync, constants, openSync } from "node:fs";
 import { addressOf, check, cString, libc } from "../ffi/libc.ts";
 
-/** What processes of a v2 cgroup may do with device nodes: a BPF program, since v2 has no files for it. Ours, not crun's: crun 1.8 asks for unlimited locked
- * memory first, which no kernel since 5.11 needs for a program and no daemon without CAP_SYS_RESOURCE gets.
+/** The device nodes that processes of a v2 cgroup may use: a BPF program, since v2 has no files for it. Ours, not crun's: crun 1.8 first asks for
+ * unlimited locked memory, which no kernel since 5.11 needs for a program and no daemon without CAP_SYS_RESOURCE gets.
  * @see https://docs.kernel.org/admin-guide/cgroup-v2.html#device-controller, bpf(2) */
 
 const BPF_PROG_LOAD = 5, BPF_PROG_ATTACH = 8;
 const BPF_PROG_TYPE_CGROUP_DEVICE = 15, BPF_CGROUP_DEVICE = 6, BPF_F_ALLOW_MULTI = 2;
-/** Of an instruction: its class with the operation and where its second operand is. */
+/** Opcodes: an instruction's class, its operation and the place of its second operand. */
 const load32 = 0x61, move = 0xb7, moveRegister = 0xbf, andNumber = 0x57, shiftRight = 0x77, exit = 0x95;
 const jumpNotEqual = 0x55;
 const mknod = 1, read = 2, write = 4;
@@ -21,7 +21,7 @@ export interface AllowedDevice {
   readonly access: string;
 }
 
-/** The program: r2 is the node's type, r3 what is asked for, r4 and r5 its numbers. A rule that does not fit jumps to the next; after the last, no.
+/** The program: r2 is the node's type, r3 the requested access, r4 and r5 its numbers. A rule that does not match jumps to the next; the end denies.
  * @returns Its instructions, of 8 bytes each. @see struct bpf_cgroup_dev_ctx in linux/bpf.h */
 export function deviceProgram(allowed: readonly AllowedDevice[]): BigUint64Array<ArrayBuffer> {
   const program = [
@@ -37,7 +37,7 @@ export function deviceProgram(allowed: readonly AllowedDevice[]): BigUint64Array
     const tests: (readonly [register: number, value: number])[] = [[2, types[type]]];
     if (major !== undefined) tests.push([4, major]);
     if (minor !== undefined) tests.push([5, minor]);
-    // Those that follow it: two that test the access, two that answer.
+    // The instructions after the tests: three that test the access, two that return.
     const rest = 5;
     for (const [index, [target, value]] of tests.entries()) {
       program.push(instruction(jumpNotEqual, { target, value, offset: tests.length - 1 - index + rest }));
@@ -54,8 +54,9 @@ export function deviceProgram(allowed: readonly AllowedDevice[]): BigUint64Array
   return new BigUint64Array(program);
 }
 
-/** Lets processes in the cgroup, and below it, use `allowed` and no other device. It goes with the cgroup; one that is there already stays, and both must allow.
- * @param directory Of the cgroup, in a v2 hierarchy. @throws {SystemCallError} */
+/** Lets processes in the cgroup, and below it, use only `allowed` devices. The program goes with the cgroup; an existing one stays, and both must
+ * allow.
+ * @param directory The cgroup's, in a v2 hierarchy. @throws {SystemCallError} */
 export function confineDevices(directory: string, allowed: readonly AllowedDevice[]): void {
   const program = deviceProgram(allowed), license = cString("GPL");
   const loading = new DataView(new ArrayBuffer(128));

@@ -73,8 +73,8 @@ export class HostLoops implements Loops {
   }
 }
 
-/** A process that is being given a mount namespace of its own has, for a moment, a copy of every mount, also of one that was unmounted meanwhile where
- * mounts are not shared; the kernel detaches a device with the last. What keeps it longer is not waited for. */
+/** Waits until the kernel has detached the device. A process that is getting its own mount namespace briefly has a copy of every mount, also of one
+ * unmounted meanwhile if mounts are not shared; the kernel detaches the device with the last copy. The wait has a limit. */
 async function released(device: string): Promise<void> {
   const file = `/sys/block/${basename(device)}/loop/backing_file`;
   for (const deadline = performance.now() + releaseMs; existsSync(file) && performance.now() < deadline;) {
@@ -83,7 +83,7 @@ async function released(device: string): Promise<void> {
 }
 const releaseMs = 2000;
 
-/** Another process may take the device between the asking and the taking: then the next free one is asked for. */
+/** Another process may take the device after it was found to be free: then the next free one is tried. */
 function attachTo(control: number, backing: number, file: string, directIo: boolean): string {
   for (let attempt = 0; attempt < freeTries; attempt++) {
     const device = `/dev/loop${check("find a free loop device", libc.ioctl(control, LOOP_CTL_GET_FREE, null))}`;
@@ -92,7 +92,7 @@ function attachTo(control: number, backing: number, file: string, directIo: bool
       try {
         configure(fd, backing, file, directIo);
       } catch (error) {
-        // The file's filesystem has no direct I/O, or wants another block size: buffered then.
+        // The file's filesystem has no direct I/O, or needs another block size: use buffered I/O.
         if (!(directIo && error instanceof SystemCallError && error.errno === EINVAL)) throw error;
         configure(fd, backing, file, false);
       }
@@ -111,7 +111,7 @@ function configure(fd: number, backing: number, file: string, directIo: boolean)
   const view = new DataView(config.buffer);
   view.setUint32(0, backing, true);
   view.setUint32(flagsOffset, directIo ? LO_FLAGS_DIRECT_IO : 0, true);
-  // For losetup's listing only; what is longer is cut.
+  // For losetup's listing only; longer names are cut.
   config.set(new TextEncoder().encode(file).subarray(0, nameBytes - 1), nameOffset);
   check(`attach "${file}"`, libc.ioctl(fd, LOOP_CONFIGURE, config));
 }

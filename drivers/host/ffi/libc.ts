@@ -1,5 +1,5 @@
-/** The C library, as one table for both runtimes: `bun:ffi` in the compiled executable, `Deno.dlopen` elsewhere. This file and nobody
- * else knows which one it is. Functions are called on the calling thread and block it; what may block long runs on a worker of its own.
+/** The C library, as one table for both runtimes: `bun:ffi` in the compiled executable, `Deno.dlopen` elsewhere. Only this file
+ * knows which one it is. Functions are called on the calling thread and block it; calls that may block long belong on a worker.
  *
  * Argument codes: `i` int, `u` unsigned int, `l` int64, `L` uint64/size_t, `p` buffer (`Uint8Array | null`), `P` raw pointer as a number
  * or bigint. Results of `l` may be number or bigint: wrap them in Number(). */
@@ -113,7 +113,7 @@ const syscalls = {
   file_setattr: { number: 469, args: "ippLu" },
 } as const;
 
-/** Functions of a second signature: the library's name for each comes first. */
+/** Second signatures of functions: `of` is the library's name. */
 const variants = {
   /** int ioctl(int fd, unsigned long op, unsigned long argument), where the argument is a number. */
   ioctlNumber: { of: "ioctl", code: "iLL:i" },
@@ -130,7 +130,7 @@ interface Library {
 
 export const isBun = "Bun" in globalThis;
 
-/** For this thread, whose `errno` stays at one address: a call to find it again gives the runtime's own system calls time to change it. */
+/** For this thread, whose `errno` stays at one address: looking it up again would give the runtime's own system calls time to change it. */
 async function load(): Promise<Library> {
   const symbols: Record<string, ForeignFunction> = {};
   const wrap = (raw: Record<string, ForeignFunction>) => {
@@ -181,7 +181,7 @@ async function load(): Promise<Library> {
     ...Object.fromEntries(Object.entries(variants).map(([name, { of, code }]) => [name, declare(code, of)])),
     __errno_location: declare(":P", "__errno_location"),
   });
-  // Deno wants bigint for 64-bit arguments; callers may pass either.
+  // Deno requires bigint for 64-bit arguments; callers may pass either.
   const codes: Record<string, string> = { ...table };
   for (const [name, { args }] of Object.entries(syscalls)) codes[name] = `l${args}:l`;
   for (const [name, { code }] of Object.entries(variants)) codes[name] = code;
@@ -211,7 +211,7 @@ export const errno = library.errno;
 const encoder = new TextEncoder();
 
 /** A NUL-terminated copy of `text`.
- * @throws {TypeError} If `text` itself holds a NUL: it would be cut there. */
+ * @throws {TypeError} If `text` contains a NUL: it would be cut there. */
 export function cString(text: string): Uint8Array {
   if (text.includes("\0")) throw new TypeError("a string for the kernel must not hold a NUL byte");
   return encoder.encode(text + "\0");
@@ -242,8 +242,8 @@ export class SystemCallError extends Error {
   }
 }
 
-/** Passes a non-negative result through.
- * @throws {SystemCallError} If `result` is negative; errno is read at once, so call it around the call itself. */
+/** Returns a non-negative result.
+ * @throws {SystemCallError} If `result` is negative; errno is read at once, so wrap the call itself. */
 export function check(call: string, result: number | bigint): number {
   const value = Number(result);
   if (value < 0) throw new SystemCallError(call, errno());
@@ -251,7 +251,7 @@ export function check(call: string, result: number | bigint): number {
 }
 
 const { errno: errnoByName } = (await import("node:os")).constants;
-/** Where a number has two names, the first of the alphabet counts: EAGAIN, not EWOULDBLOCK. */
+/** Where a number has two names, the alphabetically first is used: EAGAIN, not EWOULDBLOCK. */
 const errnoNames: Record<number, string> = Object.fromEntries(
   Object.entries(errnoByName).sort().reverse().map(([name, number]) => [number, name]),
 );

@@ -2,8 +2,8 @@ import { chownSync, constants, type Stats, statSync, writeFileSync } from "node:
 import { LidoError } from "../../../api/errors.ts";
 import { check, cString, libc, SystemCallError } from "../ffi/libc.ts";
 
-/** Files in a tree that is not ours: a container's root. Every path is resolved by the kernel beneath `root`; a symlink that a container planted
- * leads nowhere outside, and none is followed unless it is asked for. @see openat2(2) */
+/** Files in an untrusted tree: a container's root. The kernel resolves every path beneath `root`; a symlink planted by a container
+ * cannot lead outside, and none is followed unless requested. @see openat2(2) */
 
 const RESOLVE_NO_XDEV = 0x01n,
   RESOLVE_NO_MAGICLINKS = 0x02n,
@@ -18,12 +18,12 @@ export interface BeneathOptions {
   readonly mode?: number;
   /** Symlinks are followed as the container would see them: its root is "/". Default: any symlink is refused (ELOOP). */
   readonly inRoot?: boolean;
-  /** Mount points on the way are crossed: for trees in which nobody but we mount. Default: they are not (EXDEV), for what a container has mounted,
-   * such as a FUSE, may never answer. */
+  /** Mount points on the way are crossed: for trees in which only we mount. Default: not crossed (EXDEV), because a filesystem that a container
+   * mounted, such as a FUSE, may never answer. */
   readonly acrossMounts?: boolean;
 }
 
-/** @param root A host path we trust. @param path In the tree, with or without a leading slash.
+/** @param root A trusted host path. @param path In the tree, with or without a leading slash.
  * @returns An fd; the caller closes it. @throws {SystemCallError} ENOENT, ELOOP (a symlink), EXDEV (leaves the tree). */
 export function openBeneath(root: string, path: string, options: BeneathOptions = {}): number {
   return inDirectory(root, (directory) => openBeneathFd(directory, path, options));
@@ -39,7 +39,7 @@ export function openBeneathFd(directory: number, path: string, options: BeneathO
   ]);
   const bytes = new Uint8Array(how.buffer);
   const relative = path.replace(/^\/+/, "") || ".";
-  // EAGAIN: something on the way was renamed just then.
+  // EAGAIN: a component of the path was renamed just then.
   for (let attempt = 0;; attempt++) {
     try {
       return check(`open "${path}"`, libc.openat2(directory, cString(relative), bytes, bytes.length));
@@ -52,13 +52,13 @@ export function openBeneathFd(directory: number, path: string, options: BeneathO
 export interface ReadOptions extends Pick<BeneathOptions, "inRoot" | "acrossMounts"> {
   /** Default 1 MiB. */
   readonly maxBytes?: number;
-  /** Called with an O_PATH descriptor of a regular file before it is opened: throws when it is not to be. */
+  /** Called with an O_PATH descriptor of a regular file before it is opened; throws to refuse it. */
   readonly approve?: (file: number) => void;
 }
 
-/** Reads a regular file whole.
- * @returns undefined when there is none. @throws {LidoError} bad_request if it is no regular file (a FIFO would block us), is larger, or is
- * kept from being opened by a lease. */
+/** Reads a whole regular file.
+ * @returns undefined when there is none. @throws {LidoError} bad_request if it is no regular file (a FIFO would block us), is larger, or a
+ * lease keeps it from being opened. */
 export function readBeneath(root: string, path: string, options: ReadOptions = {}): Uint8Array | undefined {
   return inDirectory(root, (directory) => readBeneathFd(directory, path, options));
 }
@@ -84,7 +84,7 @@ export function readBeneathFd(directory: number, path: string, options: ReadOpti
   }
 }
 
-/** Opens what an O_PATH descriptor of a regular file is of, without waiting: a process that has a lease on it keeps others for 45 s.
+/** Opens the regular file of an O_PATH descriptor without waiting: a process that has a lease on it delays other opens for 45 s.
  * @param flags O_RDONLY and the like. @throws {LidoError} bad_request for a leased file. @see F_SETLEASE in fcntl(2) */
 export function openRegular(file: number, path: string, flags: number): number {
   const name = cString(selfPath(file));
@@ -96,8 +96,8 @@ export function openRegular(file: number, path: string, flags: number): number {
   }
 }
 
-/** Replaces the content of a regular file, or makes it; one that is there keeps its owner and mode.
- * @throws {LidoError} bad_request if there is something else. */
+/** Replaces the content of a regular file, or creates it; an existing file keeps its owner and mode.
+ * @throws {LidoError} bad_request if something else is there. */
 export function writeBeneath(
   root: string,
   path: string,
@@ -146,7 +146,7 @@ export function isDirectoryBeneath(root: string, path: string): boolean {
   }
 }
 
-/** As `existsBeneath`, by a descriptor. @throws {SystemCallError} EXDEV when a mount is on the way that is not to be crossed. */
+/** As `existsBeneath`, by a descriptor. @throws {SystemCallError} EXDEV when a mount on the way is not to be crossed. */
 export function existsBeneathFd(directory: number, path: string, options: BeneathOptions = {}): boolean {
   try {
     libc.close(openBeneathFd(directory, path, { ...options, flags: O_PATH | O_NOFOLLOW }));
@@ -159,7 +159,7 @@ export function existsBeneathFd(directory: number, path: string, options: Beneat
   }
 }
 
-/** Runs `work` with an O_PATH descriptor of a directory that is trusted. */
+/** Runs `work` with an O_PATH descriptor of a trusted directory. */
 export function inDirectory<T>(root: string, work: (directory: number) => T): T {
   const directory = check(`open "${root}"`, libc.open(cString(root), O_PATH | O_DIRECTORY | O_CLOEXEC, 0));
   try {
@@ -169,7 +169,7 @@ export function inDirectory<T>(root: string, work: (directory: number) => T): T 
   }
 }
 
-/** O_PATH opens nothing, so a FIFO or a device cannot hurt. */
+/** O_PATH does not open the file itself, so a FIFO or a device is harmless. */
 function regularBeneath(
   directory: number,
   path: string,
@@ -189,16 +189,16 @@ function regularBeneath(
   throw new LidoError("bad_request", `Cannot use "${path}": it is not a regular file`);
 }
 
-/** Node's own functions take no fd that they did not open, but its name below /proc they do: the very same inode, whatever the container
+/** Node's functions accept no descriptor that Node did not open, but they accept its name below /proc: the same inode, whatever the container
  * does to the path meanwhile. */
 function selfPath(fd: number): string {
   return `/proc/self/fd/${fd}`;
 }
 
-/** The file may grow while it is read: no more than `maxBytes` in any case. @param sizeBytes What it has; a buffer of `maxBytes` would cost more than
- * the reading. */
+/** The file may grow while it is read: never reads more than `maxBytes`. @param sizeBytes The file's size; a buffer of `maxBytes` would cost more
+ * than the read. */
 function readAtMost(file: number, sizeBytes: number, maxBytes: number): Uint8Array {
-  // One more: the end shows in a read that does not fill it.
+  // One byte more: a read that does not fill the buffer shows the end.
   let content = new Uint8Array(Math.min(sizeBytes + 1, maxBytes));
   let length = 0;
   while (length < maxBytes) {

@@ -2,8 +2,8 @@ import { setImmediate } from "node:timers/promises";
 import { cString, errno, libc, SystemCallError } from "../ffi/libc.ts";
 import { O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW } from "./walk_tree.ts";
 
-/** Trees of directories in a kernel filesystem (cgroups). A container can make them deeper than a path can say, so each step is by a descriptor
- * and one name, with one descriptor open at a time; and it can make many, so the event loop gets its turns. */
+/** Trees of directories in a kernel filesystem (cgroups). A container can make them deeper than a path can express, so each step is by a descriptor
+ * and one name, with one descriptor open at a time. It can make many, so the walk yields to the event loop. */
 
 const AT_REMOVEDIR = 0x200, AT_FDCWD = -100;
 const ENOENT = 2, DT_DIR = 4;
@@ -17,7 +17,7 @@ export function visitDirectories(root: string, visit: (path: string) => void): P
   return inSlices(walk(root, { leave: (directory) => visit(`/proc/self/fd/${directory}`) }));
 }
 
-/** Removes every directory below and including `root`; their files are the kernel's. What is missing is no error.
+/** Removes every directory below and including `root`; their files are the kernel's. A missing directory is no error.
  * @throws {SystemCallError} EBUSY: one is in use. */
 export async function removeDirectories(root: string): Promise<void> {
   await inSlices(walk(root, { left: (parent, name) => removeDirectory(parent, name, root) }));
@@ -25,13 +25,13 @@ export async function removeDirectories(root: string): Promise<void> {
 }
 
 interface Steps {
-  /** Called in a directory when everything below it was left. */
+  /** Called in a directory after everything below it. */
   readonly leave?: (directory: number) => void;
-  /** Called in the parent of a directory that was left; not for the root. */
+  /** Called in the parent of a directory after `leave` of that; not for the root. */
   readonly left?: (parent: number, name: Uint8Array) => void;
 }
 
-/** Between its steps others may be served: it yields after each. */
+/** Yields after each step, so that other work can run. */
 type Walk = Generator<void, void, void>;
 
 async function inSlices(walk: Walk): Promise<void> {
@@ -43,14 +43,14 @@ async function inSlices(walk: Walk): Promise<void> {
   }
 }
 
-/** Another walk may remove what this one is in: then it begins anew, and what it has visited is visited again. */
+/** Another walk may remove the directory that this one is in: then it starts again, and visits directories a second time. */
 function* walk(root: string, steps: Steps): Walk {
   for (let walks = 0; !(yield* walkOnce(root, steps)); walks++) {
     if (walks >= walksMax) throw new SystemCallError(`leave a directory below "${root}"`, ENOENT);
   }
 }
 
-/** @returns Whether it has come to its end. */
+/** @returns Whether the walk was completed. */
 function* walkOnce(root: string, steps: Steps): Generator<void, boolean, void> {
   let current = open(AT_FDCWD, cString(root), O_NOFOLLOW);
   if (current === undefined) return true;
@@ -99,7 +99,7 @@ function* directoriesIn(directory: number): Generator<void, Uint8Array[], void> 
   for (;;) {
     const length = Number(libc.getdents64(directory, entries, entries.length));
     if (length < 0 && errno() !== ENOENT) throw new SystemCallError("read a directory", errno());
-    if (length <= 0) return names; // removed meanwhile, or at its end
+    if (length <= 0) return names; // removed meanwhile, or the end
     for (let offset = 0; offset < length;) {
       const size = entries[offset + 16]! + 256 * entries[offset + 17]!;
       const name = entries.subarray(offset + 19, entries.indexOf(0, offset + 19) + 1);

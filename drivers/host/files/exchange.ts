@@ -3,7 +3,7 @@ import { check, cString, libc, SystemCallError } from "../ffi/libc.ts";
 
 const AT_FDCWD = -100, RENAME_NOREPLACE = 1, RENAME_EXCHANGE = 2;
 
-/** Swaps two paths of one filesystem at one moment: there is never neither of them. @see renameat2(2) */
+/** Swaps two paths of one filesystem atomically: both exist at all times. @see renameat2(2) */
 export function exchange(one: string, other: string): void {
   check(
     `exchange "${one}" and "${other}"`,
@@ -11,8 +11,8 @@ export function exchange(one: string, other: string): void {
   );
 }
 
-/** Renames, and replaces nothing: rename(2) takes an empty directory away that has the new name. @see renameat2(2)
- * @returns Whether it was renamed; no when something has the new name. @throws {SystemCallError} */
+/** Renames without replacing anything: rename(2) would replace an empty directory of the new name. @see renameat2(2)
+ * @returns Whether it was renamed; false when the new name exists. @throws {SystemCallError} */
 export function renameNew(from: string, to: string): boolean {
   try {
     check(
@@ -25,7 +25,7 @@ export function renameNew(from: string, to: string): boolean {
     if (code === "EEXIST" || code === "ENOTEMPTY") return false;
     if (code !== "EINVAL") throw error;
   }
-  // A filesystem that cannot (NFS): the next best.
+  // A filesystem without this (NFS): check first, then rename.
   if (existsSync(to)) return false;
   renameSync(from, to);
   return true;

@@ -2,7 +2,7 @@ import { closeSync, openSync, readSync } from "node:fs";
 
 const chunkBytes = 1 << 14;
 
-/** Reads a file of the kernel's that may be long, such as a list of mounts that a container made.
+/** Reads a kernel file that may be long, such as the list of a container's mounts.
  * @returns Its first `bytesMax` bytes, or a little more, as text. */
 export function readHead(path: string, bytesMax: number): string {
   const file = openSync(path, "r");

@@ -1,4 +1,4 @@
-/** What the kernel says of a path that is there, or may be, and cannot be used. */
+/** The kernel's errors for a path that exists, or may exist, and cannot be used. */
 const reasons: Readonly<Record<string, string>> = {
   EACCES: "permission denied",
   EHOSTDOWN: "host is down",
@@ -17,18 +17,18 @@ const reasons: Readonly<Record<string, string>> = {
   ETIMEDOUT: "connection timed out",
 };
 
-/** With these a filesystem as a whole is away: a FUSE without its process, a server on the network that is gone, a device that was pulled. */
+/** Errors of an unavailable filesystem: a FUSE without its process, an unreachable network server, a device that was pulled. */
 const away: ReadonlySet<string> = new Set([
   ...["EHOSTDOWN", "EHOSTUNREACH", "ENODEV", "ENOTCONN", "ESHUTDOWN", "ESTALE", "ETIMEDOUT"],
 ]);
 
-/** The words for a system call's failure; its code where there are none. @returns undefined for what is no such failure. */
+/** The words for a system call's failure; its code where there are none. @returns undefined for another kind of error. */
 export function reasonOf(error: unknown): string | undefined {
   const { code } = error as { code?: unknown };
   return typeof code === "string" && /^E[A-Z0-9]+$/.test(code) ? reasons[code] ?? code : undefined;
 }
 
-/** Whether it failed because its filesystem is away. */
+/** Whether the call failed because its filesystem is unavailable. */
 export function isAway(error: unknown): boolean {
   return away.has(String((error as { code?: unknown } | null)?.code));
 }

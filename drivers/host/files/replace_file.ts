@@ -7,10 +7,10 @@ import { libc } from "../ffi/libc.ts";
 const sync = promisify(fsync);
 const O_PATH = 0x200000, O_DIRECTORY = 0x10000, O_NOFOLLOW = 0x20000;
 
-/** Puts a file in the place of another at one moment: after a kill or a power cut there is the old text or the new one, never a part of it.
- * No symlink is followed, neither on the way nor at the end: what an image or another host planted is replaced itself.
- * @param root A host path we trust. @param directory In it, e.g. "containers/c1", which may be a mount of ours. @param mode Owner is root.
- * @throws {SystemCallError} ENOENT when the directory is not there; ELOOP for a symlink on the way. */
+/** Replaces a file atomically: after a kill or a power failure it has the old text or the new one, never a part of it.
+ * No symlink is followed, neither on the way nor at the end: one that an image or another host planted is itself replaced.
+ * @param root A trusted host path. @param directory In it, e.g. "containers/c1", which may be a mount of ours. @param mode Owner is root.
+ * @throws {SystemCallError} ENOENT when the directory is missing; ELOOP for a symlink on the way. */
 export async function replaceFile(
   root: string,
   directory: string,
@@ -19,14 +19,14 @@ export async function replaceFile(
   mode: number,
 ): Promise<void> {
   const fd = openBeneath(root, directory, { flags: O_PATH | O_DIRECTORY | O_NOFOLLOW, acrossMounts: true });
-  // The directory is the very one that was opened, whatever is renamed meanwhile.
+  // The path names the directory that was opened, whatever is renamed meanwhile.
   const at = (file: string) => `/proc/self/fd/${fd}/${file}`;
   const beside = `.${name}.lido`;
   try {
-    // What goes to memory only is done at once: a turn of the event loop for each step costs more. The disk is waited for.
+    // Synchronous where only memory is written: a turn of the event loop for each step costs more. Only the sync is awaited.
     const file = openNew(at(beside), mode);
     try {
-      fchmodSync(file, mode); // open's mode is cut by the umask
+      fchmodSync(file, mode); // open's mode is reduced by the umask
       writeFileSync(file, text);
       await sync(file);
     } finally {
@@ -41,7 +41,7 @@ export async function replaceFile(
   }
 }
 
-/** One that is there was left behind by a kill. */
+/** An existing file of this name was left by a kill. */
 function openNew(path: string, mode: number): number {
   const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | O_NOFOLLOW;
   try {
@@ -53,7 +53,7 @@ function openNew(path: string, mode: number): number {
   }
 }
 
-/** Takes a file away; nothing there is no error. */
+/** Removes a file; a missing one is no error. */
 export async function removeFile(root: string, directory: string, name: string): Promise<void> {
   let fd: number;
   try {

@@ -21,9 +21,9 @@ import { LidoError } from "../../../api/errors.ts";
 import { openBeneath, openBeneathFd, openRegular } from "./beneath.ts";
 import { check, cString, libc } from "../ffi/libc.ts";
 
-/** Files in a tree that containers write to, for users who are outside. Paths are resolved by the kernel within the tree, whose root is "/": a
- * symbolic link on the way is followed as far as the tree goes and no farther, the last part of a path is taken for what it is. Nothing
- * but regular files is ever opened, so no FIFO can block and no device can be reached. @see openat2(2), proc_pid_fd(5) */
+/** Files in a tree that containers write to, for users outside. The kernel resolves paths within the tree, whose root is "/": symbolic
+ * links on the way are followed within the tree only, and one at the end of a path is not followed. Only regular files are
+ * ever opened, so no FIFO can block and no device can be reached. @see openat2(2), proc_pid_fd(5) */
 
 const O_PATH = 0x200000, O_TMPFILE = 0x410000, O_NOFOLLOW = 0x20000;
 const O_CLOEXEC = 0x80000;
@@ -54,7 +54,7 @@ export function statIn(root: string, path: string): FileInfo | undefined {
   return orNothing(() => within(root, path, (file) => infoOf(lstatSync(file))));
 }
 
-/** Where a symbolic link leads, as it is written in it. */
+/** Target of a symbolic link, as written in it. */
 export function linkTargetIn(root: string, path: string): string {
   return within(root, path, (file) => readlinkSync(file));
 }
@@ -69,7 +69,7 @@ export async function namesIn(root: string, path: string): Promise<string[]> {
   return (await entries(root, path, (_, name) => name)).sort();
 }
 
-/** As `namesIn`, with what they are; one that goes meanwhile is left out. */
+/** As `namesIn`, with each entry's type; an entry that is deleted meanwhile is omitted. */
 export async function entriesIn(root: string, path: string): Promise<DirectoryEntry[]> {
   const found = await entries(root, path, (directory, name): DirectoryEntry | undefined => {
     const info = orNothing(() => lstatSync(`${directory}/${name}`));
@@ -78,8 +78,8 @@ export async function entriesIn(root: string, path: string): Promise<DirectoryEn
   return found.filter((one) => one !== undefined).sort((left, right) => left.name < right.name ? -1 : 1);
 }
 
-/** The content of a regular file, up to the size it has now: one that grows meanwhile has no end.
- * @throws {LidoError} bad_request when it is none. */
+/** The content of a regular file, up to its current size: a file that grows would have no end.
+ * @throws {LidoError} bad_request when it is no regular file. */
 export function readIn(root: string, path: string): { stream: Readable; sizeBytes: number } {
   const fd = openFile(root, path, constants.O_RDONLY);
   try {
@@ -88,7 +88,7 @@ export function readIn(root: string, path: string): { stream: Readable; sizeByte
     const stream = size === 0
       ? createReadStream("/dev/null")
       : createReadStream(file, { end: size - 1, highWaterMark: 1 << 18 });
-    // The stream has a descriptor of its own once it is open; until then ours keeps the file.
+    // Once open, the stream has its own descriptor; until then ours keeps the file.
     const close = once(() => libc.close(fd));
     stream.once("open", close).once("close", close);
     return { stream, sizeBytes: size };
@@ -100,12 +100,12 @@ export function readIn(root: string, path: string): { stream: Readable; sizeByte
 
 export interface WriteOptions {
   readonly append: boolean;
-  /** Of a new file. */
+  /** Owner of a new file. */
   readonly owner: Owner;
   readonly mode: number;
 }
 
-/** Writes a file. A new one is there when it is whole, and not before; one that was there is overwritten in place and keeps owner, mode and
+/** Writes a file. A new one appears only when it is complete; an existing one is overwritten in place and keeps its owner, mode and
  * links, as by cp(1). @throws {LidoError} bad_request when something else is there. */
 export async function writeIn(root: string, path: string, content: Readable, options: WriteOptions): Promise<void> {
   const { directory, name } = parentOf(root, path);
@@ -133,7 +133,7 @@ export async function writeIn(root: string, path: string, content: Readable, opt
   }
 }
 
-/** @param path Of a directory; one that is there is left as it is. */
+/** @param path A directory's; an existing one is not changed. */
 export function makeDirectoryIn(root: string, path: string, owner: Owner, mode: number): void {
   const before = statIn(root, path);
   if (before?.type === "directory") return;
@@ -153,7 +153,7 @@ export function makeDirectoryIn(root: string, path: string, owner: Owner, mode: 
   }
 }
 
-/** @throws When something has the name already. */
+/** @throws {Error} When the name exists. */
 export function makeLinkIn(root: string, path: string, target: string, owner: Owner): void {
   const { directory, name } = parentOf(root, path);
   try {
@@ -165,12 +165,12 @@ export function makeLinkIn(root: string, path: string, target: string, owner: Ow
   }
 }
 
-/** Changes what is given of a file or directory that is there; a symbolic link itself has only an owner. */
+/** Changes the given attributes of an existing file or directory; of a symbolic link only the owner. */
 export function changeIn(root: string, path: string, change: { uid?: number; gid?: number; mode?: number }): void {
   within(root, path, (file) => {
     const fd = check(`open "${path}"`, libc.open(cString(file), O_PATH | O_NOFOLLOW | O_CLOEXEC, 0));
     try {
-      // A change of owner takes setuid away: so it is first.
+      // First, because a change of owner clears setuid.
       chown(fd, change);
       if (change.mode !== undefined) chmodSync(selfPath(fd), change.mode);
     } finally {
@@ -179,7 +179,7 @@ export function changeIn(root: string, path: string, change: { uid?: number; gid
   });
 }
 
-/** Removes a file, a link or an empty directory. @throws ENOENT, ENOTEMPTY. */
+/** Removes a file, a link or an empty directory. @throws {Error} ENOENT, ENOTEMPTY. */
 export function removeIn(root: string, path: string): void {
   within(root, path, (file) => {
     if (lstatSync(file).isDirectory()) rmdirSync(file);
@@ -187,7 +187,7 @@ export function removeIn(root: string, path: string): void {
   });
 }
 
-/** What is absent stays. @see fchownat(2) */
+/** An absent id is not changed. @see fchownat(2) */
 function chown(fd: number, { uid = unchanged, gid = unchanged }: Partial<Owner>): void {
   check("chown", libc.fchownat(fd, cString(""), uid, gid, AT_EMPTY_PATH));
 }
@@ -202,7 +202,7 @@ async function fill(fd: number, content: Readable, flags: string, then: (file: s
   }
 }
 
-/** A descriptor of a regular file. Links are followed within the tree. While it is open nobody gets a lease that would keep the stream from opening
+/** Opens a regular file. Links are followed within the tree. While it is open no process can take a lease that would keep the stream from opening
  * it once more. */
 function openFile(root: string, path: string, flags: number): number {
   const fd = openBeneath(root, path, { flags: O_PATH, inRoot: true });
@@ -231,7 +231,7 @@ async function entries<T>(root: string, path: string, of: (directory: string, na
   }
 }
 
-/** Runs `work` with a path of the last part of `path`, which does not change its meaning whatever happens to the directories above. */
+/** Runs `work` with a path of `path`'s last part that stays valid whatever happens to the directories above. */
 function within<T>(root: string, path: string, work: (file: string) => T): T {
   const { directory, name } = parentOf(root, path);
   try {
@@ -241,7 +241,7 @@ function within<T>(root: string, path: string, work: (file: string) => T): T {
   }
 }
 
-/** The open directory that holds `path`; the tree's root is in itself. */
+/** Opens the directory that holds `path`; the tree's root counts as its own parent. */
 function parentOf(root: string, path: string): { directory: number; name: string } {
   const clean = posix.normalize(`/${path}`).replace(/\/$/, "");
   const name = clean.slice(clean.lastIndexOf("/") + 1) || ".";
@@ -252,7 +252,7 @@ function parentOf(root: string, path: string): { directory: number; name: string
   return { directory, name };
 }
 
-/** Node's functions take no descriptor that they did not open, but its name below /proc they do. */
+/** Node's functions accept no descriptor that Node did not open, but they accept its name below /proc. */
 function selfPath(fd: number): string {
   return `/proc/self/fd/${fd}`;
 }

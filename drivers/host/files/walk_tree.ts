@@ -1,27 +1,27 @@
 import { setImmediate } from "node:timers/promises";
 import { check, cString, libc } from "../ffi/libc.ts";
 
-/** A walk through a tree that is hostile: each step is by a descriptor and one name, and no symlink is followed.
+/** A walk through a hostile tree: each step is by a descriptor and one name, and no symlink is followed.
  *
- * One descriptor at a time, however deep the tree is; the way up is by ".." and checked against where we came from. */
+ * Only one descriptor is open, however deep the tree is; the walk goes up by ".." and checks that it arrives at the directory it came from. */
 
 export const AT_SYMLINK_NOFOLLOW = 0x100, AT_EMPTY_PATH = 0x1000;
 export const O_DIRECTORY = 0x10000, O_NOFOLLOW = 0x20000, O_CLOEXEC = 0x80000, O_PATH = 0x200000;
 export const S_IFMT = 0o170000, S_IFDIR = 0o040000, S_IFREG = 0o100000, S_IFLNK = 0o120000;
 const STATX_BASIC_STATS = 0x7ff;
-/** The event loop gets its turn after so many entries, about every 5 ms. */
+/** Entries per turn of the event loop, about 5 ms. */
 const entriesPerTurn = 500;
 
 export interface WalkOptions {
-  /** Told now and then how many entries are behind. */
+  /** Called regularly with the number of visited entries. */
   readonly progress?: (entries: number) => void;
   readonly signal?: AbortSignal;
 }
 
-/** What statx(2) told of an entry. */
+/** An entry's data from statx(2). */
 export interface EntryInfo {
   readonly mode: number;
-  /** How many names it has. */
+  /** Number of hard links. */
   readonly links: number;
   readonly uid: number;
   readonly gid: number;
@@ -29,18 +29,18 @@ export interface EntryInfo {
 }
 
 export interface Visitor {
-  /** What is done, for the text of an error: "change the owners". */
+  /** What the visitor does, for error messages: "change the owners". */
   readonly purpose: string;
-  /** Called for the root (by the name "."), then for every entry of a directory before what is below it.
-   * @param directory Descriptor that `name` is in. @param name Ends with a NUL; valid during the call. */
+  /** Called for the root (with the name "."), then for every entry of a directory before the entries below it.
+   * @param directory Descriptor of the entry's directory. @param name Ends with a NUL; valid during the call. */
   entry(directory: number, name: Uint8Array, info: EntryInfo): void;
 }
 
-/** One directory on the way from the root to where the walk is. */
+/** One directory between the root and the walk's position. */
 interface Level {
   readonly device: bigint;
   readonly inode: bigint;
-  /** Names of subdirectories still to be entered. */
+  /** Names of subdirectories not entered yet. */
   readonly pending: Uint8Array[];
 }
 
@@ -48,7 +48,7 @@ const dot = cString("."), parent = cString(".."), empty = cString("");
 const statBuffer = new Uint8Array(256);
 const statView = new DataView(statBuffer.buffer);
 
-/** @param name "" for the descriptor itself. */
+/** @param name "" for `directory` itself. */
 export function look(directory: number, name: Uint8Array = empty): EntryInfo {
   statx(directory, name);
   return {
@@ -65,8 +65,8 @@ function statx(directory: number, name: Uint8Array): void {
   check("look at a file", libc.statx(directory, name, flags, STATX_BASIC_STATS, statBuffer));
 }
 
-/** Visits every entry below and including `root`. @returns How many there are.
- * @throws {SystemCallError} What `visitor` throws, or if the filesystem refuses. */
+/** Visits every entry below and including `root`. @returns The number of entries.
+ * @throws {SystemCallError} From `visitor`, or if the filesystem refuses. */
 export async function walkTree(root: string, visitor: Visitor, options: WalkOptions = {}): Promise<number> {
   const walk = walkSteps(openTree(root), visitor);
   for (;;) {
@@ -91,15 +91,15 @@ export function openTree(root: string): number {
 }
 
 export interface StepOptions {
-  /** Whether the root itself is left out: it is a part of a tree whose walk has visited it. */
+  /** Whether the root itself is skipped: it is part of a tree whose walk has visited it. */
   readonly isPart?: boolean;
   /** Called with each directory that is entered. */
   readonly entered?: (directory: number) => void;
-  /** Asked where there are several directories to go into. @returns What takes one of them, as a descriptor, off this walk. */
+  /** Called where there are several directories to enter. @returns A function that takes over one of them, as a descriptor, from this walk. */
   readonly give?: () => ((directory: number) => void) | undefined;
 }
 
-/** The walk in steps of some hundred entries. @param root Is closed. @yields How many entries are behind. @returns How many there are. */
+/** The walk in steps of some hundred entries. @param root Closed by the walk. @yields Visited entries so far. @returns The number of entries. */
 export function walkSteps(root: number, visitor: Visitor, options: StepOptions = {}): Generator<number, number, void> {
   return new Walk(root, visitor, options).steps();
 }
@@ -195,7 +195,7 @@ class Walk {
         const isDot = entries[start] === 46 &&
           (entries[start + 1] === 0 || (entries[start + 1] === 46 && entries[start + 2] === 0));
         if (isDot) continue;
-        // The name ends with a NUL, as system calls want it; more of them may follow.
+        // The name ends with a NUL, as system calls need it; more NULs may follow.
         const name = entries.subarray(start, end);
         if (this.#entry(name)) pending.push(name.slice(0, name.indexOf(0) + 1));
         if (this.#isTurn()) yield this.#count;
@@ -203,7 +203,7 @@ class Walk {
     }
   }
 
-  /** @returns Whether it is a directory to go into. */
+  /** @returns Whether it is a directory to enter. */
   #entry(name: Uint8Array): boolean {
     this.#count++;
     const info = look(this.#current, name);

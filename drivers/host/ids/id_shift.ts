@@ -1,19 +1,18 @@
-/** Arithmetic of changing owners: which id becomes which, in an inode, an ACL and a capability. No system call is made here.
+/** Arithmetic of changing owners: which id becomes which, in an inode, an ACL and a capability. Makes no system calls.
  *
- * A tree is recorded with a map, which says for a host id on disk whose file it is. A tree may have owners that its map does not know: an image or a
- * backup has an owner beyond a small map, or the host itself has put a file there. So a map is completed first:
- * - A container id that the map does not have is on disk as it is, unless that host id means another container id.
- * - Any other host id on disk is the host's own, and stays.
+ * A tree is recorded with a map, which tells for a host id on disk which container id owns the file. A tree may have owners outside its map: an image
+ * or a backup has an owner beyond a small map, or the host itself has put a file there. So a map is completed first: - A container id outside the map
+ * is stored unchanged, unless that host id means another container id. - Any other host id on disk is the host's own, and stays.
  *
- * With that, a change from one map to another keeps every owner, or refuses: when an owner has no place in the new map, because the host id of its
- * number is another container id's. It never becomes another one. */
+ * With completed maps, a change from one map to another keeps every owner or refuses: it refuses when an owner has no place in the new map, because
+ * the host id of the same number means another container id. No owner ever becomes another. */
 
 import type { IdMap, IdRange } from "../id_map.ts";
 
-/** After the last id; 4294967295 is "no id" to the kernel. */
+/** One past the last id; 4294967295 is "no id" to the kernel. */
 export const idsEnd = 4294967295;
 
-/** Host id on disk with the one map → with the other. @throws {OwnerError} If the owner has no place in the other. */
+/** Host id on disk under the old map → under the new one. @throws {OwnerError} If the owner has no place in the new one. */
 export type Translate = (id: number) => number;
 
 /** An owner that a map cannot have. */
@@ -21,17 +20,17 @@ export class OwnerError extends Error {
   override readonly name = "OwnerError";
 }
 
-/** Ids of a container that stay together in a change. */
+/** Ids of a container that are moved together. */
 export interface Segment {
   readonly container: number;
   readonly count: number;
-  /** Host id of the first, before. */
+  /** Host id of the first under the old map. */
   readonly source: number;
-  /** After; absent if there is no place for them. */
+  /** Host id of the first under the new map; absent if there is no place for them. */
   readonly target?: number;
 }
 
-/** @returns The map with a line for each id that it leaves on disk as it is. One that reaches to the last id is complete; none is ids as they are. */
+/** @returns The map with a line for each id that it stores unchanged. A map that reaches to the last id is complete; no map means unchanged ids. */
 export function completed(lines: readonly IdRange[] | undefined): readonly IdRange[] {
   if (!lines) return [{ container: 0, host: 0, count: idsEnd }];
   if (lines.some(({ container, count }) => container + count === idsEnd)) return lines;
@@ -49,7 +48,7 @@ interface Interval {
 
 const plain = ({ start, end }: Interval): IdRange => ({ container: start, host: start, count: end - start });
 
-/** @returns What of `all` is in none of `holes`. */
+/** @returns The parts of `all` that are in none of `holes`. */
 export function without(all: readonly Interval[], holes: readonly Interval[]): Interval[] {
   let left = [...all];
   for (const hole of holes) {
@@ -62,7 +61,7 @@ export function without(all: readonly Interval[], holes: readonly Interval[]): I
   return left;
 }
 
-/** @param from A completed map. @param to Likewise. @returns Every id of `from`, by where it is before and after. */
+/** @param from A completed map. @param to Likewise. @returns Every id of `from`, by its host ids before and after. */
 export function segments(from: readonly IdRange[], to: readonly IdRange[]): Segment[] {
   return from.flatMap((line) => {
     const offset = line.host - line.container;
@@ -84,7 +83,7 @@ export function segments(from: readonly IdRange[], to: readonly IdRange[]): Segm
 
 export const isMoved = ({ source, target }: Segment): boolean => target !== undefined && target !== source;
 
-/** @returns What ids become. An id that another becomes stays, so that a change may be repeated: see `isRepeatable`. */
+/** @returns Old id → new id. An id that is a target of the change stays, so that a change may be repeated: see `isRepeatable`. */
 export function translator(from: readonly IdRange[] | undefined, to: readonly IdRange[] | undefined): Translate {
   const all = segments(completed(from), completed(to));
   const moved = all.filter(isMoved), lost = all.filter(({ target }) => target === undefined);
@@ -96,7 +95,7 @@ export function translator(from: readonly IdRange[] | undefined, to: readonly Id
     if (!gone) return id;
     throw new OwnerError(`owner ${gone.container + id - gone.source} has no place in the new id map`);
   };
-  // Most files of a tree have the owner of the one before.
+  // Most files of a tree have the same owner as the one before.
   let last: number | undefined, became = 0;
   return (id) => {
     if (id !== last) [became, last] = [translate(id), id];
@@ -104,8 +103,8 @@ export function translator(from: readonly IdRange[] | undefined, to: readonly Id
   };
 }
 
-/** Whether a change from one map to the other can be done at once, and repeated when it was interrupted: no id that is still to be changed, or to be
- * refused, looks as if it had been changed. */
+/** Whether a change from one map to the other can be done in one pass, and repeated after an interruption: no id that is still to be changed or
+ * refused equals the result of a change. */
 export function isRepeatable(from: IdMap | undefined, to: IdMap | undefined): boolean {
   return (["uid", "gid"] as const).every((kind) => {
     const all = segments(completed(from?.[kind]), completed(to?.[kind]));
@@ -140,7 +139,7 @@ export function shiftAcl(acl: Uint8Array, uid: Translate, gid: Translate): boole
 const revisionMask = 0xff000000, revision2 = 0x02000000, revision3 = 0x03000000;
 const capabilityBytes2 = 20, capabilityBytes3 = 24;
 
-/** A file capability for another root: version 3 names the user namespace's root by its host id, version 2 means the host's.
+/** Changes the root of a file capability: version 3 names the user namespace's root by its host id, version 2 means the host's.
  * @param capability Value of security.capability. @see capabilities(7), linux/capability.h */
 export function shiftCapability(capability: Uint8Array, uid: Translate): Uint8Array {
   if (capability.length < capabilityBytes2) return capability;

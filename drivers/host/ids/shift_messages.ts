@@ -1,33 +1,33 @@
-/** What the threads of `shift_tree.ts` say to one another. */
+/** Messages between the threads of `shift_tree.ts`. */
 
 import type { IdMap } from "../id_map.ts";
 import type { WasReadonly } from "./shift_readonly.ts";
 
 export interface ShiftRequest {
-  /** A descriptor; closed here. */
+  /** A descriptor; the thread closes it. */
   readonly directory: number;
   readonly from: IdMap | undefined;
   readonly to: IdMap | undefined;
   /** Whether the directory itself was changed already. */
   readonly isPart: boolean;
-  /** Of the words below. */
+  /** Shared memory of the words below. */
   readonly memory: Int32Array;
 }
 
 export interface ShiftAnswer {
-  /** A descriptor of a directory that is given away. */
+  /** Descriptor of a directory that is handed over. */
   readonly directory?: number;
-  /** One that was made writable. */
+  /** A subvolume that was made writable. */
   readonly subvolume?: WasReadonly;
-  /** How many more entries are behind. */
+  /** Entries visited since the last message. */
   readonly entries?: number;
-  /** How many of those were changed. */
+  /** Entries changed among those. */
   readonly changed?: number;
-  /** The thread has nothing more to do. */
+  /** The thread has no more work. */
   readonly isDone?: boolean;
   /** The thread gave up with this error. */
   readonly failure?: string;
 }
 
-/** Words of the memory that the threads share: whether to stop, how many have nothing to do, and a lock. */
+/** Words of the memory that the threads share: whether to stop, the number of idle threads, and a lock. */
 export const stopWord = 0, idleWord = 1, lockWord = 2;

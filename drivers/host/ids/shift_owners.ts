@@ -17,9 +17,9 @@ import {
   type Visitor,
 } from "../files/walk_tree.ts";
 
-/** Changing the owners of entries that a walk comes to. It may be cut off at any point and repeated with the same maps: an id tells by itself
- * whether it was changed. What chown(2) takes away (setuid and setgid bits, file capabilities) is first written down in an extended
- * attribute of the file, so that a repetition finds it. Hard links come by more than once and are done once. */
+/** Changes the owners of the entries that a walk visits. It may be interrupted at any point and repeated with the same maps: an id itself shows
+ * whether it was changed. What chown(2) clears (setuid and setgid bits, file capabilities) is first saved in an extended attribute of the
+ * file, so that a repetition finds it. Hard links are visited more than once and changed once. */
 
 const S_ISUGID = 0o6000;
 const ENODATA = 61, ENOTSUP = 95;
@@ -34,19 +34,19 @@ const names = {
   aclDefault: cString("system.posix_acl_default"),
 };
 
-/** What a file had that chown(2) takes away. */
+/** Attributes of a file that chown(2) clears. */
 interface Marker {
   readonly mode: number;
   readonly capability?: string;
 }
 
-/** How the thread that walks gets at extended attributes, and at files that another thread may come to. */
+/** How the walking thread accesses extended attributes, and files that another thread may visit. */
 export interface ShiftThread {
-  /** Whether its working directory is the directory that the walk is in; that saves half of the time. */
+  /** Whether the thread's working directory is the walk's current directory; that saves half of the time. */
   readonly isWithin: boolean;
-  /** Runs `work` while no other thread does the like in this tree. */
+  /** Runs `work` while no other thread runs such work in this tree. */
   readonly exclusively: (work: () => void) => void;
-  /** Told of each read-only subvolume that was made writable, for whoever ends the change to close it (`closeReadonly`). */
+  /** Called for each read-only subvolume that was made writable; the caller makes it read-only at the end (`closeReadonly`). */
   readonly opened: (subvolume: WasReadonly) => void;
 }
 
@@ -56,7 +56,7 @@ export interface OwnerShift extends Visitor {
   readonly changed: number;
 }
 
-/** @returns What changes the owner of each entry of a walk from one map to another. */
+/** @returns A visitor that changes the owner of each entry from one map to another. */
 export function ownerShift(from: IdMap | undefined, to: IdMap | undefined, thread: ShiftThread): OwnerShift {
   return new Shift(translator(from?.uid, to?.uid), translator(from?.gid, to?.gid), thread);
 }
@@ -100,14 +100,14 @@ class Shift implements OwnerShift {
     if (subvolume) this.#thread.opened(subvolume);
     const hasAttributes = kind !== S_IFLNK && this.#hasAttributes(directory, name);
     if (kind === S_IFREG && (hasAttributes || (mode & S_ISUGID) !== 0)) {
-      // By another link another thread may be at it; what it was before does not count then.
+      // Another thread may be changing it through another link: read its state again under the lock.
       if (links > 1) this.#thread.exclusively(() => this.#file(directory, name, look(directory, name)));
       else this.#file(directory, name, info);
     } else this.#chown(directory, name, uid, gid);
     if (hasAttributes) this.#acls(directory, name);
   }
 
-  /** A file with something that chown(2) takes away: written down, changed, given back, in this order. */
+  /** Changes a file with attributes that chown(2) clears: saves them, changes the owner, restores them. */
   #file(directory: number, name: Uint8Array, { mode, uid, gid }: EntryInfo): void {
     const path = this.#attributePath(directory, name);
     const marked = this.#get(path, names.marker);
@@ -117,7 +117,7 @@ class Shift implements OwnerShift {
     const shifted = capability && shiftCapability(capability, this.#uid);
     if (marked) marker = JSON.parse(new TextDecoder().decode(marked));
     else if (!isMoved) {
-      // The capability's root may have another host id also where the owner has not.
+      // The capability's root may change even if the owner does not.
       if (shifted && !Buffer.from(shifted).equals(capability)) this.#set(path, names.capability, shifted);
       return;
     } else {
@@ -131,7 +131,7 @@ class Shift implements OwnerShift {
   }
 
   #giveBack(directory: number, name: Uint8Array, path: Uint8Array, marker: Marker): void {
-    // chmod(2) would follow a symlink that is there by now; through the descriptor it is the file that was opened, whatever it is named.
+    // chmod(2) would follow a symlink that has replaced the file; the descriptor is the file that was opened, whatever its name is by now.
     const fd = check("open a file", libc.openat(directory, name, O_PATH | O_NOFOLLOW | O_CLOEXEC, 0));
     try {
       if ((look(fd).mode & S_IFMT) !== S_IFREG) return;
@@ -179,8 +179,8 @@ class Shift implements OwnerShift {
     this.#isChanged = true;
   }
 
-  /** Extended attributes have no system calls by descriptor and name (before Linux 6.13): this is the descriptor's name below /proc, unless the thread
-   * is in the directory. The last part is not followed by the l-functions. @returns A buffer that is valid until the next call. */
+  /** Extended attributes have no system calls by descriptor and name (before Linux 6.13): this is the descriptor's name below /proc, unless the
+   * thread is in the directory. The l-functions do not follow the last part. @returns A buffer that is valid until the next call. */
   #attributePath(directory: number, name: Uint8Array): Uint8Array {
     if (this.#thread.isWithin) return name;
     if (directory !== this.#directory) {

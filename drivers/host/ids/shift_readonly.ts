@@ -2,9 +2,9 @@ import { isReadonly, openChild, openInode, setReadonly, subvolumeIdOf, subvolume
 import { check, cString, errno, libc, SystemCallError } from "../ffi/libc.ts";
 import { look } from "../files/walk_tree.ts";
 
-/** Read-only subvolumes of btrfs in a tree whose owners change: each is made writable when the walk comes to it, and read-only again at the end. What
- * it was is first written down in an attribute of the directory that it is in, so that a change that was killed and is repeated finds it.
- * A container may have made them; each is found again by id and inode number. */
+/** Read-only subvolumes of btrfs in a tree whose owners change: each is made writable when the walk reaches it, and read-only again at the end. Its
+ * state is first saved in an attribute of its parent directory, so that a repetition after a kill finds it. A container may have created them; each
+ * is found again by id and inode number. */
 
 const prefix = "trusted.lido.readonly.";
 const ENODATA = 61, ENOTSUP = 95;
@@ -12,14 +12,14 @@ const ENODATA = 61, ENOTSUP = 95;
 /** A subvolume that was read-only. */
 export interface WasReadonly {
   readonly id: bigint;
-  /** Where its name is: a subvolume, and a directory in it. */
+  /** Location of its name: a subvolume, and a directory in it. */
   readonly parentId: bigint;
   readonly directoryInode: bigint;
 }
 
 /** Makes a directory writable if it is the root of a read-only subvolume.
- * @param directory That it is in, writable. @param name Ends with a NUL. @param inode Of what has the name.
- * @returns undefined when it is none, and was none when the change began. */
+ * @param directory Its parent, writable. @param name Ends with a NUL. @param inode Its inode number.
+ * @returns undefined when it is not read-only, and was not when the change began. */
 export function openReadonly(directory: number, name: Uint8Array, inode: number): WasReadonly | undefined {
   if (inode !== Number(subvolumesTop)) return undefined;
   const child = openChild(directory, name.subarray(0, name.indexOf(0)));
@@ -39,8 +39,8 @@ export function openReadonly(directory: number, name: Uint8Array, inode: number)
   }
 }
 
-/** Makes them read-only again. @param root Descriptor of a directory of the filesystem. @param subvolumes In the order in which they were found: one
- * that is nested in another is closed before that. One that is gone needs nothing. */
+/** Makes the subvolumes read-only again. @param root Descriptor of a directory of the filesystem. @param subvolumes In the order in which they were
+ * found: nested ones are closed before the outer one. A deleted one is skipped. */
 export function closeReadonly(root: number, subvolumes: readonly WasReadonly[]): void {
   for (const { id, parentId, directoryInode } of subvolumes.toReversed()) {
     withInode(root, id, undefined, (fd) => setReadonly(fd, true));

@@ -37,7 +37,7 @@ Deno.test("read-only subvolumes get new owners, and are read-only again, also wh
 
   await shiftTree(root, undefined, mapTo(1_000_000));
   check(1_000_000);
-  // More than is done at once: by threads.
+  // More entries than are handled without threads.
   for (let directory = 0; directory < 40; directory++) {
     mkdirSync(join(root, `d${directory}`));
     for (let file = 0; file < 30; file++) writeFileSync(join(root, `d${directory}/f${file}`), "");
@@ -46,7 +46,7 @@ Deno.test("read-only subvolumes get new owners, and are read-only again, also wh
   await shiftTree(root, mapTo(1_000_000), mapTo(2_000_000));
   check(2_000_000);
 
-  // As a kill leaves it: the outer one is writable, and noted.
+  // As after a kill: the outer one is writable, and its state is saved.
   const id = btrfs("inspect-internal", "rootid", outer).trim();
   execFileSync("setfattr", ["-n", `trusted.lido.readonly.${id}`, "-v", "0x00", join(root, "machines")]);
   btrfs("property", "set", "-ts", outer, "ro", "false");

@@ -8,15 +8,15 @@ import { workerUrl } from "../ffi/worker_url.ts";
 
 const threadsMax = 4;
 
-/** What a change of owners came to. */
+/** Result of a change of owners. */
 export interface ShiftResult {
   readonly entries: number;
-  /** Entries whose owner, ACL or capability was another before. */
+  /** Entries whose owner, ACL or capability was changed. */
   readonly changed: number;
 }
 
-/** The threads that change the owners of one large tree: the first begins at the root, and one that has nothing to do is given a directory by one
- * that has several before it. */
+/** The threads that change the owners of one large tree: the first starts at the root, and an idle one gets a directory from one that
+ * has several to enter. */
 export class ShiftThreads {
   readonly #opened: (subvolume: WasReadonly) => void;
   readonly #from: IdMap | undefined;
@@ -30,7 +30,7 @@ export class ShiftThreads {
   #changed = 0;
   #failure: Error | undefined;
 
-  /** @param opened Told of each read-only subvolume that was made writable, an outer one before one that is nested in it. */
+  /** @param opened Called for each read-only subvolume that was made writable, an outer one before those nested in it. */
   constructor(
     from: IdMap | undefined,
     to: IdMap | undefined,
@@ -94,7 +94,7 @@ export class ShiftThreads {
     this.#deal();
   }
 
-  /** Gives what waits to those that are idle, and says how many still are. */
+  /** Hands waiting directories to idle threads, and publishes how many are still idle. */
   #deal(first = false): void {
     const isStopped = Atomics.load(this.#memory, stopWord) === 1;
     while (this.#waiting.length > 0 && this.#idle.length > 0) {

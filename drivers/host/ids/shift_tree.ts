@@ -5,12 +5,12 @@ import { closeReadonly, type WasReadonly } from "./shift_readonly.ts";
 import { type ShiftResult, ShiftThreads } from "./shift_threads.ts";
 import { openTree, type WalkOptions, walkSteps } from "../files/walk_tree.ts";
 
-/** Changing the owners of a whole tree in place, for filesystems without idmapped mounts and for volumes that containers share. The tree is hostile:
- * the walk follows no symlink. A small one is done at once; another is handed to threads, so that the daemon goes on serving. */
+/** Changes the owners of a whole tree in place, for filesystems without idmapped mounts and for volumes that containers share. The tree is hostile:
+ * the walk follows no symlink. A small tree is changed at once; a larger one is handed to threads, so that the daemon goes on serving. */
 
 /** Changes every owner below and including `root` from one map to another.
  * @param from Absent: ids as in the image. @param to Likewise.
- * @throws {SystemCallError} If the filesystem refuses; repeat the call to go on. Or {OwnerError}, also as text of another. */
+ * @throws {SystemCallError} If the filesystem refuses; repeat the call to continue. Or {OwnerError}; from a thread an error with its text. */
 export async function shiftTree(
   root: string,
   from: IdMap | undefined,

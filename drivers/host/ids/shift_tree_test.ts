@@ -98,7 +98,7 @@ Deno.test(
     chownSync(at("done"), 1_000_005, 1_000_005);
     writeFileSync(at("todo"), "");
     chownSync(at("todo"), 5, 5);
-    // As a killed daemon leaves it: the mode is written down, the owner changed, the bit gone.
+    // As after a kill of the daemon: the mode is saved, the owner changed, the bit cleared.
     tool("setfattr", "-n", "trusted.lido.shift", "-v", '{"mode":2541}', at("suid"));
     chownSync(at("suid"), 1_000_000, 1_000_000);
     assert.equal(statSync(at("suid")).mode & 0o7777, 0o755);
@@ -132,7 +132,7 @@ Deno.test(
       for (let file = 0; file < 40; file++) writeFileSync(at(`d${index}/e/f${file}`), "");
       entries += 42;
     }
-    // The same files in every directory: two threads come to them at once.
+    // The same files in every directory: two threads visit them at once.
     for (let file = 0; file < 10; file++) {
       writeFileSync(at(`d0/s${file}`), "");
       chmodSync(at(`d0/s${file}`), 0o6755);
@@ -142,7 +142,7 @@ Deno.test(
     }
     let told = 0;
     const done = await shiftTree(root, undefined, a, { progress: (count) => told = count });
-    // Each link of a file comes by, the file is changed once.
+    // Each link of a file is visited, the file is changed once.
     assert.deepEqual(done, { entries, changed: entries - 190 });
     assert.equal(told, entries);
     for (const [from, to, base] of [[a, b, 2_000_000], [b, undefined, 0], [undefined, a, 1_000_000]] as const) {
@@ -189,14 +189,14 @@ Deno.test("isRepeatable() sees ids that look as if they had been changed, or tha
   assert.ok(isRepeatable(a, undefined));
   assert.ok(isRepeatable(a, a));
   assert.ok(isRepeatable(mapTo(1_000_000, 10), mapTo(1_000_000, 10)));
-  // An owner 1000000 of an image, which the map cannot have.
+  // Owner 1000000 of an image, which the map cannot store.
   assert.ok(!isRepeatable(undefined, a));
   assert.ok(!isRepeatable(a, b));
   assert.ok(!isRepeatable(a, mapTo(1_000_001)));
   assert.ok(!isRepeatable(undefined, mapTo(10)));
 });
 
-/** A complete map that all ids but one are as they are in. */
+/** A map that stores all ids but one unchanged. */
 const allBut = (id: number) => [
   { container: 0, host: 0, count: id },
   { container: id + 1, host: id + 1, count: 4294967294 - id },
@@ -208,7 +208,7 @@ Deno.test("translator() refuses an owner that the new map has no place for, and 
   assert.throws(() => there(1000), /^OwnerError: owner 1000 has no place in the new id map$/);
   const on = translator(a.uid, b.uid);
   assert.deepEqual([1_000_005, 5, 70_000].map(on), [2_000_005, 5, 70_000]);
-  // Beyond the first map it was as it is.
+  // Beyond the first map the id was stored unchanged.
   assert.equal(translator(mapTo(1_000_000, 10).uid, b.uid)(1005), 2_001_005);
 });
 

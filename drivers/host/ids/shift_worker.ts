@@ -1,4 +1,4 @@
-/** A thread of `shift_tree.ts`: walks one part of a tree, and gives some of it to others that are idle. */
+/** A thread of `shift_tree.ts`: walks one part of a tree, and hands directories to idle threads. */
 
 import type { WasReadonly } from "./shift_readonly.ts";
 import { idleWord, lockWord, type ShiftAnswer, type ShiftRequest, stopWord } from "./shift_messages.ts";
@@ -21,7 +21,7 @@ thread.onmessage = async ({ data }) => {
 };
 
 async function walk({ directory, from, to, isPart, memory }: ShiftRequest): Promise<void> {
-  // Loaded only now: libc is there after an await, and a message that comes before `onmessage` is set would be lost.
+  // Loaded only now: an import of libc awaits, and a message that arrives before `onmessage` is set would be lost.
   const { check, cString, libc } = await import("../ffi/libc.ts");
   const { ownerShift } = await import("./shift_owners.ts");
   const { walkSteps } = await import("../files/walk_tree.ts");
@@ -35,7 +35,7 @@ async function walk({ directory, from, to, isPart, memory }: ShiftRequest): Prom
       Atomics.notify(memory, lockWord, 1);
     }
   };
-  /** Of several that would give, one does for each that is idle. */
+  /** Claims an idle thread, so that only one of several threads hands over a directory to it. */
   const give = () => {
     const count = Atomics.load(memory, idleWord);
     if (count <= 0 || Atomics.compareExchange(memory, idleWord, count, count - 1) !== count) return undefined;
@@ -62,7 +62,7 @@ async function walk({ directory, from, to, isPart, memory }: ShiftRequest): Prom
       if (Atomics.load(memory, stopWord) !== 0) return void steps.return(0);
     }
   } finally {
-    // The last directory must not be held.
+    // Leave the last directory, so that it is not kept busy.
     libc.chdir(cString("/"));
   }
 }
