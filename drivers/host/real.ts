@@ -4,7 +4,7 @@ import { HostLoops } from "./devices/loop.ts";
 import { HostMounts } from "./mounts/mounts.ts";
 import { HostProjectQuotas } from "./quota/project_quota.ts";
 
-/** The host this process runs on. */
+/** The host that this process runs on. */
 export function createHost(): Host {
   return {
     run,

@@ -2,12 +2,12 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { readHead } from "../files/read_head.ts";
 
-/** FUSE filesystems by the numbers of their connections. A process that waits for one cannot be killed: the kernel lets it go when the filesystem answers,
- * or is aborted. @see Documentation/filesystems/fuse/fuse.rst of the kernel */
+/** FUSE filesystems by the numbers of their connections. A process that waits for one cannot be killed until the filesystem answers or is
+ * aborted. @see Documentation/filesystems/fuse/fuse.rst of the kernel */
 
 const mountsBytesMax = 1 << 22;
 
-/** @returns The connections of the FUSE filesystems that a process sees mounted; of the first ten thousands of mounts. */
+/** @returns The connections of the FUSE filesystems mounted in a process's namespace; only of the first tens of thousands of mounts. */
 export function fuseConnections(pid: number | "self"): Set<string> {
   const found = new Set<string>();
   for (const line of mountsOf(pid).split("\n")) {
@@ -17,8 +17,8 @@ export function fuseConnections(pid: number | "self"): Set<string> {
   return found;
 }
 
-/** Ends those that somebody waits for: whoever does gets an error, now and later.
- * @param control Where a fusectl filesystem is mounted. @returns Which were ended. */
+/** Aborts the connections that a process waits for: the waiting process gets an error, now and later.
+ * @param control Mount point of a fusectl filesystem. @returns The aborted connections. */
 export function abortWaitedFor(control: string, connections: Iterable<string>): string[] {
   return [...connections].filter((connection) => {
     try {
@@ -26,7 +26,7 @@ export function abortWaitedFor(control: string, connections: Iterable<string>): 
       writeFileSync(join(control, connection, "abort"), "1");
       return true;
     } catch {
-      return false; // it has gone by itself
+      return false; // the connection has ended
     }
   });
 }

@@ -8,16 +8,16 @@ import { mountAttributes, propagationOf } from "./mount_options.ts";
 const OPEN_TREE_CLONE = 1, AT_FDCWD = -100, AT_EMPTY_PATH = 0x1000, AT_RECURSIVE = 0x8000, O_CLOEXEC = 0x80000;
 const MOUNT_ATTR_IDMAP = 0x100000n;
 
-/** A range of the host's ids that root may hand out. */
+/** A range of host ids that root may assign. */
 export interface HostRange {
   readonly start: number;
   readonly count: number;
 }
 
-/** What LXD takes when root has no range of its own. */
+/** LXD's range when root has none of its own. */
 const defaultRange: HostRange = { start: 1_000_000, count: 1_000_000_000 };
 
-/** @returns Root's ranges of /etc/subuid and /etc/subgid, in the order of the files; LXD's default when one of them gives it none. @see subuid(5) */
+/** @returns Root's ranges in /etc/subuid and /etc/subgid, in the order of the files; LXD's default when one of them has none. @see subuid(5) */
 export async function readSubIds(): Promise<{ uid: HostRange[]; gid: HostRange[] }> {
   const [uid, gid] = await Promise.all(
     ["/etc/subuid", "/etc/subgid"].map((file) => readFile(file, "utf8").catch(() => "")),
@@ -32,7 +32,7 @@ export function rootRanges(uid: string, gid: string): { uid: HostRange[]; gid: H
   return isComplete ? ranges : { uid: [defaultRange], gid: [defaultRange] };
 }
 
-/** @param text "name:start:count" lines; those of "root" or "0" count. Lines that are none are passed over, as newuidmap(1) does. */
+/** @param text "name:start:count" lines; those of "root" or "0" are used. Invalid lines are skipped, as by newuidmap(1). */
 export function parseSubIds(text: string): HostRange[] {
   return text.split("\n").flatMap((line) => {
     const match = /^(?:root|0):(\d{1,10}):(\d{1,10})$/.exec(line.trim());
@@ -42,20 +42,20 @@ export function parseSubIds(text: string): HostRange[] {
   });
 }
 
-/** @returns The host's id for one of a container, or undefined when the map has none. */
+/** @returns The host id of a container's id, or undefined when the map has none. */
 export function hostId(ranges: readonly IdRange[], id: number): number | undefined {
   const range = ranges.find(({ container, count }) => id >= container && id < container + count);
   return range && range.host + id - range.container;
 }
 
-/** @param idmap Absent for a privileged container. @returns The host's ids of a container's root. */
+/** @param idmap Absent for a privileged container. @returns The host ids of the container's root. */
 export function rootOwner(idmap: IdMap | undefined): { uid: number; gid: number } {
   return { uid: idmap ? hostId(idmap.uid, 0) ?? 0 : 0, gid: idmap ? hostId(idmap.gid, 0) ?? 0 : 0 };
 }
 
 const namespaces = new Map<string, Promise<number>>();
 
-/** @returns An fd of a user namespace with this map, for mount_setattr(2); kept for the daemon's lifetime, one for each map. */
+/** @returns An fd of a user namespace with this map, for mount_setattr(2); one per map, kept for the daemon's lifetime. */
 export function userNamespace(map: IdMap): Promise<number> {
   const key = JSON.stringify([map.uid, map.gid]);
   let namespace = namespaces.get(key);
@@ -67,8 +67,8 @@ export function userNamespace(map: IdMap): Promise<number> {
   return namespace;
 }
 
-/** A process of our own with many threads cannot make a user namespace, so a child does; it prints a line when it is inside, and lives
- * until its map is written and the namespace is held by our fd. */
+/** A process with several threads cannot create a user namespace, so a child does; it prints a line when it is inside, and lives
+ * until its map is written and our fd keeps the namespace. */
 async function makeUserNamespace(map: IdMap): Promise<number> {
   const child = spawn("/usr/bin/unshare", ["--user", "/bin/sh", "-c", "echo; exec cat"], {
     stdio: ["pipe", "pipe", "inherit"],
@@ -104,16 +104,16 @@ export async function cloneMount(path: string, options: CloneMountOptions = {}):
   return cloneMountIn(path, { ...options, namespace });
 }
 
-/** `cloneMount` once the namespace is there: synchronous, so that it may run while the thread is in another mount namespace. */
+/** `cloneMount` with the namespace at hand: synchronous, so that it can run while the thread is in another mount namespace. */
 export function cloneMountIn(
   path: string,
   options: {
     namespace?: number | undefined;
     recursive?: boolean;
-    /** Of the mount itself, see `mountOptionNames`; those below it get them too. */
+    /** Options of the mount itself, see `mountOptionNames`; the mounts below get them, too. */
     options?: readonly string[];
-    /** Whether what is mounted on one side is seen on the other: "slave", "rshared" and the like. "as-source" leaves it as it is at the
-     * source. Absent: neither hears of the other. */
+    /** How mounts propagate to and from the source: "slave", "rshared" and the like. "as-source" keeps the source's
+     * propagation. Absent: none in either direction. */
     propagation?: string | undefined;
   },
 ): number {
@@ -137,7 +137,7 @@ export function cloneMountIn(
   }
 }
 
-/** Of the mount at `target`; what it has besides stays. @param options As `mountOptionNames`. @see mount_setattr(2) */
+/** Sets options of the mount at `target`; its other options stay. @param options See `mountOptionNames`. @see mount_setattr(2) */
 export function setMountOptions(target: string, options: readonly string[]): void {
   const { set, clear } = mountAttributes(options);
   const bytes = new Uint8Array(new BigUint64Array([set, clear, 0n, 0n]).buffer);
@@ -150,7 +150,7 @@ function setAttributes(tree: number, path: string, recursive: number, values: re
   check(`mount_setattr ${path}`, libc.mount_setattr(tree, cString(""), AT_EMPTY_PATH | recursive, bytes, bytes.length));
 }
 
-/** Whether the filesystem at `path` takes idmapped mounts: tried, for there is no way to ask. */
+/** Whether the filesystem at `path` supports idmapped mounts: tried, because the kernel does not tell. */
 export async function canIdmap(path: string): Promise<boolean> {
   const one = [{ container: 0, host: 65536, count: 65536 }];
   try {

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { messageOf } from "../../../api/errors.ts";
 import { parseMountInfo } from "./mounts.ts";
 
-/** LXCFS: a FUSE filesystem whose files say what the reader's cgroup is limited to, to be mounted over those of /proc and /sys.
+/** LXCFS: a FUSE filesystem whose files show the limits of the reader's cgroup, to be mounted over those of /proc and /sys.
  * @see lxcfs(1), share/lxcfs/lxc.mount.hook */
 
 export type LxcfsState =
@@ -14,27 +14,27 @@ export type LxcfsState =
   | { readonly kind: "dead"; readonly reason: string }
   | {
     readonly kind: "alive";
-    /** As "0:96"; another with each start. */
+    /** Such as "0:96"; differs after each start. */
     readonly device: string;
-    /** What it stands in for, from "/" on, such as "/proc/meminfo". */
+    /** Absolute paths that it replaces, such as "/proc/meminfo". */
     readonly targets: readonly string[];
   };
 
-/** It answers in microseconds; what does not within this time is taken for dead. */
+/** LXCFS answers in microseconds; without an answer within this time it counts as dead. */
 const answerMs = 2_000;
 const cpus = "/sys/devices/system/cpu";
 export const lxcfsType = "fuse.lxcfs";
 
-/** Looks at an LXCFS, which may never answer: in a process that may hang (`FileTask`), or with an error that says so. */
+/** Reads an LXCFS, which may never answer: in a file process (`FileTask`), with an error at the timeout. */
 export type LxcfsLook = (path: string, timeoutMs: number) => Promise<readonly string[]>;
 
-/** The state of one mount point. Only the kernel's list of mounts is looked at by this process. */
+/** The state of one LXCFS mount point. This process reads only the kernel's list of mounts. */
 export class Lxcfs {
   readonly path: string;
   readonly #look: LxcfsLook;
   #asked: Promise<LxcfsState> | undefined;
 
-  /** @param path Where it is mounted, absolute. @param look As `lxcfsTargets`, in a process of its own. */
+  /** @param path Its mount point, absolute. @param look `lxcfsTargets`, run in another process. */
   constructor(path: string, look: LxcfsLook) {
     this.path = path;
     this.#look = look;
@@ -58,8 +58,8 @@ export class Lxcfs {
   }
 }
 
-/** What the LXCFS at `path` stands in for, as the hook that comes with it has it: all of the CPUs' directory where lxcfs has all of it, else what it has
- * of it; and what the host has, too. May block for ever. @throws {Error} ENOTCONN when its process has ended. */
+/** The paths that the LXCFS at `path` replaces, as in LXCFS's own hook: the CPUs' whole directory if lxcfs has all of it, else the files that it has;
+ * only paths that the host has, too. May block for ever. @throws {Error} ENOTCONN when its process has ended. */
 export function lxcfsTargets(path: string): string[] {
   const files = readdirSync(join(path, "proc"));
   const isWhole = existsSync(join(path, cpus, "uevent"));
@@ -71,7 +71,7 @@ export function lxcfsTargets(path: string): string[] {
   return targets.filter((target) => existsSync(target));
 }
 
-/** @returns The device of what is mounted uppermost at each path in a process's mount namespace, and whether it is an LXCFS. */
+/** @returns The device of the uppermost mount at each path in a process's mount namespace, and whether it is an LXCFS. */
 export async function mountsWithin(pid: number): Promise<Map<string, { device: string; isLxcfs: boolean }>> {
   const mounts = parseMountInfo(await readFile(`/proc/${pid}/mountinfo`, "utf8"));
   return new Map(mounts.map(({ target, device, type }) => [target, { device, isLxcfs: type === lxcfsType }]));

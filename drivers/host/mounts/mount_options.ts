@@ -1,4 +1,4 @@
-/** Options of a mount itself, by their names in fstab(5): what can be had for a path that is mounted already. @see mount_setattr(2) */
+/** Options of a mount itself, by their names in fstab(5): those that an existing mount can get. @see mount_setattr(2) */
 
 const MOUNT_ATTR_RDONLY = 0x1n, MOUNT_ATTR_NOSUID = 0x2n, MOUNT_ATTR_NODEV = 0x4n, MOUNT_ATTR_NOEXEC = 0x8n;
 const MOUNT_ATTR_ATIME = 0x70n, MOUNT_ATTR_NOATIME = 0x10n, MOUNT_ATTR_STRICTATIME = 0x20n;
@@ -24,7 +24,7 @@ const attributes: Readonly<Record<string, { readonly set?: bigint; readonly clea
   symfollow: { clear: MOUNT_ATTR_NOSYMFOLLOW },
 };
 
-/** Every option that there is. */
+/** The names of all options. */
 export const mountOptionNames: readonly string[] = Object.keys(attributes);
 
 const propagations: Readonly<Record<string, bigint>> = {
@@ -34,7 +34,7 @@ const propagations: Readonly<Record<string, bigint>> = {
   unbindable: MS_UNBINDABLE,
 };
 
-/** @param options Each of `mountOptionNames`, the later over the earlier. @returns What to set and to clear. */
+/** @param options Each one of `mountOptionNames`; later ones override earlier ones. @returns The attributes to set and to clear. */
 export function mountAttributes(options: readonly string[]): { set: bigint; clear: bigint } {
   let set = 0n, clear = 0n;
   for (const option of options) {
@@ -45,7 +45,7 @@ export function mountAttributes(options: readonly string[]): { set: bigint; clea
   return { set, clear };
 }
 
-/** @param name "shared", "rslave" and the like. @returns The flag for mount_setattr(2), and whether it goes for the mounts below. */
+/** @param name "shared", "rslave" and the like. @returns The flag for mount_setattr(2), and whether it applies to the mounts below. */
 export function propagationOf(name: string): { flag: bigint; recursive: boolean } {
   const recursive = name.startsWith("r");
   return { flag: propagations[recursive ? name.slice(1) : name]!, recursive };

@@ -2,26 +2,26 @@ import { readSync } from "node:fs";
 import { check, cString, libc, SystemCallError } from "../ffi/libc.ts";
 import type { MountRoot } from "./plug_messages.ts";
 
-/** Looks at mounts of a container from inside its mount namespace, by paths beneath its root. */
+/** Finds mounts of a container from inside its mount namespace, by paths beneath its root. */
 
 const O_PATH = 0x200000, O_DIRECTORY = 0x10000, O_CLOEXEC = 0x80000;
 const RESOLVE_NO_MAGICLINKS = 0x02n, RESOLVE_IN_ROOT = 0x10n;
 const AT_FDCWD = -100, AT_EMPTY_PATH = 0x1000;
 const STATX_INO = 0x100, STATX_MNT_ID = 0x1000, STATX_ATTR_MOUNT_ROOT = 0x2000n;
-/** No symlink, no automount, and nothing that has to be asked for elsewhere. */
+/** Follows no symlink, triggers no automount, and uses only what the kernel has cached. */
 const statFlags = 0x100 | 0x800 | 0x4000;
 const readBytes = 1 << 13;
-/** Nothing of ours is there: no directory, or a filesystem of the container's that refuses us or has ended. */
+/** Errors that mean that our mount is not there: no directory, or a filesystem of the container's that refuses us or has ended. */
 const noWay: ReadonlySet<string> = new Set([
   ...["ENOENT", "ENOTDIR", "ELOOP", "ENAMETOOLONG"],
   ...["EACCES", "EIO", "ENOTCONN", "ECONNABORTED", "ESTALE"],
 ]);
 
-/** Its id is the one in mountinfo. */
+/** `id` is the one in mountinfo. */
 export type IdentifiedMount = Required<MountRoot>;
 
-/** Runs `work` with the target's parent, which is resolved beneath the root, as the thread's working directory. Nothing may hold a mount while it
- * goes, a descriptor of ours included: so its last part goes by its name. @returns undefined when there is no such directory. */
+/** Runs `work` with the target's parent, resolved beneath the root, as the thread's working directory. The target itself is not opened but named by
+ * its last part: a descriptor of ours would keep its mount busy. @returns undefined when there is no such directory. */
 export function inParent<T>(root: number, target: string, work: (last: string) => T): T | undefined {
   const parts = target.split("/").filter(Boolean);
   const last = parts.pop() ?? ".";
@@ -41,12 +41,12 @@ export function inParent<T>(root: number, target: string, work: (last: string) =
   }
 }
 
-/** @returns What is mounted at a name of the working directory; undefined when nothing is. Asks no filesystem. */
+/** @returns The mount at a name in the working directory; undefined when there is none. Asks no filesystem. */
 export function mountAt(name: string): IdentifiedMount | undefined {
   return mountOf(AT_FDCWD, name, 0);
 }
 
-/** @param fd Of a mount, attached or not. */
+/** @param fd A mount's, attached or not. */
 export function mountOfFd(fd: number): IdentifiedMount | undefined {
   return mountOf(fd, "", AT_EMPTY_PATH);
 }
@@ -64,7 +64,7 @@ function mountOf(directory: number, name: string, flags: number): IdentifiedMoun
   };
 }
 
-/** As stat(2) says it. @see makedev(3) */
+/** The device in stat(2)'s form. @see makedev(3) */
 function device(major: number, minor: number): bigint {
   const [high, low] = [BigInt(major), BigInt(minor)];
   return low & 0xffn | (high & 0xfffn) << 8n | (low & ~0xffn) << 12n | (high & ~0xfffn) << 32n;
@@ -76,7 +76,7 @@ export function isOurs(found: MountRoot | undefined, ours: MountRoot | undefined
   return isSame && (ours.id === undefined || found.id === ours.id);
 }
 
-/** From its beginning. */
+/** Reads a file from its beginning. */
 export function readWhole(fd: number): string {
   const chunks: Uint8Array[] = [];
   let position = 0;
@@ -89,7 +89,7 @@ export function readWhole(fd: number): string {
   }
 }
 
-/** @param path Symlinks on the way lead where the container's own processes would come to; not so in `resolve`: `RESOLVE_NO_SYMLINKS`. */
+/** @param path Symlinks on the way lead where the container's own processes would get; `RESOLVE_NO_SYMLINKS` in `resolve` refuses them. */
 export function openInRoot(root: number, path: string, flags: number, resolve = 0n): number {
   const how = new Uint8Array(
     new BigUint64Array([BigInt(flags | O_CLOEXEC), 0n, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | resolve]).buffer,
@@ -98,7 +98,7 @@ export function openInRoot(root: number, path: string, flags: number, resolve = 
     try {
       return check("openat2", libc.openat2(root, cString(path), how, how.length));
     } catch (error) {
-      // EAGAIN: something on the way was renamed just then. A container that does so without end gets its error.
+      // EAGAIN: a component of the path was renamed just then. After endless renames the container gets the error.
       if (!(error instanceof SystemCallError && error.code === "EAGAIN" && attempt < 128)) throw error;
     }
   }

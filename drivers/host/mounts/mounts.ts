@@ -3,7 +3,7 @@ import { canIdmap, setMountOptions } from "./idmap.ts";
 import type { MountEntry, Mounts } from "../host.ts";
 import { check, cString, libc, SystemCallError } from "../ffi/libc.ts";
 
-/** Generic mount flags by their option's name; what is not here goes to the filesystem. @see mount(2) */
+/** Generic mount flags by option name; all other options go to the filesystem. @see mount(2) */
 const flags: Record<string, number> = {
   ro: 1,
   nosuid: 2,
@@ -61,14 +61,14 @@ export class HostMounts implements Mounts {
       try {
         check(`unmount ${target}`, libc.umount2(path, how));
       } catch (error) {
-        // EINVAL: not a mount point (any more).
+        // EINVAL: not a mount point, or no longer one.
         if (error instanceof SystemCallError && (error.errno === EINVAL || error.errno === ENOENT)) return;
         throw error;
       }
     }
   }
 
-  /** The kernel writes it while it is read: a thread would only be waited for. */
+  /** Synchronous: the kernel generates the list in memory, so a thread would save nothing. */
   // deno-lint-ignore require-await -- as above
   async list(): Promise<MountEntry[]> {
     return parseMountInfo(readFileSync("/proc/self/mountinfo", "utf8"));
@@ -111,20 +111,20 @@ function unescape(text: string): string {
   return text.replace(/\\([0-7]{3})/g, (_, digits: string) => String.fromCharCode(parseInt(digits, 8)));
 }
 
-/** Filesystems that answer as the host's own disks do. Others are asked of over a network, or of a process. */
+/** Filesystems that answer as fast as the host's own disks. Others depend on a network or on a process. */
 const localTypes: ReadonlySet<string> = new Set([
   ...["bcachefs", "btrfs", "erofs", "exfat", "ext2", "ext3", "ext4", "f2fs", "jfs", "nilfs2", "overlay", "ramfs"],
   ...["squashfs", "tmpfs", "vfat", "xfs", "zfs"],
 ]);
 
-/** The uppermost mount at exactly `target`, by the kernel's list: the filesystem itself, which may never answer, is not asked.
- * @returns What tells it from any other, and whether its filesystem may not answer. */
+/** The uppermost mount at exactly `target`, from the kernel's list: the filesystem itself, which may never answer, is not asked.
+ * @returns The mount's identity, and whether its filesystem may not answer. */
 export function mountAt(target: string): { readonly identity: string; readonly mayHang: boolean } | undefined {
   const mount = parseMountInfo(readFileSync("/proc/self/mountinfo", "utf8")).findLast((one) => one.target === target);
   return mount && { identity: `${mount.id} ${mount.device} ${mount.root}`, mayHang: !localTypes.has(mount.type) };
 }
 
-/** Whether the filesystem that a path is on may not answer, by the kernel's list: it is not asked.
+/** Whether the filesystem of a path may not answer, by the kernel's list: the filesystem is not asked.
  * @param path Absolute, without symbolic links and mounts of others on the way. */
 export function mayHang(path: string): boolean {
   const mounts = parseMountInfo(readFileSync("/proc/self/mountinfo", "utf8"));

@@ -11,24 +11,24 @@ const EINVAL = 22, ENOENT = 2;
 const MOVE_MOUNT_F_EMPTY_PATH = 4, AT_FDCWD = -100;
 
 export interface NamespaceView {
-  /** Paths that are to be there: with the mounts on the way to them, and no others but the system's own. A mount that was copied into the
-   * namespace would keep its device busy after the host unmounted it, be it ours, another daemon's or anybody's. */
+  /** Paths to keep: with the mounts on the way to them, and no other mounts but the system's own. A mount copied into the namespace would keep
+   * its device busy after the host unmounted it, be it ours, another daemon's or any other. */
   readonly needed: readonly string[];
-  /** A mount instead of which an empty ramfs is to be seen; `graft` puts a part of it back. */
+  /** A mount to be replaced by an empty ramfs; `graft` puts a part of it back. */
   readonly emptied?: string;
-  /** A file that nobody may write to through the namespace. */
+  /** A file that cannot be written through the namespace. */
   readonly readonly?: string;
 }
 
-/** A mount namespace of our own beside the host's. It sees what the host mounts (slave), and what is mounted in it goes when the daemon goes,
- * however it dies: idmapped root filesystems live there. Nothing runs in it but what is started from inside `enter`. */
+/** A mount namespace of our own beside the host's. It receives the host's mounts (slave). Mounts made in it vanish when the daemon ends,
+ * however it ends: idmapped root filesystems are there. Only processes started inside `enter` run in it. */
 export class MountNamespace {
   readonly stage: string;
   readonly #host: number;
   readonly #own: number;
 
-  /** @param stage A directory of the host that is an empty ramfs in it, which anybody may pass through: a container's root, who is nobody on the host,
-   * gets to its mounts there, wherever the daemon's own directory is. */
+  /** @param stage A directory of the host over which an empty ramfs is mounted in the namespace. Anybody may pass through: a container's root,
+   * unprivileged on the host, reaches its mounts there, wherever the daemon's own directory is. */
   constructor(stage: string, view: NamespaceView) {
     this.stage = stage;
     check("unshare(CLONE_FS)", libc.unshare(CLONE_FS));
@@ -49,7 +49,7 @@ export class MountNamespace {
     }
   }
 
-  /** Runs `work` with this thread inside; what is spawned stays inside. `work` must not await: the event loop belongs to the host's side. */
+  /** Runs `work` with this thread inside; processes started by it stay inside. `work` must not await: the event loop belongs to the host's side. */
   enter<T>(work: () => T): T {
     joinNamespace(this.#own, "enter the mount namespace");
     try {
@@ -59,7 +59,7 @@ export class MountNamespace {
     }
   }
 
-  /** Makes a directory of the host seen inside, at its own path, which is in an emptied mount. */
+  /** Makes a host directory inside an emptied mount visible in the namespace, at its own path. */
   graft(directory: string): void {
     const part = check(`open ${directory}`, libc.open_tree(AT_FDCWD, cString(directory), OPEN_TREE_CLONE | O_CLOEXEC));
     try {
@@ -79,7 +79,7 @@ export class MountNamespace {
 }
 
 function mountEmpty(path: string): void {
-  // A ramfs has no size: `df` in a container does not tell of what is mounted from here, such as its boot id.
+  // A ramfs reports no size: `df` in a container omits mounts made from here, such as its boot id.
   check(`mount ${path}`, libc.mount(cString("none"), cString(path), cString("ramfs"), 0, cString("mode=0711")));
 }
 
@@ -89,10 +89,10 @@ function bindReadonly(path: string): void {
   check(`make ${path} read-only`, libc.mount(cString("none"), file, null, MS_BIND | MS_REMOUNT | MS_RDONLY, null));
 }
 
-/** What programs need of a system, wherever it is mounted from. */
+/** Directories that programs need from the system, whatever they are mounted from. */
 const systemTrees = ["/bin", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/proc", "/sbin", "/sys", "/usr"];
 
-/** @returns Where something is mounted that no path of `needed` is on, the innermost first. */
+/** @returns Mount points that are not on the way to any of `needed`, the innermost first. */
 function mountsBeside(needed: readonly string[]): string[] {
   const targets = parseMountInfo(readFileSync("/proc/thread-self/mountinfo", "utf8")).map(({ target }) => target);
   const isWithin = (path: string, tree: string) => tree === "/" || path === tree || path.startsWith(`${tree}/`);
@@ -101,7 +101,7 @@ function mountsBeside(needed: readonly string[]): string[] {
   ).reverse();
 }
 
-/** What another mount covers cannot be unmounted, nor seen. */
+/** A mount covered by another one cannot be unmounted (EINVAL, ENOENT), but is not visible either. */
 function hide(path: string): void {
   if (libc.umount2(cString(path), MNT_DETACH) === 0) return;
   const number = errno();
@@ -117,7 +117,7 @@ export function moveMount(tree: number, target: string): void {
   check(`move_mount ${target}`, libc.move_mount(tree, cString(""), AT_FDCWD, cString(target), MOVE_MOUNT_F_EMPTY_PATH));
 }
 
-/** Called inside a namespace of ours: where FUSE filesystems are controlled from, mounted if it is not. @returns `path`. */
+/** To be called inside a namespace of ours: mounts fusectl, which controls FUSE filesystems, at `path` if it is not there. @returns `path`. */
 export function mountControl(path: string): string {
   if (existsSync(path)) return path;
   mkdirSync(path, { mode: 0o700 });
@@ -125,7 +125,7 @@ export function mountControl(path: string): string {
   return path;
 }
 
-/** Unmounts the uppermost mount at `target`, whatever still uses it; nothing there is no error. */
+/** Unmounts the uppermost mount at `target`, even if it is in use; no mount there is no error. */
 export function dropMount(target: string): void {
   libc.umount2(cString(target), MNT_DETACH);
 }

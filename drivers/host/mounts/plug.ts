@@ -1,8 +1,8 @@
-/** Enters a container's mount namespace and attaches or detaches one mount there. The way to the target is resolved
+/** Enters a container's mount namespace and attaches or detaches one mount there. The path of the target is resolved
  * beneath the container's root by openat2(RESOLVE_IN_ROOT), so that /var/run leads to /run as at a start; a symlink at the target itself is
  * refused, and none leads out of the root.
  *
- * A filesystem of the container's on the way may never answer: this runs in a process of its own (`drivers/runtime/files/file_server.ts`). */
+ * A filesystem of the container's on the way may never answer, so this runs in a file process (`drivers/runtime/files/file_server.ts`). */
 
 import { closeSync, openSync } from "node:fs";
 import { joinNamespace } from "./join_namespace.ts";
@@ -20,16 +20,16 @@ const O_PATH = 0x200000,
 const RESOLVE_NO_SYMLINKS = 0x04n;
 const MOVE_MOUNT_F_EMPTY_PATH = 4, MOVE_MOUNT_T_EMPTY_PATH = 0x40;
 const MNT_DETACH = 2, UMOUNT_NOFOLLOW = 8;
-/** How many mounts of the container's own, one over the other, are taken away to get at ours. */
+/** Limit on the container's own mounts, one over the other, that are unmounted to reach ours. */
 const mountsMax = 64;
-/** How often the mounts are read anew when one was not where they said it was: a container renames what it is below in a loop. */
+/** How often the mounts are read again because one was not at its listed place: a container may rename the directories above it in a loop. */
 const searchesMax = 256;
 
-/** @param data By its init; it must be the process of `data.pidfd`. @returns What became of it. */
+/** @param data Identifies the container by its init; `data.pid` must be the process of `data.pidfd`. @returns The outcome. */
 export function plug(data: PlugRequest): PlugAnswer {
   let mountinfo: number | undefined;
   try {
-    // As the container sees it, but opened where its /proc is not to be believed in.
+    // The container's mounts, but opened outside: its own /proc cannot be trusted.
     mountinfo = openSync(`/proc/${data.pid}/mountinfo`, "r");
     const fd = mountinfo;
     return inside(data, (root) => carryOut(root, data, fd));
@@ -72,7 +72,7 @@ function attach(
   }
 }
 
-/** What the container has unmounted, moved or covered by now is left out. */
+/** Omits mounts that the container has unmounted, moved or covered by now. */
 function locate(
   root: number,
   { target, root: ours, below }: Extract<PlugRequest, { kind: "locate" }>,
@@ -92,7 +92,7 @@ function locate(
   return { root: found, below: identities };
 }
 
-/** The container may have unmounted it itself, moved it (a directory on the way was renamed), or mounted something over it. */
+/** The container may have unmounted the mount, moved it (by renaming a directory above it), or mounted something over it. */
 function detach(
   root: number,
   request: Extract<PlugRequest, { kind: "detach" }>,
@@ -106,7 +106,7 @@ function detach(
     isMoving ||= before !== undefined && text !== before;
     before = text;
     const targets = mounts.map(({ target }) => target).reverse();
-    // Where the way to the target leads now.
+    // The mount that the target's path leads to now.
     const at = inParent(root, request.target, (last) => mountAt(last)?.id);
     const place = mounts.find(({ id }) => id === at)?.target ?? request.target;
     const isCovered = targets.filter((target) => target === place).length > 1;
@@ -125,15 +125,15 @@ function detach(
       if (typeof other === "object") return { code: "EBUSY", place: target, ...other };
       isElsewhere ||= other === "none";
     }
-    // Each mount was looked at where it is, and is another.
+    // Every mount was found at its listed place, and is another one.
     if (!isElsewhere) return {};
   }
-  // What is below another mount is not where it is said to be either, but stays there.
+  // A mount below a covering one is not found at its listed place either, but the list does not change.
   return isMoving ? { code: "EAGAIN" } : {};
 }
 
-/** @param options.isCovered Whether what is over ours goes too, if it may.
- * @returns What was there; what of ours is below it, when it is in use. */
+/** @param options.isCovered Whether the mounts over ours are unmounted, too, if `lazy` allows it.
+ * @returns What was there; when ours is in use, which of our mounts are below it. */
 function unmountAt(
   root: number,
   target: string,
@@ -158,7 +158,7 @@ function unmountAt(
   }) ?? "none";
 }
 
-/** @param last Its name in the working directory. @returns Whether it is gone; not so when it is in use. */
+/** @param last Its name in the working directory. @returns Whether it was unmounted; false when it is in use. */
 function unmount(last: string, lazy: boolean): boolean {
   try {
     check("umount", libc.umount2(cString(last), UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0)));
@@ -169,7 +169,7 @@ function unmount(last: string, lazy: boolean): boolean {
   }
 }
 
-/** Runs `work` with this thread in the container's mount namespace; its root as a descriptor. */
+/** Runs `work` with this thread in the container's mount namespace, passing a descriptor of its root. */
 function inside<T>({ pid, pidfd }: Inside, work: (root: number) => T): T {
   const opened: number[] = [];
   const open = (path: string, flags: number): number => {
@@ -181,7 +181,7 @@ function inside<T>({ pid, pidfd }: Inside, work: (root: number) => T): T {
     const own = open("/proc/thread-self/ns/mnt", 0);
     const theirs = open(`/proc/${pid}/ns/mnt`, 0);
     const root = open(`/proc/${pid}/root`, O_PATH | O_DIRECTORY);
-    // Had it ended before, its number might be another process's by now, and these another's namespace and root.
+    // Had the init ended before, its pid might be another process's by now, and so would the namespace and root.
     check("find the instance's init", libc.pidfd_send_signal(pidfd, 0, null, 0));
     joinNamespace(theirs, "enter the instance's mount namespace");
     try {
@@ -194,7 +194,7 @@ function inside<T>({ pid, pidfd }: Inside, work: (root: number) => T): T {
   }
 }
 
-/** Opens the target, making what is missing on the way: as the container's root, for the container's filesystem may be idmapped and know no
+/** Opens the target, creating missing directories on the way as the container's root: the container's filesystem may be idmapped and know no
  * other owner. */
 function makeTarget(root: number, request: Extract<PlugRequest, { kind: "attach" }>): number {
   const parts = request.target.split("/").filter(Boolean);
@@ -231,7 +231,7 @@ function make(
     if (!(error instanceof SystemCallError && error.code === "ENOENT")) throw error;
   }
   const parent = openInRoot(root, `/${parts.slice(0, -1).join("/")}`, O_PATH | O_DIRECTORY);
-  // Of this thread only. @see setfsuid(2)
+  // These change only this thread. @see setfsuid(2)
   libc.setfsgid(owner.gid);
   libc.setfsuid(owner.uid);
   try {

@@ -1,17 +1,17 @@
-/** What is to be done with a mount in a running container, and what became of it. */
+/** Requests to change or find a mount in a running container, and their outcomes. */
 
 /** A container by its init. */
 export interface Inside {
   readonly pid: number;
-  /** Of the same process: while it is there, the number is nobody else's. */
+  /** Of the same process: while it is open, no other process can be mistaken for it. */
   readonly pidfd: number;
 }
 
-/** The root of a mount: what tells ours from one that the container made itself. */
+/** The root of a mount: distinguishes ours from one that the container made itself. */
 export interface MountRoot {
   readonly device: bigint;
   readonly inode: bigint;
-  /** Of the mount; absent when only its source is known. */
+  /** Id of the mount; absent when only its source is known. */
   readonly id?: number | undefined;
 }
 
@@ -24,14 +24,14 @@ export type PlugRequest =
       /** A detached mount of ours. */
       readonly tree: number;
       readonly isDirectory: boolean;
-      /** The container's root on the host: what is made on the way to the target is its. */
+      /** Host ids of the container's root: it becomes the owner of directories created on the way to the target. */
       readonly uid: number;
       readonly gid: number;
     }
-    /** `root` is absent when its source is gone: then whatever is mounted there goes. `below` was attached with it, and goes with it. */
+    /** Without `root` (its source is gone) whatever is mounted there is unmounted. `below` was attached with the mount, and is unmounted with it. */
     | { readonly kind: "detach"; readonly root?: MountRoot; readonly below: readonly string[]; readonly lazy: boolean }
     | { readonly kind: "look"; readonly root?: MountRoot }
-    /** Which mounts those are that were attached at a start, `below` with their own targets. */
+    /** Finds the mounts that were attached at a start; those of `below` have their own targets. */
     | {
       readonly kind: "locate";
       readonly root: MountRoot;
@@ -40,25 +40,25 @@ export type PlugRequest =
   );
 
 export interface PlugAnswer {
-  /** Name of the errno; absent when it was done. "COVERED": something of the container's own is mounted over it. */
+  /** Name of the errno; absent on success. "COVERED": the container has mounted something over it. */
   readonly code?: string;
-  /** Where it is mounted in the container, when it is busy. */
+  /** Its mount point in the container, when it is busy. */
   readonly place?: string;
   /** Whether it is mounted, for "look". */
   readonly isMounted?: boolean;
-  /** The mount, for "attach", and for "locate" when it is still there. */
+  /** The mount, for "attach", and for "locate" when it is still mounted. */
   readonly root?: MountRoot;
-  /** The mounts below it that are ours, by their `identity`: for "attach", "locate", and "detach" when it stays. */
+  /** Our mounts below it, by their `identity`: for "attach", "locate", and "detach" when it stays. */
   readonly below?: readonly string[];
 }
 
-/** A mount of a container's namespace, from its mountinfo. @see proc_pid_mountinfo(5) */
+/** A mount in a container's namespace, from its mountinfo. @see proc_pid_mountinfo(5) */
 export interface ListedMount {
   readonly id: number;
   readonly parent: number;
   readonly target: string;
-  /** Id, device, and what of the device is mounted: an id alone may be another mount's later. */
+  /** Id, device, and the mounted part of the device: an id alone may be reused by another mount. */
   readonly identity: string;
-  /** Whether it came from a mount of another namespace that it follows. */
+  /** Whether it was propagated from another namespace (slave mount). */
   readonly isFollowing: boolean;
 }

@@ -2,13 +2,13 @@ import { check, cString, libc } from "../ffi/libc.ts";
 import { inParent, mountAt } from "./mounted_at.ts";
 import type { ListedMount } from "./plug_messages.ts";
 
-/** The mounts below one of ours, of a disk that was attached with all that is mounted below its source. */
+/** The mounts below one of ours: those of a disk that was attached with all mounts below its source. */
 
 const AT_FDCWD = -100, AT_SYMLINK_NOFOLLOW = 0x100, AT_NO_AUTOMOUNT = 0x800;
 const OPEN_TREE_CLONE = 1, O_CLOEXEC = 0x80000, MOVE_MOUNT_F_EMPTY_PATH = 4, UMOUNT_NOFOLLOW = 8;
 const MS_PRIVATE = 1n << 18n;
 
-/** @param text Of a mountinfo. @returns The mounts in its order, which is none that can be relied on. */
+/** @param text A mountinfo. @returns The mounts in its order, which is unspecified. */
 export function listMounts(text: string): ListedMount[] {
   return text.split("\n").filter(Boolean).map((line) => {
     const [before] = line.split(" - ");
@@ -19,7 +19,7 @@ export function listMounts(text: string): ListedMount[] {
   });
 }
 
-/** @returns Those below a mount in an order in which they can be unmounted: what is below another comes before it, and first of all what covers it. */
+/** @returns The mounts below a mount, in an order that allows unmounting: deeper mounts first, and covering ones before all others. */
 export function mountsBelow(mounts: readonly ListedMount[], id: number): ListedMount[] {
   const children = Map.groupBy(mounts, ({ parent }) => parent);
   const below = (id: number, target: string | undefined): ListedMount[] =>
@@ -29,9 +29,9 @@ export function mountsBelow(mounts: readonly ListedMount[], id: number): ListedM
   return below(id, mounts.find((mount) => mount.id === id)?.target);
 }
 
-/** Unmounts all that is below a mount, if all of it is ours or came from the host, and then that one; what is in use stays, and all is as it was.
- * @param ours Identities of the mounts below it that are ours. @param unmount Unmounts the one that they are below, and says whether it did.
- * @returns undefined when it did; else what of ours is there now: what was put back has another identity. */
+/** Unmounts all mounts below a mount, if all of them are ours or came from the host, and then the mount itself; if one is in use, all are put back.
+ * @param ours Identities of our mounts below it. @param unmount Unmounts the mount itself. @returns whether it did.
+ * @returns undefined on success; else the identities of our mounts there now: those that were put back have new ones. */
 export function unmountTree(
   root: number,
   { id, mounts, ours, read }: {
@@ -60,12 +60,12 @@ export function unmountTree(
 }
 
 interface Removed {
-  /** A detached copy, to put in its place again. */
+  /** A detached copy, to put it back. */
   readonly copy: number;
   readonly target: string;
 }
 
-/** @returns A copy of what was there; undefined when it is in use, or not the one that it should be. */
+/** @returns A copy of the unmounted mount; undefined when it is in use or has another id. */
 function removeAt(last: string, id: number): number | undefined {
   if (mountAt(last)?.id !== id) return undefined;
   const copy = copyOf(last);
@@ -75,19 +75,19 @@ function removeAt(last: string, id: number): number | undefined {
   return undefined;
 }
 
-/** @returns A negative number when there can be none. */
+/** @returns A descriptor, or a negative number when it cannot be copied. */
 function copyOf(name: string): number {
   const path = cString(name);
   const flags = OPEN_TREE_CLONE | O_CLOEXEC | AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT;
   const copy = Number(libc.open_tree(AT_FDCWD, path, flags));
   if (copy >= 0) return copy;
-  // One that is unbindable cannot be copied before it is private.
+  // An unbindable mount must be made private before it can be copied.
   const attributes = new Uint8Array(new BigUint64Array([0n, 0n, MS_PRIVATE, 0n]).buffer);
   libc.mount_setattr(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, attributes, attributes.length);
   return Number(libc.open_tree(AT_FDCWD, path, flags));
 }
 
-/** The outer ones first. */
+/** Puts mounts back, the outer ones first. */
 function putBack(root: number, removed: readonly Removed[]): void {
   for (const { copy, target } of removed.toReversed()) {
     inParent(root, target, (last) => {

@@ -8,8 +8,8 @@ import { parseMountInfo } from "./mounts.ts";
 
 const O_PATH = 0x200000;
 
-/** Where something is mounted below a directory of the host, and can be got at: what another mount covers cannot, nor what may not be mounted
- * elsewhere (unbindable). @param directory May be a name below /proc/self/fd. @returns Paths in it, the outer ones first. */
+/** Mount points below a host directory that can be cloned: not those covered by another mount, nor unbindable
+ * ones. @param directory May be a name below /proc/self/fd. @returns Paths in it, the outer ones first. */
 export function submountsOf(directory: string): string[] {
   const top = realpathSync(directory);
   const lines = mountInfo().split("\n").filter((line) => line !== "" && !/ unbindable .*- /.test(line));

@@ -11,19 +11,19 @@ export type Interest = "in" | "out";
 
 /** One watched descriptor. */
 export interface Watch {
-  /** Calls `ready` once when there is something to read (or the end, or an error), or room to write. */
+  /** Calls `ready` once when there is something to read (or the end, or an error), or space to write. */
   arm(interest: Interest, ready: () => void): void;
-  /** Ends the watch; `ready` is not called any more. To be called before the descriptor is closed. */
+  /** Ends the watch: `ready` is not called any more. Call this before closing the descriptor. */
   close(): void;
 }
 
-/** Readiness of any number of descriptors, from one thread that sleeps in epoll_wait(2) for the whole daemon. The thread tells which are ready;
- * reading and writing stay here, for moving data between threads costs more than moving a number. */
+/** Readiness of any number of descriptors, from one thread that sleeps in epoll_wait(2) for the whole daemon. The thread only reports ready ones;
+ * reading and writing stay here, because moving data between threads costs more than moving a number. */
 export class Poller {
   readonly #epoll = check("make an epoll", libc.epoll_create1(EPOLL_CLOEXEC));
   readonly #wake = check("make an eventfd", libc.eventfd(0, EFD_CLOEXEC));
   readonly #worker: Worker;
-  /** By descriptor. A number may be used again while an event of its predecessor is on its way: the generation tells them apart. */
+  /** By descriptor. A number may be reused while an event of the former descriptor is under way: the generation distinguishes them. */
   readonly #watched = new Map<number, { generation: number; ready?: (() => void) | undefined }>();
   #generation = 1;
   #stopped: Promise<void>;
@@ -66,7 +66,7 @@ export class Poller {
     };
   }
 
-  /** How many descriptors are watched; for tests and for the leak check. */
+  /** Number of watched descriptors; for tests and for the leak check. */
   get size(): number {
     return this.#watched.size;
   }

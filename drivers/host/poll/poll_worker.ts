@@ -1,5 +1,5 @@
-/** The thread of `poll.ts`: sleeps until something is ready and says which. Interest is one-shot, so what was told is not told again
- * before the main thread has dealt with it. */
+/** The thread of `poll.ts`: sleeps until a descriptor is ready and reports it. Interest is one-shot, so a ready descriptor is not reported again
+ * before the main thread has handled it. */
 import { epollEvent } from "./epoll_event.ts";
 
 export interface PollRequest {
@@ -14,7 +14,7 @@ const thread = self as unknown as {
 };
 
 thread.onmessage = async ({ data: { epoll, wake } }) => {
-  // Loaded only now: libc is there after an await, and a message that comes before `onmessage` is set would be lost.
+  // Loaded only now: an import of libc awaits, and a message that arrives before `onmessage` is set would be lost.
   const { libc } = await import("../ffi/libc.ts");
   const events = new Uint8Array(epollEvent.bytes * eventsMax);
   const view = new DataView(events.buffer);

@@ -4,14 +4,14 @@ const POLLIN = 1, POLLERR = 8, POLLHUP = 16;
 const EINTR = 4;
 const entryBytes = 8;
 
-/** What a descriptor is waited for: something to read, or nothing but its peer's end. */
+/** What to wait for on a descriptor: something to read, or only its peer's end. */
 export interface Awaited {
   readonly fd: number;
   readonly interest: "in" | "end";
 }
 
 /** Blocks this thread until one of the descriptors is ready. For processes that do nothing else; the daemon has `poll.ts`.
- * @param timeoutMs Absent: as long as it takes. @returns Those that are, in their order; empty after the timeout. @see poll(2) */
+ * @param timeoutMs Absent: no timeout. @returns The ready ones, in their order; empty after the timeout. @see poll(2) */
 export function waitForAny<T extends Awaited>(awaited: readonly T[], timeoutMs = -1): T[] {
   const { entries, view } = room(awaited.length);
   for (const [index, { fd, interest }] of awaited.entries()) {
@@ -32,7 +32,7 @@ export function waitForAny<T extends Awaited>(awaited: readonly T[], timeoutMs =
 
 let entries = new Uint8Array(64 * entryBytes), view = new DataView(entries.buffer);
 
-/** Used again and again: such a process does nothing but wait, and would make garbage each time. */
+/** One buffer, reused: such a process does nothing but wait, and would create garbage each time. */
 function room(count: number): { entries: Uint8Array; view: DataView } {
   if (entries.length < count * entryBytes) {
     entries = new Uint8Array(2 * count * entryBytes);

@@ -4,19 +4,20 @@ import type { Poller } from "../poll/poll.ts";
 import { closeFd, openPidfd, sendSignal } from "./process.ts";
 
 const SIGKILL = 9;
-/** Of a round: a descriptor each. */
+/** Maximum of processes per round: each takes a descriptor. */
 const roundMax = 256;
-/** How long the end of a round is waited for before one looks again at what is there: some may have started others meanwhile. */
+/** How long to wait for the end of a round before listing the processes again: some may have started others meanwhile. */
 const roundMs = 500;
 
-/** Pids of those that are to end, as they are now. */
+/** @returns The current pids of the processes to end. */
 type ListProcesses = () => readonly number[] | Promise<readonly number[]>;
 
 /** Ends processes, and those that they start meanwhile.
- * @param list Pids of those that are to end. Asked again and again; a pid counts while it is in the list: it may be another process's a moment later.
- * @param options.timeoutMs How long to wait for their end. @param options.graceMs How long of it they may go on, to end by themselves.
- * @param options.killed Called when all that were there at a moment have been killed.
- * @returns Those that have not ended: they wait for a device that does not answer. */
+ * @param list Called repeatedly; a pid is valid only while it is listed, because it may be reused at once.
+ * @param options.timeoutMs Limit on the wait for their end. @param options.graceMs Part of it in which they are not killed, but may end by
+ * themselves.
+ * @param options.killed Called each time after all processes of a round were killed.
+ * @returns Pids of those that have not ended: they wait for a device that does not answer. */
 export async function endProcesses(
   poller: Poller,
   list: ListProcesses,
@@ -41,7 +42,7 @@ export async function endProcesses(
   return [];
 }
 
-/** Kills processes, as `endProcesses`, and does not wait for their end. */
+/** Kills processes, as `endProcesses`, without waiting for their end. */
 export async function killProcesses(list: ListProcesses): Promise<void> {
   for (const pidfd of await openListed(await list(), list)) {
     sendSignal(pidfd, SIGKILL);
@@ -49,7 +50,7 @@ export async function killProcesses(list: ListProcesses): Promise<void> {
   }
 }
 
-/** @returns Descriptors of those that live and are still in the list, now that their pids cannot be used again. */
+/** @returns Pidfds of the processes that are listed again after their pidfds were opened: from then on their pids cannot be reused. */
 async function openListed(pids: readonly number[], list: ListProcesses): Promise<number[]> {
   const opened = pids.flatMap((pid) => {
     const pidfd = pidfdOf(pid);
@@ -73,7 +74,7 @@ function pidfdOf(pid: number): number | undefined {
   }
 }
 
-/** Waits until all have ended, or the time is up. */
+/** Waits until all have ended, or for `timeoutMs`. */
 async function endOf(poller: Poller, pidfds: readonly number[], timeoutMs: number): Promise<void> {
   const watches = pidfds.map((pidfd) => poller.watch(pidfd));
   const { promise: late, resolve } = Promise.withResolvers<void>();
@@ -87,7 +88,7 @@ async function endOf(poller: Poller, pidfds: readonly number[], timeoutMs: numbe
   }
 }
 
-/** Pids of all processes that this one can see. */
+/** Pids of all processes that are visible to this one. */
 export function allPids(): number[] {
   return readdirSync("/proc").filter((name) => /^\d+$/.test(name)).map(Number);
 }

@@ -2,22 +2,22 @@ import type { TraceEvent, TraceRequest } from "./exit_tracer_messages.ts";
 import { type ExitStatus, statusOf } from "./process.ts";
 import { workerUrl } from "../ffi/worker_url.ts";
 
-/** From the pidfd's word to the thread's, which comes as soon as it is scheduled. */
+/** Time from the pidfd's event to the thread's answer, which comes as soon as the thread is scheduled. */
 const answerTimeoutMs = 2000;
 
-/** Tells how processes ended that are not our children, exactly as wait(2) tells it to their parent.
+/** Reports how processes ended that are not our children, exactly as wait(2) reports it to their parent.
  *
  * It is for the inits of containers that an earlier daemon started. reboot(2) in a pid namespace kills its init by SIGKILL and puts SIGHUP or SIGINT
- * into what wait(2) returns; the kernel's other witnesses (PIDFD_GET_INFO, the process events connector, taskstats) all say SIGKILL, and
- * /proc/PID/stat says it only until the parent has reaped the process, which systemd does within a millisecond. A tracer is told before the
- * parent is. So one thread traces them (PTRACE_SEIZE) and does nothing but to pass on their signals: an init that reads its signals from a
- * signalfd, as systemd does, is not stopped at all; others are for some 50 µs a signal. When this thread or the daemon ends, the kernel ends the tracing.
+ * into the status of wait(2). The kernel's other sources (PIDFD_GET_INFO, the process events connector, taskstats) all report SIGKILL, and
+ * /proc/PID/stat has the status only until the parent has reaped the process, which systemd does within a millisecond. A tracer is notified before
+ * the parent. So one thread traces them (PTRACE_SEIZE) and only passes on their signals: an init that reads its signals from a signalfd, as systemd
+ * does, is not stopped at all; others are stopped for some 50 µs per signal. When this thread or the daemon ends, the kernel ends the tracing.
  * @see ptrace(2), pid_namespaces(7) */
 export class ExitTracer {
   readonly #states = new Map<number, PromiseWithResolvers<ExitStatus | undefined>>();
   #worker: Worker | undefined;
 
-  /** Once, for all there are: the thread does not come back for more. */
+  /** Called once, with all processes: the thread takes no later requests. */
   start(pids: readonly number[]): void {
     if (pids.length === 0 || this.#worker) return;
     for (const pid of pids) this.#states.set(pid, Promise.withResolvers());
@@ -31,7 +31,7 @@ export class ExitTracer {
     worker.postMessage(request);
   }
 
-  /** Called when a process is known to have ended. @returns undefined for one that is not traced: it was refused (Yama), or got too many signals. */
+  /** To be called when a process has ended. @returns undefined if it is not traced: tracing was refused (Yama), or it got too many signals. */
   async ended(pid: number): Promise<ExitStatus | undefined> {
     const state = this.#states.get(pid);
     if (!state) return undefined;

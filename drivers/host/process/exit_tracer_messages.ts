@@ -3,9 +3,9 @@ export interface TraceRequest {
 }
 
 export type TraceEvent =
-  /** @property status As of wait(2). */
+  /** @property status As from wait(2). */
   | { readonly kind: "ended"; readonly pid: number; readonly status: number }
-  /** It is not traced, or not any more. */
+  /** The process is not traced, or no longer. */
   | { readonly kind: "lost"; readonly pid: number }
-  /** Nothing is left to trace. */
+  /** No process is left to trace. */
   | { readonly kind: "done" };

@@ -54,7 +54,7 @@ Deno.test("ExitTracer tells a reboot from a poweroff and from a kill, whoever re
 });
 
 Deno.test("ExitTracer passes signals on, and a stop is a stop", async () => {
-  // The second signal is only sent when the first has come: what is passed on is seen by the process.
+  // The second signal is sent only after the first has arrived: the process sees the signals that are passed on.
   const status = await initOf('trap "exit 5" USR1; while :; do sleep 0.01; done', async (pid) => {
     const state = () => /^State:\t(\w)/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))![1];
     const until = async (isWanted: () => boolean) => {

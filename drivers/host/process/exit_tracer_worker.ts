@@ -2,12 +2,12 @@
 import type { TraceEvent, TraceRequest } from "./exit_tracer_messages.ts";
 
 const PTRACE_CONT = 7, PTRACE_DETACH = 17, PTRACE_SEIZE = 0x4206, PTRACE_LISTEN = 0x4208, PTRACE_EVENT_STOP = 128;
-/** Our tracees and nobody's children: those of the daemon's other threads are theirs to wait for. */
+/** Waits for our tracees and for no children: the children of the daemon's other threads are theirs to wait for. */
 const __WALL = 0x40000000, __WNOTHREAD = 0x20000000;
 const SIGSTOP = 19, SIGTSTP = 20, SIGTTIN = 21, SIGTTOU = 22;
 const stopSignals = [SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU];
 const EINTR = 4;
-/** An init that gets more signals than this in a second is not traced any more: its end is not worth a CPU of the host's. */
+/** An init that gets more signals per second than this is no longer traced: its exit status is not worth a CPU of the host. */
 const signalsMax = 2000;
 
 const thread = self as unknown as {
@@ -16,7 +16,7 @@ const thread = self as unknown as {
 };
 
 thread.onmessage = async ({ data: { pids } }) => {
-  // Loaded only now: a message that comes before `onmessage` is set would be lost.
+  // Loaded only now: a message that arrives before `onmessage` is set would be lost.
   const { errno, libc } = await import("../ffi/libc.ts");
   const ptrace = (request: number, pid: number, data = 0) => Number(libc.ptrace(request, pid, 0, data));
   for (const pid of pids) if (ptrace(PTRACE_SEIZE, pid) < 0) thread.postMessage({ kind: "lost", pid });
@@ -41,7 +41,7 @@ thread.onmessage = async ({ data: { pids } }) => {
     }
     const signal = (word >> 8) & 0xff, event = word >>> 16;
     if (event === PTRACE_EVENT_STOP) {
-      // Stopped by a signal it stays stopped; what else stops it so is the end of that.
+      // After a stop by a signal it stays stopped; any other such event is the end of a stop.
       ptrace(stopSignals.includes(signal) ? PTRACE_LISTEN : PTRACE_CONT, pid);
     } else if (isTooMany(pid)) {
       ptrace(PTRACE_DETACH, pid, signal);

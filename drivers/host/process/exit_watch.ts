@@ -3,12 +3,12 @@ import { release } from "node:os";
 import { addressOf, check, libc, SystemCallError } from "../ffi/libc.ts";
 import { closeFd, type ExitStatus, openPidfd, statusOf } from "./process.ts";
 
-/** How a process ended that is not a child of ours, such as the init of a container that an earlier daemon started: wait(2) is for its parent.
- * What was rebooted or switched off by reboot(2) shows as killed by SIGKILL once it was reaped; `exit_tracer.ts` knows, where tracing is allowed.
- * From Linux 6.15 on its pidfd knows; before, the process events connector tells it once.
+/** How a process ended that is not our child, such as the init of a container that an earlier daemon started: wait(2) works only for its parent.
+ * An init that was rebooted or powered off by reboot(2) is reported as killed by SIGKILL once reaped; `exit_tracer.ts` knows better, where tracing is
+ * allowed. From Linux 6.15 on the pidfd has the status; before, the process events connector reports it once.
  * @see PIDFD_GET_INFO in linux/pidfd.h; linux/cn_proc.h */
 
-/** _IOWR(0xff, 11, struct pidfd_info), in its first version; a mask is the first member, the exit code the last. */
+/** _IOWR(0xff, 11, struct pidfd_info), in its first version; the mask is the first member, the exit code the last. */
 const PIDFD_GET_INFO = 0xc040ff0bn, PIDFD_INFO_EXIT = 8n;
 const infoBytes = 64, infoExitOffset = 60;
 
@@ -16,18 +16,18 @@ const AF_NETLINK = 16, SOCK_DGRAM = 2, SOCK_NONBLOCK = 0x800, SOCK_CLOEXEC = 0x8
 const SOL_SOCKET = 1, SO_ATTACH_FILTER = 26;
 const CN_IDX_PROC = 1, CN_VAL_PROC = 1, PROC_CN_MCAST_LISTEN = 1, PROC_CN_MCAST_IGNORE = 2;
 const PROC_EVENT_EXIT = 0x80000000;
-/** struct nlmsghdr, struct cn_msg, and then struct proc_event: what, cpu, time stamp, and of an exit: pid, tgid, code. */
+/** struct nlmsghdr, struct cn_msg, and then struct proc_event: what, cpu, time stamp; for an exit: pid, tgid, code. */
 const headerBytes = 16, messageBytes = 20;
 const eventOffset = headerBytes + messageBytes;
 const exitPidOffset = eventOffset + 16, exitCodeOffset = eventOffset + 24;
 
 export type ExitSource = "pidfd" | "connector";
 
-/** Opened while the process lives, asked when its pidfd is readable. */
+/** Open it while the process lives, and ask for the status when its pidfd is readable. */
 export class ExitWatch {
   readonly #pid: number;
   readonly #pidfd: number;
-  /** Gets the one event of our process; -1 when the pidfd tells. */
+  /** Receives the one event of the process; -1 when the pidfd has the status. */
   readonly #socket: number;
 
   private constructor(pid: number, pidfd: number, socket: number) {
@@ -36,8 +36,8 @@ export class ExitWatch {
     this.#socket = socket;
   }
 
-  /** @param source What this kernel has, when absent.
-   * @throws {SystemCallError} ESRCH: there is no such process. EPERM and others: the connector is refused, as outside the first namespaces. */
+  /** @param source Default: what this kernel supports.
+   * @throws {SystemCallError} ESRCH: there is no such process. EPERM and others: the connector is refused, as outside the initial namespaces. */
   static open(pid: number, source: ExitSource = knownSource()): ExitWatch {
     const pidfd = openPidfd(pid);
     try {
@@ -48,16 +48,16 @@ export class ExitWatch {
     }
   }
 
-  /** @returns How it ended; undefined while it lives, or when the kernel lost it. */
+  /** @returns How it ended; undefined while it lives, or when the kernel lost the event. */
   status(): ExitStatus | undefined {
-    // The pidfd knows once it was reaped, /proc until then.
+    // The pidfd has the status once the process is reaped, /proc until then.
     const code = (this.#socket < 0 ? undefined : this.#event()) ?? zombieExit(this.#pid) ?? pidfdExit(this.#pidfd);
     return code === undefined ? undefined : statusOf(code);
   }
 
   close(): void {
     if (this.#socket >= 0) {
-      // Before Linux 6.6 the kernel counts listeners and not their sockets.
+      // Unsubscribe: before Linux 6.6 the kernel counts listeners and not their sockets.
       try {
         ask(this.#socket, PROC_CN_MCAST_IGNORE);
       } finally {
@@ -79,7 +79,7 @@ function knownSource(): ExitSource {
   return major > 6 || (major === 6 && minor >= 15) ? "pidfd" : "connector";
 }
 
-/** @returns As of wait(2), once the process was reaped. */
+/** @returns The status as from wait(2), once the process is reaped. */
 function pidfdExit(pidfd: number): number | undefined {
   const info = new Uint8Array(infoBytes), view = new DataView(info.buffer);
   view.setBigUint64(0, PIDFD_INFO_EXIT, true);
@@ -87,7 +87,7 @@ function pidfdExit(pidfd: number): number | undefined {
   return view.getBigUint64(0, true) & PIDFD_INFO_EXIT ? view.getInt32(infoExitOffset, true) : undefined;
 }
 
-/** @returns As of wait(2), of one that has ended and was not reaped. @see proc_pid_stat(5), field 52 */
+/** @returns The status as from wait(2) of a process that has ended and is not reaped. @see proc_pid_stat(5), field 52 */
 function zombieExit(pid: number): number | undefined {
   try {
     const text = readFileSync(`/proc/${pid}/stat`, "utf8");
@@ -98,7 +98,7 @@ function zombieExit(pid: number): number | undefined {
   }
 }
 
-/** @returns A socket to which the kernel sends the end of this process and nothing else, so that it never overflows. */
+/** @returns A socket that gets only the end of this process, so that it never overflows. */
 function listen(pid: number): number {
   const socket = check(
     "open the process events connector",
@@ -106,7 +106,7 @@ function listen(pid: number): number {
   );
   try {
     const filter = exitFilter(pid);
-    // struct sock_fprog: a count, and at 8 the address.
+    // struct sock_fprog: a count, and at offset 8 the address.
     const program = new Uint8Array(16), view = new DataView(program.buffer);
     view.setUint16(0, filter.length / 8, true);
     view.setBigUint64(8, addressOf(filter), true);
@@ -137,7 +137,7 @@ function ask(socket: number, operation: number): void {
   if (sent !== message.length) throw new SystemCallError("ask for process events", 5);
 }
 
-/** A classic BPF program that accepts the exit of the one thread whose id is `pid`. Its loads are of big-endian words, the event's are ours.
+/** A classic BPF program that accepts the exit of the one thread whose id is `pid`. It loads big-endian words; the event has the host's byte order.
  * @see https://www.kernel.org/doc/html/latest/networking/filter.html */
 function exitFilter(pid: number): Uint8Array {
   const BPF_LD_W_ABS = 0x20, BPF_JEQ = 0x15, BPF_RET = 0x06;

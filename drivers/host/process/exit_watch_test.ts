@@ -10,13 +10,13 @@ async function readable(poller: Poller, fd: number): Promise<void> {
   watch.close();
 }
 
-/** A grandchild ends as `end` says; its parent reaps it before or after it is asked for. */
+/** A grandchild ends as `end` says; its parent reaps it before or after its status is requested. */
 async function endOfGrandchild(source: ExitSource, end: string, isReaped: boolean) {
   const poller = new Poller();
   const input = makePipe(), output = makePipe();
   const child = spawnProcess({
     file: "/bin/bash",
-    // A shell reaps what it waits for; the sleep that it becomes never does.
+    // A shell reaps its children while it waits; the sleep that it becomes never does.
     argv: ["bash", "-c", `sh -c 'echo $$; read x; ${end}' <&0 & ${isReaped ? "wait" : "exec sleep 1000"}`],
     environment: { PATH: "/usr/bin:/bin" },
     stdio: { stdin: input.read, stdout: output.write, stderr: output.write },

@@ -1,12 +1,12 @@
 import { spawn } from "node:child_process";
 import { constants } from "node:os";
 
-/** How long a program may take to end when we are to. */
+/** How long the program may take to end when the client is asked to end. */
 const patienceMs = 2000;
 
-/** Runs a program on the client's own terminal, such as an editor, to its end. A Ctrl-C meanwhile is the program's.
- * @param ending Aborted by a signal's name when we are to end: the program gets it, and SIGKILL if it stays.
- * @returns Its exit code, 128 and the signal's number when one ended it. @throws {Error} ENOENT and the like when it cannot be started. */
+/** Runs a program on the client's own terminal, such as an editor, until it ends. Ctrl-C goes to the program meanwhile.
+ * @param ending Aborted with a signal's name when the client is to end: the program gets that signal, and SIGKILL if it does not end.
+ * @returns Its exit code; 128 plus the signal's number when a signal ended it. @throws {Error} ENOENT and the like when it cannot be started. */
 export async function runForeground(argv: readonly string[], ending: AbortSignal): Promise<number> {
   const ignore = () => {};
   using end = new DisposableStack();

@@ -4,7 +4,7 @@ import { check, cString, errno, libc } from "../ffi/libc.ts";
 const O_RDWR = 2, O_CREAT = 0x40, O_CLOEXEC = 0x80000;
 const LOCK_EX = 2, LOCK_NB = 4, EWOULDBLOCK = 11;
 
-/** A file that one process holds while it lives; its pid is in it. The kernel lets go of it however the process ends. @see flock(2) */
+/** A lock file that one process holds while it lives; its pid is in it. The kernel releases the lock however the process ends. @see flock(2) */
 export class PidLock implements Disposable {
   readonly #fd: number;
 
@@ -12,7 +12,7 @@ export class PidLock implements Disposable {
     this.#fd = fd;
   }
 
-  /** @returns The lock, or the pid of the process that has it. */
+  /** @returns The lock, or the pid of the process that holds it. */
   static take(path: string): PidLock | { readonly heldBy: number } {
     const fd = check(`open "${path}"`, libc.open(cString(path), O_RDWR | O_CREAT | O_CLOEXEC, 0o644));
     if (libc.flock(fd, LOCK_EX | LOCK_NB) !== 0) {
@@ -22,7 +22,7 @@ export class PidLock implements Disposable {
       check(`lock "${path}"`, -1);
     }
     const text = new TextEncoder().encode(`${process.pid}\n`);
-    // In this order, for on a full disk an emptied file does not get its block back.
+    // Write before truncating: on a full disk an emptied file would not get its block back.
     check(`write "${path}"`, Number(libc.write(fd, text, text.length)));
     check(`cut "${path}"`, libc.ftruncate(fd, text.length));
     return new PidLock(fd);

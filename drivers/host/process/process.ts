@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { check, cString, cStringArray, errno, libc, SystemCallError } from "../ffi/libc.ts";
 
-/** Processes, pipes and terminals by their file descriptors. Nothing here waits: readiness comes from `poll.ts`. */
+/** Processes, pipes and terminals by their file descriptors. Nothing here waits: `poll.ts` reports readiness. */
 
 const O_RDWR = 2, O_NOCTTY = 0x100, O_CLOEXEC = 0x80000, O_NONBLOCK = 0x800;
 const F_SETFL = 4, F_GETFL = 3, F_SETPIPE_SZ = 1031, F_GETPIPE_SZ = 1032;
@@ -13,7 +13,7 @@ const keepGroup = 0xffffffff;
 const WNOHANG = 1;
 const POLLIN = 1, POLLHUP = 16;
 const EAGAIN = 11, EINTR = 4, ECHILD = 10, EIO = 5, ESRCH = 3;
-/** Sizes of glibc's opaque structs on 64-bit Linux, with room to spare. */
+/** Sizes of glibc's opaque structs on 64-bit Linux, with a margin. */
 const spawnActionsBytes = 128, spawnAttributesBytes = 512, signalSetBytes = 128;
 
 export interface SpawnOptions {
@@ -22,19 +22,19 @@ export interface SpawnOptions {
   readonly environment: Readonly<Record<string, string>>;
   readonly stdio: { readonly stdin: number; readonly stdout: number; readonly stderr: number };
   readonly cwd?: string;
-  /** Given to the process as its descriptor 3. */
+  /** Becomes the process's descriptor 3. */
   readonly extra?: number;
-  /** Path of a terminal to open as stdin, stdout and stderr; it becomes the controlling one. */
+  /** Path of a terminal to open as stdin, stdout and stderr; it becomes the controlling terminal. */
   readonly terminal?: string;
 }
 
 const emptySignals = new Uint8Array(signalSetBytes);
-/** Not by sigfillset(3), which leaves out the two that glibc uses itself: posix_spawn(3) has a child ignore them otherwise, and all that it executes. */
+/** Not by sigfillset(3), which omits the two that glibc uses itself: posix_spawn(3) would make the child, and all that it executes, ignore those. */
 const allSignals = new Uint8Array(signalSetBytes).fill(0xff);
 libc.sigemptyset(emptySignals);
 
-/** Starts a process in a session of its own, with default signals and no descriptor but its three. It is a child: `waitPid` reaps it.
- * The calling thread's namespaces are inherited. @returns Its pid. @throws {SystemCallError} @see posix_spawn(3) */
+/** Starts a process in a session of its own, with default signals and only the given descriptors. It is a child: `waitPid` reaps it.
+ * It inherits the calling thread's namespaces. @returns Its pid. @throws {SystemCallError} @see posix_spawn(3) */
 export function spawnProcess(options: SpawnOptions): number {
   const { file, argv, environment, stdio, cwd, terminal } = options;
   const actions = new Uint8Array(spawnActionsBytes), attributes = new Uint8Array(spawnAttributesBytes);
@@ -70,43 +70,44 @@ export type ExitStatus = { readonly code: number; readonly signal?: undefined } 
   readonly code?: undefined;
 };
 
-/** @returns How a child ended, or undefined while it runs. @throws {SystemCallError} ECHILD: not our child, or reaped before. */
+/** @returns How a child ended, or undefined while it runs. @throws {SystemCallError} ECHILD: not our child, or already reaped. */
 export function waitPid(pid: number): ExitStatus | undefined {
   const status = new Int32Array(1);
   const reaped = check(`wait for process ${pid}`, libc.waitpid(pid, new Uint8Array(status.buffer), WNOHANG));
   return reaped === 0 ? undefined : statusOf(status[0]!);
 }
 
-/** @param status As wait(2) gives it. */
+/** @param status From wait(2). */
 export function statusOf(status: number): ExitStatus {
   const signal = status & 0x7f;
   return signal === 0 ? { code: (status >> 8) & 0xff } : { signal };
 }
 
-/** Whether `pid` is a child of ours that was not reaped yet. */
+/** Whether `pid` is a child of ours that is not reaped yet. */
 export function isChild(pid: number): boolean {
   const information = new Uint8Array(128);
   const P_PID = 1, WEXITED = 4, WNOWAIT = 0x1000000;
   return Number(libc.waitid(P_PID, pid, information, WEXITED | WNOHANG | WNOWAIT)) === 0 || errno() !== ECHILD;
 }
 
-/** @returns The children of this process, each with the name of what it runs (15 bytes of it), whether they live or are to be reaped.
+/** @returns The children of this process, running or not yet reaped, each with its program's name (the first 15 bytes).
  * @see proc_tid_children(5), proc_pid_stat(5) */
 export function listChildren(): { readonly pid: number; readonly command: string }[] {
-  // Orphans come to the thread group's leader.
+  // Orphans become children of the thread group's leader.
   const children = readFileSync(`/proc/${process.pid}/task/${process.pid}/children`, "utf8").split(" ").filter(Boolean);
   return children.map(Number).flatMap((pid) => {
     try {
       const text = readFileSync(`/proc/${pid}/stat`, "utf8");
       return [{ pid, command: text.slice(text.indexOf("(") + 1, text.lastIndexOf(")")) }];
     } catch {
-      return []; // reaped by its own parent code meanwhile
+      return []; // reaped meanwhile
     }
   });
 }
 
-/** @returns When a process was started, in ticks since boot, or undefined when there is none: a pid may be used again, this with it may not.
- * @see proc_pid_stat(5); the second field may hold anything, so it is read from behind the last parenthesis. */
+/** @returns The start time of a process, in ticks since boot, or undefined when there is none: a pid may be reused, a pid with its start time may
+ * not.
+ * @see proc_pid_stat(5); the second field may contain anything, so reading starts after the last parenthesis. */
 export function startTicks(pid: number): string | undefined {
   try {
     const text = readFileSync(`/proc/${pid}/stat`, "utf8");
@@ -117,7 +118,7 @@ export function startTicks(pid: number): string | undefined {
   }
 }
 
-/** @returns Whether a child of ours, which may be dead but not reaped, has executed a program since it was forked.
+/** @returns Whether a child of ours, perhaps dead and not reaped, has executed a program since it was forked.
  * @see proc_pid_stat(5), field 9: flags; PF_FORKNOEXEC in include/linux/sched.h */
 export function hasExecuted(pid: number): boolean {
   const PF_FORKNOEXEC = 0x40;
@@ -130,7 +131,7 @@ export function openPidfd(pid: number): number {
   return check(`open process ${pid}`, libc.pidfd_open(pid, 0));
 }
 
-/** @returns Whether it was there to get it. @see pidfd_send_signal(2) */
+/** @returns Whether the process still existed. @see pidfd_send_signal(2) */
 export function sendSignal(pidfd: number, signal: number): boolean {
   if (libc.pidfd_send_signal(pidfd, signal, null, 0) === 0) return true;
   const number = errno();
@@ -138,7 +139,7 @@ export function sendSignal(pidfd: number, signal: number): boolean {
   throw new SystemCallError(`send signal ${signal}`, number);
 }
 
-/** @param options.sizeBytes Capacity; the kernel rounds up to pages and has a limit for others than root. */
+/** @param options.sizeBytes Capacity; the kernel rounds it up to pages and limits it for users other than root. */
 export function makePipe(options: { sizeBytes?: number } = {}): { readonly read: number; readonly write: number } {
   const fds = new Int32Array(2);
   check("make a pipe", libc.pipe2(new Uint8Array(fds.buffer), O_CLOEXEC));
@@ -146,23 +147,23 @@ export function makePipe(options: { sizeBytes?: number } = {}): { readonly read:
   return { read: fds[0]!, write: fds[1]! };
 }
 
-/** Gives a pipe, both of its ends, to a user of the host: so may the user's processes open it by name, as /dev/stderr. @see pipe(7), fchown(2) */
+/** Makes a host user the owner of both ends of a pipe, so that the user's processes can open it by name, as /dev/stderr. @see pipe(7), fchown(2) */
 export function ownPipe(fd: number, uid: number, gid: number): void {
   check("change the owner of a pipe", libc.fchown(fd, uid, gid));
 }
 
-/** @param fd The write end of a pipe. @returns Another read end, which does not block; the caller closes it. @see proc_pid_fd(5) */
+/** @param fd The write end of a pipe. @returns A new read end, which does not block; the caller closes it. @see proc_pid_fd(5) */
 export function openReadEnd(fd: number): number {
   return check("open a pipe", libc.open(cString(`/proc/self/fd/${fd}`), O_NONBLOCK | O_CLOEXEC, 0));
 }
 
-/** @returns How many bytes the kernel holds for a pipe, or undefined when `fd` is none. */
+/** @returns The capacity of a pipe in bytes, or undefined when `fd` is no pipe. */
 export function pipeCapacity(fd: number): number | undefined {
   const size = Number(libc.fcntl(fd, F_GETPIPE_SZ, 0));
   return size > 0 ? size : undefined;
 }
 
-/** A pseudo-terminal of the host. @returns Its master, and the path of its other end. @see pty(7) */
+/** Opens a pseudo-terminal of the host. @returns Its master, and the path of its other end. @see pty(7) */
 export function openPty(size: { width: number; height: number }): { readonly master: number; readonly path: string } {
   const master = check("open a pty", libc.posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC));
   try {
@@ -178,7 +179,7 @@ export function openPty(size: { width: number; height: number }): { readonly mas
   }
 }
 
-/** @param master Of a pseudo-terminal of the host. @returns A descriptor of its other end, which does not become anybody's controlling terminal. */
+/** @param master Of a pseudo-terminal of the host. @returns A descriptor of its other end, which does not become a controlling terminal. */
 export function openPtyPeer(master: number): number {
   const number = new Uint32Array(1);
   check("find a pty", libc.ioctl(master, TIOCGPTN, new Uint8Array(number.buffer)));
@@ -186,7 +187,7 @@ export function openPtyPeer(master: number): number {
   return check(`open ${path}`, libc.open(cString(path), O_RDWR | O_NOCTTY | O_CLOEXEC, 0));
 }
 
-/** Gives the other end of a pseudo-terminal, of whichever devpts, to a user of the host. @see TIOCGPTPEER(2const) */
+/** Makes a host user the owner of a pseudo-terminal's other end, whichever devpts it belongs to. @see TIOCGPTPEER(2const) */
 export function ownPtyPeer(master: number, uid: number): void {
   const flags = O_RDWR | O_NOCTTY | O_CLOEXEC;
   const peer = check("open the other end of a pty", libc.ioctlNumber(master, TIOCGPTPEER, flags));
@@ -203,7 +204,7 @@ export function setWindowSize(fd: number, size: { width: number; height: number 
   check("set the window size", libc.ioctl(fd, TIOCSWINSZ, new Uint8Array(window.buffer)));
 }
 
-/** @param fd Master of a pty. @returns The character that ends input for who reads the other end, or undefined when that one reads raw.
+/** @param fd Master of a pty. @returns The character that ends input for the reader of the other end, or undefined if that end is in raw mode.
  * @see termios(3), tty_ioctl(4) */
 export function endOfInputCharacter(fd: number): number | undefined {
   // The kernel's struct termios: four 32-bit flags, the line discipline, 19 characters.
@@ -229,7 +230,7 @@ export function closeFd(fd: number): void {
   libc.close(fd);
 }
 
-/** Nothing to read or no room to write just now. */
+/** Nothing to read, or no space to write, just now. */
 export const again = Symbol("again");
 
 /** @returns Bytes read, 0 at the end (for a pty: when its other end is closed), or `again`. */
@@ -242,7 +243,7 @@ export function readFd(fd: number, buffer: Uint8Array): number | typeof again {
   throw new SystemCallError("read", number);
 }
 
-/** @returns Bytes written, or `again`. @throws {SystemCallError} EPIPE when nobody reads. */
+/** @returns Bytes written, or `again`. @throws {SystemCallError} EPIPE when the reader has gone. */
 export function writeFd(fd: number, buffer: Uint8Array): number | typeof again {
   const count = Number(libc.write(fd, buffer, buffer.length));
   if (count >= 0) return count;
@@ -251,7 +252,7 @@ export function writeFd(fd: number, buffer: Uint8Array): number | typeof again {
   throw new SystemCallError("write", number);
 }
 
-/** What is there at this moment: bytes to read, and whether every writer is gone. */
+/** The current state: whether there are bytes to read, and whether every writer is gone. */
 export function peek(fd: number): { readable: boolean; hungUp: boolean } {
   const entry = new Uint8Array(8);
   const view = new DataView(entry.buffer);
@@ -262,7 +263,7 @@ export function peek(fd: number): { readable: boolean; hungUp: boolean } {
   return { readable: (events & POLLIN) !== 0, hungUp: (events & POLLHUP) !== 0 };
 }
 
-/** Makes this process the parent of what its children leave behind: containers and commands whose starter is gone.
+/** Makes this process the parent of its children's orphans: containers and commands whose starter has ended.
  * @see PR_SET_CHILD_SUBREAPER(2const) */
 export function becomeSubreaper(): void {
   const PR_SET_CHILD_SUBREAPER = 36;

@@ -3,12 +3,12 @@ import { check, errno, libc } from "../ffi/libc.ts";
 const POLLIN = 1, EINTR = 4;
 const longestMs = 2 ** 31 - 1;
 
-/** The end of a process that need not be a child. The kernel has closed its descriptors then and released its locks.
+/** Waits for the end of a process that need not be a child. By then the kernel has closed its descriptors and released its locks.
  * @see pidfd_open(2) */
 export class ProcessEnd implements Disposable {
   readonly #pidfd: number;
 
-  /** @throws {SystemCallError} ESRCH when there is none. */
+  /** @throws {SystemCallError} ESRCH when there is no such process. */
   constructor(pid: number) {
     this.#pidfd = check(`open process ${pid}`, libc.pidfd_open(pid, 0));
   }

@@ -2,7 +2,7 @@ import { fileURLToPath } from "node:url";
 import { check, cString, isBun, libc } from "../ffi/libc.ts";
 import { closeFd, spawnProcess } from "./process.ts";
 
-/** How this program is started once more, for a part of it that is a process of its own.
+/** How to start this program again, for a part of it that is a separate process.
  * @param words Command line of the compiled executable. @param module File beside the caller that does the same, for Deno.
  * @param base `import.meta.url` of the caller. @returns File and argv, which begins with the file's name. */
 function startAgain(
@@ -11,13 +11,13 @@ function startAgain(
   base: string,
 ): { readonly file: string; readonly argv: readonly string[] } {
   const file = process.execPath;
-  // Of a daemon whose executable was replaced meanwhile, the path names another, or nothing.
+  // If a daemon's executable was replaced meanwhile, its path names another one, or nothing.
   if (isBun) return { file: "/proc/self/exe", argv: [file, ...words] };
   return { file, argv: [file, "run", "-A", "--no-check", fileURLToPath(new URL(module, base)), ...words] };
 }
 
-/** Starts this program again as a server of its own, on a socket, with nothing else of ours.
- * @param words, module, base As above. @param socket Its descriptor 3. @returns Its pid. */
+/** Starts this program again as a server on a socket, inheriting nothing else from us.
+ * @param words, module, base As above. @param socket Becomes its descriptor 3. @returns Its pid. */
 export function serveAgain(words: readonly string[], module: string, base: string, socket: number): number {
   const { file, argv } = startAgain(words, module, base);
   const O_RDWR = 2, O_CLOEXEC = 0x80000;

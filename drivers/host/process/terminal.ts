@@ -8,8 +8,8 @@ const CSIZE = 0x30, PARENB = 0x100, CS8 = 0x30;
 const VTIME = 5, VMIN = 6, charactersOffset = 17;
 const termiosBytes = 64;
 
-/** Makes a terminal hand on every byte both ways, as cfmakeraw(3): Node's own raw mode goes on writing "\r\n" for "\n", which a full-screen program in
- * an instance does not expect. @returns What gives it back as it was. @throws {SystemCallError} When `fd` is no terminal. @see termios(3) */
+/** Makes a terminal pass on every byte both ways, as cfmakeraw(3): Node's own raw mode still writes "\r\n" for "\n", which a full-screen program in
+ * an instance does not expect. @returns A function that restores the terminal. @throws {SystemCallError} When `fd` is no terminal. @see termios(3) */
 export function makeRaw(fd: number): () => void {
   const before = new Uint8Array(termiosBytes);
   check("read terminal settings", libc.ioctl(fd, TCGETS, before));
@@ -24,7 +24,7 @@ export function makeRaw(fd: number): () => void {
   raw[charactersOffset + VMIN] = 1;
   raw[charactersOffset + VTIME] = 0;
   check("set terminal settings", libc.ioctl(fd, TCSETSW, raw));
-  // A terminal that is gone needs nothing back.
+  // Errors are ignored: a terminal that is gone needs no restoring.
   return () => void libc.ioctl(fd, TCSETSW, before);
 }
 

@@ -24,14 +24,14 @@ const ENOENT = 2, ENOTDIR = 20, ENOTTY = 25, ENOSYS = 38, EOPNOTSUPP = 95;
 
 export interface Project {
   readonly id: number;
-  /** Whether new entries of the directory get its id. */
+  /** Whether new entries of the directory inherit its id. */
   readonly inherits: boolean;
 }
 
 const none: Project = { id: 0, inherits: false };
 const fsxattr = new Uint8Array(ioctlBytes), fsxattrView = new DataView(fsxattr.buffer);
 const fileAttr = new Uint8Array(attrBytes), fileAttrView = new DataView(fileAttr.buffer);
-/** Whether this kernel has file_setattr(2), which needs no open file: not known before it was tried. */
+/** Whether this kernel has file_setattr(2), which needs no open file; unknown until the first try. */
 let hasFileSetattr: boolean | undefined;
 
 /** @param fd Open for reading, not O_PATH. @throws {SystemCallError} ENOTTY where the filesystem has no such attributes. */
@@ -43,9 +43,9 @@ export function projectOf(fd: number): Project {
   };
 }
 
-/** Sets what is not so yet. @param fd As above. @throws {SystemCallError} EOPNOTSUPP on ext4 without the feature "project". */
+/** Writes only if something differs. @param fd As above. @throws {SystemCallError} EOPNOTSUPP on ext4 without the feature "project". */
 export function setProject(fd: number, { id, inherits }: Project): void {
-  const before = projectOf(fd); // the rest of the attributes stays
+  const before = projectOf(fd); // the other attributes stay
   if (before.id === id && before.inherits === inherits) return;
   const flags = fsxattrView.getUint32(0, true);
   fsxattrView.setUint32(0, (inherits ? flags | FS_XFLAG_PROJINHERIT : flags & ~FS_XFLAG_PROJINHERIT) >>> 0, true);
@@ -53,17 +53,17 @@ export function setProject(fd: number, { id, inherits }: Project): void {
   check("set a project id", libc.ioctl(fd, FS_IOC_FSSETXATTR, fsxattr));
 }
 
-/** Sets the id of an entry of a tree that is hostile. Symlinks, devices and the like get it only on kernels that can (they take no space).
- * @param mode What the entry was a moment ago. */
+/** Sets the id of an entry of a hostile tree. Symlinks, devices and the like get it only on kernels with file_setattr(2) (they take no space).
+ * @param mode The entry's mode as last seen. */
 export function setProjectAt(directory: number, name: Uint8Array, mode: number, id: number): void {
   const kind = mode & S_IFMT;
   if (hasFileSetattr !== false && setByName(directory, name, { id, inherits: kind === S_IFDIR })) return;
   if (kind !== S_IFDIR && kind !== S_IFREG) return;
-  // What is there now may be something else: O_PATH opens nothing, and what it names is opened only when it is harmless.
+  // The entry may have been replaced: O_PATH does not open the file itself, which is opened only if it is a harmless type.
   const named = Number(libc.openat(directory, name, O_PATH | O_NOFOLLOW | O_CLOEXEC, 0));
   if (named < 0) {
     const failed = errno();
-    if (failed === ENOENT) return; // gone meanwhile
+    if (failed === ENOENT) return; // deleted meanwhile
     throw new SystemCallError("open a file", failed);
   }
   try {
@@ -79,7 +79,7 @@ export function setProjectAt(directory: number, name: Uint8Array, mode: number, 
   }
 }
 
-/** @returns Whether that is settled; false on a kernel without file_setattr(2). */
+/** @returns Whether nothing is left to do; false without file_setattr(2) in the kernel, or if the filesystem does not support it. */
 function setByName(directory: number, name: Uint8Array, project: Project): boolean {
   const call = (which: "file_getattr" | "file_setattr"): number =>
     Number(libc[which](directory, name, fileAttr, attrBytes, AT_SYMLINK_NOFOLLOW)) < 0 ? errno() : 0;
@@ -126,7 +126,7 @@ export function withDirectory<T>(directory: string, work: (fd: number) => T): T 
   }
 }
 
-/** @returns The project of a directory; none where the filesystem has no such thing. */
+/** @returns The project of a directory; no project where the filesystem does not support them. */
 export function projectAt(fd: number): Project {
   try {
     return projectOf(fd);

@@ -9,10 +9,10 @@ const PRJQUOTA = 2;
 const command = (number: number) => ((number << 8) | PRJQUOTA) >>> 0;
 const Q_GETQUOTA = command(0x800007), Q_SETQUOTA = command(0x800008), Q_GETNEXTQUOTA = command(0x800009);
 const Q_XGETQSTATV = command(0x5808);
-/** struct if_dqblk: hard limit and soft limit in KiB, bytes used, the same for inodes, two times, and what is valid of it. */
+/** struct if_dqblk: hard limit and soft limit in KiB, bytes used, the same for inodes, two times, and a mask of valid fields. */
 const recordBytes = 72, usedOffset = 16, inodesOffset = 40, validOffset = 64;
 const QIF_BLIMITS = 1;
-/** struct if_nextdqblk: the same and the id. */
+/** struct if_nextdqblk: the same, and the id. */
 const nextBytes = 80, nextIdOffset = 68;
 /** struct fs_quota_statv, version 1; flags are 16 bits from byte 2 on. */
 const stateBytes = 160, stateVersion = 1;
@@ -31,19 +31,19 @@ const filesystems: Readonly<Record<number, string>> = {
   0xf2f52010: "f2fs",
 };
 
-/** Ids from here on are lido's to give. LXD's begin at 10000, Kubernetes' at 2^20. */
+/** Range of ids that lido assigns. LXD's begin at 10000, Kubernetes' at 2^20. */
 const firstId = 1 << 24, lastId = 0x7fff_ffff;
-/** So often another process may take an id between our looking and our taking. */
+/** How often another process may take an id between our check and our use of it. */
 const attemptsMax = 32;
 
-/** On the top of a tree whose files do not all have its id yet. */
+/** Attribute of a tree's top directory while not all of its files have its id yet. */
 const marker = cString("trusted.lido.project");
 const markerValue = new TextEncoder().encode("incomplete");
 const ENODATA = 61;
 
 /** Quotas by the kernel's own interface: no tool is started. */
 export class HostProjectQuotas implements ProjectQuotas {
-  /** By filesystem: the highest id that was given. */
+  /** By filesystem: the highest id that was assigned. */
   readonly #given = new Map<number, number>();
 
   // deno-lint-ignore require-await -- async as the contract: other hosts may take time
@@ -57,7 +57,7 @@ export class HostProjectQuotas implements ProjectQuotas {
       const { id, inherits } = projectAt(fd);
       if (inherits) return { absent: `the pool's directory is itself part of project ${id}` };
       const reason = whyOff(fd, type === ext4Type);
-      // ext4 leaves whoever has CAP_SYS_RESOURCE alone, xfs nobody but project 0.
+      // ext4 exempts processes with CAP_SYS_RESOURCE; xfs exempts only project 0.
       return reason === undefined ? { exemptsRoot: type === ext4Type } : { absent: reason };
     }) ?? { absent: `the directory "${directory}" is gone` };
   }
@@ -75,8 +75,8 @@ export class HostProjectQuotas implements ProjectQuotas {
       return project.id !== 0 && project.inherits ? project.id : this.#take(fd, directory);
     });
     if (id === undefined) return;
-    // A directory has the id before its entries are listed. So what is made later inherits it, and what is moved in must have it: the kernel
-    // refuses to move anything else (EXDEV).
+    // A directory gets the id before its entries are listed. So entries created later inherit it, and an entry moved in must have it: the kernel
+    // refuses to move any other (EXDEV).
     await walkTree(directory, {
       purpose: "set the project",
       entry: (parent, name, { mode }) => setProjectAt(parent, name, mode, id),
@@ -109,13 +109,13 @@ export class HostProjectQuotas implements ProjectQuotas {
       try {
         write(fd, id, undefined);
       } catch (error) {
-        // Quotas were switched off since: there is no record then.
+        // Quotas were switched off since: then there is no record.
         if (!(error instanceof SystemCallError && (error.errno === ESRCH || error.errno === ENOSYS))) throw error;
       }
     });
   }
 
-  /** Gives a directory an id that nobody has. Looking and taking are one turn of the event loop; another process is found out by the count of
+  /** Gives a directory an unused id. Check and use are in one turn of the event loop; a conflict with another process shows in the number of
    * files. @returns The id. */
   #take(fd: number, directory: string): number {
     const device = statSync(directory).dev;
@@ -145,13 +145,13 @@ function whyOff(fd: number, isExt4: boolean): string | undefined {
   if (isExt4 && !hasProjectFeature(fd)) {
     return `the ext4 filesystem was made without the features "project" and "quota" (tune2fs -O project,quota adds them)`;
   }
-  // Without any support in the kernel there is nothing to ask, not even of a filesystem without quotas.
+  // Without quota support in the kernel this call fails with ENOSYS, even on a filesystem without quotas.
   const failed = Number(libc.quotactl_fd(fd, Q_GETQUOTA, 0, new Uint8Array(recordBytes))) < 0 ? errno() : 0;
   if (failed === ENOSYS) return "this kernel was built without quotas for the pool's filesystem";
   return "the filesystem is not mounted with the option prjquota";
 }
 
-/** ext4 without the feature refuses every id but 0; tried on the pool's directory, which gets its own back at once. */
+/** Without the feature, ext4 refuses every id but 0; tried on the pool's directory, whose own id is restored at once. */
 function hasProjectFeature(fd: number): boolean {
   const before = projectAt(fd);
   try {
@@ -190,7 +190,7 @@ function read(fd: number, id: number): { usedBytes: bigint; limitBytes: bigint |
   const record = new Uint8Array(recordBytes);
   const result = Number(libc.quotactl_fd(fd, Q_GETQUOTA, id, record));
   if (result < 0) {
-    // xfs has no record before the first block is used.
+    // xfs creates the record when the first block is used.
     if (errno() === ENOENT) return { usedBytes: 0n, limitBytes: undefined, inodes: 0n };
     throw new SystemCallError("read a quota", errno());
   }
@@ -221,20 +221,20 @@ function next(fd: number, id: number): number | undefined {
   throw new SystemCallError("look for a quota", errno());
 }
 
-/** @returns The highest of our ids that has a record. Asked once for each filesystem. */
+/** @returns The highest of our ids that has a record. Searched once per filesystem. */
 function highest(fd: number): number {
   let id = firstId - 1;
   for (let found = next(fd, firstId); found !== undefined && found < lastId; found = next(fd, found + 1)) id = found;
   return id;
 }
 
-/** Those that the administrator gave names or directories. @see projid(5), projects(5) */
+/** Ids to which the administrator gave names or directories. @see projid(5), projects(5) */
 function reservedIds(): Set<number> {
   const read = (file: string, pattern: RegExp): number[] => {
     try {
       return [...readFileSync(file, "utf8").matchAll(pattern)].map(([, id]) => Number(id));
     } catch {
-      return []; // there need not be any
+      return []; // the files are optional
     }
   };
   return new Set([...read("/etc/projid", /^[^#:\n]*:(\d+)/gm), ...read("/etc/projects", /^(\d+):/gm)]);

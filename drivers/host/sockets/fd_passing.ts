@@ -1,14 +1,14 @@
 import { addressOf, check, errno, libc, SystemCallError } from "../ffi/libc.ts";
 import { again, setNonBlocking } from "../process/process.ts";
 
-/** Descriptors that another process sends over a unix socket. @see unix(7), cmsg(3) */
+/** Passes descriptors between processes over unix sockets. @see unix(7), cmsg(3) */
 
 const AF_UNIX = 1, SOCK_STREAM = 1, SOCK_SEQPACKET = 5, SOCK_CLOEXEC = 0x80000, SOCK_NONBLOCK = 0x800;
 const MSG_CMSG_CLOEXEC = 0x40000000, MSG_NOSIGNAL = 0x4000, SOL_SOCKET = 1, SCM_RIGHTS = 1, SO_SNDBUFFORCE = 32;
 const EAGAIN = 11, EINTR = 4;
 const pathMax = 107;
 
-/** @param path At most 107 bytes. @param options.packets Whether each message keeps its borders (SOCK_SEQPACKET).
+/** @param path At most 107 bytes. @param options.packets Whether message boundaries are preserved (SOCK_SEQPACKET).
  * @returns A listening socket that does not block. */
 export function listenUnix(path: string, options: { packets?: boolean } = {}): number {
   const socket = openSocket(options.packets ?? false);
@@ -23,8 +23,8 @@ export function listenUnix(path: string, options: { packets?: boolean } = {}): n
   }
 }
 
-/** Connects to a socket that keeps the borders of messages. @returns A socket that does not block.
- * @throws {SystemCallError} ENOENT, or ECONNREFUSED when nobody listens. */
+/** Connects to a socket that preserves message boundaries. @returns A socket that does not block.
+ * @throws {SystemCallError} ENOENT, or ECONNREFUSED when no process listens. */
 export function connectUnix(path: string): number {
   const socket = openSocket(true);
   try {
@@ -43,7 +43,7 @@ export function acceptUnix(listening: number, options: { nonBlocking?: boolean }
   return check("accept a connection", libc.accept4(listening, null, null, flags));
 }
 
-/** Two sockets that are connected, and keep the borders of messages.
+/** Creates two connected sockets that preserve message boundaries.
  * @returns `near`, which does not block, and `far` for another process, which does. */
 export function socketPair(): { readonly near: number; readonly far: number } {
   const fds = new Int32Array(2);
@@ -53,7 +53,7 @@ export function socketPair(): { readonly near: number; readonly far: number } {
   return { near: fds[0]!, far: fds[1]! };
 }
 
-/** Takes the one descriptor that came with a message; call it when the socket is readable.
+/** Receives the one descriptor of a message; call it when the socket is readable.
  * @throws {Error} If the message brings none. */
 export function receiveFd(socket: number): number {
   const packet = receivePacket(socket, new Uint8Array(4096));
@@ -61,11 +61,11 @@ export function receiveFd(socket: number): number {
   return packet.fd;
 }
 
-/** Sends one message, with descriptors if there are any, at most 12; without waiting if the socket does not block.
+/** Sends one message with at most 12 descriptors; without waiting if the socket does not block.
  * @throws {SystemCallError} EPIPE when the peer is gone; EAGAIN when its queue is full; EMSGSIZE. */
 export function sendPacket(socket: number, bytes: Uint8Array, ...fds: readonly (number | undefined)[]): void {
   const given = fds.filter((fd) => fd !== undefined);
-  // CMSG_SPACE and CMSG_LEN of so many ints.
+  // CMSG_SPACE and CMSG_LEN of this many ints.
   const control = new Uint8Array(given.length === 0 ? 0 : 16 + Math.ceil(given.length / 2) * 8);
   if (given.length > 0) {
     const header = new DataView(control.buffer);
@@ -78,22 +78,22 @@ export function sendPacket(socket: number, bytes: Uint8Array, ...fds: readonly (
   check("send a message", libc.sendmsg(socket, message.bytes, MSG_NOSIGNAL));
 }
 
-/** @param bytes Of what may wait for the peer, whatever the host's limit. */
+/** @param bytes Maximum of data waiting for the peer; not capped by the host's limit. */
 export function setSendBuffer(socket: number, bytes: number): void {
   const value = new Uint8Array(new Int32Array([bytes]).buffer);
   check("set a socket's buffer", libc.setsockopt(socket, SOL_SOCKET, SO_SNDBUFFORCE, value, value.length));
 }
 
 export interface Packet {
-  /** Empty when the peer is gone: messages are not. */
+  /** Empty only when the peer is gone: no message is empty. */
   readonly bytes: Uint8Array;
   /** The first of `fds`. */
   readonly fd?: number;
-  /** Descriptors that came with it; they are the receiver's to close. */
+  /** Descriptors that came with it; the receiver closes them. */
   readonly fds: readonly number[];
 }
 
-/** @param buffer As large as the largest message. @returns The next message, which lies in the buffer, or `again` when there is none just now. */
+/** @param buffer As large as the largest message. @returns The next message, a view of the buffer, or `again` when there is none just now. */
 export function receivePacket(socket: number, buffer: Uint8Array): Packet | typeof again {
   const control = new Uint8Array(64);
   const message = messageHeader(buffer, control);
@@ -110,7 +110,7 @@ export function receivePacket(socket: number, buffer: Uint8Array): Packet | type
   return { bytes: buffer.subarray(0, count), fds, ...(fds.length > 0 ? { fd: fds[0]! } : {}) };
 }
 
-/** `struct msghdr`; what it points to lives as long as the result. */
+/** `struct msghdr`; its buffers live as long as the result. */
 function messageHeader(data: Uint8Array, control: Uint8Array): { bytes: Uint8Array; kept: unknown } {
   const vector = new Uint8Array(new BigUint64Array([addressOf(data), BigInt(data.length)]).buffer);
   const bytes = new Uint8Array(56);

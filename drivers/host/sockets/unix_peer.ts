@@ -3,8 +3,8 @@ import { check, libc } from "../ffi/libc.ts";
 
 const SOL_SOCKET = 1, SO_PEERCRED = 17;
 
-/** @returns Who connected to a unix socket, with the ids as this process sees them.
- * @throws {Error} When the runtime does not show the descriptor. @see unix(7), SO_PEERCRED */
+/** @returns The process and user that connected to a unix socket, with the ids as this process sees them.
+ * @throws {Error} When the runtime does not expose the descriptor. @see unix(7), SO_PEERCRED */
 export function peerCredentials(socket: Socket): { pid: number; uid: number; gid: number } {
   const fd = (socket as unknown as { _handle?: { fd?: number } })._handle?.fd;
   if (fd === undefined || fd < 0) throw new Error("Cannot tell who connected: the socket has no descriptor");

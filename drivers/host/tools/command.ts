@@ -17,12 +17,12 @@ import {
 import { findTool, needTrusted, notInstalled, searchPath } from "./host_tools.ts";
 import { markOf } from "./left_tools.ts";
 
-/** C locale: messages are parsed. */
+/** C locale, because messages are parsed. */
 const environment = { PATH: searchPath.join(":"), LC_ALL: "C", HOME: "/root" };
 const defaultTimeoutMs = 600_000;
 const progressEveryMs = 250;
 const outputMaxBytes = 64 * 1024 * 1024;
-/** As much as a pipe holds. */
+/** A pipe's capacity. */
 const heldBytes = 65_536;
 
 /** A tool that has ended. */
@@ -35,14 +35,14 @@ export interface CommandOutcome {
 
 let observer: ((outcome: CommandOutcome) => void) | undefined;
 
-/** Tells of every tool that ends from now on, whoever started it: for the log. What goes through a tool's stdin is not told, for secrets go there. */
+/** Calls `told` for every tool that ends from now on, for the log. Data on a tool's stdin is not reported: it may be secret. */
 export function observeCommands(told: (outcome: CommandOutcome) => void): void {
   observer = told;
 }
 
 let owner: string | undefined;
 
-/** Marks every tool that is started from now on as one of the daemon's of `directory`, for the next one: `endLeftTools`.
+/** Marks every tool started from now on as belonging to the daemon of `directory`, so that the next daemon finds it: `endLeftTools`.
  * @param directory Absolute and real; undefined for no mark. */
 export function markCommands(directory: string | undefined): void {
   owner = directory;
@@ -52,7 +52,7 @@ function environmentOf(argv: readonly string[]): Record<string, string> {
   return owner === undefined ? environment : { ...environment, ...markOf(owner, argv) };
 }
 
-/** @param started As `performance.now()` had it. */
+/** @param started From `performance.now()`. */
 export function observed(argv: readonly string[], started: number, result: string): void {
   observer?.({ argv, ms: Math.round(performance.now() - started), result });
 }
@@ -69,7 +69,7 @@ export async function which(tool: string): Promise<string | undefined> {
 }
 
 /** @see Host.run */
-// deno-lint-ignore require-await -- a mistake is a rejection, too
+// deno-lint-ignore require-await -- a usage error must reject, too
 export async function run(argv: readonly string[], options: RunOptions = {}): Promise<RunResult> {
   needTrusted(argv);
   return runTool(argv, options, undefined);
@@ -89,7 +89,7 @@ export function confined(confinement: Confinement): ConfinedTools {
   };
 }
 
-/** A tool as it is, or what starts it in a confinement. @throws {CommandError} If it is not installed. */
+/** Prepares a tool to run as it is, or in a confinement. @throws {CommandError} If it is not installed. */
 function prepare(argv: readonly string[], confinement: Confinement | undefined): Launch {
   if (!confinement) return { argv, descriptors: [], started: () => {}, close: () => {} };
   const tool = findTool(argv[0]!);
@@ -123,7 +123,7 @@ function kill(launch: Launch, child: ChildProcess): void {
   else child.kill("SIGKILL");
 }
 
-/** What the sandbox itself says: the tool was not started. */
+/** The sandbox's own error: the tool was not started. */
 function sandboxFailure(launch: Launch, stderr: string): string | undefined {
   if (launch.argv[0] !== "bwrap" || !stderr.startsWith("bwrap: ")) return undefined;
   if (!stderr.startsWith("bwrap: Unknown option")) return "it cannot be confined";
@@ -169,14 +169,14 @@ function runTool(
         reject(new CommandError(argv, code, stderr, sandboxFailure(launch, stderr)));
       } else resolve({ code, stdout: output(), stderr });
     });
-    // A tool that does not read its input is no failure; its exit code tells.
+    // A tool that does not read its input is no failure; its exit code decides.
     child.stdin?.on("error", () => {});
     child.stdin?.end(stdin);
   });
 }
 
-/** A tool that copies does not say how far it is; the kernel counts for it: what it was asked to write, when a call is over, or what has been written so
- * far, where that is more, as in the middle of a copy_file_range(2) of a whole file. @see proc_pid_io(5): wchar, write_bytes, rchar */
+/** A tool that copies does not report its progress, so the kernel's counters are used: bytes requested by finished calls, or bytes written so far if
+ * that is more, as during a copy_file_range(2) of a whole file. @see proc_pid_io(5): wchar, write_bytes, rchar */
 function sample(worker: () => number, counters: RegExp, progress: (bytes: bigint) => void): NodeJS.Timeout {
   const timer = setInterval(() => {
     try {
@@ -189,7 +189,7 @@ function sample(worker: () => number, counters: RegExp, progress: (bytes: bigint
   return timer;
 }
 
-/** Of whom the kernel counts. */
+/** The process whose counters are read. */
 function working(launch: Launch, { pid }: ChildProcess): () => number {
   return () => launch.argv[0] === "bwrap" ? workerOf(pid!) : pid!;
 }
@@ -233,7 +233,7 @@ function pipeTool(
     });
   });
   const fed = options.stdin ? feed(options.stdin, child, end) : Promise.resolve();
-  // The tool's own failure says more than the broken pipe that follows from it; but one that was ended because its source failed says nothing.
+  // The tool's own failure says more than the broken pipe that it causes; but if the tool was ended because its source failed, report the source's.
   const done = ended.then(() => fed, async (failure) => {
     if (!options.signal?.aborted) {
       await fed.catch((cause) => {
@@ -244,20 +244,20 @@ function pipeTool(
   });
   done.catch(() => {});
   fed.catch(() => {});
-  // Whoever reads may come to it later. What is in a child's own stream when it exits, and nobody reads, is thrown away (flushStdio of
-  // node:child_process).
+  // The caller may read later, but node:child_process discards unread output in a child's own stream when the child exits
+  // (flushStdio).
   const stdout = new PassThrough({ highWaterMark: heldBytes });
   const output = child.stdout!;
   output.pipe(stdout);
   output.on("error", (error) => void stdout.destroy(error));
   output.on("close", () => output.readableEnded || stdout.destroy(new Error(`the output of ${argv[0]} broke off`)));
-  // Whoever reads no more closes the tool's pipe. Not with the reason, as pipeline() would do: nobody would catch it there.
+  // When the reader stops, close the tool's pipe. Without the reason, unlike pipeline(): nothing would catch the error there.
   stdout.on("close", () => void output.destroy());
   stdout.on("error", () => {});
   return { stdout, done };
 }
 
-/** Looks now and then whether the tool has read or written since it looked last. @see proc_pid_io(5): rchar, wchar */
+/** Checks regularly whether the tool has read or written since the last check. @see proc_pid_io(5): rchar, wchar */
 function watchStall(worker: () => number, stallMs: number, stalled: (reason: string) => void): NodeJS.Timeout {
   const read = () => {
     try {
@@ -276,9 +276,9 @@ function watchStall(worker: () => number, stallMs: number, stalled: (reason: str
 
 async function feed(source: Readable, child: ChildProcess, end: () => void): Promise<void> {
   const stdin = child.stdin!;
-  // A tool may stop reading before the end (tar does at its end mark), or not start at all; then its exit code tells. A source that fails ends the
-  // tool. The error does not say which of the two it was: a pipe breaks with EPIPE, ECANCELED or none, by the moment, and a source may fail with any.
-  // The order does: whichever stream breaks first, pipeline() then destroys the other.
+  // A tool may stop reading early (tar does at its end mark), or not start at all; then its exit code decides. A source that fails ends the tool. The
+  // error does not tell the two cases apart: a broken pipe gives EPIPE, ECANCELED or no code, depending on timing, and a source may fail with any
+  // code. The order does: the stream that breaks first makes pipeline() destroy the other.
   let hasToolStopped = stdin.destroyed;
   const onBreak = () => void (hasToolStopped ||= !source.readableAborted);
   stdin.on("error", onBreak).on("close", onBreak);

@@ -1,8 +1,8 @@
-/** Where host tools work on what a container or an archive has shaped: a root filesystem of their own that holds those trees, the host's programs
- * read-only and nothing else, without network, other processes, and capabilities but those they need. A symbolic link that leads out of a tree
- * leads nowhere; a tool that was taken over by what it reads has reached nothing.
+/** Runs host tools on data shaped by a container or an archive: in a root filesystem of their own that holds the given trees, the host's programs
+ * read-only and nothing else, without network, other processes, and capabilities that they do not need. A symbolic link cannot lead out of
+ * a tree, and a tool exploited by its input can reach nothing else.
  *
- * It is made by bubblewrap, which takes 2 ms more than the bare tool (namespaces of processes, IPC, host name, cgroups and network: 0.7 ms of them).
+ * The root is made by bubblewrap, which adds 2 ms to the bare tool (0.7 ms of them for namespaces: pid, IPC, host name, cgroup and network).
  * @see bwrap(1) */
 import { existsSync, lstatSync, readFileSync, readlinkSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
@@ -11,24 +11,24 @@ import type { Confinement } from "../host.ts";
 import { check, cString, libc } from "../ffi/libc.ts";
 import { isChild, startTicks, waitPid } from "../process/process.ts";
 
-/** What is started instead of a tool. */
+/** The command to start in place of a tool. */
 export interface Launch {
   readonly argv: readonly string[];
-  /** Descriptors that it gets as its third and so on. */
+  /** Descriptors to inherit, from 3 on. */
   readonly descriptors: readonly number[];
-  /** To be called as soon as it was started. */
+  /** To be called as soon as the process is started. */
   started(pid: number | undefined): void;
-  /** Closes what was opened for it. */
+  /** Closes the descriptors opened for it. */
   close(): void;
 }
 
 const memoryBytesDefault = 4 * 1024 ** 3;
 const O_PATH = 0x200000, O_CLOEXEC = 0x80000;
 const reapEveryMs = 1_000;
-/** stdin, stdout and stderr come before. */
+/** After stdin, stdout and stderr. */
 const firstDescriptor = 3;
 
-/** @param tool Absolute path. @throws {SystemCallError} ENOENT and the like when a tree is not there. */
+/** @param tool Absolute path. @throws {SystemCallError} ENOENT and the like when a tree is missing. */
 export function boxed(tool: string, argv: readonly string[], confinement: Confinement): Launch {
   const {
     reads = {},
@@ -47,12 +47,12 @@ export function boxed(tool: string, argv: readonly string[], confinement: Confin
       ...Object.entries(reads).map(([at, path]) => ({ at, path, option: "--ro-bind-fd" })),
       ...Object.entries(writes).map(([at, path]) => ({ at, path, option: "--bind-fd" })),
     ];
-    // A place within another one comes after it.
+    // A place within another one must come after it.
     for (const { at, path, option } of places.sort((one, other) => one.at < other.at ? -1 : 1)) {
       words.push(option, give(openPlace(path)), at);
     }
-    // Tools that write to devices look there first whether they are mounted, and want somewhere to write nothing to. Read-only, for the host's
-    // settings are in it, which belong to root with capabilities or without.
+    // Tools that write to devices first check there whether they are mounted, and need /dev/null. Read-only, because it holds the host's settings,
+    // which belong to root with capabilities or without.
     if (hasProc) words.push("--proc", "/proc", "--remount-ro", "/proc", "--dev-bind", "/dev/null", "/dev/null");
     for (const device of devices) words.push("--dev-bind", device, device);
     words.push("--seccomp", give(openFilter()));
@@ -69,17 +69,17 @@ export function boxed(tool: string, argv: readonly string[], confinement: Confin
   };
 }
 
-/** bwrap compares what it mounts with this descriptor: another directory that was put in its place meanwhile is refused. */
+/** bwrap compares the directory that it mounts with this descriptor: one that has been put in its place is refused. */
 function openPlace(path: string): number {
   return check(`open "${path}"`, libc.open(cString(path), O_PATH | O_CLOEXEC, 0));
 }
 
 let common: readonly string[] | undefined;
 
-/** The same for all: namespaces, and the programs with their libraries. */
+/** The part that all confinements share: namespaces, and the programs with their libraries. */
 function surroundings(): readonly string[] {
   if (common) return common;
-  // All of our own are closed by an execution; what this process got from its own starter is from now on.
+  // Our own descriptors are close-on-exec; those inherited from our starter become so here.
   const CLOSE_RANGE_CLOEXEC = 4;
   libc.close_range(firstDescriptor, 0xffff_ffff, CLOSE_RANGE_CLOEXEC);
   return common = [
@@ -100,24 +100,24 @@ function programs(): string[] {
   const words = ["--ro-bind", "/usr", "/usr"];
   for (const path of ["/bin", "/sbin", "/lib", "/lib32", "/lib64"]) {
     if (!existsSync(path)) continue;
-    // Links into /usr; on hosts that were never merged they are directories.
+    // Links into /usr, or directories on hosts that were never merged.
     if (lstatSync(path).isSymbolicLink()) words.push("--symlink", readlinkSync(path), path);
     else words.push("--ro-bind", path, path);
   }
-  // Which attributes of files are permissions, and so not copied twice. @see attr_copy_file(3)
+  // Tells which attributes of files are permissions, and so not copied twice. @see attr_copy_file(3)
   return existsSync("/etc/xattr.conf") ? [...words, "--ro-bind", "/etc/xattr.conf", "/etc/xattr.conf"] : words;
 }
 
-/** The process that does the work: the child of the one that waits for it, when that has started it already. */
+/** The process that does the work: the child of the sandbox's outer process, if that has started it already. */
 export function workerOf(pid: number): number {
   const [child] = childrenOf(pid);
   return child ?? pid;
 }
 
-/** Ends a sandbox with the tool in it. One that is killed while it is being made leaves a process behind that waits for it for ever, and holds the pipes
- * of the tool; so that process is killed before. Only when the sandbox has stopped it makes no other: a stop that comes in the middle of clone(2) waits
- * for the end of the call, and nothing tells of it but /proc.
- * @param hasEnded Whether it was waited for, and its pid may be another's. */
+/** Kills a sandbox with its tool. A sandbox killed while it is being made would leave a child that waits for it for ever and holds the tool's pipes,
+ * so the children are killed first. For that the sandbox must be stopped, to start no more of them; a stop during clone(2) waits for the end of the
+ * call, which shows only in /proc.
+ * @param hasEnded Whether it was reaped, so that its pid may be another's. */
 export async function killSandbox(pid: number, hasEnded: () => boolean): Promise<void> {
   try {
     process.kill(pid, "SIGSTOP");
@@ -132,8 +132,8 @@ export async function killSandbox(pid: number, hasEnded: () => boolean): Promise
   } catch { /* it has ended */ }
 }
 
-/** Reaps a killed process whose parent was killed, too: it comes to us, the subreaper, when that has gone. One that is stuck in the kernel is waited for
- * as long as it is. */
+/** Reaps a killed process whose parent was killed, too: it becomes a child of ours, the subreaper, when the parent has ended. Waits as long as the
+ * process is stuck in the kernel. */
 async function reapInherited(pid: number, ticks: string | undefined): Promise<void> {
   for (let waitMs = 1;; waitMs = Math.min(2 * waitMs, reapEveryMs)) {
     if (isChild(pid)) {
@@ -156,7 +156,7 @@ function childrenOf(pid: number): number[] {
   return readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").split(" ").filter(Boolean).map(Number);
 }
 
-/** Whoever is started from then on has the limit; who was started before is among the children then. @see prlimit(2) */
+/** Limits a process and its children: later children inherit the limit, earlier ones are listed and limited, too. @see prlimit(2) */
 function limit(pid: number | undefined, memoryBytes: number): void {
   const RLIMIT_CORE = 4, RLIMIT_AS = 9;
   const apply = (to: number) => {

@@ -44,7 +44,7 @@ Deno.test("a confined tool sees its trees and the host's programs, and nothing o
 
     await t.step("processes, network and descriptors", async () => {
       const proc = { devices: ["/dev/zero"] };
-      // Besides its own, which is the first.
+      // Its own process is number 1, and there is no other.
       assert.equal(await shell("cd /proc; echo [0-9]*", proc), "1");
       assert.equal(await shell("kill -9 2 2>/dev/null || echo none"), "none");
       assert.equal((await shell("cat /proc/net/dev | tail -n +3 | cut -d: -f1", proc)).trim(), "lo");
@@ -79,7 +79,7 @@ Deno.test("a confined tool sees its trees and the host's programs, and nothing o
         assert.equal(readlinkSync(`/proc/self/fd/${fd}`), tree);
         renameSync(tree, `${tree}-old`);
         symlinkSync("/etc", tree);
-        // What is bound is the directory that was opened.
+        // The bound directory is the one that was opened.
         assert.deepEqual(readdirSync(`/proc/self/fd/${fd}/`).sort(), readdirSync(`${tree}-old`).sort());
         const ended = await told({ reads: { "/tree": `${tree}-old` } }, "cat", "/tree/own");
         assert.equal(ended, "own");

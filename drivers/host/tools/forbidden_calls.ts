@@ -1,5 +1,5 @@
-/** System calls that no confined tool makes, whatever capabilities it needs for the calls it does make (attributes of the host's own, for which there
- * is only CAP_SYS_ADMIN): without them it cannot mount, leave its namespaces, load code into the kernel or talk to anybody.
+/** System calls that no confined tool may make, even if it has a capability for other calls (attributes of the host's own need
+ * CAP_SYS_ADMIN): without them it cannot mount, leave its namespaces, load code into the kernel or communicate.
  * @see seccomp(2), linux/filter.h */
 import { check, cString, libc } from "../ffi/libc.ts";
 
@@ -31,7 +31,7 @@ const forbidden: Readonly<Record<string, readonly [x64: number, arm64: number]>>
   bpf: [321, 280],
   perf_event_open: [298, 241],
   userfaultfd: [323, 282],
-  // Calls that go by it are not filtered.
+  // Calls made through it are not filtered.
   io_uring_setup: [425, 425],
   socket: [41, 198],
   add_key: [248, 217],
@@ -50,7 +50,7 @@ const forbidden: Readonly<Record<string, readonly [x64: number, arm64: number]>>
   quotactl_fd: [443, 443],
 };
 
-/** The calls of i386 on x86_64 have other numbers; those of x32 begin there. */
+/** i386 calls on x86_64 have other numbers; x32 numbers begin here. */
 const x32Bit = 0x40000000;
 
 function program(): Uint8Array {
@@ -60,7 +60,7 @@ function program(): Uint8Array {
   const ALLOW = 0x7fff0000, KILL_PROCESS = 0x80000000, ERRNO = 0x00050000, EPERM = 1;
   const nrOffset = 0, archOffset = 4;
   const arch = isArm ? 0xc00000b7 : 0xc000003e;
-  // Jumps are counted from the next instruction.
+  // Jumps are relative to the next instruction.
   const checks = numbers.map((number, index) => [JEQ, numbers.length - index, 0, number] as const);
   const instructions: (readonly [code: number, jt: number, jf: number, k: number])[] = [
     [LD_W_ABS, 0, 0, archOffset],
@@ -84,7 +84,7 @@ function program(): Uint8Array {
 
 let written: number | undefined;
 
-/** @returns A descriptor to read the filter from, at its beginning; the caller closes it. */
+/** @returns A descriptor for reading the filter from its beginning; the caller closes it. */
 export function openFilter(): number {
   if (written === undefined) {
     const MFD_CLOEXEC = 1;
@@ -92,7 +92,7 @@ export function openFilter(): number {
     const bytes = program();
     check("write a filter", libc.write(written, bytes, bytes.length));
   }
-  // Opened anew: what shares its position can be read once.
+  // Opened again: descriptors that share a position can be read only once.
   const O_RDONLY_CLOEXEC = 0x80000, own = `/proc/self/fd/${written}`;
   return check(`open "${own}"`, libc.open(cString(own), O_RDONLY_CLOEXEC, 0));
 }

@@ -1,11 +1,11 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 
-/** Host tools are looked up here and nowhere else, whatever PATH the daemon was started with. */
+/** The only search path for host tools, whatever the daemon's PATH. */
 export const searchPath = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
-/** Tools that may see the whole host, because nothing that they read or walk is shaped by a container or an archive: they ask the kernel to do
- * something with a pool or a volume as a whole, or read what this program wrote. All others are started by `Host.confined`, and by nothing else. */
+/** Tools that may see the whole host, because nothing that they read or walk is shaped by a container or an archive: they make the kernel work
+ * on a pool or a volume as a whole, or read what this program wrote. All others must be started by `Host.confined`. */
 export const trustedTools: ReadonlySet<string> = new Set([
   "apparmor_parser",
   "btrfs filesystem",
@@ -37,13 +37,13 @@ export const trustedTools: ReadonlySet<string> = new Set([
   "xfs_growfs",
   "stat",
   "sync",
-  // They read no tree: the kernel makes and takes their streams, which all come from pools of this host. Its device reaches every pool of the host, so a
-  // root of their own would keep nothing from who took them over.
+  // They read no tree: the kernel makes and reads their streams, which all come from pools of this host. Their device reaches every pool of the host,
+  // so a root of their own would protect nothing from an exploited one.
   "zfs",
   "zpool",
 ]);
 
-/** @throws {TypeError} For a tool that has to be confined: a mistake of this program. */
+/** @throws {TypeError} For a tool that must be confined: a bug of this program. */
 export function needTrusted(argv: readonly string[]): void {
   const [tool = "", verb = ""] = argv;
   if (trustedTools.has(tool) || trustedTools.has(`${tool} ${verb}`)) return;
@@ -74,7 +74,7 @@ export function findTool(name: string): string | undefined {
   return searchPath.map((directory) => join(directory, name)).find((path) => existsSync(path));
 }
 
-/** What to say of a tool that is not there. */
+/** Error text for a missing tool. */
 export function notInstalled(tool: string): string {
   const brought = packages[tool];
   return `"${tool}" is not installed${brought ? ` (Debian package ${brought})` : ""}`;

@@ -9,7 +9,7 @@ import { endLeftTools, markOf } from "./left_tools.ts";
 import { Poller } from "../poll/poll.ts";
 import { startTicks } from "../process/process.ts";
 
-/** A process of ours that has said a line, which is killed with the test if it has not ended. */
+/** A child process that has written a line; killed at the end of the test if it has not ended. */
 class Tool implements AsyncDisposable {
   readonly said: Promise<string>;
   readonly ended: Promise<unknown[]>;
