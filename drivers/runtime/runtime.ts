@@ -1,6 +1,6 @@
 /** The container runtime: starts, watches, enters and stops containers. It knows nothing of pools, profiles or HTTP; it gets mounted paths and a
  * complete specification. Each container is one OCI bundle below `$LIDO_DIR/run/<name>` and one crun state. There is no monitor process: the daemon
- * is the subreaper of the containers that it starts; `list` finds those that an earlier daemon started. */
+ * is the subreaper of the containers that it starts; `adopt` finds those that an earlier daemon started. */
 
 import type { IdMap } from "../host/id_map.ts";
 import type { SyscallPolicy } from "./syscall_list.ts";

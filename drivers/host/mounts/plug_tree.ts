@@ -30,7 +30,7 @@ export function mountsBelow(mounts: readonly ListedMount[], id: number): ListedM
 }
 
 /** Unmounts all mounts below a mount, if all of them are ours or came from the host, and then the mount itself; if one is in use, all are put back.
- * @param ours Identities of our mounts below it. @param unmount Unmounts the mount itself. @returns whether it did.
+ * @param ours Identities of our mounts below it. @param unmount Unmounts the mount itself, and returns whether it did.
  * @returns undefined on success; else the identities of our mounts there now: those that were put back have new ones. */
 export function unmountTree(
   root: number,
