@@ -147,8 +147,8 @@ export interface Loops {
 }
 
 /** Quotas of directory trees on ext4 and xfs. A tree is marked by a *project id*, which every file in it has and every new one inherits; the
- * kernel counts and limits by it. The id is stored only in the tree's top directory, so it survives every
- * rename, and no second record can disagree. @see quotactl(2), FS_IOC_FSSETXATTR in ioctl_xfs_fsgetxattr(2) */
+ * kernel counts and limits by it. A tree's id is read from its top directory and recorded nowhere else, so it
+ * survives every rename, and no second record can disagree. @see quotactl(2), FS_IOC_FSSETXATTR in ioctl_xfs_fsgetxattr(2) */
 export interface ProjectQuotas {
   /** Whether trees below `directory` can be limited, and whether root is exempt; or why not. */
   probe(directory: string): Promise<{ readonly exemptsRoot: boolean } | { readonly absent: string }>;
