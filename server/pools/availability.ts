@@ -3,8 +3,8 @@ import { showBytes } from "../../api/size.ts";
 import { mountAt } from "../../drivers/host/mounts/mounts.ts";
 import type { Pool } from "../../drivers/storage/driver.ts";
 
-/** What a pool is made of, as it was when it was opened. Somebody may unmount it, mount something over it, delete or cut its file: then nothing
- * may be written to what is at its place now. To look costs two calls of the kernel, so it is done before each use. */
+/** Checks that a pool's directory and loop file are still those that were opened. Somebody may unmount the pool, mount something over it, or delete
+ * or truncate its file; nothing may be written to its path then. A check costs two system calls, so it is done before each use. */
 export class PoolAvailability {
   readonly #root: string;
   readonly #file: string | undefined;
@@ -19,7 +19,7 @@ export class PoolAvailability {
     this.#fileWas = look(pool.diskFile);
   }
 
-  /** @returns Why what was opened is not there any more, in words for the user; undefined when it is. */
+  /** @returns Why the opened pool is not at its path any more, in words for the user; undefined when it is. */
   absence(): string | undefined {
     if (this.#file !== undefined) {
       const file = look(this.#file);
@@ -37,19 +37,19 @@ export class PoolAvailability {
     return undefined;
   }
 
-  /** Whether something that is not it has its place, which must not be taken away for it. */
+  /** Whether something else is at the pool's path or in place of its file, which must not be deleted instead of the pool. */
   isReplaced(): boolean {
     const file = this.#file === undefined ? undefined : look(this.#file), root = identify(this.#root, this.#rootWas);
     return (file !== undefined && !isSame(file, this.#fileWas)) || (root !== undefined && root !== this.#rootWas);
   }
 }
 
-/** What tells a directory from others: that of its filesystem, or of its mount where the filesystem may never answer. */
+/** Tells a directory from others: its device and inode, or the identity of its mount where the filesystem may never answer. */
 type Identity = string | undefined;
 
 const ofMount = "mount ";
 
-/** @param before Of which kind the answer is; absent for that which is safe. */
+/** @param before Earlier identity, whose kind the result has; absent chooses the kind that cannot hang. */
 function identify(path: string, before?: Identity): Identity {
   if (before === undefined || before.startsWith(ofMount)) {
     const mount = mountAt(path);
@@ -64,7 +64,7 @@ function look(path: string): BigIntStats | undefined {
   try {
     return statSync(path, { bigint: true });
   } catch {
-    return undefined; // whatever the reason, it cannot be used
+    return undefined; // whatever the error, the pool cannot be used
   }
 }
 

@@ -9,9 +9,9 @@ export interface SupportedDriver {
 
 export interface MissingDriver {
   readonly Name: string;
-  /** What is missing and how to get it. */
+  /** What is missing and how to install it. */
   readonly Reason: string;
-  /** Debian packages that bring it. */
+  /** Debian packages that contain it. */
   readonly Packages: readonly string[];
 }
 

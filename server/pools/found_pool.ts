@@ -5,7 +5,7 @@ import type { FoundPool } from "../../api/types.ts";
 import type { Pool } from "../../drivers/storage/driver.ts";
 import { recordsDirectory } from "../../drivers/storage/layout.ts";
 
-/** Pools that are on disk and not known: where they are, and whether there is one. */
+/** Finds pools that are on disk but not in the database ("not known"). */
 
 const parts = new Set([
   recordsDirectory,
@@ -25,7 +25,7 @@ export async function holdsPool(directory: string): Promise<boolean> {
   return names.some((name) => parts.has(name));
 }
 
-/** A pool that is on disk and not known keeps its name: a new one of that name would delete it when its making fails.
+/** Refuses the name of a pool that is on disk but not known: the rollback of a failed creation would delete that pool.
  * @throws {LidoError} conflict. */
 export async function refuseFound(pool: Pool): Promise<void> {
   const { source } = pool.config;
@@ -41,7 +41,7 @@ export async function refuseFound(pool: Pool): Promise<void> {
   );
 }
 
-/** @returns The first of a pool's directories that has something in it. */
+/** @returns The first of a pool's directories that is not empty. */
 async function filled(root: string): Promise<string | undefined> {
   for (const part of parts) {
     const path = join(root, part);
@@ -50,12 +50,12 @@ async function filled(root: string): Promise<string | undefined> {
   return undefined;
 }
 
-/** @returns Where a pool is: what was given, the loop file of its name, or its own directory.
- * @throws {LidoError} bad_request when there is nothing, or a directory that is no pool: nothing is made in it. */
+/** @returns Where a pool is: the given source, the loop file of its name, or its own directory.
+ * @throws {LidoError} bad_request when nothing is there, or a directory without the layout of a pool: opening it would create one inside. */
 export async function findSource(pool: Pool): Promise<string> {
   const isFile = (path: string) => stat(path).then((info) => info.isFile(), () => false);
   const source = pool.config.source || (await isFile(pool.diskFile) ? pool.diskFile : pool.root);
-  // A volume group, a ZFS pool: the driver looks for it.
+  // A volume group or a ZFS pool: the driver looks for it.
   if (!source.startsWith("/")) return source;
   const info = await stat(source).catch(() => undefined);
   if (!info && source.includes(",")) return source; // several devices of a ZFS pool
@@ -69,13 +69,13 @@ export async function findSource(pool: Pool): Promise<string> {
   return source;
 }
 
-/** Takes away the directories that were made to look at a pool; what is not empty is not ours to empty. */
+/** Removes the empty directories that were made to open a pool for a look; others are not ours. */
 export async function removeEmpty(root: string): Promise<void> {
   const names = await readdir(root).catch(() => []);
   for (const path of [...names.map((name) => join(root, name)), root]) await rmdir(path).catch(() => {});
 }
 
-/** @returns The driver of a loop file by what is at its beginning; undefined when it is none we know. */
+/** @returns The driver of a loop file, by its signature; undefined when it has none that we know. */
 export async function driverOfFile(file: string): Promise<string | undefined> {
   const handle = await open(file, "r");
   try {
@@ -91,9 +91,9 @@ export async function driverOfFile(file: string): Promise<string | undefined> {
   }
 }
 
-/** Pools that this host had, or that are in our directories, and have none of the names `known`.
- * @param noted Those that an earlier daemon noted down. A loop file goes before the directory it was mounted at.
- * @param isThere Whether something is at a path of the host that may not answer. */
+/** Finds the pools that this host had, or that are in our directories, except those named in `known`. A loop file wins over the directory that it
+ * was mounted at.
+ * @param noted Pools that an earlier daemon recorded. @param isThere Whether something is at a path of the host that may not answer. */
 export async function findPools(
   paths: { readonly storagePools: string; readonly disks: string },
   noted: readonly FoundPool[],

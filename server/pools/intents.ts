@@ -3,7 +3,7 @@ import { parseSizeBytes } from "../../api/size.ts";
 import type { Config } from "../../api/types.ts";
 import type { Driver } from "../../drivers/storage/driver.ts";
 
-/** What the journal holds of a pool that is being made, deleted, found or grown. */
+/** Payloads of the intents of pools: creation, deletion, finding, growth. */
 
 export interface PoolIntent {
   readonly name: string;
@@ -12,7 +12,7 @@ export interface PoolIntent {
 }
 
 export interface FoundIntent extends PoolIntent {
-  /** How the host was before: whether it used the pool's source, and whether its directory was there. */
+  /** State of the host before: whether the pool's source was in use, and whether its directory existed. */
   readonly wasInUse: boolean;
   readonly wasThere: boolean;
 }
@@ -23,7 +23,7 @@ export interface GrowIntent {
   readonly size: string;
 }
 
-/** Finishes what was begun. @returns Whether the pool has that size now: not when it cannot have it, or is larger by a later change. */
+/** Completes an interrupted growth. @returns Whether the pool has that size now: false when it cannot have it, or is larger by a later change. */
 export async function growAgain(driver: Driver, size: string): Promise<boolean> {
   try {
     await driver.facets.resize?.grow(parseSizeBytes(size)!);

@@ -3,13 +3,13 @@ import type { Config } from "../../api/types.ts";
 import type { Driver, Volume } from "../../drivers/storage/driver.ts";
 import { Locks } from "../store/locks.ts";
 
-/** Which volumes are mounted on the host, and for whom. On lvm and zfs each volume is a filesystem of its own, active and mounted only while it
- * is used; on dir and btrfs the tree is always there and all this costs a few map look-ups.
+/** Which volumes are mounted on the host, and for which uses. On lvm and zfs each volume is a filesystem of its own, active and mounted only while
+ * it is used; on dir and btrfs the tree is always there and all this costs a few map look-ups.
  *
- * A *use* lasts as long as a piece of work. A *holder* is a running container: it has clones of the mount in a namespace of its own, so the host's
- * could go, but what is below it could not; the host's mount stays as long as there is a holder, whatever uses come and go.
+ * A *use* lasts as long as a piece of work. A *holder* is a running container. Its namespace has clones of the mount: the host's mount could be
+ * removed, but the filesystem below it would stay in use. So the host's mount stays while there is a holder, whatever uses begin and end.
  *
- * Nothing is written down. Until `start` has been told of every running container nothing is unmounted, since nobody knows yet who needs it. */
+ * Nothing is stored. Nothing is unmounted before `start`, since the running containers are not all known until then. */
 
 /** A volume that is mounted until this is disposed of. */
 export interface Use extends AsyncDisposable {
@@ -30,9 +30,9 @@ interface State {
   readonly volume: Volume;
   users: number;
   readonly holders: Set<string>;
-  /** False also when it is not known. */
+  /** Also false when that is not known. */
   isMounted: boolean;
-  /** Told when the last use has ended. */
+  /** Called when the last use has ended. */
   readonly idle: (() => void)[];
 }
 
@@ -50,9 +50,9 @@ export class MountedVolumes {
   async use(pool: string, volume: Volume): Promise<Use> {
     const key = keyOf(pool, volume);
     await this.#answered(pool);
-    const path = this.#options.driver(pool).path(volume); // or it throws, and nothing is counted
+    const path = this.#options.driver(pool).path(volume); // if this throws, nothing has been counted
     const current = this.#states.get(key);
-    // At once when somebody has it: whoever waits for the last use to end must not stop one that is nested in it.
+    // Already mounted: add a reference without taking the lock. `alone()` holds it while it waits and would deadlock a nested use.
     if (current && current.users > 0) current.users++;
     else await this.#locks.hold([key], async () => void (await this.#mount(key, pool, volume)).users++);
     let isOver = false;
@@ -69,7 +69,7 @@ export class MountedVolumes {
     };
   }
 
-  /** Mounts a volume for as long as `holder` runs. @param holder The instance, and which of its devices. @returns Its path. */
+  /** Mounts a volume for as long as `holder` runs. @param holder Names the instance and its device. @returns The volume's path. */
   async hold(pool: string, volume: Volume, holder: string): Promise<string> {
     const key = keyOf(pool, volume);
     await this.#answered(pool);
@@ -78,31 +78,31 @@ export class MountedVolumes {
     return path;
   }
 
-  /** Tells of a holder that an earlier daemon made. The pool need not be there. */
+  /** Adds a holder that an earlier daemon started. The pool may be unavailable. */
   adopt(pool: string, volume: Volume, holder: string): void {
     this.#state(keyOf(pool, volume), pool, volume).holders.add(holder);
   }
 
-  /** Ends a hold; one that is not there is no error. */
+  /** Removes a holder; an unknown one is no error. */
   async release(pool: string, volume: Volume, holder: string): Promise<void> {
     const key = keyOf(pool, volume);
     if (!this.#states.get(key)?.holders.delete(holder)) return;
     await this.#letGo(key);
   }
 
-  /** @returns Whether it is mounted for somebody: a container, or work that goes on. */
+  /** @returns Whether a volume is mounted, or has a holder or a use. */
   isMounted(pool: string, volume: Volume): boolean {
     const state = this.#states.get(keyOf(pool, volume));
     return state !== undefined && (state.isMounted || state.users > 0 || state.holders.size > 0);
   }
 
-  /** @returns Whether a container has something of the pool, or work goes on in it. */
+  /** @returns Whether any volume of the pool has a holder or a use. */
   isInUse(pool: string): boolean {
     return [...this.#states.values()].some((one) => one.pool === pool && (one.users > 0 || one.holders.size > 0));
   }
 
-  /** Runs what changes the volume as a whole (delete, rename, restore, a new size) when no work uses it any more, and lets none begin
-   * meanwhile. It is unmounted then, unless a running container holds it. */
+  /** Runs a change of the volume as a whole (delete, rename, restore, a new size): waits until all uses have ended, and blocks new ones
+   * meanwhile. The volume is unmounted first, unless a running container holds it. */
   async alone<T>(pool: string, volume: Volume, work: () => Promise<T>): Promise<T> {
     const key = keyOf(pool, volume);
     return await this.#locks.hold([key], async () => {
@@ -114,8 +114,8 @@ export class MountedVolumes {
     });
   }
 
-  /** Called when every running container is known: what is mounted in the pools and nobody's goes.
-   * @param pools Those that are open. @param mounted Targets of all mounts of the host. */
+  /** Called when every running container is known: unmounts the volumes that have neither holder nor use.
+   * @param pools The open pools. @param mounted Targets of all mounts of the host. */
   async start(pools: readonly Driver[], mounted: readonly string[]): Promise<void> {
     this.#isStarted = true;
     const targets = new Set(mounted);
@@ -143,7 +143,7 @@ export class MountedVolumes {
     this.#options.driver(pool);
   }
 
-  /** Under the key's lock. */
+  /** The caller holds the key's lock. */
   async #mount(key: string, pool: string, volume: Volume): Promise<State> {
     const state = this.#state(key, pool, volume);
     if (!state.isMounted) {
@@ -159,7 +159,7 @@ export class MountedVolumes {
     return state;
   }
 
-  /** What cannot be unmounted stays, and is tried again after the next use: the work that used it has not failed. */
+  /** Unmounts an idle volume. A failure is only logged, since the work that used the volume succeeded; the next use tries again at its end. */
   async #letGo(key: string): Promise<void> {
     await this.#locks.hold(
       [key],
@@ -170,7 +170,7 @@ export class MountedVolumes {
     );
   }
 
-  /** Under the key's lock. */
+  /** The caller holds the key's lock. */
   async #unmountIdle(key: string): Promise<void> {
     const state = this.#states.get(key);
     if (!this.#isStarted || !state || state.users > 0 || state.holders.size > 0) return;

@@ -4,7 +4,7 @@ import { MountedVolumes } from "./mounted.ts";
 
 const volume: Volume = { type: "custom", name: "default_v" };
 
-/** A driver that writes down what it is asked, and fails once for each entry of `failures`. */
+/** A driver that records its calls, and fails once for each entry of `failures`. */
 function fakeDriver(seen: string[], failures: string[] = []): Driver {
   const act = (verb: string) => (one: Volume) => {
     const options = one.config?.["block.mount_options"];

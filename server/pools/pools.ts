@@ -22,9 +22,9 @@ import { type PoolFailure, unmadePool, viewPool } from "./view.ts";
 import { deletePoolRows, onDisk, volumeRows } from "../store/rows.ts";
 import { readUsage, type Usage } from "../store/usage.ts";
 
-/** A pool that was not there is tried again this often. */
+/** Unavailable pools are tried again this often. */
 const retryEveryMs = 60_000;
-/** And when somebody asks for it, if the last time is longer ago than this. */
+/** A request for an unavailable pool tries again, too, if the last try is longer ago than this. */
 const retryAskedMs = 2_000;
 
 export interface PoolsOptions {
@@ -33,17 +33,17 @@ export interface PoolsOptions {
   readonly events: Events;
   readonly host: Host;
   readonly log: { warn(context: object, message: string): void };
-  /** Told of each pool that was made before and is open now. */
+  /** Called for each pool that existed before and has been opened. */
   readonly opened: (name: string) => void;
   readonly paths: { readonly storagePools: string; readonly disks: string };
   readonly lookAt: LookAt;
 }
 
-/** The storage pools: their rows, and the drivers of those that are open. */
+/** The storage pools: their rows, and the drivers of the open ones. */
 export class Pools {
   readonly #options: PoolsOptions;
   readonly #drivers = new Map<string, Driver>();
-  /** Of those that are open. */
+  /** Of the open pools, by name. */
   readonly #presences = new Map<string, PoolAvailability>();
   /** Why a pool is not open. */
   readonly #unavailable = new Map<string, string>();
@@ -67,14 +67,14 @@ export class Pools {
     };
     this.#creating = options.journal.kind<PoolIntent>("pool.create", takeAway);
     this.#deleting = options.journal.kind<PoolIntent>("pool.delete", takeAway);
-    // What was opened to be looked at is let go again.
+    // Rolled back: a pool that was opened for a look is closed again.
     this.#finding = options.journal.kind<FoundIntent>("pool.find", async (intent) => {
       if (this.names().includes(intent.name)) return;
       const pool = this.#poolOf(intent.name, intent.config);
       if (!intent.wasInUse) await (await this.kind(intent.driver).open(options.host, pool, { readOnly: true })).close();
       if (!intent.wasThere) await removeEmpty(pool.root);
     });
-    // A pool does not shrink: what was begun is finished.
+    // Completed, since a pool cannot shrink.
     this.#growing = options.journal.kind<GrowIntent>("pool.grow", async ({ name, size }) => {
       if (!this.names().includes(name) || !await growAgain(this.driver(name), size)) return;
       this.#setDriver(name, this.driver(name));
@@ -82,14 +82,14 @@ export class Pools {
     });
   }
 
-  /** Opens every pool. One that cannot be opened does not stop the others; it is tried again. */
+  /** Opens every pool. A pool that cannot be opened does not stop the others; it is tried again. */
   async start(): Promise<void> {
     await this.#openAll();
     this.#retriedAt = Date.now();
     this.#retry = setInterval(() => this.#retryNow(), retryEveryMs).unref();
   }
 
-  /** Tries the pools again that could not be opened or were pulled away, and settles what waited for those that came back. */
+  /** Tries to open the unavailable pools again; if one could be opened, ends the intents that waited for it. */
   async retry(): Promise<void> {
     this.#retriedAt = Date.now();
     const away = this.names().filter((name) => this.reason(name) !== undefined);
@@ -106,7 +106,7 @@ export class Pools {
     this.retry().catch((error) => this.#options.log.warn({ error: messageOf(error) }, "cannot retry storage pools"));
   }
 
-  /** @param isLetGo Which pools are taken off the host until the next start; the others stay mounted, since containers go on without the daemon. */
+  /** @param isLetGo Which pools to unmount until the next start; the others stay mounted, since containers go on without the daemon. */
   async close(isLetGo: (name: string) => boolean = () => false): Promise<void> {
     clearInterval(this.#retry);
     this.sources.close();
@@ -136,7 +136,7 @@ export class Pools {
     return unmade ?? this.#view(this.#row(name), readUsage(this.#options.database), this.#failures());
   }
 
-  /** @returns What an ETag of the pool is made of. */
+  /** @returns The fields from which the pool's ETag is computed. */
   etag(name: string): unknown {
     const { driver, description, config } = this.get(name);
     return [name, driver, description, config];
@@ -152,19 +152,19 @@ export class Pools {
     return [...this.#drivers.values()];
   }
 
-  /** Why a pool is not open, or not there any more; undefined when it can be used. */
+  /** Why a pool is unavailable: not open, or not at its path any more; undefined when it can be used. */
   reason(name: string): string | undefined {
     if (!this.#drivers.has(name)) return this.#unavailable.get(name) ?? "not opened yet";
     return this.sources.silence(name) ?? this.#presences.get(name)?.absence() ?? this.#drivers.get(name)?.absence?.();
   }
 
-  /** Where a volume is when its pool can be used, and whether it can. */
+  /** Where a volume is when its pool is available, and whether the pool is. */
   placeOf(name: string, volume: Volume): { readonly path: string; readonly isAvailable: boolean } {
     const path = this.#drivers.get(name)?.path(volume) ?? pathOf(this.#poolOf(name, {}), volume);
     return { path, isAvailable: this.reason(name) === undefined };
   }
 
-  /** Whether it is being made, changed or deleted. */
+  /** Whether the pool is being created, changed or deleted. */
   isBusy(name: string): boolean {
     return this.#locks.isHeld(name);
   }
@@ -201,7 +201,7 @@ export class Pools {
     throw new LidoError("unavailable", `Storage pool "${name}" is unavailable: ${reason}`);
   }
 
-  /** `driver` for work that begins now: of a pool whose filesystem may not answer, when it has. */
+  /** `driver` for work that begins now; waits first for the answer of a filesystem that may not answer. */
   async ready(name: string): Promise<Driver> {
     await this.sources.answered(name);
     return this.driver(name);
@@ -249,8 +249,8 @@ export class Pools {
     });
   }
 
-  /** Opens a pool that is on disk and not known, for `work`. The host is as before afterwards, unless `keep` was called, which makes the pool known.
-   * @throws {LidoError} bad_request when there is no such pool there, or the name or the source is taken. */
+  /** Opens a pool that is on disk but not known, for `work`. Afterwards the host is as before, unless `keep` was called: it inserts the pool's row.
+   * @throws {LidoError} bad_request when there is no such pool, or its source is in use; conflict when the name is known. */
   async withFound<T>(
     post: Pick<StoragePoolsPost, "name" | "driver" | "config">,
     work: (driver: Driver, keep: (info: { description: string; config: Config }) => void) => Promise<T>,
@@ -292,7 +292,7 @@ export class Pools {
         this.#options.opened(name);
         events.lifecycle("storage-pool-created", `/1.0/storage-pools/${name}`, { driver: kind.name });
       });
-      // It is ours now, to be changed too.
+      // It was opened read-only; now that it is known, open it for changes.
       if (this.#drivers.get(name) === driver) await this.#openNow(name, this.#row(name));
       return result;
     });
@@ -309,7 +309,7 @@ export class Pools {
       const kind = this.kind(String(row.driver)), before: Config = JSON.parse(String(row.config));
       const given = isPatch ? { ...before, ...put.config } : put.config;
       const config = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== ""));
-      // LXD's client leaves out what it does not show; what was fixed at the making stays.
+      // LXD's client omits the keys that it does not show; keys that were fixed at creation stay.
       for (const [key, { fixed }] of Object.entries(kind.poolKeys)) {
         if (!fixed) continue;
         if (config[key] !== undefined && config[key] !== before[key]) {
@@ -339,7 +339,7 @@ export class Pools {
       if (await this.#settleCutOff(name)) return;
       const row = this.#row(name);
       const { database, host, events } = this.#options;
-      // Images are copies of ours; all else is somebody's.
+      // Unpacked images are the daemon's own copies; everything else belongs to a user.
       const users = readUsage(database).ofPool(name).filter((url) => !url.startsWith("/1.0/images/"));
       if (users.length > 0) throw new LidoError("bad_request", "The storage pool is currently in use");
       const config: Config = JSON.parse(String(row.config));
@@ -372,17 +372,17 @@ export class Pools {
     return await facets.health.check();
   }
 
-  /** The drivers that work on this host. Looked at once, and again after a pool was made. */
+  /** The drivers that work on this host. Probed once, and again after a pool was created. */
   async supported(): Promise<SupportedDriver[]> {
     return (await (this.#probed ??= probeDrivers(this.#options.host))).supported;
   }
 
-  /** Those that do not, and why. */
+  /** The drivers that do not work on this host, and why. */
   async missing(): Promise<MissingDriver[]> {
     return (await (this.#probed ??= probeDrivers(this.#options.host))).missing;
   }
 
-  /** Names of the drivers that pools are on. */
+  /** Names of the drivers of all pools. */
   usedDrivers(): string[] {
     return this.#options.database.all("SELECT DISTINCT driver FROM storage_pools ORDER BY driver").map((row) =>
       String(row.driver)
@@ -413,7 +413,7 @@ export class Pools {
     await Promise.all(away.map((name) => this.#locks.hold([name], () => this.#open(name))));
   }
 
-  /** One that was deleted or opened while its lock was waited for stays as it is. */
+  /** Opens a pool, unless it was deleted or opened while this waited for its lock. */
   async #open(name: string): Promise<void> {
     const row = this.#options.database.get("SELECT * FROM storage_pools WHERE name = ?", name);
     if (row && this.reason(name) !== undefined && await this.#openNow(name, row)) this.#options.opened(name);
@@ -440,7 +440,7 @@ export class Pools {
     this.#unavailable.delete(name);
   }
 
-  /** What was mounted over the pool is not ours to empty. @throws {LidoError} unavailable. */
+  /** Refuses to delete a pool that something is mounted over: that would be emptied instead. @throws {LidoError} unavailable. */
   async #refuseCovered(name: string, config: Config): Promise<void> {
     const isReplaced = this.#drivers.has(name) && this.#presences.get(name)?.isReplaced();
     const { root } = this.#poolOf(name, config);
@@ -459,14 +459,14 @@ export class Pools {
     return row;
   }
 
-  /** Pools without a row: those that are being made (Pending), and those whose making was cut off and could not be undone (Errored). */
+  /** Pools without a row: those that are being created (Pending), and those whose interrupted creation could not be rolled back (Errored). */
   #unmade(): StoragePool[] {
     return this.#options.journal.openOf<PoolIntent>("pool.create").map((
       { payload: { name, driver, config }, isActive },
     ) => unmadePool({ name, driver, config, isActive }));
   }
 
-  /** @returns Whether there was a pool whose making or deletion was cut off: it is gone now. */
+  /** Ends an interrupted creation or deletion of a pool. @returns Whether there was one: the pool is deleted then. */
   async #settleCutOff(name: string): Promise<boolean> {
     const { journal, events } = this.#options;
     const open = ["pool.create", "pool.delete"].flatMap((kind) => journal.openOf<PoolIntent>(kind)).filter((one) =>
@@ -482,7 +482,7 @@ export class Pools {
     return viewPool(row, usage.ofPool(name), this.#drivers.get(name), failures(name));
   }
 
-  /** @returns Why a pool is not as it should be; undefined when it is. */
+  /** @returns A function that says why a pool is half deleted or unavailable; undefined when it is neither. */
   #failures(): (name: string) => PoolFailure | undefined {
     const open = this.#options.journal.openOf<PoolIntent>("pool.delete");
     const halfDeleted = new Set(open.filter(({ isActive }) => !isActive).map(({ payload }) => payload.name));

@@ -10,7 +10,7 @@ import { Database } from "../state/database.ts";
 import { Pools } from "./pools.ts";
 import { insertVolume } from "../store/rows.ts";
 
-/** On a host of its own, in a directory that is gone afterwards. */
+/** On a host of its own, in a directory that is deleted afterwards. */
 async function withPools(
   test: (
     parts: { base: string; pools: Pools; database: Database; journal: Journal; opened: string[] },

@@ -5,23 +5,23 @@ import { mountAt } from "../../drivers/host/mounts/mounts.ts";
 import { isAway, reasonOf } from "../../drivers/host/files/reasons.ts";
 import type { Pool } from "../../drivers/storage/driver.ts";
 
-/** Looks at a path of the host that may never answer. @param tenant Whose it is.
+/** Looks at a path of the host that may never answer. @param tenant Whose share of the file processes the look uses.
  * @throws {LidoError} bad_request, naming the path, when it does not answer in time. @see Runtime.lookAtSource */
 export type LookAt = (tenant: string, path: string) => Promise<unknown>;
 
-/** Whoever touches it in between may be held. A look is one stat(2). */
+/** A caller that touches the source between two looks may hang. A look is one stat(2). */
 const lookEveryMs = 3_000;
-/** From then on nobody touches what was asked and has not answered; it may be a busy host's. */
+/** A source that has not answered for longer makes its pool unavailable; not earlier, since a busy host may be slow. */
 const pendingMaxMs = 5_000;
 
-/** The sources of pools that are on other hosts, or on a filesystem that a process serves: one that never answers would hold whoever touches it, and the
- * daemon has few threads. It is looked at by a process that may hang, before it is opened and every few seconds from then on; a pool whose source does
- * not answer is unavailable until it does. */
+/** The sources of pools that are on other hosts, or on a filesystem that a process serves. A source that never answers blocks each thread that
+ * touches it, and the daemon has few. So a process that may hang looks at it before it is opened, and every few seconds from then on; a pool whose
+ * source does not answer is unavailable until it does. */
 export class PoolSources {
   readonly #lookAt: LookAt;
-  /** By name, the paths of those that are open and may not answer. */
+  /** Paths of the open pools that may not answer, by the pool's name. */
   readonly #watched = new Map<string, string>();
-  /** Why a pool is not to be touched. */
+  /** Why a pool must not be touched, by the pool's name. */
   readonly #silent = new Map<string, string>();
   readonly #lookings = new Map<string, { readonly promise: Promise<void>; readonly since: number }>();
   readonly #pendingMaxMs: number;
@@ -34,13 +34,13 @@ export class PoolSources {
     this.#pendingMaxMs = options.pendingMaxMs ?? pendingMaxMs;
   }
 
-  /** Of a pool that is known. @throws {LidoError} When its source does not answer, or what is at its place. */
+  /** For a known pool. @throws {LidoError} When its source, or the filesystem at its root, does not answer. */
   async need(pool: Pool): Promise<void> {
     const { name, root, config } = pool;
     await this.#needSource(pool, tenantOf(name));
     if (mountAt(root)?.mayHang) {
       await this.#lookAt(tenantOf(name), root).catch(async (error) => {
-        // Its source answers, so it was mounted anew: ours is of a process that has ended, and never answers again.
+        // The source answers, so it was mounted again; the mount at the root belongs to a process that has ended, and never answers again.
         if (config.source === root || (error.cause as { code?: unknown } | undefined)?.code !== "ENOTCONN") throw error;
         await this.#mounts.unmount(root, { lazy: true });
       });
@@ -48,12 +48,12 @@ export class PoolSources {
     this.#silent.delete(name);
   }
 
-  /** The same of one that is not: all of these have one share. */
+  /** As `need`, for a pool that is not known: all of these are one tenant. */
   async needNew(pool: Pool): Promise<void> {
     await this.#needSource(pool, newPools);
   }
 
-  /** Whether something is at a path where a pool may have been; no when it does not answer. */
+  /** Whether something is at a path where a pool may have been; false when it does not answer. */
   async isThere(path: string): Promise<boolean> {
     return await this.#lookAt(newPools, path).then((found) => found !== undefined, () => false);
   }
@@ -63,7 +63,7 @@ export class PoolSources {
     if (source !== root && source !== diskFile) await this.#lookAt(tenant, source);
   }
 
-  /** From now on, until `forget`. */
+  /** Looks at an open pool that may not answer every few seconds, until `forget`. */
   watch({ name, root }: Pool): void {
     if (!mountAt(root)?.mayHang) return this.forget(name);
     this.#watched.set(name, root);
@@ -76,7 +76,7 @@ export class PoolSources {
     if (this.#watched.size === 0) this.close();
   }
 
-  /** @returns Why the pool is not to be touched; undefined when it answered last. */
+  /** @returns Why the pool must not be touched; undefined when it answered last time. */
   silence(name: string): string | undefined {
     const reason = this.#silent.get(name), since = this.#lookings.get(name)?.since, path = this.#watched.get(name);
     if (reason !== undefined || since === undefined || path === undefined) return reason;
@@ -84,8 +84,8 @@ export class PoolSources {
     return ms > this.#pendingMaxMs ? `"${path}" has not answered for ${Math.round(ms / 1000)} s` : undefined;
   }
 
-  /** Before work on a pool begins: one that has gone silent since it was looked at last would hold who touches it, and all that he holds.
-   * @returns undefined for one that cannot; else resolves when it has answered, or is known not to. */
+  /** Called before work on a pool begins: if the pool has gone silent since the last look, the work would hang, with the locks that it holds.
+   * @returns undefined for a pool that cannot hang; else resolves when the pool has answered, or is known not to. */
   answered(name: string): Promise<void> | undefined {
     const root = this.#watched.get(name);
     if (root === undefined) return undefined;
@@ -93,7 +93,7 @@ export class PoolSources {
     return this.#lookings.get(name)?.promise ?? this.#look(name, root);
   }
 
-  /** Asks each that is not being asked. */
+  /** Looks at each watched pool that has no look pending. */
   look(): void {
     for (const [name, root] of this.#watched) if (!this.#lookings.has(name)) void this.#look(name, root);
   }
@@ -107,7 +107,8 @@ export class PoolSources {
     return promise;
   }
 
-  /** What an error says of a pool whose filesystem is away; the error itself when it says nothing. The pool is looked at, then. */
+  /** Turns an error that names a path of a pool whose filesystem is gone into one about the pool, and looks at all watched pools.
+   * @returns Other errors as they are. */
   explain(error: unknown): unknown {
     if (!isAway(error) && !isAway((error as { cause?: unknown } | null)?.cause)) return error;
     const text = messageOf(error);
@@ -126,12 +127,12 @@ export class PoolSources {
   }
 }
 
-/** Whether a text names a path or what is below it. */
+/** Whether a text names a path or one below it. */
 function names(text: string, path: string): boolean {
   return text.split(path).slice(1).some((rest) => /^(?:$|[/"'])/.test(rest));
 }
 
-/** No instance has a name with a slash. */
+/** Tenants of pools have a slash, so that no instance has their name. */
 const newPools = "/pools";
 
 function tenantOf(pool: string): string {

@@ -8,7 +8,7 @@ import type { Pool } from "../../drivers/storage/driver.ts";
 import { PoolSources } from "./sources.ts";
 import { PoolAvailability } from "./availability.ts";
 
-/** Ends the process when `work`, which may block its only thread, is not over in time. */
+/** Ends the process when `work`, which may block its only thread, does not end in time. */
 async function within<T>(seconds: number, work: () => T | Promise<T>): Promise<T> {
   const script = 'sleep "$1" && kill -9 "$2"';
   const watchdog = spawn("sh", ["-c", script, "sh", String(seconds), String(process.pid)], { detached: true });
@@ -43,7 +43,7 @@ Deno.test("a pool whose filesystem does not answer is noticed without being touc
         const refusal = Promise.withResolvers<void>();
         answer = refusal.promise;
         sources.look();
-        sources.look(); // while one is asked for nobody else asks
+        sources.look(); // a look is already pending: no second one
         assert.equal(sources.silence("p"), undefined);
         const asleep = performance.now() + 101;
         while (performance.now() < asleep) await turn();
@@ -55,7 +55,7 @@ Deno.test("a pool whose filesystem does not answer is noticed without being touc
         await assert.rejects(sources.need(pool), /it did not answer/);
         await assert.rejects(sources.needNew(pool), /it did not answer/);
         assert.deepEqual(asked.splice(0), ["/pools/p /srv/pool", "/pools /srv/pool"]);
-        await sources.answered("p"); // it is known not to
+        await sources.answered("p"); // known to be silent: resolves without a look
         assert.deepEqual(asked, []);
         answer = Promise.resolve();
         sources.look();
@@ -73,7 +73,7 @@ Deno.test("a pool whose filesystem does not answer is noticed without being touc
       sources.forget("p");
       asked.splice(0);
       sources.look();
-      sources.watch(pool); // a directory of the host's own
+      sources.watch(pool); // a directory of the host, which cannot hang
       sources.look();
       assert.equal(sources.answered("p"), undefined);
       assert.deepEqual(asked, []);

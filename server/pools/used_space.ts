@@ -7,13 +7,13 @@ import type { Pools } from "./pools.ts";
 /** In bytes. */
 export interface UsedSpace {
   readonly used: number;
-  /** The limit; 0 for none. */
+  /** The limit; 0 means none. */
   readonly total: number;
-  /** Set when no quota counts it, and its tree had to be walked. */
+  /** Set when no quota counts the volume, so that its tree was walked. */
   readonly estimated?: boolean;
 }
 
-/** What a volume or a snapshot takes up. */
+/** Returns the space that a volume or a snapshot uses. */
 export async function usedSpace(
   { host, mounts, pools }: { readonly host: Host; readonly mounts: MountedVolumes; readonly pools: Pools },
   pool: string,
@@ -31,7 +31,7 @@ export async function usedSpace(
   const counted = quota && await count().catch(uncounted);
   if (counted) return counted;
   await using use = await mounts.use(pool, volume);
-  // Some can only tell while it is mounted.
+  // Some drivers can count only while the volume is mounted.
   const mounted = quota && driver.mountsVolumes ? await count().catch(uncounted) : undefined;
   if (mounted) return mounted;
   const tools = host.confined({ reads: { "/tree": use.path }, capabilities: ["CAP_DAC_READ_SEARCH"] });

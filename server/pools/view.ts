@@ -9,7 +9,7 @@ export interface PoolFailure {
   readonly reason: string;
 }
 
-/** @param driver Of an open pool. */
+/** @param driver Undefined when the pool is not open. */
 export function viewPool(
   row: Row,
   usedBy: string[],

@@ -4,7 +4,7 @@ import type { Warning } from "../../api/types.ts";
 import type { Driver } from "../../drivers/storage/driver.ts";
 import type { Events } from "../events/events.ts";
 
-/** Asking costs some microseconds and no process; a pool that is written to at 100 MB/s fills by a GB meanwhile. */
+/** A look costs some microseconds and no process; a pool that is written to at 100 MB/s fills by 1 GB between two looks. */
 const lookEveryMs = 10_000;
 const steps: readonly { percent: number; severity: Warning["severity"] }[] = [
   { percent: 80, severity: "low" },
@@ -18,11 +18,11 @@ export interface PoolWatchOptions {
   readonly log: { warn(context: object, message: string): void };
 }
 
-/** Warns when a pool passes 80, 90 and 95 % of what it can run full of without `resources` telling (a thin pool's data and metadata): by an event at
- * each step, and in the list of warnings for as long as it is so. */
+/** Warns when a pool passes 80, 90 and 95 % of a space that `resources` does not report (a thin pool's data and metadata): by an event at each
+ * step, and by a warning in the list while it lasts. */
 export class PoolWatch {
   readonly #options: PoolWatchOptions;
-  /** By `pool/what`. */
+  /** By `pool/space`. */
   readonly #warnings = new Map<string, Warning & { readonly percent: number }>();
   #timer: NodeJS.Timeout | undefined;
 

@@ -10,9 +10,9 @@ export interface DiskLookOptions {
   readonly pools: Pick<Pools, "ready">;
 }
 
-/** Looks at what is on disk and not known. Every verb that makes, renames or deletes does that under the lock of the name, before it opens an intent:
- * an undo deletes what it finds at the place, so what was there before must have been refused by then. Between the look and the making, the driver
- * itself refuses (`AlreadyThere`). */
+/** Checks for volumes and snapshots that are on disk but have no row ("unknown"). Every verb that creates, renames or deletes looks under the lock of
+ * the name, before it opens an intent: an undo deletes what it finds under that name, so an older unknown volume must have been refused before.
+ * Between the look and the change, the driver itself refuses (`AlreadyThere`). */
 export class DiskLook {
   readonly #options: DiskLookOptions;
 
@@ -20,7 +20,7 @@ export class DiskLook {
     this.#options = options;
   }
 
-  /** @param pool Where a volume is to be made, or renamed to. @throws {LidoError} conflict when there is one, or its snapshots, or its row. */
+  /** @param volume To be created, or the new name of one. @throws {LidoError} conflict when the pool has the volume, snapshots of it, or its row. */
   async refuseTaken(pool: string, volume: Volume): Promise<void> {
     const name = fromDisk(volume), driver = await this.#options.pools.ready(pool);
     if (volumeRow(this.#options.database, pool, volume.type, name)) {
@@ -39,7 +39,7 @@ export class DiskLook {
     throw conflict(`Snapshots of a volume "${name}" exist ${place} without it: ${snapshots}; see "lido admin check"`);
   }
 
-  /** The same for a snapshot of a volume that is known. */
+  /** As `refuseTaken`, for a snapshot of a known volume. */
   async refuseTakenSnapshot(pool: string, snapshot: Volume): Promise<void> {
     if (!await (await this.#options.pools.ready(pool)).exists(snapshot)) return;
     throw conflict(
@@ -49,21 +49,20 @@ export class DiskLook {
     );
   }
 
-  /** @param what The verb's object, for the text. @throws {LidoError} conflict when the volume has snapshots that are not known, which would be deleted
-   * with it. */
+  /** @param verb For the message. @throws {LidoError} conflict when the volume has unknown snapshots, which would be deleted with it. */
   async refuseUnknownSnapshots(pool: string, volume: Volume, verb = "delete"): Promise<void> {
     const unknown = await this.unknownSnapshots(pool, volume);
     if (unknown.length > 0) refuseLost(pool, volume, unknown, verb);
   }
 
-  /** @returns Names of the snapshots of a volume that are on disk and have no row. */
+  /** @returns Names of the snapshots of a volume that are on disk but have no row. */
   async unknownSnapshots(pool: string, volume: Volume): Promise<string[]> {
     const { snapshot } = (await this.#options.pools.ready(pool)).facets;
     if (!snapshot || volume.type === "image") return [];
     return this.unknownOf(pool, volume, await snapshot.list({ type: volume.type, name: volume.name }));
   }
 
-  /** @returns Those of `snapshots` that have no row. */
+  /** @returns The names in `snapshots` that have no row and are not temporary. */
   unknownOf(pool: string, volume: Volume, snapshots: readonly string[]): string[] {
     const known = new Set(this.#known(pool, volume));
     return snapshots.filter((name) => !known.has(name) && !name.startsWith(temporaryPrefix));
@@ -84,7 +83,7 @@ export class DiskLook {
   }
 }
 
-/** @throws {LidoError} conflict: the verb would delete snapshots that are not known. */
+/** @throws {LidoError} conflict: the verb would delete unknown snapshots. */
 export function refuseLost(pool: string, volume: Volume, snapshots: readonly string[], verb: string): never {
   throw conflict(
     `Cannot ${verb} volume "${fromDisk(volume)}" of storage pool "${pool}": it has snapshots that are not known: ${
@@ -93,7 +92,7 @@ export function refuseLost(pool: string, volume: Volume, snapshots: readonly str
   );
 }
 
-/** Whether volumes of both names are there: then none was renamed to the other. */
+/** Whether volumes of both names exist: then neither was renamed to the other. */
 export async function isBoth(driver: Driver, type: VolumeType, name: string, to: string): Promise<boolean> {
   return await driver.exists({ type, name }) && await driver.exists({ type, name: to });
 }

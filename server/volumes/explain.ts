@@ -3,11 +3,11 @@ import { LidoError, messageOf } from "../../api/errors.ts";
 import { fromDisk } from "../../drivers/storage/layout.ts";
 import type { Pools } from "../pools/pools.ts";
 
-/** Paths of volumes and snapshots in a pool, as the layout has them, at the beginning of a text. */
+/** Path of a volume or snapshot within a pool, at the beginning of a text. */
 const place = /^\/((custom|containers)(?:\/([^/"']+)|-snapshots\/([^/"']+)\/([^/"']+)))/;
 
-/** @returns What a failure that nobody has put into words says to a user, where it says something of a pool or a volume: the pool is away, or somebody
- * has deleted the volume behind the daemon's back. Else the failure itself. */
+/** @returns A function that explains an unexpected failure to a user where it concerns a pool or a volume: the pool's filesystem is gone, or the
+ * volume was deleted on disk without the daemon. It returns other failures as they are. */
 export function explainer(pools: Pick<Pools, "sources" | "names" | "rootOf">): (error: unknown) => unknown {
   return (error) => {
     const explained = pools.sources.explain(error), gone = missing(error);
@@ -23,7 +23,7 @@ export function explainer(pools: Pick<Pools, "sources" | "names" | "rootOf">): (
       const name = fromDisk({ type, name: (whole ?? parent)! });
       const what = snapshot === undefined ? `Volume "${name}"` : `Snapshot "${snapshot}" of volume "${name}"`;
       const why = `${what} of storage pool "${pool}" is known but not on disk: "${root}/${found[1]}"`;
-      // What was said around it stays.
+      // Keep the text around the path's error.
       const told = messageOf(error).replace(text, () => `${why}; see "lido admin check"`);
       return new LidoError("bad_request", told, { cause: error });
     }
@@ -31,7 +31,7 @@ export function explainer(pools: Pick<Pools, "sources" | "names" | "rootOf">): (
   };
 }
 
-/** @returns Of a failure and its causes, that which misses a file. */
+/** @returns The first of a failure and its causes that is ENOENT. */
 function missing(error: unknown): unknown {
   for (let cause = error; cause instanceof Error; cause = cause.cause) {
     if ((cause as { code?: unknown }).code === "ENOENT") return cause;

@@ -5,13 +5,13 @@ import * as tree from "../../drivers/host/files/tree_files.ts";
 import type { IdMap } from "../../drivers/host/id_map.ts";
 import { idInside, idOnDisk } from "./owners.ts";
 
-/** A tree whose files are shown to users: with the owners that its containers see. */
+/** A tree whose files users see, with the owners that its containers see. */
 export interface FileTree {
-  /** Its place on the host. */
+  /** Path on the host. */
   readonly root: string;
   /** The map that its files were made with; absent: ids are as on disk. */
   readonly map: IdMap | undefined;
-  /** For texts, such as `volume "v"`. */
+  /** For messages, such as `volume "v"`. */
   readonly name: string;
 }
 
@@ -24,7 +24,7 @@ export interface FileChange {
 export interface FileMaking extends FileChange {
   readonly type: "file" | "directory" | "symlink";
   readonly append: boolean;
-  /** Whether owner and mode are set on what is there, too. */
+  /** Which of these are also set when the file exists. */
   readonly changes: ReadonlySet<"uid" | "gid" | "mode">;
 }
 
@@ -56,7 +56,7 @@ export async function listEntries(of: FileTree, path: string): Promise<Directory
   return entries.map(({ name, info }) => ({ name, info: inside(of, info) }));
 }
 
-/** Makes a file, directory or link, or overwrites a file.
+/** Creates a file, directory or link, or overwrites a file.
  * @param content Of a file. @param target Of a link. */
 export async function makeFile(
   of: FileTree,
@@ -106,7 +106,7 @@ async function explainedLater<T>(of: FileTree, path: string, work: () => Promise
   }
 }
 
-/** What the kernel's codes mean for the user. */
+/** Turns the kernel's error codes into errors for the user. */
 function explain(of: FileTree, path: string, error: unknown): unknown {
   if (error instanceof LidoError) return error;
   const refuse = (why: string) => new LidoError("bad_request", `Cannot use "${path}": ${why}`);

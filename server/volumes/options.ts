@@ -4,11 +4,11 @@ import type { Config } from "../../api/types.ts";
 import type { CreateOptions, Driver, VolumeType } from "../../drivers/storage/driver.ts";
 import { sizeOf } from "../config/storage.ts";
 
-/** What a volume's settings mean for the making of it. */
+/** What a volume's settings mean for its creation. */
 
 export const volumeTypes: readonly VolumeType[] = ["container", "custom", "image"];
 
-/** The pool's defaults that hold for a type: owners, schedules and sharing are for custom volumes. */
+/** The pool's defaults that apply to a volume type: those for owners, schedules and sharing are for custom volumes only. */
 export function onlyFor(pool: Config, type: VolumeType): Config {
   if (type === "custom") return pool;
   return Object.fromEntries(
@@ -18,17 +18,18 @@ export function onlyFor(pool: Config, type: VolumeType): Config {
   );
 }
 
-/** @throws {LidoError} bad_request with the reason when the pool cannot limit a volume: a limit is never silently left out. */
+/** @throws {LidoError} bad_request with the reason when the pool cannot limit a volume: a limit is never ignored silently. */
 export function needQuota(driver: Driver, name: string) {
   const { quota } = driver.facets;
   if (!quota) throw new LidoError("bad_request", `Cannot limit the size of volume "${name}": ${driver.absent.quota}`);
   return quota;
 }
 
-/** Total size of a pool when it was last asked for. Some must start a process to tell; pools grow, and only one that seems too small is asked again. */
+/** Total size of each pool when it was last read. Some drivers start a process for that; since pools only grow, the size is read again only when it
+ * seems too small. */
 const sizesSeen = new WeakMap<Driver, bigint>();
 
-/** @param name Of the volume, for the text. @throws {LidoError} bad_request when one volume would be larger than its whole pool. */
+/** @param name Of the volume, for the message. @throws {LidoError} bad_request when one volume would be larger than its whole pool. */
 export async function refuseOverPool(driver: Driver, name: string, sizeBytes: bigint | undefined): Promise<void> {
   if (sizeBytes === undefined || sizeBytes <= (sizesSeen.get(driver) ?? -1n)) return;
   const { space } = await driver.resources();

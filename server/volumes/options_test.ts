@@ -17,7 +17,7 @@ Deno.test("the pool is asked for its size once, and again when a volume seems to
     refuseOverPool(driver, "v", 1001n),
     { message: 'Invalid size of volume "v": 1001B is more than its pool has, 1000B' },
   );
-  total = 2000n; // it has grown
+  total = 2000n; // the pool has grown
   await refuseOverPool(driver, "v", 1001n);
   assert.equal(asked, 3);
 });

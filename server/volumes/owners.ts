@@ -4,10 +4,10 @@ import type { IdMap } from "../../drivers/host/id_map.ts";
 
 /** Owners of files as a container sees them, and as they are on disk. */
 
-/** What the kernel shows for an id that the map does not have. @see /proc/sys/kernel/overflowuid */
+/** The id that the kernel shows for one that is not in the map. @see /proc/sys/kernel/overflowuid */
 const nobody = 65534;
 
-/** @param map The one that the files were made with; absent: ids are the same on both sides. */
+/** @param map The map that the files were made with; absent: ids are the same on both sides. */
 export function idInside(map: IdMap | undefined, kind: "uid" | "gid", id: number): number {
   if (!map) return id;
   const range = map[kind].find(({ host, count }) => id >= host && id < host + count);

@@ -14,13 +14,13 @@ export interface Place {
 }
 
 export interface CopyPlan {
-  /** How: "clone" (blocks are shared), "send" (the driver's stream), "files" (a walk of the tree, sharing blocks where that is possible). */
+  /** "clone" (blocks are shared), "send" (the driver's stream), or "files" (a walk of the tree, sharing blocks where possible). */
   readonly method: "clone" | "send" | "files";
-  /** Why so; shown in the operation. */
+  /** Why this method; shown in the operation. */
   readonly reason: string;
 }
 
-/** The cheapest way from `source` to `target` that both drivers have. @param withSnapshots Whether some come along. */
+/** The cheapest way from `source` to `target` that both drivers have. @param withSnapshots Whether snapshots are copied, too. */
 export function planCopy(source: Place, target: Place, withSnapshots = false): CopyPlan {
   let why = "the pools have no stream format in common";
   if (source.driver === target.driver) {
@@ -38,14 +38,14 @@ export function planCopy(source: Place, target: Place, withSnapshots = false): C
 }
 
 export interface CopyVolumeOptions extends CopyOptions {
-  /** Names of the source's snapshots to take along, the oldest first. */
+  /** Names of the source's snapshots to copy, the oldest first. */
   readonly snapshots?: readonly string[];
-  /** Snapshots that the target is to have of another volume of its pool instead, the oldest first. */
+  /** Snapshots of another volume of the target's pool that the target gets instead, the oldest first. */
   readonly kept?: { readonly volume: Volume; readonly snapshots: readonly string[] };
 }
 
-/** Makes `target` a copy of `source`. On failure the caller deletes what there is of `target`.
- * @throws {LidoError} bad_request when snapshots are to come along and the target's driver has none. */
+/** Makes `target` a copy of `source`. On failure the caller deletes the incomplete `target`.
+ * @throws {LidoError} bad_request when there are snapshots to copy and the target's driver has none. */
 export async function copyVolume(
   { host, mounts }: { readonly host: Host; readonly mounts: MountedVolumes },
   source: Place,
@@ -75,8 +75,8 @@ export async function copyVolume(
   }
 }
 
-/** Makes `target` what `source` is now, with the snapshots of another volume behind it: blocks are shared with those where the driver can, whatever
- * way the content comes; else the volume goes through their states. */
+/** Makes `target` a copy of `source` that has the snapshots of another volume. Where clones carry snapshots, those share blocks with that volume's,
+ * whatever the method for the content; else `target` is filled with the state of each snapshot in turn. */
 async function copyKeeping(
   { host, mounts }: { readonly host: Host; readonly mounts: MountedVolumes },
   source: Place,
@@ -108,8 +108,8 @@ async function cloneOne(source: Place, target: Place, options: CopyOptions): Pro
   await source.driver.facets.clone!.clone(source.volume, target.volume, options);
 }
 
-/** The volume goes through the states that snapshots hold, one after the other, and is snapshotted in each but the last.
- * @param states Snapshots, the oldest first, and then what the volume is to be. */
+/** Fills `target` with each of the states in turn, and takes a snapshot after each but the last.
+ * @param states Snapshots, the oldest first, and then the source of the volume's content. */
 async function copyFiles(
   host: Host,
   mounts: MountedVolumes,
@@ -129,14 +129,15 @@ async function copyFiles(
     }
     await target.driver.flush?.(target.volume);
     const { snapshot } = state.volume;
-    // The last may itself be a snapshot, of which the target becomes a volume.
+    // The last state may itself be a snapshot: it becomes the target's content, not a snapshot of it.
     if (index < states.length - 1) await target.driver.facets.snapshot!.create(at(target, snapshot!).volume);
   }
   await checkLimit(target, options.sizeBytes);
   await (target.driver.flush?.(target.volume) ?? flush(host, filled.path));
 }
 
-/** After a volume was filled by this process. @throws {LidoError} bad_request when it is over its limit, which root may pass on some filesystems. */
+/** Called after this process has filled a volume. @throws {LidoError} bad_request when it is over its limit, which root may exceed on some
+ * filesystems. */
 export async function checkLimit(
   { driver, volume }: Omit<Place, "pool">,
   sizeBytes: bigint | undefined,
@@ -145,7 +146,7 @@ export async function checkLimit(
   if (sizeBytes !== undefined && quota?.exemptsRoot) await quota.set(volume, sizeBytes);
 }
 
-/** The snapshots, the oldest first, and then the volume; where the driver can only do so, each as the difference from the one before. */
+/** Sends the snapshots, the oldest first, and then the volume; with a chained driver, each as the difference from the one before. */
 async function sendAll(
   source: Place,
   target: Place,
@@ -161,10 +162,10 @@ async function sendAll(
     await transfer(at(source, snapshot), at(target, snapshot), { ...forSnapshots, ...part() }, parent);
     if (isChained) parent = snapshot;
   }
-  // A volume that is in use is sent from a snapshot that is only there for it.
+  // The volume may be in use: it is sent from a temporary snapshot.
   const facet = source.driver.facets.snapshot!;
   const moment = at(source, transferSnapshot);
-  await facet.delete(moment.volume); // what a killed transfer left
+  await facet.delete(moment.volume); // left by a killed transfer
   try {
     await facet.create(moment.volume);
     await transfer(moment, target, { ...options, ...part() }, parent);
@@ -173,8 +174,8 @@ async function sendAll(
   }
 }
 
-/** Sends one snapshot. When that is interrupted and the receiver keeps what it has got, the rest follows, as long as each try gets further.
- * @param parent Name of the snapshot that both have already. */
+/** Sends one snapshot. An interrupted transfer is resumed if the receiver keeps the received part, as long as each try gets further.
+ * @param parent Name of the snapshot that both sides have already. */
 async function transfer(source: Place, target: Place, options: CopyOptions, parent: string | undefined): Promise<void> {
   const sender = source.driver.facets.send!, receiver = target.driver.facets.send!;
   const { signal, progress } = options;
@@ -197,7 +198,7 @@ async function transfer(source: Place, target: Place, options: CopyOptions, pare
   }
 }
 
-/** Waits for the end of all, so that none is still at work when another is tried. @throws The first failure: the others follow from it. */
+/** Waits until all have ended, so that none still runs during a retry. @throws The first failure: the others follow from it. */
 async function all(work: readonly Promise<void>[]): Promise<void> {
   const failures: unknown[] = [];
   await Promise.all(work.map((one) => one.catch((error) => failures.push(error))));

@@ -1,7 +1,7 @@
 import type { Snapshots, Volume } from "../../drivers/storage/driver.ts";
 
-/** Ends a restore that was cut off, when it has begun to take later snapshots away: there is no way back from that, and their records must not
- * outlive them. @param lost Those that go with it. @returns Whether it was so; otherwise nothing was lost, and nothing is done here. */
+/** Completes an interrupted restore that has begun to delete later snapshots: that cannot be undone, and their records must not outlive them.
+ * @param lost Names of the snapshots that the restore deletes. @returns Whether it had begun; otherwise nothing was deleted, and nothing is done. */
 export async function endRestore(facet: Snapshots, snapshot: Volume, lost: readonly string[]): Promise<boolean> {
   if (lost.length === 0) return false;
   const present = await facet.list({ type: snapshot.type, name: snapshot.name });

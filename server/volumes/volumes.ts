@@ -56,7 +56,7 @@ export interface VolumesOptions {
 interface VolumeIntent {
   readonly pool: string;
   readonly type: VolumeType;
-  /** On disk. */
+  /** Name on disk. */
   readonly name: string;
 }
 
@@ -65,11 +65,11 @@ interface RenameIntent extends VolumeIntent {
 }
 
 export interface CreateForOptions extends WatchOptions {
-  /** What it is to be a copy of; empty when absent. */
+  /** The volume to copy; absent makes an empty one. */
   readonly from?: Volume;
-  /** The same when absent. */
+  /** Pool of `from`; absent means the new volume's pool. */
   readonly fromPool?: string;
-  /** Names of those of `from` that come along. */
+  /** Names of the snapshots of `from` to copy. */
   readonly snapshots?: readonly string[];
   readonly config: Config;
   readonly sizeBytes?: bigint;
@@ -78,13 +78,13 @@ export interface CreateForOptions extends WatchOptions {
 /** @param id The new row's. */
 export type OnCommitted = (id: number) => (() => Promise<void>) | void;
 
-/** What runs cannot follow a volume to another place. */
+/** A running instance cannot follow a volume to another name or pool. */
 export const usedByRunning = "Volume is still in use by running instances";
 
-/** The volumes of every pool: the API's verbs on custom ones, and the making of those that belong to instances and images. */
+/** The volumes of every pool: the API's verbs on custom volumes, and the creation and deletion of volumes of instances and images. */
 export class Volumes {
   readonly #options: VolumesOptions;
-  /** By `pool/type/name on disk`. Shared with the snapshots of the volumes. */
+  /** Named `pool/type/name on disk`. Operations on snapshots take the lock of their volume. */
   readonly locks = new Locks();
   readonly look: DiskLook;
   readonly #creating: OpenIntent<VolumeIntent>;
@@ -100,14 +100,14 @@ export class Volumes {
       const volume = { type, name }, driver = this.#driver(pool);
       if (driver) await options.mounts.alone(pool, volume, () => driver.delete(volume));
     };
-    // A row comes only with the end of the intent: there is none of ours yet.
+    // No row to delete: it is inserted in the transaction that closes the intent.
     this.#creating = journal.kind<VolumeIntent>("volume.create", takeAway);
     this.#deleting = journal.kind<VolumeIntent>("volume.delete", async (intent) => {
       await takeAway(intent);
       forgetVolume(options, intent.pool, intent);
     });
     this.#renaming = journal.kind<RenameIntent>("volume.rename", async ({ pool, type, name, to }) => {
-      // Back to the old name: the row still has it.
+      // Rename back: the row still has the old name.
       const driver = this.#driver(pool);
       if (driver && !await isBoth(driver, type, name, to)) await driver.rename({ type, name: to }, name);
     });
@@ -115,16 +115,16 @@ export class Volumes {
       const driver = this.#driver(pool), volume = { type, name };
       const quota = driver?.facets.quota, row = volumeRow(options.database, pool, type, fromDisk(volume));
       if (!quota || !row || !await driver.exists(volume)) return;
-      // What the row says by now: a later change may have been made meanwhile.
+      // The limit that the row says now: a later change may have been committed meanwhile.
       const undo = () => quota.set(volume, sizeOf(JSON.parse(String(row.config))), { evenBelowUse: true });
       await options.mounts.alone(pool, volume, undo).catch((error) => {
-        // What cannot shrink stays larger than its row says: nothing is lost by that.
+        // A block volume that cannot shrink stays larger than its row says; no data is lost by that.
         if (!(options.pools.kindOf(pool).isBlock && error instanceof LidoError)) throw error;
       });
     });
   }
 
-  /** Volumes and, behind each, its snapshots as "volume/snapshot"; in three queries, however many there are. */
+  /** Volumes and, after each, its snapshots as "volume/snapshot"; in three queries, however many there are. */
   list(pool: string, type?: string): StorageVolume[] {
     const { database, pools } = this.#options;
     pools.id(pool);
@@ -152,12 +152,12 @@ export class Volumes {
     return [name, type, description, config];
   }
 
-  /** A volume of the row, with its settings, for a driver. */
+  /** The volume of a row, with its settings, as drivers take it. */
   volume(row: Row): Volume {
     return { ...onDisk(String(row.type) as VolumeType, String(row.name)), config: JSON.parse(String(row.config)) };
   }
 
-  /** Makes an empty custom volume. */
+  /** Creates an empty custom volume. */
   async create(pool: string, post: StorageVolumesPost): Promise<void> {
     const { name, description } = post;
     const config = this.checkNew(pool, post);
@@ -210,8 +210,8 @@ export class Volumes {
     });
   }
 
-  /** Limits a volume's size; the caller holds its lock. @param change Does it, when there is more to change.
-   * @returns To be committed with what the database is to say; else the limit is what it was.
+  /** Limits a volume's size; the caller holds its lock. @param change Makes the change instead, when more than the limit changes.
+   * @returns Intent that the caller commits with the change of the row; disposing of it sets the limit back.
    * @throws {LidoError} bad_request; nothing has changed then. */
   async limit(
     pool: string,
@@ -270,19 +270,19 @@ export class Volumes {
     this.#options.events.lifecycle("storage-volume-deleted", url(pool, type, name), { type });
   }
 
-  /** What a volume or a snapshot takes up, in bytes. */
+  /** Space that a volume or a snapshot uses, in bytes. */
   async usedBytes(pool: string, type: VolumeType, name: string, snapshot?: string): Promise<bigint> {
     const volume = this.volume(this.row(pool, type, name));
     const of = snapshot === undefined ? volume : { ...volume, snapshot };
     return BigInt((await usedSpace(this.#options, pool, of)).used);
   }
 
-  /** What a copy of a volume moves, in bytes; undefined when that is not known before. @param snapshots Those that come along. */
+  /** Bytes that a copy of a volume transfers; undefined when not known in advance. @param snapshots Names of the snapshots to copy with it. */
   async copiedBytes(pool: string, source: Volume, snapshots: readonly string[]): Promise<bigint | undefined> {
     const all = [...snapshots, source.snapshot];
     const used = (snapshot: string | undefined) => this.usedBytes(pool, source.type, fromDisk(source), snapshot);
     const { send } = this.#options.pools.driver(pool).facets;
-    // What such snapshots share is sent once: the first as a whole, then the differences.
+    // Chained snapshots are sent as the first as a whole and then the differences: shared data counts once.
     const isChain = snapshots.length > 0 && send?.isChained;
     if (isChain && !send.writtenBytes) return undefined;
     let sum = 0n;
@@ -294,19 +294,19 @@ export class Volumes {
     return sum;
   }
 
-  /** What a volume takes up; nothing while it is being made or deleted. */
+  /** Space that a volume uses; null while the volume is being created or deleted. */
   async state(pool: string, type: string, name: string): Promise<{ usage: UsedSpace | null }> {
     const volume = this.volume(this.row(pool, type, name));
     try {
       return { usage: await usedSpace(this.#options, pool, volume) };
     } catch (error) {
-      this.row(pool, type, name); // Not found, when that is why.
+      this.row(pool, type, name); // throws not_found when the volume was deleted meanwhile
       if (this.isBusy(pool, volume)) return { usage: null };
       throw error;
     }
   }
 
-  /** The files of a custom volume, whether or not a container has it, with the owners that the container sees; until it is disposed of. */
+  /** The files of a custom volume, with the owners that a container sees, whether or not one uses the volume; mounted until disposed of. */
   async files(pool: string, name: string): Promise<FileTree & AsyncDisposable> {
     const volume = this.volume(this.row(pool, "custom", name));
     const use = await this.#options.mounts.use(pool, volume);
@@ -314,7 +314,7 @@ export class Volumes {
     return { root: use.path, map, name: `volume "${name}"`, [Symbol.asyncDispose]: () => use[Symbol.asyncDispose]() };
   }
 
-  /** Makes a volume and its row for an instance or an image, all or nothing. */
+  /** Creates a volume and its row for an instance or an image, all or nothing. */
   async createFor(
     pool: string,
     volume: Volume,
@@ -336,7 +336,7 @@ export class Volumes {
     }, watch);
   }
 
-  /** Makes an empty volume for an image, and its row once `fill` has filled it. @param signal Ends the waiting for its turn. */
+  /** Creates a volume for an image, and its row once `fill` has filled it. @param signal Ends the waiting for the lock. */
   async createFilled(
     pool: string,
     volume: Volume,
@@ -351,17 +351,17 @@ export class Volumes {
     }, { signal });
   }
 
-  /** @returns Whether the volume is known. */
+  /** @returns Whether the volume has a row. */
   find(pool: string, volume: Volume): boolean {
     return volumeRow(this.#options.database, pool, volume.type, fromDisk(volume)) !== undefined;
   }
 
-  /** Deletes what `createFor` has made: by its row, since whatever else is there is not of its making. */
+  /** Deletes the volume that `createFor` made. Only if it has a row: otherwise, whatever is on disk was not made by `createFor`. */
   async rollBackFor(pool: string, volume: Volume): Promise<void> {
     if (this.find(pool, volume)) await this.deleteFor(pool, volume);
   }
 
-  /** Takes a volume, all its snapshots and its row away, however much of it there is. @param look Refuses, the lock held. */
+  /** Deletes a volume, all its snapshots and its row, as far as they exist. @param look Called under the lock; throws to refuse. */
   async deleteFor(pool: string, volume: Volume, look?: () => Promise<void>): Promise<void> {
     await this.locks.hold([lockName(pool, volume)], async () => {
       const driver = await this.#options.pools.ready(pool);
@@ -370,7 +370,7 @@ export class Volumes {
       await this.#options.journal.settleBefore("volume.delete", intent);
       await using open = this.#deleting(intent);
       await this.#options.mounts.alone(pool, volume, () => driver.delete(volume)).catch((error) => {
-        // There is nothing to be finished later.
+        // Nothing was deleted: close the intent, so that the journal does not complete it.
         if (error instanceof InUse) open.commit(() => {});
         throw error;
       });
@@ -378,7 +378,7 @@ export class Volumes {
     });
   }
 
-  /** Whether an operation is on it. */
+  /** Whether an operation holds the volume's lock. */
   isBusy(pool: string, volume: Volume): boolean {
     return this.locks.isHeld(lockName(pool, volume));
   }
@@ -390,10 +390,10 @@ export class Volumes {
     );
   }
 
-  /** Makes a volume and its row, all or nothing.
-   * @param fill Makes the volume on disk. @returns Optionally what is to be written with the row, in one transaction; which returns what remains to be
-   * done then, the locks still held.
-   * @param options.signal Ends the waiting for the locks; the rest is for `fill` to end. */
+  /** Creates a volume and its row, all or nothing.
+   * @param fill Creates the volume on disk. It may return a function that is called in the transaction of the row, and that may return work for after
+   * the commit, with the locks still held.
+   * @param options.signal Ends the waiting for the locks; `fill` itself must stop on it. */
   async make(
     pool: string,
     volume: Volume,
@@ -412,7 +412,7 @@ export class Volumes {
       await refuseOverPool(driver, name, sizeOf(volume.config ?? {}));
       await using open = this.#creating(intent);
       const finish = await fill(driver, volume).catch((error) => {
-        // Somebody was faster, since we looked: what is there is not ours to delete.
+        // Created by something else since the look: not ours to delete.
         if (error instanceof AlreadyThere) open.commit(() => {});
         const reason = signal?.aborted ? undefined : driver.shortage?.();
         throw reason === undefined ? error : new LidoError("unavailable", reason);
@@ -425,8 +425,8 @@ export class Volumes {
     }, signal);
   }
 
-  /** Takes a volume's row away, within a transaction of the caller's.
-   * @returns What takes it off the disk. When that fails the journal does it, at the latest at the next start. */
+  /** Deletes a volume's row, within a transaction of the caller's.
+   * @returns A function that deletes the volume on disk. When it fails the journal does it, at the latest at the next start. */
   deleteAfterCommit(pool: string, volume: Volume): () => Promise<void> {
     const intent = this.#deleting({ pool, type: volume.type, name: volume.name } satisfies VolumeIntent);
     forgetVolume(this.#options, pool, volume);
@@ -436,13 +436,13 @@ export class Volumes {
         await this.#options.mounts.alone(pool, volume, () => this.#options.pools.driver(pool).delete(volume));
         open.commit(() => {});
       } catch {
-        // settled, or tried again, by the journal
+        // completed, or tried again later, by the journal
       }
     };
   }
 
-  /** @returns The settings of a custom volume that is asked for, with its pool's defaults.
-   * @throws {LidoError} When it cannot be made. */
+  /** @returns The settings of a requested custom volume, with its pool's defaults.
+   * @throws {LidoError} When the volume cannot be created. */
   checkNew(pool: string, post: StorageVolumesPost): Config {
     const { pools } = this.#options;
     pools.id(pool);
@@ -471,18 +471,18 @@ export class Volumes {
     for (const row of snapshots) insertSnapshot(this.#options.database, volumeId, row);
   }
 
-  /** @throws {LidoError} bad_request with `text` when an instance or a profile has it. */
+  /** @throws {LidoError} bad_request with `text` when an instance or a profile uses the volume. */
   refuseUsed(pool: string, name: string, text: string): void {
     if (readUsage(this.#options.database).ofVolume(pool, name).length > 0) throw new LidoError("bad_request", text);
   }
 
-  /** @throws {LidoError} bad_request with this text when a running instance has it. */
+  /** @throws {LidoError} bad_request with `text` when a running instance uses the volume. */
   refuseRunning(pool: string, name: string, text: string): void {
     if (this.#options.users(pool, name).some(({ isRunning }) => isRunning)) throw new LidoError("bad_request", text);
   }
 
   #driver(pool: string): Driver | undefined {
-    // The pool may be gone with all that was in it.
+    // The pool may have been deleted, with all its volumes.
     if (!this.#options.pools.names().includes(pool)) return undefined;
     return this.#options.pools.driver(pool);
   }

@@ -22,7 +22,7 @@ Deno.test("a limit that could not be undone becomes what the volume's row says b
       JSON.stringify({ pool: "p", type: "custom", name: "default_v", from: "1048576" }),
     );
   left();
-  await journal.recover(); // the volume is gone
+  await journal.recover(); // the volume does not exist any more
   assert.deepEqual(limits, []);
   insertVolume(database, { poolId, type: "custom", name: "v", config: { size: "2MiB" } });
   left();
