@@ -6,12 +6,12 @@ import type { Config } from "../../api/types.ts";
 import { parseHostileYaml } from "../archives/hostile_yaml.ts";
 import { checkName } from "../store/names.ts";
 
-/** `backup/index.yaml`: what LXD 5.0.2 writes into a backup of a custom volume, and reads from one. */
+/** `backup/index.yaml`, as LXD 5.0.2 writes it into a backup of a custom volume, and reads it from one. */
 export interface BackupIndex {
   readonly name: string;
   readonly pool: string;
   readonly driver: string;
-  /** In the driver's own format. */
+  /** Whether the content is in the driver's own format. */
   readonly optimized: boolean;
   readonly volume: { readonly config: Config; readonly description: string };
   /** The oldest first. */
@@ -26,7 +26,7 @@ export interface BackupSnapshot {
   readonly expiresAt: string | null;
 }
 
-/** Go's time that is none. */
+/** Go's zero time, which means none. */
 const noTime = "0001-01-01T00:00:00Z";
 const config = z.record(z.string(), z.union([z.string(), z.number(), z.boolean()]).transform(String)).nullish()
   .transform((value) => value ?? {});

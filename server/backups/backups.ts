@@ -28,9 +28,9 @@ import { checkTime } from "../snapshots/snapshots.ts";
 import { lockName, url, type Volumes, type VolumesOptions } from "../volumes/volumes.ts";
 
 const indexMaxBytes = 1 << 20;
-/** tar's code for a file that was written to while it was read: a running container's own doing. */
+/** tar's exit code for a file that changed while it was read, which is normal with a running container. */
 const changedWhileRead = 1;
-/** Of a backup that is being made: its first member, until the archive is written. */
+/** Name of the file with the index (the archive's first member) while a backup is made. */
 const indexName = /^[0-9a-f-]{36}\.yaml$/;
 
 interface Backup {
@@ -38,25 +38,25 @@ interface Backup {
   readonly compression: string;
 }
 
-/** Backups of custom volumes, in LXD's format. Nothing is kept: what is made is a name and its settings, and the archive is made while it is
- * downloaded, with the content of that moment; an upload goes into the volume as it comes. */
+/** Backups of custom volumes, in LXD's format. No archive is stored: `create` only keeps a name and settings in memory, and the archive is made while
+ * it is downloaded, with the content of that moment. An upload is unpacked into the volume as it arrives. */
 export class VolumeBackups {
   readonly #options: VolumesOptions & { readonly directory: string };
   readonly #volumes: Volumes;
   /** By the URL of the backup. */
   readonly #backups = new Map<string, Backup>();
 
-  /** @param options.directory For the index while it is read by tar. */
+  /** @param options.directory Where the index is written for tar to read. */
   constructor(options: VolumesOptions & { readonly directory: string }, volumes: Volumes) {
     this.#options = options;
     this.#volumes = volumes;
-    // What exports of an earlier daemon left that was killed.
+    // Left by exports of an earlier daemon that was killed.
     for (const name of readdirSync(options.directory)) {
       if (indexName.test(name)) rmSync(join(options.directory, name), { force: true });
     }
   }
 
-  /** Those that have not expired. */
+  /** The backups of a volume that have not expired. */
   list(pool: string, volume: string): StorageVolumeBackup[] {
     this.#volumes.row(pool, "custom", volume);
     const prefix = `${url(pool, "custom", volume)}/backups/`;
@@ -79,7 +79,7 @@ export class VolumeBackups {
       const names = Object.keys(compressors).join(", ");
       throw new LidoError("bad_request", `Invalid compression algorithm "${compression}": ${names} are allowed`);
     }
-    // As LXD: where the driver has no format of its own, the backup is a plain one, and says so.
+    // As LXD: where the driver has no format of its own, the backup is a plain one, and its view says so.
     const isOptimized = post.optimized_storage && optimizedBy(this.#options.pools.driver(pool)) !== undefined;
     let name = post.name;
     for (let number = 0; name === ""; number++) if (!taken.has(`backup${number}`)) name = `backup${number}`;
@@ -88,7 +88,7 @@ export class VolumeBackups {
     const key = `${url(pool, "custom", volume)}/backups/${name}`;
     return this.#options.operations.start({
       description: "Creating custom volume backup",
-      // LXD 5.0's client takes what is behind this for the name.
+      // LXD 5.0's client takes the text after "/1.0/backups/" for the name.
       resources: { storage_volumes: [url(pool, "custom", volume)], backups: [`/1.0/backups/${name}`] },
       run: () => {
         const day = new Date(Date.now() + 24 * 3_600_000).toISOString();
@@ -117,7 +117,7 @@ export class VolumeBackups {
     });
   }
 
-  /** The archive, as it is made. It fails, and does not end, when something goes wrong on the way. The operation tells how far it is. */
+  /** @returns The archive, as it is made: on a failure the stream is destroyed with the error, not ended. The operation has the progress. */
   async export(pool: string, volume: string, name: string): Promise<{ stream: Readable; operation: Operation }> {
     const { view, compression } = this.#find(pool, volume, name);
     const { host, mounts, pools } = this.#options;
@@ -129,7 +129,7 @@ export class VolumeBackups {
     const output = new PassThrough();
     const started = Promise.withResolvers<void>();
     const abort = new AbortController();
-    // One that cannot begin is told to the request, and read by nobody.
+    // An export that cannot begin rejects the request; nothing reads its output then.
     output.on("error", () => {});
     output.on("close", () => abort.abort(new LidoError("bad_request", "The download was given up")));
     const run = async (operation: Operation) => {
@@ -166,7 +166,7 @@ export class VolumeBackups {
       const argv = compressors[compression]!;
       const last = argv.length === 0 ? tar : compress(host, argv, { stdin: tar.stdout, signal });
       started.resolve();
-      // Not ended with its source: a tool that failed ends its output too.
+      // Do not end the output with its source: a tool that fails ends its own output, too.
       await pipeline(last.stdout, output, { end: false }).catch((error) => {
         throw signal.aborted ? signal.reason : error;
       });
@@ -190,9 +190,9 @@ export class VolumeBackups {
     return { stream: output, operation };
   }
 
-  /** Makes a volume of an upload.
-   * @param name Of the new volume; the backup's own when empty. @param sizeBytes Of the upload, where its client tells; for the progress.
-   * @returns The operation, when the upload has been read. */
+  /** Creates a volume from an uploaded backup.
+   * @param name Of the new volume; empty means the backup's own. @param sizeBytes Size of the upload, if the client sent it; for the progress.
+   * @returns The operation, once the upload has been read. */
   async import(pool: string, name: string, body: Readable, sizeBytes?: number): Promise<Operation> {
     this.#options.pools.id(pool);
     const upload = await unpacked(this.#options.host, body, sizeBytes);
@@ -244,7 +244,7 @@ export class VolumeBackups {
       );
     }
     const total = upload.sizeBytes === undefined ? undefined : BigInt(upload.sizeBytes);
-    /** By how much of the archive was read, where its size is known; else by what came out of it. */
+    /** Progress by the bytes of the archive that were read, where its size is known; else by the bytes that were unpacked. */
     const shown = (operation: Operation): Required<WatchOptions> => {
       const { signal, progress } = watch(operation, name);
       return {
@@ -300,12 +300,12 @@ export class VolumeBackups {
     });
   }
 
-  /** Where the content stands still while it is read, if that costs nothing. */
+  /** @returns A temporary snapshot to read the content from, where the driver makes one instantly; else the volume itself. */
   async #moment(driver: Driver, volume: Volume, undo: AsyncDisposableStack): Promise<Volume> {
     const { snapshot } = driver.facets;
     if (snapshot?.cost !== "instant") return volume;
     const moment = { ...volume, snapshot: transferSnapshot };
-    await snapshot.delete(moment); // what a killed transfer left
+    await snapshot.delete(moment); // left by a killed transfer
     undo.defer(() => snapshot.delete(moment));
     await snapshot.create(moment);
     return moment;
@@ -319,7 +319,7 @@ export class VolumeBackups {
   }
 }
 
-/** What says where a volume was, not what it is. */
+/** Whether a key describes the volume's old place, not its content: the planned id map. */
 const isPlace = (key: string) => key.startsWith("volatile.idmap.next");
 
 function indexOf(
@@ -365,7 +365,7 @@ function archive(
     "--numeric-owner",
     "--xattrs",
     "--xattrs-include=*",
-    // What this daemon remembers in attributes is of this volume, not of its content.
+    // The daemon's own attributes describe this volume, not its content.
     "--xattrs-exclude=trusted.lido.*",
     "--acls",
     "--sparse",
@@ -376,22 +376,22 @@ function archive(
     ...places.map(([, name]) => name),
   ];
   const reads = Object.fromEntries(places.map(([path, name]) => [`/${name}`, path]));
-  // Attributes of the host's own are seen with CAP_SYS_ADMIN alone.
+  // Attributes in "trusted." are visible with CAP_SYS_ADMIN only. @see xattr(7)
   return host.confined({ reads, capabilities: ["CAP_DAC_READ_SEARCH", "CAP_SYS_ADMIN"] }).pipe(argv, options);
 }
 
 interface Upload {
   readonly stream: Readable;
-  /** What an error is to be called: the decompressor's own words say more than the truncation that follows from its failure. */
+  /** @returns The error to report: the decompressor's own message says more than the truncation that follows from its failure. */
   reason(error: unknown): Promise<unknown>;
   close(): void;
-  /** Of the archive, as it came; absent when its client does not tell. */
+  /** Size of the archive as uploaded; undefined if the client did not send it. */
   readonly sizeBytes: number | undefined;
-  /** How much of it was read. */
+  /** Bytes of the upload that were read so far. */
   consumed(): bigint;
 }
 
-/** @throws {LidoError} bad_request when it is no archive that we know. */
+/** @throws {LidoError} bad_request when it is no tar archive, or its compression is not supported. */
 async function unpacked(host: VolumesOptions["host"], body: Readable, sizeBytes?: number): Promise<Upload> {
   const source = body[Symbol.asyncIterator]() as AsyncIterator<Uint8Array>;
   const head: Uint8Array[] = [];
@@ -422,7 +422,7 @@ async function unpacked(host: VolumesOptions["host"], body: Readable, sizeBytes?
     stream: tool?.stdout ?? whole,
     reason: async (error) => {
       if (error instanceof LidoError && !error.message.startsWith("Invalid backup: the archive")) return error;
-      // A tool that still has something to write would wait for ever.
+      // Close its pipes: a tool that still has something to write would wait for ever.
       whole.destroy();
       tool?.stdout.destroy();
       const cause = await tool?.done.then(() => undefined, (failure) => failure);

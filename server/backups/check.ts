@@ -3,8 +3,8 @@ import { cleanPath } from "../archives/member.ts";
 import { readTar } from "../archives/tar_reader.ts";
 import { Sections } from "./sections.ts";
 
-/** Passes a backup on as it is made, and looks at it as an import would: a backup that could not be imported must fail while it is made, and not
- * when it is needed. @param snapshots Names, the oldest first. @throws {LidoError} bad_request with what cannot be in a backup. */
+/** Passes a backup on as it is made, and checks it as an import would: a backup that could not be imported must fail while it is made, not when it
+ * is needed. @param snapshots Names, the oldest first. @throws {LidoError} bad_request with what cannot be in a backup. */
 export async function* checkedBackup(
   archive: AsyncIterable<Uint8Array>,
   snapshots: readonly string[],

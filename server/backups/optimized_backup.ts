@@ -17,14 +17,14 @@ import { cleanPath } from "../archives/member.ts";
 import type { TarEntry } from "../archives/tar_reader.ts";
 import { endOfArchive, tarFile, tarPadding } from "../archives/tar_writer.ts";
 
-/** Backups in a driver's own format, laid out as LXD 5.0's: behind the index a header that names the subvolumes, then a stream for each snapshot, each
- * on top of the one before, and at last the volume's; behind each those of the subvolumes within it. A tar archive says how long a file is before it
- * begins, so each stream is made twice: once to be counted, which costs time and no space, and once to be written. What is sent cannot change, so
- * both are the same. */
+/** Backups in a driver's own format, laid out as LXD 5.0's: after the index a header that names the subvolumes, then a stream for each snapshot, each
+ * as the difference from the one before, and last the volume's; after each of them the streams of the subvolumes within it. A tar archive has the
+ * length of a file before its content, so each stream is made twice: once to be counted, which costs time but no space, and once to be written.
+ * Only snapshots are sent, which do not change, so both streams are the same. */
 
 const headerMaxBytes = 1 << 20;
 const headBytes = 4096;
-/** Each is a process, and a transaction of the filesystem. */
+/** Each nested subvolume costs a process, and a transaction of the filesystem. */
 const nestedMax = 10_000;
 
 const headerSchema = z.object({
@@ -37,28 +37,28 @@ const headerSchema = z.object({
 
 interface Part {
   readonly name: string;
-  /** For the header; "" for the volume itself. */
+  /** Name in the header; "" for the volume itself. */
   readonly snapshot: string;
-  /** In the volume, with a slash before it. */
+  /** Path in the volume, with a leading slash. */
   readonly path: string;
   readonly readonly: boolean;
   readonly send: () => SentStream;
 }
 
-/** A subvolume within a volume or snapshot, as the header has it. */
+/** A subvolume within a volume or snapshot, as the header lists it. */
 interface Nested {
-  /** Without a slash before it. */
+  /** Without a leading slash. */
   readonly path: string;
   readonly readonly: boolean;
 }
 
-/** The facet that makes such backups, if the driver has it. */
+/** The facet for optimized backups, if the driver has it and makes snapshots instantly. */
 export function optimizedBy(driver: Driver): (Send & { backup: StreamBackup }) | undefined {
   const { send, snapshot } = driver.facets;
   return send?.backup && snapshot?.cost === "instant" ? { ...send, backup: send.backup } : undefined;
 }
 
-/** @param moment A snapshot of the volume, which is there as long as this runs. @param snapshots Names, the oldest first.
+/** @param moment A snapshot of the volume that exists while this runs. @param snapshots Names, the oldest first.
  * @returns The archive. */
 export async function* writeOptimized(
   driver: Driver,
@@ -126,7 +126,7 @@ async function measure(
   return { sizeBytes, uuid: send.backup.uuidOf(head) ?? "" };
 }
 
-/** As LXD names it: a slash within the path is "-", and that is "--". */
+/** LXD's name for a member: "/" within the path becomes "-", and "-" becomes "--". */
 function fileName(snapshot: string | undefined, path: string): string {
   const suffix = path === "" ? "" : `_${path.replaceAll("-", "--").replaceAll("/", "-")}`;
   return snapshot === undefined ? `backup/volume${suffix}.bin` : `backup/volume-snapshots/${snapshot}${suffix}.bin`;
@@ -139,7 +139,7 @@ function* textFile(name: string, text: string): Generator<Uint8Array> {
   yield tarPadding(content.length);
 }
 
-/** Makes `volume` and its snapshots of the entries behind an index.
+/** Creates `volume` and its snapshots from the entries after an index.
  * @param snapshots Names, in the order of the index. */
 export async function readOptimized(
   driver: Driver,
@@ -157,7 +157,7 @@ export async function readOptimized(
     nested = readHeader(new TextDecoder().decode(await next.value.read(headerMaxBytes)), snapshots);
     next = await entries.next();
   }
-  /** Hands the next stream, checked, to who receives it. */
+  /** Passes the next entry's stream, checked, to `receive`. */
   const take = async (name: string, inspect: Inspect, receive: (stream: Readable) => Promise<void>) => {
     if (next.done || cleanPath(next.value.name) !== name || next.value.type !== "file" || next.value.sparse) {
       throw invalid(
@@ -173,7 +173,7 @@ export async function readOptimized(
           yield chunk;
         }
       } catch (error) {
-        failure = error; // the tool, which is ended by it, knows nothing of it
+        failure = error; // the tool ends because of it, but its own error does not say so
         throw error;
       }
     };
@@ -201,7 +201,7 @@ export async function readOptimized(
     const within = nested.get(snapshot ?? "") ?? [];
     const inspects = new Map<string, Inspect>();
     for (const { path } of within) {
-      // One that was not there in the state before has nothing to be based on.
+      // A subvolume that was not in the state before has no parent.
       const known = before?.inspects.get(path);
       inspects.set(path, known ?? backup.inspect());
       const place = { path, parent: known && before?.state };

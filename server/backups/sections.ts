@@ -8,13 +8,13 @@ import type { TarEntry } from "../archives/tar_reader.ts";
 import { MemberError, TreeCheck } from "../archives/tree_stream.ts";
 import { unpackTree } from "../archives/unpack.ts";
 
-/** The trees in a backup, which may come from anybody: each entry is looked at before it is unpacked. */
+/** The trees in a backup. Its source is not trusted: each entry is checked before it is unpacked. */
 
 const entriesMax = 20_000_000;
 
 interface Placed {
   readonly entry: TarEntry;
-  /** The tree that it is of. */
+  /** Path of the tree that the entry belongs to. */
   readonly root: string;
   readonly path: string;
 }
@@ -61,7 +61,7 @@ export class Sections {
       if (path === undefined) {
         throw invalid(`${shown(entry.name)} leads out of the backup, or is longer than a path may be`);
       }
-      // The directories above the trees, which some writers name.
+      // Entries of the directories above the trees, which some programs write.
       if (/^backup(\/volume-snapshots)?$/.test(path) && entry.type === "directory") continue;
       const root = /^backup\/(volume|volume-snapshots\/[^/]+)(?=\/|$)/.exec(path)?.[0];
       if (root === undefined) throw invalid(`${shown(entry.name)} belongs to no volume`);
@@ -83,15 +83,15 @@ export class Section {
     this.#entries = entries;
   }
 
-  /** Unpacks it into an empty directory, which gets owner, mode and attributes of the tree's top. */
+  /** Unpacks the tree into an empty directory, which gets owner, mode and attributes of the tree's top. */
   async extract(host: Host, target: string, watch: WatchOptions): Promise<void> {
-    clearXattrs(target, (name) => !isXattrAllowed(name)); // those of the tree before
+    clearXattrs(target, (name) => !isXattrAllowed(name)); // left by the previous tree
     await unpackTree(host, this.#members(), target, watch).catch((error) => {
       throw explained(error);
     });
   }
 
-  /** The same look without writing anything: what `extract` would refuse, it refuses. Yields for each piece of the archive that it has passed. */
+  /** Refuses what `extract` would refuse, without writing anything. Yields after each piece of the archive. */
   async *check(): AsyncGenerator<void> {
     const check = new TreeCheck();
     for await (const member of this.#members()) {

@@ -13,9 +13,9 @@ import { lockName, url, usedByRunning, type Volumes, type VolumesOptions } from 
 interface Source {
   readonly pool: string;
   readonly row: Row;
-  /** The copy is of what it was then; absent for what it is now. */
+  /** The snapshot to copy from; absent means the volume's present content. */
   readonly snapshot?: Row;
-  /** Names of the snapshots come along. */
+  /** Whether the snapshots are copied, too. */
   readonly withSnapshots: boolean;
 }
 
@@ -31,8 +31,8 @@ export class VolumeCopies {
     this.#refresh = new VolumeRefresh(options, volumes);
   }
 
-  /** Makes a custom volume from another one; snapshots come along unless `volume_only`, and none with "volume/snapshot". With `refresh`, one that is
-   * there becomes what its source is. */
+  /** Copies a custom volume: with its snapshots unless `volume_only`, and without for a source "volume/snapshot". With `refresh`, an existing target
+   * is brought up to date with its source. */
   copy(pool: string, post: StorageVolumesPost): Operation {
     const sourcePool = post.source.pool || pool;
     const [name = "", snapshotName] = post.source.name.split(/\/(.*)/s);
@@ -56,7 +56,7 @@ export class VolumeCopies {
     return this.#start("Copying storage volume", source, pool, post, false);
   }
 
-  /** Moves a volume to another pool. The target's row comes and the source's goes at one moment. */
+  /** Moves a volume to another pool. One transaction inserts the target's row and deletes the source's. */
   move(pool: string, name: string, toPool: string, to: string): Operation {
     const row = this.#volumes.row(pool, "custom", name);
     this.#volumes.refuseRunning(pool, name, usedByRunning);
@@ -82,7 +82,7 @@ export class VolumeCopies {
     const sourceName = String(source.row.name);
     const origin = source.snapshot ?? source.row;
     const { pools } = this.#options;
-    // LXD's client names the source's settings as if they were asked for.
+    // LXD's client sends the source's settings as if they were requested.
     const asked = { ...inherited(origin), ...post.config };
     const carried = carriedOver(asked, pools.kindOf(source.pool), pools.kindOf(pool), pools.driver(pool));
     const config = this.#volumes.checkNew(pool, { ...post, config: carried });
@@ -97,7 +97,7 @@ export class VolumeCopies {
           { ...onDisk("custom", name), config },
           { description: post.description || String(origin.description), config },
           async (driver, volume) => {
-            // It may have been attached while the operation waited for its turn.
+            // The volume may have been attached while the operation waited for its turn.
             if (isMove) {
               this.#volumes.refuseRunning(source.pool, sourceName, usedByRunning);
               await this.#volumes.look.refuseUnknownSnapshots(source.pool, sourceVolume, "move");
@@ -141,7 +141,7 @@ export class VolumeCopies {
   }
 }
 
-/** What a copy has of its source: not an id map that was only planned. */
+/** The settings that a copy has of its source: all but a planned id map (`volatile.idmap.next`), which its files do not have. */
 function inherited(row: Row): Config {
   const config: Config = JSON.parse(String(row.config));
   return Object.fromEntries(Object.entries(config).filter(([key]) => !key.startsWith("volatile.idmap.next")));

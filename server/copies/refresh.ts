@@ -11,24 +11,24 @@ import { copyVolume, planCopy } from "../volumes/planner.ts";
 import { onDisk, setContentMap } from "../store/rows.ts";
 import { lockName, url, type Volumes, type VolumesOptions } from "../volumes/volumes.ts";
 
-/** How an existing copy is brought up to date: the new one is made beside it under a name that no user can give, sharing blocks where the drivers
- * can, and then takes its place. The old one is renamed away first, whole; so once it is there under its other name the new one is complete, and
- * what was cut off is done to its end. Before that, it is undone. */
+/** How an existing copy is brought up to date. A fresh copy is made beside it, under a name that no user can give, sharing blocks where the drivers
+ * can; then the existing volume is renamed to its "old" name, and the fresh one to the volume's name. So once a volume of the old name exists the
+ * fresh one is complete, and an interrupted refresh is completed; before that, it is rolled back. */
 
-/** In the words of LXD. */
+/** LXD's text. */
 const usedByRunning = "Cannot refresh custom volume used by running instances";
 
 interface RefreshIntent {
   readonly pool: string;
   readonly type: "custom";
-  /** On disk; likewise the other two. */
+  /** Name on disk, like `fresh` and `old`. */
   readonly name: string;
-  /** What the new one is called until it is in place, and the old one from then on. */
+  /** Names of the fresh copy until it is in place, and of the old volume from then on. */
   readonly fresh: string;
   readonly old: string;
-  /** Whose the files are: the source's `volatile.idmap.last`. */
+  /** The id map of the new files: the source's `volatile.idmap.last`. */
   readonly idmap: string | null;
-  /** Rows of the snapshots that it will have; null when they stay. */
+  /** Rows of the snapshots that the volume gets; null keeps its own. */
   readonly snapshots: readonly Row[] | null;
 }
 
@@ -46,8 +46,8 @@ export class VolumeRefresh {
     );
   }
 
-  /** Makes a volume what its source is: content, snapshots, and whose the files are. Its settings, description and limit stay its own, and with
-   * `volume_only` its snapshots. @throws {LidoError} When a running instance has it. */
+  /** Brings a volume up to date with its source: content, snapshots, and the id map of its files. It keeps its settings, description and limit, and
+   * with `volume_only` its snapshots. @throws {LidoError} When a running instance uses the volume. */
   start(pool: string, post: StorageVolumesPost): Operation {
     const { name, source } = post;
     const sourcePool = source.pool || pool;
@@ -81,7 +81,7 @@ export class VolumeRefresh {
     await Promise.all([pools.ready(pool), pools.ready(sourcePool)]);
     const row = this.#volumes.row(pool, "custom", name),
       sourceRow = this.#volumes.row(sourcePool, "custom", source.name);
-    // It may have been started while the operation waited for its turn.
+    // An instance may have been started while the operation waited for its turn.
     this.#volumes.refuseRunning(pool, name, usedByRunning);
     const volume = this.#volumes.volume(row), driver = pools.driver(pool);
     const from = { pool: sourcePool, driver: pools.driver(sourcePool), volume: this.#volumes.volume(sourceRow) };
@@ -100,7 +100,7 @@ export class VolumeRefresh {
     const plan = planCopy(from, target, snapshots.length > 0);
     operation.update({ method: plan.method, reason: plan.reason });
     await this.#options.journal.settleBefore("volume.refresh", intent);
-    // What it is now goes, with its snapshots.
+    // The old volume will be deleted, with its snapshots.
     await this.#volumes.look.refuseUnknownSnapshots(pool, volume, "refresh");
     const sizeBytes = sizeOf(volume.config!) ??
       (pools.kindOf(pool).isBlock ? await driver.facets.quota!.get(volume) : undefined);
@@ -118,9 +118,9 @@ export class VolumeRefresh {
       ...(sizeBytes === undefined ? {} : { sizeBytes }),
     });
     const rest = await mounts.alone(pool, onDisk("custom", name), async () => {
-      // It may have been started while the copy was made.
+      // An instance may have been started while the copy was made.
       this.#volumes.refuseRunning(pool, name, usedByRunning);
-      // What is in place is not undone.
+      // No cancelling once the renames begin: they are not undone.
       operation.sealUnlessCancelled();
       await driver.rename(volume, old.name);
       await driver.rename(fresh, volume.name);
@@ -129,7 +129,7 @@ export class VolumeRefresh {
     await rest();
   }
 
-  /** Writes down what the volume is now; within a transaction. @returns What takes the old one off the disk. */
+  /** Updates the volume's rows; within a transaction. @returns A function that deletes the old volume on disk. */
   #inPlace({ pool, name, old, idmap, snapshots }: RefreshIntent): () => Promise<void> {
     const row = this.#volumes.row(pool, "custom", name.replace(/^default_/, ""));
     setContentMap(this.#options.database, Number(row.id), idmap ?? undefined);
@@ -143,7 +143,7 @@ export class VolumeRefresh {
   async #settle(intent: RefreshIntent): Promise<void> {
     const { pools, mounts, database } = this.#options;
     const { pool, name } = intent;
-    // The pool may be gone with all that was in it.
+    // The pool may have been deleted, with all its volumes.
     if (!pools.names().includes(pool)) return;
     const driver = pools.driver(pool);
     const [volume, fresh, old] = [name, intent.fresh, intent.old].map((one): Volume => ({ type: "custom", name: one }));
@@ -152,13 +152,13 @@ export class VolumeRefresh {
       await database.transaction(() => this.#inPlace(intent))();
       return;
     }
-    // Its snapshots may have been renamed already: they go first.
+    // The volume's snapshots may have been renamed already, since they are renamed before it: rename back.
     if (await driver.exists(volume!)) await mounts.alone(pool, volume!, () => driver.rename(old!, name));
     await mounts.alone(pool, fresh!, () => driver.delete(fresh!));
   }
 }
 
-/** One that the copy has already keeps what its user has written about it. */
+/** @returns The copy's own row of a snapshot that it has already, so that its description and expiry are kept. */
 function sameSnapshot(own: readonly Row[], snapshot: Row): Row | undefined {
   return own.find(({ name, created_at }) => name === snapshot.name && created_at === snapshot.created_at);
 }

@@ -132,7 +132,7 @@ function names(text: string, path: string): boolean {
   return text.split(path).slice(1).some((rest) => /^(?:$|[/"'])/.test(rest));
 }
 
-/** Tenants of pools have a slash, so that no instance has their name. */
+/** No instance has a name with a slash. */
 const newPools = "/pools";
 
 function tenantOf(pool: string): string {

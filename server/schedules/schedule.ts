@@ -11,8 +11,8 @@ const names: Readonly<Record<string, string>> = {
   "@yearly": "0 0 1 1 *",
 };
 
-/** @param text Value of `snapshots.schedule`: cron expressions of five fields, or names such as "@daily", with commas between; "" and "@never" are
- * none. @returns The reason when it is none of these. */
+/** @param text Value of `snapshots.schedule`: cron expressions of five fields, or names such as "@daily", separated by commas; "" and "@never" mean
+ * no schedule. @returns Why the value is invalid; undefined when it is valid. */
 export function scheduleProblem(text: string): string | undefined {
   try {
     patternsOf(text);
@@ -23,7 +23,7 @@ export function scheduleProblem(text: string): string | undefined {
   return undefined;
 }
 
-/** @returns The first moment after `after`, in the host's own time zone; undefined for never. */
+/** @returns The first run after `after`, by the host's time zone; undefined means never. */
 export function nextRun(text: string, after: Date): Date | undefined {
   const times = patternsOf(text).flatMap((pattern) => pattern.nextRun(after) ?? []);
   return times.sort((left, right) => left.getTime() - right.getTime())[0];
@@ -31,7 +31,7 @@ export function nextRun(text: string, after: Date): Date | undefined {
 
 function patternsOf(text: string): Cron[] {
   if (text.trim() === "" || text.trim() === "@never") return [];
-  // A comma stands between schedules when a blank follows it, or a name; else within a field.
+  // A comma separates schedules when a blank or a name follows it; else it is part of a field.
   return text.split(/,\s+|,(?=@)/).map((one) => {
     const pattern = names[one.trim()] ?? one.trim();
     if (pattern.split(/\s+/).length !== 5) throw new Error("not five fields");
@@ -39,14 +39,14 @@ function patternsOf(text: string): Cron[] {
   });
 }
 
-/** Above it a time has no text that LXD's clients read. @see RFC 3339 */
+/** LXD's clients cannot read the text of a later time. @see RFC 3339 */
 const yearMax = 9999;
 
 type Unit = "M" | "H" | "d" | "w" | "m" | "y";
 const part = /^(\d{1,6})([MHdwmy])$/;
 
 /** @param text Value of `snapshots.expiry`, such as "1M 2H 3d 4w 5m 6y" (minutes, hours, days, weeks, months, years).
- * @returns The reason when it is none. */
+ * @returns Why the value is invalid; undefined when it is valid. */
 export function expiryProblem(text: string): string | undefined {
   if (!text.trim().split(/\s+/).every((one) => one === "" || part.test(one))) {
     return `Invalid expiry "${text}": numbers with M, H, d, w, m or y, such as "1d 12H", are allowed`;
@@ -55,7 +55,7 @@ export function expiryProblem(text: string): string | undefined {
   return year <= yearMax ? undefined : `Invalid expiry "${text}": moments up to the year ${yearMax} are allowed`;
 }
 
-/** @returns When what was made at `from` expires; undefined for never. */
+/** @returns When a snapshot that was made at `from` expires; undefined means never. */
 export function expiryAfter(text: string, from: Date): Date | undefined {
   const parts = text.trim().split(/\s+/).filter(Boolean);
   if (parts.length === 0) return undefined;

@@ -6,9 +6,9 @@ import type { Operation } from "../operations/operations.ts";
 import type { Database } from "../state/database.ts";
 import { nextRun } from "./schedule.ts";
 
-/** A timer holds no more, and a host that slept or whose clock was set is not late by more than this. */
+/** Longest sleep: timers have a limit, and after a suspend of the host or a change of its clock a task is late by at most this. */
 const sleepMaxMs = 600_000;
-/** After which what failed is tried again. */
+/** A failed task is tried again after this. */
 const retryMs = 600_000;
 const watched = /^(storage-(volume|pool)|instance)-/;
 
@@ -16,7 +16,7 @@ export interface SnapshotTimerOptions {
   readonly database: Database;
   readonly events: Events;
   readonly log: { warn(context: object, message: string): void };
-  /** Named and kept as the volume's own settings say. */
+  /** The snapshot's name and expiry come from the volume's settings. */
   readonly snapshotVolume: (pool: string, volume: string) => Operation;
   readonly deleteVolumeSnapshot: (pool: string, volume: string, snapshot: string) => Operation;
   readonly deleteInstanceSnapshot: (instance: string, snapshot: string) => Operation;
@@ -28,19 +28,19 @@ interface Job {
   readonly start: () => Operation;
 }
 
-/** Makes the snapshots that are scheduled and deletes those that have expired. It sleeps until the next of them is due, and looks anew when a
- * volume, snapshot or instance has changed. What it has begun it does not begin again, and what takes long holds up only what was due with it. */
+/** Makes scheduled snapshots and deletes expired ones. It sleeps until the next task is due, and looks again when a volume, snapshot or instance has
+ * changed. A running task is not started a second time, and a slow one delays only the tasks that were due at the same time. */
 export class SnapshotTimer {
   readonly #options: SnapshotTimerOptions;
-  /** From where the next run of each schedule is counted. */
+  /** The next run of each schedule is the first one after this. */
   #since = new Date();
   #timer: NodeJS.Timeout | undefined;
   #unsubscribe = () => {};
   #isStale = false;
   #isClosed = false;
-  /** What was begun and is not over. */
+  /** Tasks that were begun and have not ended. */
   readonly #begun = new Set<string>();
-  /** When what failed is tried again, by `Date.now()`. */
+  /** When each failed task is tried again, by `Date.now()`. */
   readonly #retryAt = new Map<string, number>();
 
   constructor(options: SnapshotTimerOptions) {
@@ -50,7 +50,7 @@ export class SnapshotTimer {
   start(): void {
     this.#unsubscribe = this.#options.events.subscribe(["lifecycle"], ({ metadata }) => {
       if (!watched.test(String(metadata.action)) || this.#isStale) return;
-      this.#isStale = true; // once for many events of one turn
+      this.#isStale = true; // arm once for many events of one turn
       queueMicrotask(() => this.#arm());
     });
     this.#arm();
@@ -62,7 +62,7 @@ export class SnapshotTimer {
     clearTimeout(this.#timer);
   }
 
-  /** What is due, or will be, and was not begun: the next first. */
+  /** The tasks that are due now or later and were not begun, the earliest first. */
   jobs(): Job[] {
     const all = [...this.#scheduled(), ...this.#expiring()];
     const names = new Set(all.map(({ what }) => what));
@@ -91,7 +91,6 @@ export class SnapshotTimer {
     this.#since = now;
     for (const { what } of due) this.#begun.add(what);
     this.#arm();
-    // Expired ones first: they make room.
     for (const { what, start } of due) {
       try {
         if (this.#isClosed) return;

@@ -68,7 +68,7 @@ Deno.test("what was begun is not begun again while it takes its time, what fails
         run: async () => {
           started.push(name);
           if (name === "fails") throw new Error("it is refused");
-          changed(); // of others, while this one takes its time
+          changed(); // something else changes while this task runs
           if (name === "slow") await slow.promise;
           database.run("DELETE FROM storage_volume_snapshots WHERE name = ?", name);
           changed();
@@ -80,7 +80,7 @@ Deno.test("what was begun is not begun again while it takes its time, what fails
   });
   for (const name of ["fails", "slow", "behind"]) add(name);
   timer.start();
-  // Becomes due only when the slow one is at work.
+  // "later" is added, and due, only while "slow" runs.
   const isAtWork = Promise.withResolvers<void>();
   const unsubscribe = events.subscribe(["lifecycle"], () => {
     if (started.includes("slow")) isAtWork.resolve();

@@ -8,22 +8,22 @@ import type { VolumeSnapshots } from "./snapshots.ts";
 import { onDisk } from "../store/rows.ts";
 import { lockName, url, type Volumes, type VolumesOptions } from "../volumes/volumes.ts";
 
-/** The containers, as far as a moment of standstill needs them. */
+/** What a snapshot of running containers' volumes needs of instances: their locks, and freezing. */
 export interface Standstill {
   /** Runs `work` while nothing else changes these instances. */
   hold<T>(instances: readonly string[], work: () => Promise<T>): Promise<T>;
-  /** Those of them that run and are not frozen. */
+  /** @returns The given instances that run and are not frozen. */
   running(instances: readonly string[]): string[];
   freeze(instance: string): Promise<void>;
-  /** Lets it go on; one that does not run, or is not frozen, is left as it is. */
+  /** Thaws an instance; does nothing if it does not run or is not frozen. */
   thaw(instance: string): Promise<void>;
 }
 
 interface GroupIntent {
   readonly snapshot: string;
-  /** By their names on disk. */
+  /** Names are those on disk. */
   readonly members: readonly { pool: string; name: string }[];
-  /** Instances that stand still for this. */
+  /** Instances that are frozen for the snapshots. */
   readonly frozen: readonly string[];
 }
 
@@ -31,15 +31,15 @@ interface Member {
   readonly pool: string;
   readonly name: string;
   readonly driver: Driver;
-  /** Its snapshot. */
+  /** The snapshot of the volume. */
   readonly target: Volume;
 }
 
 /** Snapshots of several volumes, of one pool or of several: all or none, and at one moment.
  *
- * A driver that takes several snapshots in one step (ZFS: `createGroup`) needs no help when all volumes are of one pool of its. Else the containers
- * that have the volumes stand still meanwhile: nobody else writes to them, and then every moment of that time is the same one. They
- * are frozen no longer than the snapshots take, and the journal knows of them, so that they go on after a failure or a kill, too. */
+ * A driver that takes several snapshots in one step (ZFS: `createGroup`) does so when all volumes are on one pool of its. Else the running
+ * containers that use the volumes are frozen meanwhile: nothing else writes to the volumes, so all snapshots have the content of one moment.
+ * The containers are frozen only while the snapshots are taken; the intent names them, so that they are thawed after a failure or a kill, too. */
 export class SnapshotGroups {
   readonly #options: VolumesOptions;
   readonly #volumes: Volumes;
@@ -77,7 +77,7 @@ export class SnapshotGroups {
       resources: { storage_volumes: members.map(({ pool, name }) => url(pool, "custom", name)) },
       cancel: () => {},
       run: (operation) =>
-        // Instances before volumes, as everybody who needs both.
+        // Lock order: instances before volumes.
         this.#standstill.hold(users, () =>
           this.#volumes.locks.hold(
             members.map(({ pool, target }) => lockName(pool, target)),
@@ -102,7 +102,7 @@ export class SnapshotGroups {
                 if (together) await together(members.map(({ target }) => target));
                 else await this.#whileFrozen(frozen, members, operation, made);
               } catch (error) {
-                // One is there since we looked, of somebody else: only the others are deleted.
+                // One snapshot was created by something else since the look: delete only those made here.
                 if (error instanceof AlreadyThere) {
                   for (const { driver, target } of made) await driver.facets.snapshot!.delete(target);
                   open.commit(() => {});
@@ -124,7 +124,7 @@ export class SnapshotGroups {
     });
   }
 
-  /** @param made Gets the members whose snapshots are made. */
+  /** @param made Receives each member whose snapshot has been taken. */
   async #whileFrozen(
     frozen: readonly string[],
     members: readonly Member[],
@@ -165,7 +165,7 @@ export class SnapshotGroups {
   }
 }
 
-/** The driver's own way, when all are of one pool and it has one. */
+/** @returns The driver's `createGroup`, when all members are on one pool and its driver has it. */
 function togetherOf(members: readonly Member[]): ((snapshots: readonly Volume[]) => Promise<void>) | undefined {
   const [first] = members;
   const snapshots = first!.driver.facets.snapshot!;

@@ -16,15 +16,15 @@ import { lockName, url, type Volumes, type VolumesOptions } from "../volumes/vol
 
 interface SnapshotIntent {
   readonly pool: string;
-  /** On disk. */
+  /** Name of the volume on disk. */
   readonly name: string;
   readonly snapshot: string;
 }
 
 interface RestoreIntent extends SnapshotIntent {
-  /** Names of the later snapshots that go with it. */
+  /** Names of the later snapshots that the restore deletes. */
   readonly lost: readonly string[];
-  /** Whether the content is the snapshot's by now; not in the journal. */
+  /** Whether the volume has the snapshot's content now; in memory only, not in the journal. */
   isRestored?: true;
 }
 
@@ -64,13 +64,13 @@ export class VolumeSnapshots {
         if (!options.pools.names().includes(pool)) return;
         const facet = options.pools.driver(pool).facets.snapshot;
         const present = await facet?.list({ type: "custom", name }) ?? [];
-        // Back to the old name, which the row still has. With both, it was not renamed.
+        // Rename back: the row still has the old name. If both exist, none was renamed.
         if (present.includes(to) && !present.includes(snapshot)) {
           await facet!.rename({ type: "custom", name, snapshot: to }, snapshot);
         }
       },
     );
-    // The content changes at one moment; what is left is beside it.
+    // The content changes in one step; `afterRestore` cleans up beside it.
     this.#restoring = options.journal.kind<RestoreIntent>(
       "volume-snapshot.restore",
       async ({ pool, name, snapshot, lost = [], isRestored }, cause) => {
@@ -79,7 +79,7 @@ export class VolumeSnapshots {
         const facet = options.pools.driver(pool).facets.snapshot;
         if (!facet) return;
         const ended = await endRestore(facet, { ...volume, snapshot }, lost);
-        // Nobody knows whether a kill was before or after the content changed, and whose the files are: it is done again.
+        // A kill may have been before or after the content changed, so the files' id map is unknown: restore again.
         const again = !ended && cause === "crashed" && this.#changesMap(pool, name, snapshot);
         if (again) await options.mounts.alone(pool, volume, () => facet.restore({ ...volume, snapshot }, []));
         if (ended || again || isRestored) {
@@ -90,7 +90,7 @@ export class VolumeSnapshots {
     );
   }
 
-  /** Those of instances too; they are made and changed by the instance. */
+  /** Snapshots of a volume; those of an instance are created and changed through the instance. */
   list(pool: string, type: string, volume: string): StorageVolumeSnapshot[] {
     const row = this.#volumes.row(pool, type, volume);
     const rows = type === "container"
@@ -110,14 +110,14 @@ export class VolumeSnapshots {
     return [snapshot, description, expires_at];
   }
 
-  /** Checks that a snapshot can be made. @returns When it is to expire. @throws {LidoError} bad_request or conflict. */
+  /** Checks that a snapshot can be created. @returns When it expires; null means never. @throws {LidoError} bad_request or conflict. */
   checkNew(pool: string, volume: string, snapshot: string, expiresAt: string | null | undefined): string | null {
     const row = this.#volumes.row(pool, "custom", volume);
     this.#checkName(row, snapshot);
     return expiresAt ? checkTime(expiresAt) : defaultExpiry(JSON.parse(String(row.config)), false);
   }
 
-  /** Writes a snapshot that was made down, with its volume's settings. */
+  /** Inserts the row of a snapshot, with its volume's settings. */
   insert(pool: string, volume: string, snapshot: string, expiresAt: string | null): void {
     const row = this.#volumes.row(pool, "custom", volume);
     insertSnapshot(this.#options.database, Number(row.id), {
@@ -129,8 +129,8 @@ export class VolumeSnapshots {
     });
   }
 
-  /** @param post.name Made by `snapshots.pattern` when empty. @param post.expires_at By `snapshots.expiry` when absent or null; Go's zero time is never.
-   * @param isScheduled Whether nobody asked for it: then `snapshots.expiry.manual` does not count. */
+  /** @param post.name Made from `snapshots.pattern` when empty. @param post.expires_at By `snapshots.expiry` when absent or null; Go's zero time is
+   * never. @param isScheduled Whether the schedule creates it: then `snapshots.expiry.manual` does not apply. */
   create(
     pool: string,
     volume: string,
@@ -226,7 +226,7 @@ export class VolumeSnapshots {
     );
   }
 
-  /** Makes the volume what it was. @throws {LidoError} not_found; bad_request when a running instance has it. */
+  /** Restores a volume to one of its snapshots. @throws {LidoError} not_found; bad_request when a running instance uses the volume. */
   restore(pool: string, volume: string, snapshot: string): Operation {
     const check = (): Volume => {
       const row = this.#volumes.row(pool, "custom", volume);
@@ -238,7 +238,7 @@ export class VolumeSnapshots {
     };
     check();
     return this.#start("Restoring volume snapshot", pool, volume, async (operation) => {
-      // It may have been started, or lost the snapshot, while the operation waited for its turn.
+      // An instance may have been started, or the snapshot deleted, while the operation waited for its turn.
       const target = check();
       const facet = this.#facet(pool);
       const lost = await facet.lostBy?.(target) ?? [];
@@ -247,7 +247,7 @@ export class VolumeSnapshots {
       const intent: RestoreIntent = { pool, name: target.name, snapshot, lost };
       await using open = this.#restoring(intent);
       await this.#options.mounts.alone(pool, onDisk("custom", volume), async () => {
-        // What would have to be mounted for that must not be now; such drivers know it themselves.
+        // Counting could mount the volume, which must stay unmounted now. Drivers that mount volumes know the total themselves.
         const total = async () =>
           this.#options.pools.driver(pool).mountsVolumes
             ? undefined
@@ -266,8 +266,8 @@ export class VolumeSnapshots {
     }, { cancel: () => {} });
   }
 
-  /** Writes down that a volume's content is that of its snapshot: whose its files are, and which snapshots were lost by that; within a transaction.
-   * @param name Of the volume, on disk. */
+  /** Updates the rows after a restore: the id map of the volume's files, and the deleted later snapshots; within a transaction.
+   * @param name Name of the volume on disk. */
   #restored(pool: string, name: string, snapshot: string, lost: readonly string[]): void {
     const { database } = this.#options;
     const row = this.#volumes.row(pool, "custom", fromDisk({ type: "custom", name }));
@@ -277,13 +277,13 @@ export class VolumeSnapshots {
     }
   }
 
-  /** Whether the files of a snapshot are somebody else's than those of its volume. @param name Of the volume, on disk. */
+  /** Whether the files of a snapshot have another id map than those of its volume. @param name Name of the volume on disk. */
   #changesMap(pool: string, name: string, snapshot: string): boolean {
     const row = this.#volumes.row(pool, "custom", fromDisk({ type: "custom", name }));
     return mapOf(row) !== mapOf(this.#find(Number(row.id), snapshot));
   }
 
-  /** @param options.cancel When it is there, `run` seals the operation before it commits. */
+  /** @param options.cancel If given, `run` seals the operation before it commits. */
   #start(
     description: string,
     pool: string,
@@ -331,7 +331,7 @@ export class VolumeSnapshots {
     if (this.#find(Number(row.id), name)) throw new LidoError("conflict", `Snapshot "${name}" already in use`);
   }
 
-  /** Unlike those that are known, and those that are on disk. */
+  /** Name for a new snapshot that is neither known nor on disk. */
   async #nextName(pool: string, row: Row): Promise<string> {
     const pattern = JSON.parse(String(row.config))["snapshots.pattern"] || "snap%d";
     const known = this.#volumes.snapshotRows(Number(row.id)).map(({ name }) => String(name));

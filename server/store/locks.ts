@@ -1,15 +1,15 @@
-/** What a lock is held for: a change of what it names, alone, or only a look at it that others may have beside. */
+/** What a lock is held for: "change" is exclusive, "look" is shared with other looks. */
 export type Hold = "change" | "look";
 
 interface Tail {
   readonly kind: Hold;
-  /** Those before it are done. */
+  /** Resolves when the holders before it are done. */
   readonly before: Promise<unknown>;
-  /** It is done, and all that look beside it. */
+  /** Resolves when the holder is done, and all looks that share the lock with it. */
   readonly done: Promise<unknown>;
 }
 
-/** One change at a time for each name; others wait their turn. Looks that come one after the other are had together. */
+/** Named locks with a queue each: one change at a time for each name. Looks that follow each other in the queue hold the lock together. */
 export class Locks {
   readonly #tails = new Map<string, Tail>();
 
@@ -18,7 +18,7 @@ export class Locks {
   }
 
   /** Runs `work` when every earlier holder of any of `names` is done.
-   * @param signal Ends the waiting, not the work. @throws Its reason; the work is not done then. */
+   * @param signal Ends the waiting, not the work. @throws The signal's reason; `work` is not run then. */
   async hold<T>(
     names: readonly string[],
     work: () => Promise<T>,
@@ -39,7 +39,7 @@ export class Locks {
     return await Promise.race([held, given]);
   }
 
-  /** Names are taken in one order, so that two cannot wait for each other. */
+  /** Names are taken in sorted order, so that two callers cannot wait for each other. */
   async #inTurn<T>(names: readonly string[], work: () => Promise<T>, kind: Hold): Promise<T> {
     const [name, ...rest] = [...new Set(names)].sort();
     if (name === undefined) return await work();
@@ -57,7 +57,7 @@ export class Locks {
     try {
       return await mine;
     } finally {
-      // Whoever waited for it finds it free, where nobody looks beside.
+      // Forget it before the caller goes on, which then finds the lock free; a shared lock is forgotten when all its looks are done.
       if (!beside) forget();
     }
   }

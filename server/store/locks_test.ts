@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { type Hold, Locks } from "./locks.ts";
 
-/** Holders that say when they begin, and end when they are told to. */
+/** Holders that record when they begin, and end when the test says so. */
 class Holders {
   readonly locks = new Locks();
   readonly begun: string[] = [];

@@ -2,7 +2,7 @@ import { LidoError } from "../../api/errors.ts";
 
 const nameMax = 63;
 
-/** @param what "Storage pool" or "Storage volume", for the text. @throws {LidoError} bad_request. */
+/** @param what "Storage pool" or "Storage volume", for the message. @throws {LidoError} bad_request. */
 export function checkName(what: string, name: string): void {
   if (name === "") throw new LidoError("bad_request", `${what} name cannot be empty`);
   if (name.includes("/")) throw new LidoError("bad_request", `${what} names may not contain slashes`);

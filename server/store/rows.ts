@@ -27,13 +27,13 @@ export function needVolumeRow(database: Database, pool: string, type: string, na
   return row;
 }
 
-/** The refusal of a name that another volume has. */
+/** The error for a name that another volume has. */
 export function nameInUse(pool: string, name: string): LidoError {
   const lxdText = "Volume by that name already exists";
   return new LidoError("conflict", `${lxdText}: ${JSON.stringify(name)} in pool "${pool}"`, { lxdText });
 }
 
-/** @returns The settings of a volume, or of that whose snapshot it is; undefined when it has no row. */
+/** @returns The settings of a volume, or of a snapshot's volume; undefined when the volume has no row. */
 export function storedConfig(database: Database, pool: string, volume: Volume): Config | undefined {
   const row = volumeRow(database, pool, volume.type, fromDisk(volume));
   return row && JSON.parse(String(row.config));
@@ -49,7 +49,7 @@ export function volumeRows(database: Database, pool: string, type?: string): Row
   );
 }
 
-/** Snapshots of a pool's volumes, those of instances too, each with the `type` and name of its volume. */
+/** Snapshots of a pool's volumes, including those of instances, each with the `type` and name of its volume. */
 export function snapshotRows(database: Database, pool: string, type?: string): Row[] {
   const of = type === undefined ? "" : " AND storage_volumes.type = ?";
   const from = "JOIN storage_pools ON storage_pools.id = pool_id";
@@ -91,7 +91,7 @@ export function insertVolume(
   ).id;
 }
 
-/** @param row What a snapshot's row says, but for whose it is. */
+/** @param row A snapshot's row; its id and volume are not used. */
 export function insertSnapshot(database: Database, volumeId: number, row: Row): void {
   database.run(
     "INSERT INTO storage_volume_snapshots (volume_id, name, description, created_at, expires_at, config) VALUES (?, ?, ?, ?, ?, ?)",
@@ -104,14 +104,14 @@ export function insertSnapshot(database: Database, volumeId: number, row: Row): 
   );
 }
 
-/** Writes down whose the files of a custom volume are, after its content has become another; within a transaction.
- * @param map `volatile.idmap.last` of that content; undefined when nobody has mounted it. */
+/** Stores the id map of a custom volume's files after its content was replaced; within a transaction.
+ * @param map `volatile.idmap.last` of the new content; undefined when no container has mounted it. */
 export function setContentMap(database: Database, volumeId: number, map: string | undefined): void {
   const config: Config = JSON.parse(
     String(database.get("SELECT config FROM storage_volumes WHERE id = ?", volumeId)?.config),
   );
   if (config["volatile.idmap.last"] === map) return;
-  // What was only planned was for the old files.
+  // A planned map was for the old files.
   delete config["volatile.idmap.next"];
   if (map === undefined) delete config["volatile.idmap.last"];
   else config["volatile.idmap.last"] = map;
@@ -123,7 +123,7 @@ interface Stores {
   readonly journal: Pick<Journal, "forget">;
 }
 
-/** A pool that is gone: its row, those of what is left in it, which are images that are unpacked there, and what the journal holds of it. */
+/** Deletes the rows of a deleted pool: its own, those of its remaining volumes (unpacked images), and the intents of its deletion. */
 export function deletePoolRows({ database, journal }: Stores, name: string): void {
   database.transaction(() => {
     journal.forget("pool.delete", { name });
@@ -132,7 +132,7 @@ export function deletePoolRows({ database, journal }: Stores, name: string): voi
   });
 }
 
-/** A volume that is gone: its row, and what the journal holds of it. */
+/** Deletes the rows of a deleted volume: its own, and the intents of its deletion. */
 export function forgetVolume({ database, journal }: Stores, pool: string, volume: Volume): void {
   database.transaction(() => {
     deleteVolumeRow(database, pool, volume.type, fromDisk(volume));
@@ -149,7 +149,7 @@ export function deleteVolumeRow(database: Database, pool: string, type: string, 
   );
 }
 
-/** A custom volume's name on disk has its project before it. */
+/** A volume by its name on disk: that of a custom volume begins with its project. */
 export function onDisk(type: VolumeType, name: string): Volume {
   return { type, name: type === "custom" ? `default_${name}` : name };
 }
@@ -170,7 +170,7 @@ export function viewVolume(row: Row, usage: Usage): StorageVolume {
   };
 }
 
-/** A snapshot as the list of volumes has it: "volume/snapshot". */
+/** A snapshot as the list of volumes shows it: "volume/snapshot". */
 export function viewSnapshotAsVolume(row: Row): StorageVolume {
   const type = String(row.type) as StorageVolume["type"], volume = String(row.volume), name = String(row.name);
   return {

@@ -1,7 +1,7 @@
 import type { Devices } from "../../api/types.ts";
 import type { Database } from "../state/database.ts";
 
-/** Who uses what, as URLs; from the database in a fixed number of queries, however many pools and volumes there are. */
+/** The users of pools and volumes, as URLs; read in a fixed number of queries, however many pools and volumes there are. */
 export interface Usage {
   ofPool(pool: string): string[];
   /** @param volume Name of a custom volume. */
@@ -13,8 +13,8 @@ interface Named {
   readonly name: string;
 }
 
-/** Makes the devices of instances and profiles follow a custom volume to its new place; within a transaction. Snapshots of instances keep what
- * they were taken with, as LXD's. */
+/** Updates the devices of instances and profiles after a custom volume was renamed or moved; within a transaction. Snapshots of instances keep
+ * their devices, as in LXD. */
 export function followVolume(database: Database, from: Named, to: Named): void {
   for (const table of ["instances", "profiles"]) {
     for (const row of database.all(`SELECT id, devices FROM ${table}`)) {
@@ -42,7 +42,7 @@ export function readUsage(database: Database): Usage {
     for (const device of Object.values(devices)) {
       if (device.type !== "disk" || !device.pool) continue;
       add(pools, device.pool, url);
-      // A path within a volume is still the volume's use.
+      // A source with a path within a volume uses the volume, too.
       if (device.source) add(volumes, `${device.pool}/${device.source.split("/")[0]}`, url);
     }
   };
