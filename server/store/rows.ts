@@ -123,7 +123,7 @@ interface Stores {
   readonly journal: Pick<Journal, "forget">;
 }
 
-/** Deletes the rows of a deleted pool: its own, those of its remaining volumes (unpacked images), and the intents of its deletion. */
+/** Deletes the rows of a deleted pool: its own, those of its remaining volumes (unpacked images), and the inactive intents of its volumes. */
 export function deletePoolRows({ database, journal }: Stores, name: string): void {
   database.transaction(() => {
     journal.forget("pool.delete", { name });
@@ -132,7 +132,7 @@ export function deletePoolRows({ database, journal }: Stores, name: string): voi
   });
 }
 
-/** Deletes the rows of a deleted volume: its own, and the intents of its deletion. */
+/** Deletes the rows of a deleted volume: its own, and its inactive intents. */
 export function forgetVolume({ database, journal }: Stores, pool: string, volume: Volume): void {
   database.transaction(() => {
     deleteVolumeRow(database, pool, volume.type, fromDisk(volume));
