@@ -1,7 +1,7 @@
 import { arch } from "node:process";
 import { LidoError } from "../../api/errors.ts";
 
-/** LXD's names, and what else people and images call them. */
+/** LXD's names, and other names that users and images use. */
 const names: Readonly<Record<string, readonly string[]>> = {
   x86_64: ["amd64", "x64"],
   i686: ["i386", "ia32", "386"],

@@ -1,4 +1,4 @@
-/** Devices as the user writes them: what is allowed, what is meant. Nothing here touches the host. Texts are LXD's. */
+/** Checks and interprets devices as the user writes them. Nothing here touches the host. Error messages are LXD's. */
 
 import { posix } from "node:path";
 import { allowedKeys } from "../../api/allowed.ts";
@@ -57,22 +57,22 @@ const diskOptions: Readonly<Record<string, ConfigKey>> = {
   type: { check: anything, help: "Type of the device: `disk`, or `none`" },
 };
 
-/** The device types there are, and what each may be set to. */
+/** The device types, and the keys of each. */
 export function deviceKeys(): Readonly<Record<string, Readonly<Record<string, ConfigKey>>>> {
   const { type: _, ...disk } = diskOptions;
   return { disk, none: {} };
 }
 
-/** A disk device that is not the root, in words a program can use. */
+/** A disk device other than the root disk, parsed. */
 export interface Disk {
   readonly device: string;
-  /** A custom volume, `subPath` within it; absent for a path of the host. */
+  /** A custom volume, and a path within it; absent for a path of the host. */
   readonly volume?: { readonly pool: string; readonly name: string; readonly subPath: string };
   /** For a path of the host. */
   readonly hostPath?: string;
   /** Absolute and normal, never "/". */
   readonly target: string;
-  /** Of the mount: "ro", "nosuid" and the like. */
+  /** Mount options: "ro", "nosuid" and the like. */
   readonly options: readonly string[];
   readonly recursive: boolean;
   readonly shift: boolean;
@@ -92,7 +92,7 @@ export function checkDevices(devices: Devices): void {
   }
 }
 
-/** Checks the devices an instance has in the end, its profiles' included: one path, one device; no second root.
+/** Checks an instance's devices with those of its profiles: one device for each path, and no second root disk.
  * @throws {LidoError} bad_request. */
 export function checkExpandedDevices(devices: Devices): void {
   const paths = countPaths(Object.values(devices).filter((device) => !isRoot(device)));
@@ -124,18 +124,18 @@ export function isRoot(device: Config): boolean {
     !device.source;
 }
 
-/** @param own An instance's own devices, or a snapshot's. @param expanded With those of its profiles. @param fallback Has a root disk for when there is
- * none. @returns Its own devices, with its root disk on `pool` in any case. */
+/** @param own An instance's own devices, or a snapshot's. @param expanded With those of its profiles. @param fallback Devices whose root disk is used
+ * when there is none. @returns The own devices, changed so that the root disk is on `pool`. */
 export function rootOn(pool: string, own: Devices, expanded: Devices, fallback: Devices = {}): Devices {
   const rootOf = (devices: Devices) => Object.entries(devices).find(([, device]) => isRoot(device));
   const present = rootOf(own) ?? rootOf(expanded);
   if (present?.[1].pool === pool) return own;
-  // Under the name that the profile's has, which it takes the place of.
+  // Under the name of the profile's root disk, which it overrides.
   const name = present?.[0] ?? freeName("root", own);
   return { ...own, [name]: { type: "disk", path: "/", ...(present ?? rootOf(fallback))?.[1], pool } };
 }
 
-/** @returns `name`, or with a number behind it when it is taken. */
+/** @returns `name`, with a number appended if it is taken. */
 export function freeName(name: string, devices: Devices): string {
   if (devices[name] === undefined) return name;
   for (let number = 0;; number++) if (devices[`${name}${number}`] === undefined) return `${name}${number}`;
@@ -149,7 +149,7 @@ export function disksOf(devices: Devices): Disk[] {
     .sort((a, b) => depth(a.target) - depth(b.target) || (a.target < b.target ? -1 : 1));
 }
 
-/** Whether two settings of a device mean the same. */
+/** Whether two devices are equal; an empty value is as an absent one. */
 export function sameDevice(a: Config | undefined, b: Config | undefined): boolean {
   const text = (device: Config | undefined): string =>
     JSON.stringify(Object.entries(device ?? {}).filter(([, value]) => value !== "").sort());
@@ -238,7 +238,7 @@ function reasonAgainst(name: string, device: Config): string | undefined {
   return undefined;
 }
 
-/** As LXD, which names the first of two. */
+/** By name, so that of two invalid devices the first is reported, as in LXD. */
 function sorted(devices: Devices): [string, Config][] {
   return Object.entries(devices).sort(([left], [right]) => left < right ? -1 : 1);
 }

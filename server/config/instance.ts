@@ -1,5 +1,5 @@
-/** The configuration keys that an instance (or a profile) may have, and how their values are checked. Names, values and texts are LXD's.
- * A key that lido does not act on is not in the table, so that nobody believes in a limit that is not there. */
+/** The configuration keys that an instance (or a profile) may have, and how their values are checked. Names, values and messages are LXD's.
+ * A key that lido does not act on is not in the table, so that no user relies on a limit that is not enforced. */
 
 import { allowedKeys } from "../../api/allowed.ts";
 import { LidoError, messageOf } from "../../api/errors.ts";
@@ -31,9 +31,9 @@ const uint32: Check = (value) => {
 const anything: Check = () => undefined;
 const uuid: Check = (value) => /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(value) ? undefined : "Invalid UUID";
 
-/** What a kernel takes in pids.max. @see PID_MAX_LIMIT in include/linux/threads.h */
+/** The kernel's maximum for pids.max. @see PID_MAX_LIMIT in include/linux/threads.h */
 const processesMax = 4_194_304;
-/** LXD takes any integer, writes -1 as "max", and fails to start with what is less. */
+/** LXD takes any integer, writes -1 as "max", and fails to start with a smaller one. */
 const processes: Check = (value) =>
   integer(value) ??
     (Number(value) >= -1 && Number(value) <= processesMax
@@ -64,7 +64,7 @@ const cpus: Check = (value) => {
   const all = parseCpus(value);
   return new Set(all).size === all.length ? undefined : "Cannot define CPU multiple times";
 };
-/** Only looked at: what is in it is the guest's. */
+/** Only the syntax is checked: the content is for the guest. */
 const yaml: Check = (value) => {
   try {
     parseHostileYaml(value);
@@ -73,11 +73,11 @@ const yaml: Check = (value) => {
     return `Invalid YAML: ${messageOf(error).split("\n")[0]}`;
   }
 };
-/** Scripts and archives are cloud-init's, too. */
+/** Only cloud-config is checked: cloud-init takes scripts and archives, too. */
 const cloudConfig: Check = (value) => value.startsWith("#cloud-config\n") ? yaml(value) : undefined;
 const priority: Check = (value) =>
   /^(\d|10)$/.test(value) ? undefined : `Invalid value for a limit "${value}". Must be between 0 and 10`;
-/** The kernel's for cpu.cfs_period_us. @see Documentation/scheduler/sched-bwc.rst of the kernel */
+/** The kernel's maximum for cpu.cfs_period_us. @see Documentation/scheduler/sched-bwc.rst of the kernel */
 const periodMsMax = 1000;
 const allowance: Check = (value) => {
   const match = /^(?:[1-9]\d{0,2}%|[1-9]\d{0,5}ms\/([1-9]\d{0,5})ms)$/.exec(value);
@@ -203,7 +203,7 @@ const keys: Readonly<Record<string, ConfigKey>> = {
   ...syscallKeys(boolean),
 };
 
-/** The daemon's own notes on an instance. */
+/** Keys that the daemon sets, not the user. */
 const volatileKeys: Readonly<Record<string, ConfigKey>> = {
   "volatile.apply_template": { check: anything, help: "Event whose templates are applied at the next start" },
   "volatile.base_image": { check: anything, help: "Fingerprint of the image the instance was created from" },
@@ -219,7 +219,7 @@ const volatileKeys: Readonly<Record<string, ConfigKey>> = {
   "volatile.uuid": { check: uuid, help: "Id of the instance that a rename does not change" },
 };
 
-/** Keys with any name behind a prefix, and any value. */
+/** Prefixes of keys that may have any further name, and any value. */
 const prefixes: Readonly<Record<string, Pick<ConfigKey, "help" | "effect">>> = {
   "environment.": { help: "Environment variable of the init (from the next start on) and of commands by exec" },
   "image.": { help: "Property of the image the instance was created from; not in profiles" },
@@ -255,17 +255,17 @@ export function checkInstanceConfig(config: Config): void {
   checkSyscalls(config);
 }
 
-/** Checks the values that are new against this host. Not for profiles: they may be meant for other hosts. @throws {LidoError} bad_request. */
+/** Checks the changed values against this host. Not for profiles: they may be meant for other hosts. @throws {LidoError} bad_request. */
 export function checkForHost(config: Config, before: Config = {}): void {
   const asked = config["limits.cpu"];
   if (!asked || asked === before["limits.cpu"] || /^\d+$/.test(asked)) return;
-  // As in LXD, some of a set may be absent.
+  // As in LXD, some CPUs of a set may be offline.
   const online = onlineCpus();
   if (parseCpus(asked).some((cpu) => parseCpus(online).includes(cpu))) return;
   throw new LidoError("bad_request", `Cannot apply limits.cpu "${asked}": the CPUs ${online} are there`);
 }
 
-/** Checks a profile's configuration: as an instance's, but nothing that belongs to one instance alone. @throws {LidoError} bad_request. */
+/** Checks a profile's configuration: as an instance's, but without the keys that belong to one instance. @throws {LidoError} bad_request. */
 export function checkProfileConfig(config: Config): void {
   for (const key of Object.keys(config)) {
     if (key.startsWith("volatile.")) throw new LidoError("bad_request", "Volatile keys can only be set on instances");

@@ -8,7 +8,7 @@ import type { Database } from "../state/database.ts";
 import { expiryProblem, scheduleProblem } from "../schedules/schedule.ts";
 import { patternProblem } from "../schedules/snapshot_pattern.ts";
 
-/** Keys of custom volumes that the server gives meaning to. */
+/** Keys of custom volumes that the server interprets, not the driver. */
 const serverVolumeKeys: Readonly<Record<string, ConfigKey>> = {
   "security.shifted": {
     check: boolean,
@@ -36,7 +36,7 @@ const serverVolumeKeys: Readonly<Record<string, ConfigKey>> = {
   },
 };
 
-/** All that a volume on a pool of this kind may be set to. */
+/** All keys of a volume on a pool of this kind. */
 export function volumeKeys(kind: DriverKind): Readonly<Record<string, ConfigKey>> {
   return { ...commonVolumeKeys, ...serverVolumeKeys, ...kind.volumeKeys };
 }
@@ -58,7 +58,7 @@ export function checkPoolConfig(kind: DriverKind, config: Config): void {
   }
 }
 
-/** @param name For the text. @throws {LidoError} bad_request with LXD's texts. */
+/** @param name For the message. @throws {LidoError} bad_request with LXD's texts. */
 export function checkVolumeConfig(kind: DriverKind, name: string, config: Config): void {
   const keys = volumeKeys(kind);
   for (const [option, value] of Object.entries(config)) {
@@ -82,7 +82,7 @@ export function checkVolumeConfig(kind: DriverKind, name: string, config: Config
   }
 }
 
-/** What cannot change after the making. @throws {LidoError} bad_request. */
+/** Refuses changes of keys that are fixed at a volume's creation. @throws {LidoError} bad_request. */
 export function checkVolumeChange(kind: DriverKind, before: Config, after: Config): void {
   for (const [option, key] of Object.entries(volumeKeys(kind))) {
     if (key.fixed && (before[option] ?? "") !== (after[option] ?? "")) {
@@ -91,7 +91,7 @@ export function checkVolumeChange(kind: DriverKind, before: Config, after: Confi
   }
 }
 
-/** A new volume's settings: its own, and the pool's `volume.*` for the rest. */
+/** A new volume's settings: its own, and the pool's `volume.*` for other keys. */
 export function withPoolDefaults(kind: DriverKind, pool: Config, config: Config): Config {
   const result = { ...config };
   for (const option of Object.keys(volumeKeys(kind))) {
@@ -101,8 +101,8 @@ export function withPoolDefaults(kind: DriverKind, pool: Config, config: Config)
   return Object.fromEntries(Object.entries(result).filter(([, value]) => value !== ""));
 }
 
-/** What a volume's copy or backup takes along to a pool, of another driver perhaps: not the settings that only its own has, nor, where a volume
- * cannot be limited, the size that each of a block device has. */
+/** The settings that a copy or backup of a volume keeps on the target pool. Keys that only the source's driver has are dropped; so is the size of a
+ * block volume, which always has one, where the target cannot limit volumes. */
 export function carriedOver(config: Config, from: DriverKind | undefined, to: DriverKind, target: Driver): Config {
   const isLeft = (option: string) =>
     (from !== undefined && own(from.volumeKeys, option) && !own(volumeKeys(to), option)) ||
@@ -120,7 +120,8 @@ function own(keys: Readonly<Record<string, ConfigKey>>, name: string): ConfigKey
   return Object.hasOwn(keys, name) ? keys[name] : undefined;
 }
 
-/** A volume group or a ZFS pool can be told by its devices and by its name. @throws {LidoError} bad_request when a pool is there already. */
+/** Refuses a source that a known pool uses. A volume group or a ZFS pool may be given by its device or by its name, so both are compared.
+ * @throws {LidoError} bad_request. */
 export function refuseShared(database: Database, config: Config): void {
   for (const row of database.all("SELECT name, config FROM storage_pools")) {
     const other: Config = JSON.parse(String(row.config));

@@ -27,7 +27,7 @@ Deno.test("a copy leaves behind what only its source's driver knows, and a size 
   assert.deepEqual(carriedOver(config, kind("lvm"), kind("lvm"), limiting), config);
   assert.deepEqual(carriedOver(config, kind("lvm"), kind("btrfs"), limiting), { size: "64MiB", ...common });
   assert.deepEqual(carriedOver(config, kind("lvm"), kind("dir"), unlimited), common);
-  // There somebody wanted a limit: that it cannot be had is for the user to know.
+  // A ZFS volume has a size only if the user wanted a limit: it stays, so that the target refuses it.
   assert.deepEqual(carriedOver({ size: "1GiB", "zfs.blocksize": "8KiB" }, kind("zfs"), kind("dir"), unlimited), {
     size: "1GiB",
   });

@@ -5,11 +5,11 @@ import type { SyscallPolicy } from "../../drivers/runtime/syscall_list.ts";
 import { parseSyscalls } from "../../drivers/runtime/syscall_list.ts";
 import { isTrue } from "./words.ts";
 
-/** The settings `security.syscalls.*`, with LXD's names, defaults and texts. */
+/** The settings `security.syscalls.*`, with LXD's names, defaults and error messages. */
 
 const prefix = "security.syscalls.";
 
-/** Newer names by the older ones, which LXD 5.0 still takes. */
+/** Newer names by the older ones, which LXD 5.0 still accepts. */
 const olderNames: Readonly<Record<string, string>> = {
   whitelist: "allow",
   blacklist: "deny",
@@ -17,7 +17,7 @@ const olderNames: Readonly<Record<string, string>> = {
   blacklist_compat: "deny_compat",
 };
 
-/** What LXD hands to a handler in user space, by seccomp notifications. */
+/** System calls that LXD intercepts and handles in user space, by seccomp notifications. */
 const interceptions = [
   ...["bpf", "bpf.devices", "mknod", "mount", "mount.allowed", "mount.fuse", "mount.shift", "sched_setscheduler"],
   ...["setxattr", "sysinfo"],
@@ -71,7 +71,7 @@ export function syscallKeys(boolean: Check): Readonly<Record<string, ConfigKey>>
   };
 }
 
-/** `false` is what LXD has by default, and what its backups and profiles may say. */
+/** Allows `false`: it is LXD's default, and may be in LXD's backups and profiles. */
 const noInterception: Check = (value) =>
   value === "false" ? undefined : "lido intercepts no system calls: only false is allowed";
 

@@ -8,7 +8,7 @@ export function isTrue(value: string | undefined): boolean {
   return value !== undefined && trueWords.has(value.toLowerCase());
 }
 
-/** @returns Whether a config value says no in so many words. */
+/** @returns Whether a config value says no; absent and empty do not. */
 export function isFalse(value: string | undefined): boolean {
   return value !== undefined && falseWords.has(value.toLowerCase());
 }

@@ -1,14 +1,15 @@
 /** Which host ids an instance's ids are.
  *
- * The host gives root ranges of ids (/etc/subuid, /etc/subgid). The first one with at least 65536 ids is, as a whole, the *shared* map, as on LXD:
- * every instance has it unless told otherwise, so instances can share volumes, and the owners in LXD's volumes and backups are those here.
+ * The host gives root ranges of ids (/etc/subuid, /etc/subgid). The first one with at least 65536 ids is, as a whole, the *shared* map, as on LXD.
+ * Every instance that is neither isolated nor privileged has it, so that instances can share volumes, and owners are the same as in LXD's volumes
+ * and backups.
  *
- * An *isolated* instance has a range of its own; no two isolated instances have an id in common. Where root has a further range with at least 65536
- * ids, isolated ranges are cut from there: then no instance with the shared map has any of their ids either. Where it has not, they are cut from
- * the shared range as LXD cuts them (next to each other, the first 65536 ids after its start): then ids from 65536 on of an instance with the
- * shared map are also ids of an isolated one. Ranges that nobody gave root are never taken: they may be those of host users or of other programs.
+ * An *isolated* instance has a range of its own; no two isolated instances have an id in common. If root has a further range with at least 65536
+ * ids, isolated ranges are cut from it: then no instance with the shared map has any of their ids either. Otherwise they are cut from the shared
+ * range as LXD cuts them (next to each other, the first 65536 ids after its start): then ids from 65536 on of an instance with the shared map are
+ * also ids of an isolated one. Other ranges than root's are never used: they may belong to host users or to other programs.
  *
- * `raw.idmap` maps single ids to any host ids but those of the ranges that maps are cut from, and those that an isolated instance has.
+ * `raw.idmap` maps single ids to any host ids except those in the ranges that maps are cut from, and those of isolated instances.
  *
  * Nothing here is stored: ranges in use are read from the instances' `volatile.idmap.base`, so a deleted instance's range is free again. */
 
@@ -17,11 +18,11 @@ import type { Config } from "../../api/types.ts";
 import type { IdMap, IdRange } from "../../drivers/host/id_map.ts";
 import { isTrue } from "../config/instance.ts";
 
-/** Ids of an isolated instance unless it asks for another number; a smaller range of root's is not used for maps if there is a larger one. */
+/** Default number of ids of an isolated instance. A smaller range of root's is used for maps only if there is no larger one. */
 const idsPerInstance = 65536;
 /** The kernel's limit on lines of an id map. @see user_namespaces(7) */
 const linesMax = 340;
-/** In an error's text. */
+/** Lines of a map that an error message shows. */
 const describedLinesMax = 4;
 
 /** A range of host ids. */
@@ -30,7 +31,7 @@ export interface HostRange {
   readonly count: number;
 }
 
-/** What the host gives root, uids and gids apart. */
+/** The ranges that the host gives root, for uids and gids. */
 export interface HostRanges {
   readonly uid: readonly HostRange[];
   readonly gid: readonly HostRange[];
@@ -40,7 +41,7 @@ export interface HostRanges {
 export interface TakenRange {
   readonly base: number;
   readonly size: number;
-  /** Whether they are of its `raw.idmap`, so not its own alone: a base chosen by the user may overlap them. */
+  /** Whether they come from its `raw.idmap`, so that it shares them: a base chosen by the user may overlap them. */
   readonly isRaw?: boolean;
 }
 
@@ -55,10 +56,10 @@ interface WireRange {
 
 const refuse = (text: string): LidoError => new LidoError("bad_request", text);
 
-/** Works out an instance's map.
- * @param config Expanded configuration. @param taken What the other instances have.
+/** Computes an instance's map.
+ * @param config Expanded configuration. @param taken Ranges of the other instances.
  * @param current `volatile.idmap.base` of this instance: kept if it still fits.
- * @returns `map` is absent for a privileged instance; `base` is what `volatile.idmap.base` says (0 unless isolated).
+ * @returns `map` is absent for a privileged instance; `base` is for `volatile.idmap.base` (0 unless isolated).
  * @throws {LidoError} bad_request on a malformed key or when no range is left. */
 export function planIdmap(
   config: Config,
@@ -83,7 +84,7 @@ export function planIdmap(
   return { map: withRaw({ uid: own, gid: own }, raw, reserved), base };
 }
 
-/** Checks that the range of an isolated instance is still root's: the files may have changed since it got it, and no other may have been free.
+/** Checks that the range of an isolated instance is still root's: /etc/subuid and /etc/subgid may have changed, and no other range been free.
  * @param config Expanded, with `volatile.idmap.base`. @throws {LidoError} bad_request */
 export function checkOwnRange(config: Config, ranges: HostRanges): void {
   if (isTrue(config["security.privileged"]) || !isTrue(config["security.idmap.isolated"])) return;
@@ -97,7 +98,7 @@ export function checkOwnRange(config: Config, ranges: HostRanges): void {
   );
 }
 
-/** @returns The ids an isolated instance takes up. */
+/** @returns Number of ids of an isolated instance. */
 export function isolatedSize(config: Config): number {
   const size = config["security.idmap.size"];
   const count = size && size !== "auto" ? Number(size) : idsPerInstance;
@@ -105,7 +106,7 @@ export function isolatedSize(config: Config): number {
   return count;
 }
 
-/** The range of the shared map, uids and gids apart: the first that holds a usual instance's ids, else the largest. */
+/** The ranges of the shared map, for uids and gids: the first with at least 65536 ids, else the largest. */
 export function sharedRanges(ranges: HostRanges): { uid: HostRange; gid: HostRange } {
   const choose = (kind: "uid" | "gid"): HostRange => {
     const largest = ranges[kind].toSorted((a, b) => b.count - a.count)[0];
@@ -115,7 +116,7 @@ export function sharedRanges(ranges: HostRanges): { uid: HostRange; gid: HostRan
   return { uid: choose("uid"), gid: choose("gid") };
 }
 
-/** Where isolated ranges are cut from, the best first: ids that the shared map does not have, then those of the shared map after its first 65536. */
+/** The ranges that isolated ones are cut from, the best first: further ranges than the shared map's, then the shared map's after its first 65536 ids. */
 function isolatedRanges(ranges: HostRanges, shared: { uid: HostRange; gid: HostRange }): HostRange[] {
   const isShared = (range: HostRange) => [shared.uid, shared.gid].some((other) => overlap(range, other));
   const further = commonRanges(ranges).filter((range) => range.count >= idsPerInstance && !isShared(range));
@@ -125,7 +126,7 @@ function isolatedRanges(ranges: HostRanges, shared: { uid: HostRange; gid: HostR
   return [...further, ...within];
 }
 
-/** Ids that root has both as uids and as gids. */
+/** Ranges that root has both as uids and as gids. */
 function commonRanges(ranges: HostRanges): HostRange[] {
   return ranges.uid.flatMap((uid) =>
     ranges.gid.flatMap((gid) => {
@@ -136,7 +137,7 @@ function commonRanges(ranges: HostRanges): HostRange[] {
   );
 }
 
-/** One that the user chose: another instance may have the very same, for the two to share volumes, but no part of it. */
+/** Checks a base that the user chose: another instance may have exactly the same range, so that the two can share volumes, but none may overlap it. */
 function fixedBase(base: number, size: number, ranges: HostRanges, taken: readonly TakenRange[]): number {
   const other = taken.find((range) =>
     !range.isRaw && overlaps(base, size, range.base, range.size) && !(range.base === base && range.size === size)
@@ -159,7 +160,7 @@ function fixedBase(base: number, size: number, ranges: HostRanges, taken: readon
   return base;
 }
 
-/** The lowest gap that fits. Lowest first, so that what was freed is used again. */
+/** The current base if it still fits, else the lowest free one, so that freed ranges are used again. */
 function freeBase(
   size: number,
   within: readonly HostRange[],
@@ -196,7 +197,7 @@ function parseRawIdmap(text: string): RawEntry[] {
   const entries: RawEntry[] = [];
   for (const line of text.split("\n")) {
     if (line === "") continue;
-    const parts = line.split(" "); // nothing else parts them, as in LXD
+    const parts = line.split(" "); // no other separator, as in LXD
     if (parts.length !== 3) throw refuse(`Invalid ID map line "${line}"`);
     const [type, hostText, containerText] = parts as [string, string, string];
     if (!["uid", "gid", "both"].includes(type)) throw refuse(`Invalid ID map type "${line}"`);
@@ -223,7 +224,7 @@ function parseIds(text: string, line: string): HostRange {
   return { start, count: end - start + 1 };
 }
 
-/** @param own The instance's range. @param reserved Host ids that are not to be had by `raw.idmap`, nor are its own. */
+/** @param own The instance's range. @param reserved Host ids that `raw.idmap` must not use; neither must it use the instance's own. */
 function withRaw(
   own: { uid: HostRange; gid: HostRange },
   raw: readonly RawEntry[],
@@ -268,7 +269,7 @@ function refuseOverlaps(entries: readonly IdRange[]): void {
   }
 }
 
-/** Takes the container ids of `hole` out of `line`. */
+/** Removes the container ids of `hole` from `line`. */
 function cut(line: IdRange, hole: IdRange): IdRange[] {
   const lineEnd = line.container + line.count;
   const holeEnd = hole.container + hole.count;
@@ -281,7 +282,7 @@ function cut(line: IdRange, hole: IdRange): IdRange[] {
   return parts;
 }
 
-/** For people, in an error's text. */
+/** Describes a map in an error message. */
 export function describeIdmap(map: IdMap | undefined): string {
   if (!map) return "the host's ids (it is privileged)";
   const range = (start: number, count: number): string => count === 1 ? `${start}` : `${start}-${start + count - 1}`;
@@ -293,7 +294,7 @@ export function describeIdmap(map: IdMap | undefined): string {
   return uids === gids ? `ids ${uids}` : `uids ${uids} and gids ${gids}`;
 }
 
-/** Writes a map as LXD does; no map (privileged, or not shifted) is "[]". */
+/** Writes a map as LXD does; undefined (privileged, or not shifted) is "[]". */
 export function formatIdmap(map: IdMap | undefined): string {
   if (!map) return "[]";
   const wire = (kind: "uid" | "gid"): WireRange[] =>
@@ -307,8 +308,8 @@ export function formatIdmap(map: IdMap | undefined): string {
   return JSON.stringify([...wire("uid"), ...wire("gid")]);
 }
 
-/** Reads what `formatIdmap` or LXD wrote. Absent, empty and "[]" are no map.
- * @throws {LidoError} internal when it is neither. */
+/** Reads a map that `formatIdmap` or LXD wrote. Absent, empty and "[]" mean no map.
+ * @throws {LidoError} internal when it cannot be read. */
 export function parseIdmap(text: string | undefined): IdMap | undefined {
   if (!text || text === "[]" || text === "null") return undefined;
   let entries: WireRange[];
@@ -326,12 +327,12 @@ export function parseIdmap(text: string | undefined): IdMap | undefined {
   return { uid: lines((entry) => entry.Isuid), gid: lines((entry) => entry.Isgid) };
 }
 
-/** Whether two maps are the same, however they were written. */
+/** Whether two maps are equal. */
 export function sameIdmap(a: IdMap | undefined, b: IdMap | undefined): boolean {
   return formatIdmap(a) === formatIdmap(b);
 }
 
-/** Whether each id of the one map is in the other, as the same host id. */
+/** Whether `wide` maps each id of `narrow` to the same host id. */
 export function extendsIdmap(wide: IdMap | undefined, narrow: IdMap | undefined): boolean {
   if (!wide || !narrow) return wide === narrow;
   return (["uid", "gid"] as const).every((kind) =>
