@@ -9,7 +9,7 @@ export interface OpenArchive {
   readonly entries: AsyncGenerator<TarEntry>;
   /** To be called when all entries were read. @throws {CommandError} When the decompressor failed. */
   end(): Promise<void>;
-  /** @returns What the decompressor says of its failure, which says more than the truncation that follows from it. */
+  /** @returns The decompressor's message if it failed, which says more than the truncation that follows from that. */
   cause(): Promise<string | undefined>;
   close(): void;
   /** How much of the file has been read so far, in bytes. */
@@ -20,7 +20,7 @@ export interface OpenArchive {
 export function openArchive(host: Host, file: string, compression: Compression, signal?: AbortSignal): OpenArchive {
   const isSquashfs = compression === "squashfs";
   const source = isSquashfs ? undefined : createReadStream(file, { highWaterMark: 1 << 18 });
-  source?.on("error", () => {}); // whoever reads the entries is told
+  source?.on("error", () => {}); // the reader of the entries gets the error
   const argv = isSquashfs ? ["sqfs2tar", "--root-becomes", ".", "--no-skip", "/archive"] : decompressors[compression];
   let read = 0n;
   const input = source ? { stdin: source } : { progress: (bytes: bigint) => void (read = bytes) };
@@ -47,5 +47,5 @@ export function openArchive(host: Host, file: string, compression: Compression, 
   };
 }
 
-/** It holds the tables of the whole image. */
+/** For sqfs2tar, which holds the tables of the whole image in memory. */
 const squashfsBytes = 2 * 1024 ** 3;

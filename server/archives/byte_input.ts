@@ -1,4 +1,4 @@
-/** Bytes from a stream of chunks, without copying what need not be copied. */
+/** Reads bytes from a stream of chunks, copying only where a read spans chunks. */
 export class ByteInput {
   readonly #chunks: AsyncIterator<Uint8Array>;
   #chunk: Uint8Array = new Uint8Array();
@@ -7,7 +7,7 @@ export class ByteInput {
     this.#chunks = stream[Symbol.asyncIterator]();
   }
 
-  /** @returns Exactly `count` bytes, or undefined when the stream has ended. Valid until the next call. */
+  /** @returns Exactly `count` bytes, or undefined when the stream ends before. Valid until the next call. */
   async take(count: number): Promise<Uint8Array | undefined> {
     if (this.#chunk.length >= count) {
       const taken = this.#chunk.subarray(0, count);
@@ -32,7 +32,7 @@ export class ByteInput {
     return bytes;
   }
 
-  /** @returns What there is, at most `max` bytes and at least one. @throws {Error} At the end of the stream. */
+  /** @returns The bytes that have arrived, at least one and at most `max`. @throws {Error} At the end of the stream. */
   async some(max: number): Promise<Uint8Array> {
     if (this.#chunk.length === 0 && !await this.#more()) throw truncated();
     const part = this.#chunk.subarray(0, max);
@@ -40,7 +40,7 @@ export class ByteInput {
     return part;
   }
 
-  /** Passes over up to `count` bytes. @returns How many there were. */
+  /** Skips up to `count` bytes, fewer at the end of the stream. @returns How many it skipped. */
   async drop(count: number): Promise<number> {
     let dropped = 0;
     while (dropped < count) {

@@ -18,7 +18,7 @@ export const decompressors: Partial<Record<Compression, readonly string[]>> = {
   zstd: ["zstd", "-dcq"],
   bzip2: ["bzip2", "-dc"],
 };
-/** Writers, by the name that a request gives. */
+/** Compressors, by their names in requests. */
 export const compressors: Readonly<Record<string, readonly string[] | undefined>> = {
   none: [],
   gzip: ["gzip", "-c"],
@@ -27,7 +27,7 @@ export const compressors: Readonly<Record<string, readonly string[] | undefined>
   zstd: ["zstd", "-cq", "-T0"],
 };
 
-/** Of what anybody made: it sees nothing but its input. */
+/** Decompresses untrusted input: the tool sees nothing else. */
 export function decompress(host: Host, argv: readonly string[], options: PipeOptions): PipedCommand {
   return host.confined({ memoryBytes: decompressorBytes }).pipe(argv, options);
 }
@@ -36,15 +36,15 @@ export function compress(host: Host, argv: readonly string[], options: PipeOptio
   return host.confined({ memoryBytes: decompressorBytes + availableParallelism() * threadBytes }).pipe(argv, options);
 }
 
-/** The largest settings of the formats take 128 MiB; what an archive asks for beyond is refused. */
+/** The largest settings of the formats take 128 MiB; an archive that needs more memory than this fails. */
 const decompressorBytes = 1 << 30;
-/** What each thread of a compressor takes at most, stacks and heaps of address space included. */
+/** Maximum for each thread of a compressor, with the address space of its stack and heap. */
 const threadBytes = 1 << 30;
 
-/** How many of the first bytes tell. */
+/** Number of bytes at the beginning of a file that show its format. */
 export const headBytes = 512;
 
-/** @param head The first `headBytes`, or all there are. @returns Undefined for what is no archive that we know. */
+/** @param head The first `headBytes` of a file, or all of it. @returns Undefined when the format is not known. */
 export function compressionOf(head: Uint8Array): Compression | undefined {
   for (const [compression, signature] of signatures) {
     if (signature.every((byte, index) => head[index] === byte)) return compression;
@@ -52,7 +52,7 @@ export function compressionOf(head: Uint8Array): Compression | undefined {
   return new TextDecoder().decode(head.subarray(257, 262)) === "ustar" ? "none" : undefined;
 }
 
-/** @returns How the file is packed, by its first bytes. @throws {LidoError} bad_request when it is no archive that we know. */
+/** @returns A file's compression, by its first bytes. @throws {LidoError} bad_request when the format is not known. */
 export async function detectCompression(file: string): Promise<Compression> {
   const handle = await open(file, "r");
   try {

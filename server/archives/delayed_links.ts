@@ -1,7 +1,7 @@
 import type { Member } from "./member.ts";
 
-/** Symbolic links of one tree, kept until all else is written: so nothing can be written through one, whatever names the filesystem takes for
- * the same. They come out the deepest first, so that none is on the way to another. Kept as a tree of names: they share their directories. */
+/** Symbolic links of one tree, kept until everything else is written: so nothing can be written through one, whichever names the filesystem takes
+ * for the same. They are written deepest first, so that none is on the path of another. Kept as a tree of names, in which links share directories. */
 export class DelayedLinks {
   readonly #top: Node = { name: "", parent: undefined };
   readonly #byDepth: Node[][] = [];
@@ -36,12 +36,12 @@ export class DelayedLinks {
     return node?.link;
   }
 
-  /** Whether a link is on the way to a path. */
+  /** Whether a parent of a path is a link. */
   isAbove(path: string): boolean {
     let node: Node | undefined = this.#top;
     for (let start = 0; node.children;) {
       const end = path.indexOf("/", start);
-      // What has nothing behind it is not on the way.
+      // The last part is no parent.
       if (end < 0) return false;
       node = node.children.get(path.slice(start, end));
       if (!node) return false;
@@ -51,7 +51,7 @@ export class DelayedLinks {
     return false;
   }
 
-  /** A later entry has taken its place. */
+  /** Drops the link at a path, which a later entry replaces. */
   forget(path: string): void {
     let node: Node | undefined = this.#top;
     for (const part of path.split("/")) node = node?.children?.get(part);
@@ -72,9 +72,9 @@ interface Node {
   link?: Member;
 }
 
-/** What a name and a link take up in memory, about. */
+/** Approximate memory for a name and for a link. */
 const nodeBytes = 120, linkBytes = 300;
-/** A million links, or two. */
+/** Enough for one or two million links. */
 const bytesMax = 512 << 20;
 
 async function* none(): AsyncGenerator<Uint8Array> {}

@@ -1,17 +1,18 @@
 import { isScalar, parseDocument, visit } from "yaml";
 
-/** YAML of those who want to hold whoever reads it. The library looks for a key that is there twice among all of the others, follows nesting until the
- * stack is full, shows the line of each error, and keeps what it has seen of it all: 300 kB of keys took half a minute, 400 kB of brackets a gigabyte. */
+/** YAML that may be made to keep its reader busy. The library compares each key with all others, recurses with the nesting until the stack is full,
+ * shows the line of each error, and keeps everything it has parsed: 300 kB of keys took half a minute, 400 kB of brackets a gigabyte. */
 
-/** Nobody means more. */
+/** Deeper than any legitimate document. */
 const depthMax = 100;
-/** Of the beginnings of lines, some in texts. */
+/** Limit on the different indentations of lines, those within texts included. */
 const indentsMax = 300;
-/** Lines, items and values: a second's work. A volume with thousands of snapshots has fewer. */
+/** Limit on lines, items and values: about a second of parsing. A volume with thousands of snapshots has fewer. */
 const partsMax = 60_000;
 const compactNesting = new RegExp(`^[ \\t]*(?:[-?:][ \\t]+){${depthMax}}`, "m");
 
-/** @param text Of limited size, by the caller. @param aliasesMax How often something may stand for what is elsewhere. @returns As JSON has it. @throws {Error} With the reason in its first line. */
+/** @param text The caller limits its size. @param aliasesMax Limit on the aliases in it. @returns A JSON value.
+ * @throws {Error} With the reason in its first line. */
 export function parseHostileYaml(text: string, { aliasesMax = 100 } = {}): unknown {
   refuseCostly(text);
   const document = parseDocument(text, { uniqueKeys: false, prettyErrors: false, logLevel: "error" });
@@ -33,12 +34,12 @@ export function parseHostileYaml(text: string, { aliasesMax = 100 } = {}): unkno
   return document.toJS({ maxAliasCount: 10 });
 }
 
-/** What begins or ends something, or may be one mistake more. */
+/** Characters that begin or end an item, or may each cause another error. */
 const indicators = new Set([..."\n,[]{}&*!|>%@`\\'\""].map((character) => character.charCodeAt(0)));
 const [newline, space, tab, open, close, openMap, closeMap, dash, colon, question] = [..."\n \t[]{}-:?"]
   .map((character) => character.charCodeAt(0));
 
-/** What is within texts counts, too: who writes hundreds of brackets there closes them. */
+/** Refuses text that is costly to parse. Characters within quoted texts count, too: legitimate ones with hundreds of brackets close them. */
 function refuseCostly(text: string): void {
   let depth = 0, deepest = 0, parts = 0, lineStart = 0;
   const indents = new Set<number>();

@@ -5,7 +5,7 @@ import { parseHostileYaml } from "./hostile_yaml.ts";
 
 const sizeBytes = 1 << 20;
 
-/** A text of a MiB. */
+/** A text of 1 MiB. */
 function long(part: (index: number) => string): string {
   const parts: string[] = [];
   for (let index = 0, length = 0; length < sizeBytes; index++) length += parts[parts.push(part(index)) - 1]!.length;

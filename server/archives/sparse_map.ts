@@ -1,14 +1,14 @@
 import type { ByteInput } from "./byte_input.ts";
 import { blockBytes, bytesText, damaged, numberField, paddingOf } from "./tar_fields.ts";
 
-/** Where a file with holes has data: offset and length of each part, one after the other, without empty ones. */
+/** Where a file with holes has data: offset and length of each part in ascending order, without empty parts. */
 export type SparseMap = readonly number[];
 
 /** A map of this many parts takes 16 MiB. */
 export const sparsePartsMax = 1 << 20;
 
-/** @param numbers Offset, length, offset, length … as an archive tells them. @param sizeBytes Of the file. @param storedBytes Of its data.
- * @throws {Error} When the parts do not follow each other, or are not what is stored. */
+/** @param numbers Offset, length, offset, length … as in the archive. @param sizeBytes Of the file. @param storedBytes Of its data.
+ * @throws {Error} When the parts are not in order, or do not add up to the stored data. */
 export function checkedMap(numbers: readonly number[], sizeBytes: number, storedBytes: number): SparseMap {
   if (numbers.length % 2 !== 0 || numbers.length > 2 * sparsePartsMax) {
     throw damaged("a map of a sparse file cannot be read");
@@ -29,7 +29,7 @@ export function checkedMap(numbers: readonly number[], sizeBytes: number, stored
   return map;
 }
 
-/** The map of GNU's old format, which begins in the header and goes on in blocks behind it. */
+/** Reads the map of GNU's old format, which begins in the header and continues in blocks after it. */
 export async function readOldMap(header: Uint8Array, input: ByteInput): Promise<number[]> {
   const numbers: number[] = [];
   const add = (block: Uint8Array, start: number, count: number) => {
@@ -47,8 +47,8 @@ export async function readOldMap(header: Uint8Array, input: ByteInput): Promise<
   return numbers;
 }
 
-/** The map of GNU's format 1.0, which is before the data: decimal numbers, each in a line, filled up to a block.
- * @param storedBytes Of map and data. @returns The numbers, and how many bytes the map took. */
+/** Reads the map of GNU's format 1.0, which is before the data: decimal numbers, one a line, padded to a block.
+ * @param storedBytes Of map and data. @returns The numbers, and the size of the map in bytes. */
 export async function readNewMap(input: ByteInput, storedBytes: number): Promise<{ numbers: number[]; bytes: number }> {
   const numbers: number[] = [];
   let expected = 1, value = 0, digits = 0, bytes = 0, isCount = true;
@@ -76,7 +76,7 @@ export async function readNewMap(input: ByteInput, storedBytes: number): Promise
   return { numbers, bytes };
 }
 
-/** As GNU's format 1.0 has it. A hole at the end shows as an empty part there. */
+/** Writes a map in GNU's format 1.0, where an empty part stands for a hole at the end. */
 export function writeMap(map: SparseMap, sizeBytes: number): Uint8Array {
   const end = map.length === 0 ? 0 : map.at(-2)! + map.at(-1)!;
   const numbers = end < sizeBytes || map.length === 0 ? [...map, sizeBytes, 0] : map;
@@ -84,7 +84,7 @@ export function writeMap(map: SparseMap, sizeBytes: number): Uint8Array {
   return Buffer.concat([text, new Uint8Array(paddingOf(text.length))]);
 }
 
-/** Decimal numbers with a comma between, as format 0.1 has them. */
+/** Reads a map of GNU's format 0.1: decimal numbers, separated by commas. */
 export function commaMap(value: Uint8Array): number[] {
   const text = bytesText(value);
   if (!/^(\d{1,16}(,\d{1,16})*)?$/.test(text)) throw damaged("a map of a sparse file cannot be read");

@@ -1,19 +1,19 @@
-/** The fields of a tar header and the records of a pax header, read strictly: what two readers could take for two things is an error.
+/** The fields of a tar header and the records of a pax header, read strictly: what two readers could understand differently is an error.
  * @see tar(5) of libarchive, pax(1p) */
 
 export const blockBytes = 512;
 
-/** What fills up the last block. @returns A number of bytes below 512. */
+/** @returns Bytes of padding after content of this size, below 512. */
 export function paddingOf(sizeBytes: number): number {
   return (blockBytes - sizeBytes % blockBytes) % blockBytes;
 }
 
-/** Text byte for byte: each character is one byte. Names in archives have no encoding, and a decoder would make one of two that differ. */
+/** Text byte for byte: each character is one byte. Names in archives have no encoding, and a decoder could make two different names equal. */
 export function bytesText(bytes: Uint8Array): string {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString("latin1");
 }
 
-/** For messages, as people read it. @param text As `bytesText` made it. */
+/** Decodes a text for messages. @param text From `bytesText`. */
 export function shown(text: string): string {
   const whole = JSON.stringify(Buffer.from(text, "latin1").toString());
   return whole.length > 200 ? `${whole.slice(0, 160)}…"` : whole;
@@ -26,7 +26,7 @@ export function textField(header: Uint8Array, start: number, length: number): st
   return bytesText(end < 0 ? field : field.subarray(0, end));
 }
 
-/** Octal digits, or GNU's binary form for what they cannot hold. @throws {Error} For anything else, and past 2^53. */
+/** Reads octal digits, or GNU's binary form for larger numbers. @throws {Error} For anything else, and past 2^53. */
 export function numberField(header: Uint8Array, start: number, length: number): number {
   const first = header[start]!;
   if (first === 0x80 || first === 0xff) {
@@ -54,12 +54,12 @@ export function checkSum(header: Uint8Array): void {
     high += byte >> 7;
   }
   const told = numberField(header, 148, 8);
-  // Some old writers took bytes for signed.
+  // Some old writers summed signed bytes.
   if (told !== sum && told !== sum - 256 * high) throw damaged("a header's checksum is wrong");
 }
 
-/** The records of a pax header, in their order: "<length> <key>=<value>\n", the length counting itself.
- * @throws {Error} When it is not exactly that. */
+/** Reads the records of a pax header, in their order: "<length> <key>=<value>\n", where the length includes its own digits.
+ * @throws {Error} When a record differs from that. */
 export function paxRecords(bytes: Uint8Array): [key: string, value: Uint8Array][] {
   const records: [string, Uint8Array][] = [];
   const space = 32, newline = 10, equals = 61;

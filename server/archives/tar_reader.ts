@@ -1,5 +1,5 @@
-/** Reads a tar archive as it streams by: v7, ustar, pax and GNU's formats, sparse files included. What comes out is all that is ever used of it:
- * archives are written anew from these entries (tar_writer.ts), so there is no second reader that could see something else.
+/** Reads a tar archive as a stream: v7, ustar, pax and GNU's formats, sparse files included. Nothing but these entries is used of an archive: what is
+ * unpacked is written anew from them (tar_writer.ts), so no second reader of the original could understand it differently.
  * @see tar(5) of libarchive, pax(1p), "Extensions to the archive format" in GNU tar's manual */
 import { ByteInput } from "./byte_input.ts";
 import { checkedMap, commaMap, readNewMap, readOldMap, type SparseMap } from "./sparse_map.ts";
@@ -14,10 +14,10 @@ import {
   textField,
 } from "./tar_fields.ts";
 
-/** Of the extended headers of one entry: names, and all attributes of a file. */
+/** Limit on the extended headers of one entry: names, and all attributes of a file. */
 const extendedMaxBytes = 8 << 20;
 const nameMaxBytes = 64 * 1024;
-/** What may follow the end mark: it fills up a record, whose size the writer chose. */
+/** Limit on the bytes after the end mark: they pad the last record, whose size the writer chose. */
 const afterEndMaxBytes = 16 << 20;
 const idMax = 0xffff_fffe;
 
@@ -27,22 +27,22 @@ export interface TarEntry {
   /** Byte for byte, see `bytesText`; not checked. */
   readonly name: string;
   readonly type: TarEntryType;
-  /** Of a link; byte for byte, not checked. */
+  /** Target of a link; byte for byte, not checked. */
   readonly linkName: string;
-  /** Of a file, holes included; 0 for all else. */
+  /** Size of a file, holes included; 0 for other types. */
   readonly sizeBytes: number;
-  /** Permissions. */
+  /** Permission bits only. */
   readonly mode: number;
   readonly uid: number;
   readonly gid: number;
-  /** Seconds, as decimal digits with a fraction or without. */
+  /** Seconds in decimal digits, with or without a fraction. */
   readonly mtime: string;
   readonly device: { readonly major: number; readonly minor: number };
   /** Extended attributes by their names, not checked. */
   readonly xattrs: ReadonlyMap<string, Uint8Array>;
-  /** Of a file with holes. */
+  /** Set for a file with holes. */
   readonly sparse?: SparseMap;
-  /** The data, without holes; once, instead of `read`, and before the next entry is asked for. */
+  /** The data, without holes. To be called once, instead of `read`, and before the next entry is requested. */
   content(): AsyncGenerator<Uint8Array>;
   /** @returns The content of a file without holes. @throws {Error} If it is larger than `maxBytes`. */
   read(maxBytes: number): Promise<Uint8Array>;
@@ -61,11 +61,11 @@ const types: Readonly<Record<string, TarEntryType>> = {
   "6": "fifo",
 };
 
-/** What the extended headers before an entry say of it. */
+/** Content of the extended headers before an entry. */
 interface Extended {
   readonly pax: Map<string, Uint8Array>;
   readonly xattrs: Map<string, Uint8Array>;
-  /** Of GNU's format 0.0, whose records come several times. */
+  /** Sparse map of GNU's format 0.0, whose records are repeated for each part. */
   readonly parts: number[];
   longName?: string;
   longLink?: string;
@@ -83,7 +83,7 @@ export async function* readTar(stream: AsyncIterable<Uint8Array>): AsyncGenerato
     const header = taken.slice();
     checkSum(header);
     const flag = String.fromCharCode(header[156]!);
-    // Of this very header: what a pax header says of size is of the entry that follows, never of another extended header before it.
+    // The size in this header: a "size" in a pax header applies to the entry that follows, never to another extended header before it.
     const size = numberField(header, 124, 12);
     if (size < 0) throw damaged("an entry has an impossible size");
     if ("LKxg".includes(flag)) {
@@ -96,7 +96,7 @@ export async function* readTar(stream: AsyncIterable<Uint8Array>): AsyncGenerato
     extended = noExtended();
   }
   if (extended.bytes > 0) throw damaged("it ends with an extended header");
-  // Read, so that a tool behind us does not die of a broken pipe.
+  // Read the rest, so that the tool that writes it does not die of a broken pipe.
   for (let after = 0;;) {
     const dropped = await input.drop(1 << 16);
     if (dropped === 0) return;
@@ -119,8 +119,8 @@ async function readExtended(flag: string, size: number, input: ByteInput, extend
   else for (const [key, value] of paxRecords(content)) addRecord(extended, key, value);
 }
 
-/** Global headers hold for all entries that follow, which readers do not agree upon. What writers use them for is a comment.
- * @throws {Error} If one says anything else that would be used here. */
+/** Global headers apply to all entries that follow, but readers do not agree on how. Writers use them for a comment.
+ * @throws {Error} If one has a key that would be used here. */
 function checkGlobal(content: Uint8Array): void {
   for (const [key] of paxRecords(content)) {
     if (/^(path|linkpath|size|uid|gid|mtime|hdrcharset)$|^(GNU\.sparse|SCHILY\.xattr)\./.test(key)) {
@@ -138,7 +138,7 @@ function addRecord(extended: Extended, key: string, value: Uint8Array): void {
     }
     extended.parts.push(decimal(value));
   } else if (/^(path|linkpath|size|uid|gid|mtime)$|^GNU\.sparse\./.test(key)) {
-    // An empty value is none.
+    // An empty value means none.
     if (value.length === 0 && key !== "GNU.sparse.map") extended.pax.delete(key);
     else extended.pax.set(key, value);
   }
@@ -149,7 +149,7 @@ async function openEntry(flag: string, size: number, header: Uint8Array, input: 
   const name = wholeText(pax.get("GNU.sparse.name") ?? pax.get("path")) ?? extended.longName ?? nameField(header);
   let type = types[flag];
   if (!type) throw new Error(`the archive has an entry of unknown type ${JSON.stringify(flag)}`);
-  // Before ustar a directory was a file whose name ends so.
+  // Before ustar, a directory was a file whose name ends with "/".
   if (type === "file" && name.endsWith("/")) type = "directory";
   const storedBytes = pax.has("size") ? decimal(pax.get("size")!) : size;
   if (type !== "file" && storedBytes !== 0) {
@@ -196,7 +196,7 @@ async function openEntry(flag: string, size: number, header: Uint8Array, input: 
   return { entry, left: () => left + paddingOf(shape.mapBytes + shape.dataBytes) };
 }
 
-/** How much of a file is stored and how large it is, in whichever way an archive says that it has holes. */
+/** A file's stored bytes and its size, in any of the formats for files with holes. */
 async function sparseShape(
   flag: string,
   header: Uint8Array,
@@ -235,7 +235,7 @@ function nameField(header: Uint8Array): string {
   return prefix ? `${prefix}/${textField(header, 0, 100)}` : textField(header, 0, 100);
 }
 
-/** @throws {Error} For a NUL, where the kernel would see the end. */
+/** @throws {Error} For a NUL, at which the kernel would end the name. */
 function wholeText(bytes: Uint8Array | undefined): string | undefined {
   if (bytes?.includes(0)) throw damaged("a name has a NUL in it");
   return bytes && bytesText(bytes);

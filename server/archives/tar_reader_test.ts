@@ -50,7 +50,7 @@ for (const format of formats) {
     using _work = { [Symbol.dispose]: () => rmSync(work, { recursive: true, force: true }) };
     const name = format[0] === "--format=v7" ? "short" : "n".repeat(70);
     const fd = openSync(join(work, "holes"), "w");
-    // More parts than the old format has room for in its header.
+    // More parts than fit into the old format's header.
     for (let number = 0; number < 40; number++) writeSync(fd, Buffer.from("data"), 0, 4, number * 65_536);
     closeSync(fd);
     truncateSync(join(work, "holes"), 40 * 65_536);

@@ -1,4 +1,4 @@
-/** Writes tar archives, of what was parsed and of what this daemon makes itself: ustar headers, with pax headers for what they cannot hold.
+/** Writes tar archives from parsed members and from the daemon's own content: ustar headers, with pax headers for values that do not fit.
  * @see tar(5) of libarchive, pax(1p) */
 import type { Member } from "./member.ts";
 import { writeMap } from "./sparse_map.ts";
@@ -9,7 +9,7 @@ export const endOfArchive = new Uint8Array(2 * blockBytes);
 const flags = { file: "0", link: "1", symlink: "2", character: "3", block: "4", directory: "5", fifo: "6" };
 const octalMax = { id: 0o7777777, size: 8 ** 11 - 1 };
 
-/** The header of a plain file of root's. @param name At most 100 bytes. */
+/** The header of a regular file that root owns. @param name At most 100 bytes. */
 export function tarFile(name: string, sizeBytes: number, mode: number): Uint8Array {
   if (Buffer.byteLength(name) > 100) throw new Error(`"${name}" is too long for a tar archive`);
   const mtime = Math.floor(Date.now() / 1000);
@@ -25,12 +25,12 @@ export function tarFile(name: string, sizeBytes: number, mode: number): Uint8Arr
   });
 }
 
-/** What fills up the last block of a file. */
+/** The padding after a file's content, up to a block. */
 export function tarPadding(sizeBytes: number): Uint8Array {
   return new Uint8Array(paddingOf(sizeBytes));
 }
 
-/** What is written before a member's content, which follows as it is, with `tarPadding` of its size behind it. */
+/** Bytes to write before a member's content, which follows unchanged and then `tarPadding(contentBytes)`. */
 export function encodeHeader(member: Member): { header: Uint8Array; contentBytes: number } {
   const { type, sparse, path, uid, gid, mtime, mode } = member;
   const records: Uint8Array[] = [];
@@ -42,7 +42,7 @@ export function encodeHeader(member: Member): { header: Uint8Array; contentBytes
     for (let at = 1; at < sparse.length; at += 2) contentBytes += sparse[at]!;
   }
   const storedBytes = contentBytes + (map?.length ?? 0);
-  // A directory's name ends with "/" for the readers that know no other sign.
+  // A directory's name ends with "/", since some readers know directories only by that.
   const name = type === "directory" ? `${path || "."}/` : path;
   const isLong = name.length > 100;
   if (map) {
@@ -90,7 +90,7 @@ function paxRecord(key: string, value: string | Uint8Array): Uint8Array {
 }
 
 interface HeaderFields {
-  /** Name and target byte for byte, at most 100 of them. */
+  /** Name and target: at most 100 characters, each for one byte. */
   readonly name: string;
   readonly target: string;
   readonly flag: string;
@@ -111,7 +111,7 @@ function header(fields: HeaderFields): Uint8Array {
   octal(fields.gid, 116, 8);
   if (fields.sizeBytes <= octalMax.size) octal(fields.sizeBytes, 124, 12);
   else {
-    // What eleven octal digits cannot hold is binary, as GNU's tar has it.
+    // A size of more than eleven octal digits is binary, as in GNU tar.
     block[124] = 0x80;
     block.writeBigUInt64BE(BigInt(fields.sizeBytes), 128);
   }
@@ -120,7 +120,7 @@ function header(fields: HeaderFields): Uint8Array {
   block.write(fields.flag, 156);
   block.write(fields.target, 157, 100, "latin1");
   block.write("ustar\x0000", 257);
-  // The only device that is ever written is 0, 0.
+  // Whiteouts (device 0, 0) are the only devices that are written.
   octal(0, 329, 8);
   octal(0, 337, 8);
   let sum = 0;

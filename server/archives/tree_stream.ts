@@ -3,11 +3,10 @@ import type { Member } from "./member.ts";
 import { paddingOf, shown } from "./tar_fields.ts";
 import { encodeHeader, endOfArchive, tarPadding } from "./tar_writer.ts";
 
-/** Small pieces are put together: each chunk costs a turn of the loop and a write. */
+/** Small pieces are joined into chunks of this size: each chunk costs a turn of the loop and a write. */
 const gatherBytes = 64 * 1024;
 
-/** Looks at how the members of one tree stand to each other, in the archive's order.
- * @param refuse Throws, with why in words that follow the entry's name. */
+/** Checks the members of one tree against each other, in the archive's order. */
 export class TreeCheck {
   readonly links = new DelayedLinks();
 
@@ -18,7 +17,7 @@ export class TreeCheck {
       this.links.add(member);
       return undefined;
     }
-    // A second name of a symbolic link becomes a link of its own, which is the same to everyone but `ls -i`.
+    // A hard link to a symbolic link becomes a symbolic link of its own; only the inode number differs.
     const link = member.type === "link" ? this.links.at(member.target) : undefined;
     if (link) {
       this.links.add({ ...link, path: member.path });
@@ -32,7 +31,7 @@ export class TreeCheck {
   }
 }
 
-/** An entry that cannot be where it is. */
+/** The error for an entry that conflicts with others of its tree. */
 export class MemberError extends Error {
   readonly path: string;
   readonly why: string;
@@ -44,7 +43,7 @@ export class MemberError extends Error {
   }
 }
 
-/** Members as an archive that any tar reads in the same way: nothing is in it that was not parsed, names are canonical, links come last. */
+/** Writes members as an archive that every tar reads in the same way: it has only parsed content, names are canonical, symbolic links come last. */
 export async function* writeTree(members: AsyncIterable<Member>): AsyncGenerator<Uint8Array> {
   const check = new TreeCheck();
   const gathered = new Gathered();
@@ -68,7 +67,7 @@ export async function* writeTree(members: AsyncIterable<Member>): AsyncGenerator
   yield* gathered.rest();
 }
 
-/** Puts small pieces together into chunks; large ones go on as they are. */
+/** Joins small pieces into chunks; large ones are passed on as they are. */
 class Gathered {
   #buffer = Buffer.allocUnsafeSlow(gatherBytes);
   #filled = 0;
@@ -87,7 +86,7 @@ class Gathered {
   *rest(): Generator<Uint8Array> {
     if (this.#filled === 0) return;
     yield this.#buffer.subarray(0, this.#filled);
-    // Whoever got the chunk still has it.
+    // A new buffer, since the consumer may still use the chunk.
     this.#buffer = Buffer.allocUnsafeSlow(gatherBytes);
     this.#filled = 0;
   }

@@ -6,13 +6,13 @@ import { writing } from "../../drivers/storage/tree.ts";
 import type { Member } from "./member.ts";
 import { writeTree } from "./tree_stream.ts";
 
-/** How a tree comes out of an archive: with its numeric owners, modes, extended attributes and, as such, ACLs. Not with tar's own option for
- * those: it takes away the ACLs of files that have them as attributes only, as in what LXD writes. Directories get their times last, for links
- * are made when all else is there. */
+/** Unpacks a tree with its numeric owners, modes, extended attributes and, among these, ACLs. Not with tar's option for ACLs: it removes those of
+ * files that have them as attributes only, as in archives that LXD writes. Directories get their times last, since links are created after all
+ * other members. */
 const unpackCommand: readonly string[] = [
   "tar",
   "--extract",
-  "--blocking-factor=512", // reads of 256 KiB: with those of 10 each side would wait for the other all the time
+  "--blocking-factor=512", // reads of 256 KiB: with the default, 10 KiB, each side would wait for the other all the time
   "--numeric-owner",
   "--same-owner",
   "--preserve-permissions",
@@ -23,8 +23,9 @@ const unpackCommand: readonly string[] = [
   "--file=-",
 ];
 
-/** Unpacks members into a directory, each as it was parsed: tar gets nothing of the bytes that came but the contents of files.
- * @param target Of the host, trusted. @throws What the members throw; {LidoError} unavailable on a full disk; {CommandError} when the tree cannot be made. */
+/** Unpacks members into a directory, each as it was parsed: of the original archive's bytes, tar gets only the contents of files.
+ * @param target On the host, trusted.
+ * @throws The members' errors; {LidoError} unavailable on a full disk; {CommandError} when the tree cannot be written. */
 export async function unpackTree(
   host: Host,
   members: AsyncIterable<Member>,
@@ -39,7 +40,7 @@ export async function unpackTree(
         yield chunk;
       }
     } catch (error) {
-      failure = error; // tar, which is ended by it, knows nothing of it
+      failure = error; // tar ends because of it, but its own error does not say so
       throw error;
     }
   };
@@ -54,7 +55,7 @@ export async function unpackTree(
   });
 }
 
-/** tar says of a full disk, or a limit that is reached, only how far it came. */
+/** The error for a full disk or a reached limit: tar's own message says only how much was written. */
 function withoutRoom(error: unknown): LidoError | undefined {
   if (!(error instanceof CommandError) || !/Wrote only|No space left|quota exceeded/i.test(error.stderr)) {
     return undefined;

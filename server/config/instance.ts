@@ -203,7 +203,7 @@ const keys: Readonly<Record<string, ConfigKey>> = {
   ...syscallKeys(boolean),
 };
 
-/** Keys that the daemon sets, not the user. */
+/** Keys in which the daemon keeps state of an instance. */
 const volatileKeys: Readonly<Record<string, ConfigKey>> = {
   "volatile.apply_template": { check: anything, help: "Event whose templates are applied at the next start" },
   "volatile.base_image": { check: anything, help: "Fingerprint of the image the instance was created from" },

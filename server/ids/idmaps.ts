@@ -116,7 +116,7 @@ export function sharedRanges(ranges: HostRanges): { uid: HostRange; gid: HostRan
   return { uid: choose("uid"), gid: choose("gid") };
 }
 
-/** The ranges that isolated ones are cut from, the best first: further ranges than the shared map's, then the shared map's after its first 65536 ids. */
+/** The ranges that isolated ones are cut from, the best first: those beside the shared map, then the shared map's after its first 65536 ids. */
 function isolatedRanges(ranges: HostRanges, shared: { uid: HostRange; gid: HostRange }): HostRange[] {
   const isShared = (range: HostRange) => [shared.uid, shared.gid].some((other) => overlap(range, other));
   const further = commonRanges(ranges).filter((range) => range.count >= idsPerInstance && !isShared(range));
@@ -137,7 +137,7 @@ function commonRanges(ranges: HostRanges): HostRange[] {
   );
 }
 
-/** Checks a base that the user chose: another instance may have exactly the same range, so that the two can share volumes, but none may overlap it. */
+/** Checks a base that the user chose: another instance may have exactly the same range, so that the two can share volumes, but no part of it. */
 function fixedBase(base: number, size: number, ranges: HostRanges, taken: readonly TakenRange[]): number {
   const other = taken.find((range) =>
     !range.isRaw && overlaps(base, size, range.base, range.size) && !(range.base === base && range.size === size)

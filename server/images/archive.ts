@@ -13,7 +13,7 @@ import type { TarEntry } from "../archives/tar_reader.ts";
 import { TreeCheck } from "../archives/tree_stream.ts";
 import { unpackTree } from "../archives/unpack.ts";
 
-/** The files of an image: looked at before anything of them touches a pool, and unpacked there. */
+/** The files of an image: checked at the import, before anything of them is on a pool, and checked again while they are unpacked there. */
 
 const metadataMaxBytes = 1 << 20;
 const entriesMax = 5_000_000;
@@ -33,11 +33,11 @@ export interface CheckedArchive {
   readonly hasRootfs: boolean;
 }
 
-/** What an archive is in an image: all of it, or one of the two files of a split one. */
+/** Role of an archive in an image: the whole image, or one of the two files of a split image. */
 export type ImagePart = "unified" | "metadata" | "rootfs";
 
-/** Walks an archive from end to end.
- * @throws {LidoError} bad_request for what is damaged, or would reach outside. */
+/** Reads and checks a whole archive.
+ * @throws {LidoError} bad_request when it is damaged, or an entry leads out of the image. */
 export async function checkArchive(
   host: Host,
   file: string,
@@ -57,11 +57,11 @@ export async function checkArchive(
   });
 }
 
-/** Whether how much is unpacked can be known before: it is told so then, else how much of the file has been read. */
+/** Whether the unpacked size is known in advance: then progress counts unpacked bytes, else the bytes of the file that have been read. */
 export const tellsUnpackedBytes = (compression: Compression): boolean => compression === "none" || compression === "xz";
 
-/** Unpacks an archive below `target`, the directory of the image: `metadata.yaml`, `templates/`, `rootfs/`. What is written is what is checked
- * on the way, for the file may have changed since it was imported. */
+/** Unpacks an archive below `target`, the directory of the image: `metadata.yaml`, `templates/`, `rootfs/`. Entries are checked again, since the
+ * file may have changed after the import. */
 export async function unpackArchive(
   host: Host,
   file: string,
@@ -83,7 +83,7 @@ export async function unpackArchive(
   });
 }
 
-/** @throws {LidoError} bad_request, with the words of whoever has seen the cause. */
+/** @throws {LidoError} bad_request, with the message of the tool or check that failed first. */
 async function readImage<T>(
   host: Host,
   file: string,
@@ -98,7 +98,7 @@ async function readImage<T>(
     return result;
   } catch (error) {
     const cause = await archive.cause();
-    signal?.throwIfAborted(); // what was cancelled fails in many ways
+    signal?.throwIfAborted(); // a cancelled read fails in many ways
     if (error instanceof LidoError) throw error;
     if (error instanceof CommandError && error.argv[0] === "tar") throw error;
     throw invalid(cause ?? messageOf(error));
@@ -107,7 +107,7 @@ async function readImage<T>(
   }
 }
 
-/** The entries that belong to an image, each when it was found harmless. Others are left out. */
+/** The entries that belong to an image, each after it was checked. Others are skipped. */
 async function* imageMembers(
   entries: AsyncIterable<TarEntry>,
   part: ImagePart,
@@ -120,7 +120,7 @@ async function* imageMembers(
     };
     const place = (name: string) => cleanPath(part === "rootfs" ? `rootfs/${name}` : name, { allowAbsolute: true });
     const path = place(entry.name) ?? refuse(outside);
-    // The directory of the image itself, and device nodes, which are the container's own.
+    // Skip the directory of the image itself, and the content of /dev, which each container has of its own.
     if (path === "" || path.startsWith("rootfs/dev/")) continue;
     const [top] = path.split("/", 1);
     if (top !== "rootfs" && top !== "templates" && path !== "metadata.yaml") {
@@ -144,7 +144,7 @@ async function* imageMembers(
 
 const outside = "leads out of the image, or is longer than a path may be";
 
-/** What the daemon itself reads must be plain; the root filesystem is the container's own, but for its top. */
+/** Files that the daemon itself reads must be regular; the root filesystem may have any type, except at its top. */
 function checkType({ type }: TarEntry, path: string, top: string, refuse: (why: string) => never): void {
   if (path === "metadata.yaml") {
     if (type !== "file") refuse("is no file");

@@ -34,7 +34,7 @@ export interface ImportHeaders {
   readonly filename: string;
   readonly isPublic: boolean;
   readonly properties: Config;
-  /** What the client computed; checked when given. */
+  /** The fingerprint that the client expects; checked when given. */
   readonly fingerprint: string;
 }
 
@@ -43,7 +43,7 @@ interface DeleteIntent {
 }
 
 interface ImportIntent extends DeleteIntent {
-  /** Whether there was a file of that name, of an image that is not known: then it stays. */
+  /** Whether there was a file of that name already, of an image that is not known: then the rollback keeps it. */
   readonly wasThere: boolean;
 }
 
@@ -68,7 +68,7 @@ export class Images {
     });
   }
 
-  /** Takes away the uploads that a killed daemon was in the middle of. */
+  /** Deletes the incomplete uploads of a killed daemon. */
   async start(): Promise<void> {
     const { directory } = this.#options;
     for (const name of await readdir(directory)) {
@@ -81,7 +81,7 @@ export class Images {
     return this.#options.database.all("SELECT * FROM images ORDER BY id").map((row) => view(row, aliases));
   }
 
-  /** @param prefix The beginning of a fingerprint. @throws {LidoError} not_found, or bad_request when several begin so. */
+  /** @param prefix The beginning of a fingerprint. @throws {LidoError} not_found, or bad_request when several images match. */
   get(prefix: string): Image {
     return view(this.#row(prefix), this.#aliases());
   }
@@ -100,7 +100,7 @@ export class Images {
     return this.get(alias ? String(alias.fingerprint) : name);
   }
 
-  /** Receives an upload; the operation checks it and makes it an image. */
+  /** Receives an upload; the operation checks it and adds it as an image. */
   async import(body: Readable, headers: ImportHeaders): Promise<Operation> {
     const { directory, operations } = this.#options;
     const main = join(directory, `${uploadPrefix}${randomUUID()}`), files = { main, rootfs: `${main}.rootfs` };
@@ -130,7 +130,7 @@ export class Images {
     }
   }
 
-  /** @param isPatch Whether what is not given stays. */
+  /** @param isPatch Whether properties that are not given stay. */
   update(
     prefix: string,
     put: { public?: boolean; auto_update?: boolean; properties?: Config; expires_at?: string | null | undefined },
@@ -149,7 +149,7 @@ export class Images {
     this.#options.events.lifecycle("image-updated", `/1.0/images/${row.fingerprint}`);
   }
 
-  /** Deletes an image and its copies on the pools; instances made of it go on. */
+  /** Deletes an image and its unpacked copies on the pools; instances made from it are not affected. */
   delete(prefix: string): Operation {
     const fingerprint = String(this.#row(prefix).fingerprint);
     const { database, operations, volumes, events } = this.#options;
@@ -173,7 +173,7 @@ export class Images {
     });
   }
 
-  /** The image unpacked on a pool, made if need be; those who ask meanwhile wait for the same copy. */
+  /** The image unpacked on a pool; unpacks it if there is no copy yet. Concurrent calls wait for the same copy. */
   async volumeOn(pool: string, fingerprint: string, watch: WatchOptions = {}): Promise<Volume> {
     const volume: Volume = { type: "image", name: fingerprint };
     const { database, host, volumes } = this.#options;
@@ -189,14 +189,14 @@ export class Images {
     return volume;
   }
 
-  /** How much the image is unpacked, in bytes; undefined when its file does not say. */
+  /** The image's unpacked size in bytes; undefined when it is not known in advance. */
   async unpackedBytes(fingerprint: string): Promise<bigint | undefined> {
     const [main, rootfs] = this.#files(fingerprint);
     const isSplit = await access(rootfs).then(() => true, () => false);
     return await unpackedBytes(this.#options.host, isSplit ? rootfs : main);
   }
 
-  /** @returns The image's files to be sent: one, or metadata and rootfs. */
+  /** @returns The image's files to send: one, or metadata and rootfs. */
   async export(
     prefix: string,
   ): Promise<{ image: Image; files: { name: string; path: string; sizeBytes: number; open: () => ReadStream }[] }> {
@@ -361,7 +361,7 @@ function insert(database: Database, uploaded: Uploaded, metadata: ImageMetadata,
   );
 }
 
-/** Debian's names to the kernel's. */
+/** The kernel's names by Debian's. */
 const architectures: Readonly<Record<string, string>> = {
   amd64: "x86_64",
   arm64: "aarch64",

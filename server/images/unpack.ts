@@ -5,8 +5,8 @@ import type { WatchOptions } from "../../drivers/storage/driver.ts";
 import { detectCompression } from "../archives/compression.ts";
 import { tellsUnpackedBytes, unpackArchive } from "./archive.ts";
 
-/** How much an image's files are unpacked, in bytes, where its archive says so without being read.
- * @returns undefined where it does not. @see xz(1), "ROBOT MODE" */
+/** Size of an image's unpacked files, in bytes, where it is known without reading the whole archive.
+ * @returns undefined where it is not. @see xz(1), "ROBOT MODE" */
 export async function unpackedBytes(host: Host, file: string): Promise<bigint | undefined> {
   const compression = await detectCompression(file);
   if (compression === "none") return BigInt((await stat(file)).size);
@@ -32,7 +32,7 @@ export async function unpackImage(
 ): Promise<void> {
   const isUnified = rootfs === undefined;
   if (isUnified) return await unpackArchive(host, main, await detectCompression(main), "unified", target, watch);
-  // Next to nothing beside the other file, whose size is told.
+  // No progress for the metadata: it is tiny beside the other file.
   const untold = watch.signal ? { signal: watch.signal } : {};
   await unpackArchive(host, main, await detectCompression(main), "metadata", target, untold);
   await mkdir(join(target, "rootfs"));
