@@ -160,7 +160,7 @@ function fixedBase(base: number, size: number, ranges: HostRanges, taken: readon
   return base;
 }
 
-/** The current base if it still fits, else the lowest free one, so that freed ranges are used again. */
+/** A base in the first range with room: the current one if it is free there, else the lowest, so that freed ids are used again. */
 function freeBase(
   size: number,
   within: readonly HostRange[],

@@ -83,7 +83,7 @@ export async function unpackArchive(
   });
 }
 
-/** @throws {LidoError} bad_request, with the message of the tool or check that failed first. */
+/** @throws {LidoError} bad_request, with the decompressor's message if it failed, else the reader's. */
 async function readImage<T>(
   host: Host,
   file: string,

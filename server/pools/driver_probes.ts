@@ -9,7 +9,7 @@ export interface SupportedDriver {
 
 export interface MissingDriver {
   readonly Name: string;
-  /** What is missing and how to install it. */
+  /** What is missing and how to get it. */
   readonly Reason: string;
   /** Debian packages that contain it. */
   readonly Packages: readonly string[];

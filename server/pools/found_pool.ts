@@ -51,7 +51,7 @@ async function filled(root: string): Promise<string | undefined> {
 }
 
 /** @returns Where a pool is: the given source, the loop file of its name, or its own directory.
- * @throws {LidoError} bad_request when nothing is there, or a directory without the layout of a pool: opening it would create one inside. */
+ * @throws {LidoError} bad_request when nothing is there, or a directory without the layout of a pool: none is created in it. */
 export async function findSource(pool: Pool): Promise<string> {
   const isFile = (path: string) => stat(path).then((info) => info.isFile(), () => false);
   const source = pool.config.source || (await isFile(pool.diskFile) ? pool.diskFile : pool.root);

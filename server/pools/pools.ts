@@ -106,7 +106,7 @@ export class Pools {
     this.retry().catch((error) => this.#options.log.warn({ error: messageOf(error) }, "cannot retry storage pools"));
   }
 
-  /** @param isLetGo Which pools to unmount until the next start; the others stay mounted, since containers go on without the daemon. */
+  /** @param isLetGo Which pools to release on the host until the next start; the others stay mounted, since containers go on without the daemon. */
   async close(isLetGo: (name: string) => boolean = () => false): Promise<void> {
     clearInterval(this.#retry);
     this.sources.close();

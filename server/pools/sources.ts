@@ -63,7 +63,7 @@ export class PoolSources {
     if (source !== root && source !== diskFile) await this.#lookAt(tenant, source);
   }
 
-  /** Looks at an open pool that may not answer every few seconds, until `forget`. */
+  /** Every few seconds, until `forget`: looks at an open pool whose filesystem may not answer. */
   watch({ name, root }: Pool): void {
     if (!mountAt(root)?.mayHang) return this.forget(name);
     this.#watched.set(name, root);

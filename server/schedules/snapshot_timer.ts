@@ -38,7 +38,7 @@ export class SnapshotTimer {
   #unsubscribe = () => {};
   #isStale = false;
   #isClosed = false;
-  /** Tasks that were begun and have not ended. */
+  /** Tasks that are running, or wait for those that were due with them. */
   readonly #begun = new Set<string>();
   /** When each failed task is tried again, by `Date.now()`. */
   readonly #retryAt = new Map<string, number>();

@@ -25,8 +25,8 @@ export function needQuota(driver: Driver, name: string) {
   return quota;
 }
 
-/** Total size of each pool when it was last read. Some drivers start a process for that; since pools only grow, the size is read again only when it
- * seems too small. */
+/** Total size of each pool when it was last read. Some drivers start a process to read it; pools grow, so it is read again only when it seems too
+ * small. */
 const sizesSeen = new WeakMap<Driver, bigint>();
 
 /** @param name Of the volume, for the message. @throws {LidoError} bad_request when one volume would be larger than its whole pool. */
