@@ -113,7 +113,7 @@ Deno.test("planIdmap() refuses ids in raw.idmap that an isolated instance has, o
   const range = { start: 100_000, count: 65536 }, further = { start: 20_000_000, count: 1_000_000 };
   const two: HostRanges = { uid: [range, further, { start: 1000, count: 1 }], gid: [range, { start: 1000, count: 1 }] };
   const isolated = { "security.idmap.isolated": "true", "security.idmap.base": "100000" };
-  const own: TakenRange = { base: 30_000_000, size: 65536 }; // of a range that root had
+  const own: TakenRange = { base: 30_000_000, size: 65536 }; // from a range that root had earlier
   for (const config of [{}, isolated]) {
     const plan = (text: string, taken: readonly TakenRange[] = [own]) =>
       planIdmap({ ...config, "raw.idmap": text }, two, taken);
@@ -190,7 +190,7 @@ Deno.test("isolated maps never overlap, stay, and are used again", () => {
       try {
         base = planIdmap(config, host, taken).base;
       } catch {
-        // Refused: then there is truly no gap. Every place a range could start is the first id or one after a range.
+        // Refused: check that there is no gap. A range can only start at the first id or after another range.
         const starts = [1_065_536, ...taken.map((range) => range.base + range.size)];
         for (const start of starts) {
           assert.ok(
@@ -250,7 +250,7 @@ Deno.test("formatIdmap() writes what LXD writes", () => {
 
 Deno.test("parseIdmap() reads what LXD writes for an entry of both kinds", () => {
   const range = { start: 100_000, count: 10_000_001 };
-  // Of LXD 5.0.2 with raw.idmap "both 1000 5".
+  // Written by LXD 5.0.2 with raw.idmap "both 1000 5".
   const text =
     '[{"Isuid":true,"Isgid":false,"Hostid":100000,"Nsid":0,"Maprange":5},{"Isuid":true,"Isgid":true,"Hostid":1000,"Nsid":5,"Maprange":1},{"Isuid":true,"Isgid":false,"Hostid":100006,"Nsid":6,"Maprange":9999995},{"Isuid":false,"Isgid":true,"Hostid":100000,"Nsid":0,"Maprange":5},{"Isuid":true,"Isgid":true,"Hostid":1000,"Nsid":5,"Maprange":1},{"Isuid":false,"Isgid":true,"Hostid":100006,"Nsid":6,"Maprange":9999995}]';
   assert.deepEqual(parseIdmap(text), planIdmap({ "raw.idmap": "both 1000 5" }, { uid: [range], gid: [range] }, []).map);

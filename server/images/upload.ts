@@ -66,7 +66,7 @@ interface Part {
   readonly content: AsyncIterable<Uint8Array>;
 }
 
-/** The parts of a form one after the other, without holding them. @see RFC 7578, RFC 2046 section 5.1 */
+/** Reads the parts of a form one after the other, as a stream. @see RFC 7578, RFC 2046 section 5.1 */
 export class MultipartReader {
   readonly #chunks: AsyncIterator<Uint8Array>;
   readonly #mark: Buffer;
@@ -76,13 +76,13 @@ export class MultipartReader {
   constructor(body: AsyncIterable<Uint8Array>, boundary: string) {
     this.#chunks = body[Symbol.asyncIterator]();
     this.#mark = Buffer.from(`\r\n--${boundary}`);
-    // The first boundary has no line before it.
+    // The first boundary has no line break before it.
     this.#buffer = Buffer.from("\r\n");
   }
 
-  /** @returns The next part, whose content must be read to its end before the one behind it. */
+  /** @returns The next part. What was not read of the previous part's content is skipped. */
   async next(): Promise<Part | undefined> {
-    for await (const _ of this.#content()); // what is before the first boundary, or was left of a part
+    for await (const _ of this.#content()); // text before the first boundary, or the rest of a part
     while (this.#buffer.length < 2 && await this.#more());
     if (this.#buffer.subarray(0, 2).toString() !== "\r\n") return undefined; // "--": the last boundary
     let end: number;
@@ -108,7 +108,7 @@ export class MultipartReader {
         if (last.length > 0) yield last;
         return;
       }
-      // All but what may be the beginning of a boundary.
+      // Keep the end of the buffer, which may be the beginning of a boundary.
       const safe = this.#buffer.length - this.#mark.length;
       if (safe > 0) {
         yield this.#buffer.subarray(0, safe);

@@ -7,7 +7,7 @@ import { checkName } from "../store/names.ts";
 const placeholder = /\{\{(.*?)\}\}/gs;
 const known = /^\s*creation_date\s*(?:\|\s*date\s*:\s*(?:'([^']*)'|"([^"]*)")\s*)?$/;
 
-/** @returns The reason when names cannot be made by it. */
+/** @returns Why the pattern is invalid; undefined when it is valid. */
 export function patternProblem(pattern: string): string | undefined {
   const refuse = (why: string) => `Invalid snapshot pattern ${JSON.stringify(pattern)}: ${why}`;
   for (const [whole, inner = ""] of pattern.matchAll(placeholder)) {
@@ -24,8 +24,8 @@ export function patternProblem(pattern: string): string | undefined {
   return undefined;
 }
 
-/** @param taken Names that there are. @returns The next: "%d" is the number behind the highest one used, from 0 on; without it, a name that is taken
- * gets "-0", "-1" and so on. */
+/** @param taken Existing names. @returns The next name: "%d" becomes the highest number in use plus one, from 0 on; without "%d", a name that is
+ * taken gets "-0", "-1" and so on. */
 export function nextSnapshotName(pattern: string, taken: readonly string[], now: Date): string {
   const name = render(pattern, now);
   if (name.includes("%d")) return numbered(name, taken);
