@@ -17,7 +17,7 @@ const idMax = 4294967294;
 export type ReadFile = (path: string) => Promise<Uint8Array | undefined>;
 
 /** @param user A name, or a number.
- * @throws {LidoError} bad_request when there is none, or the files are no files. */
+ * @throws {LidoError} bad_request for an unknown user, or if one of the files is no regular file. */
 export async function findAccount(readFile: ReadFile, user: string): Promise<Account> {
   for (const line of await lines(readFile, "/etc/passwd")) {
     const [name, , uid, gid, , home, shell] = line.split(":");

@@ -5,24 +5,24 @@ import { limitSilence } from "../http/silence.ts";
 import { sameSecret } from "../credentials/secret.ts";
 import { SocketSink } from "./sinks.ts";
 
-/** Within it every socket that the session needs must be there, as LXD's. */
+/** Every socket that the session needs must be connected within this time, as LXD's. */
 const connectDeadlineMs = 5_000;
-/** As LXD's, so that what stands between keeps the connection. Whether a client is alive is not asked by it: one whose reader stalls answers nothing
- * and must not lose its command; a dead process closes its sockets, and a cut cable is the kernel's to notice (keepalive, http/server.ts). */
+/** As LXD's, so that proxies keep the connection. A missing pong does not end the session: a client whose reader stalls answers nothing and must not
+ * lose its command; a dead process closes its sockets, and the kernel notices a broken connection (keepalive, http/server.ts). */
 const pingEveryMs = 10_000;
-/** A client must take what its control socket gets, which is little: one that does not acknowledge it is gone.
- * With the pings between it is known within 20 s. */
+/** A client must acknowledge the little that is sent on its control socket; one that does not is taken for dead.
+ * With the pings, that is known within 20 s. */
 const silenceMaxMs = 8_000;
 const open = 1;
 
 export type Stream = "0" | "1" | "2" | "control";
 
-/** What the sockets bring, and that they end. */
+/** Receives the sockets' messages and their ends. */
 export interface ClientListener {
-  /** @returns A promise when no more may be given before it resolves. */
+  /** @returns A promise if no more input may be passed before it resolves. */
   input(chunk: Uint8Array): Promise<void> | undefined;
   endInput(): void;
-  /** @returns What is wrong with a message that is not obeyed. */
+  /** @returns The reason why a message is refused. */
   control(data: string | undefined): string | undefined;
   gone(stream: Stream): void;
 }
@@ -53,7 +53,7 @@ export class ClientSockets {
     return Object.fromEntries(this.#secrets);
   }
 
-  /** Where the output of a stream goes; what is written before the client is there waits for it. */
+  /** The sink of a stream's output; what is written before the client is connected waits for it. */
   sink(stream: Stream): SocketSink {
     return this.#sinks.get(stream)!;
   }
@@ -62,10 +62,10 @@ export class ClientSockets {
     return this.#sockets.get(stream)?.readyState === open;
   }
 
-  /** @returns What takes the client's connection. @throws {LidoError} forbidden for a wrong secret, bad_request for one that was used. */
+  /** @returns A function that takes the client's connection. @throws {LidoError} forbidden for a wrong secret, bad_request for a used one. */
   connect(secret: string): (socket: WebSocket) => void {
     let found: Stream | undefined;
-    // All are compared, so that the time does not tell which came near.
+    // All secrets are compared, so that the time does not reveal which one was close.
     for (const [name, expected] of this.#secrets) if (sameSecret(secret, expected)) found = name;
     if (found === undefined) throw new LidoError("forbidden", "Invalid websocket secret");
     if (this.#isOver) throw new LidoError("bad_request", "The command has ended");
@@ -74,7 +74,7 @@ export class ClientSockets {
     return (socket) => this.#take(name, socket);
   }
 
-  /** Waits for the client. @throws {LidoError} When it does not come in time, or `cancel` was called. */
+  /** Waits for the client. @throws {LidoError} When it does not connect in time, or `cancel` was called. */
   async connected(): Promise<void> {
     const late = setTimeout(
       () => this.#connected.reject(new LidoError("bad_request", "Timed out waiting for websockets to connect")),
@@ -92,17 +92,17 @@ export class ClientSockets {
     this.#connected.reject(reason);
   }
 
-  /** Hands over what comes, from now on. */
+  /** Passes all messages to the listener from now on. */
   serve(listener: ClientListener): void {
     this.#listener = listener;
     for (const [name, socket] of this.#sockets) this.#listen(name, socket, listener);
   }
 
-  /** Closes the sockets when the client has all that was written. @returns Whether it has. */
+  /** Closes the sockets when the client has received all output. @returns Whether it has. */
   async end(): Promise<boolean> {
     this.#isOver = true;
     const has = await Promise.all([...this.#sinks.values()].map((sink) => sink.end()));
-    // Control first, as LXD: clients take its end for the session's.
+    // Control first, as LXD: for clients its end is the session's.
     this.#sockets.get("control")?.close();
     for (const socket of this.#sockets.values()) {
       socket.resume();
@@ -112,7 +112,7 @@ export class ClientSockets {
   }
 
   #take(name: Stream, socket: WebSocket): void {
-    // Two upgrades with one secret may have been let in at the same moment.
+    // Two upgrades with the same secret may have been admitted at the same time.
     if (this.#sockets.has(name) || this.#isOver) return socket.close();
     this.#sockets.set(name, socket);
     const ping = () => socket.ping("keepalive");
@@ -121,8 +121,8 @@ export class ClientSockets {
     ping();
     this.#sinks.get(name)?.connect(socket);
     if (name === "control") limitSilence(socket, silenceMaxMs);
-    if (this.#listener) this.#listen(name, socket, this.#listener); // a control that comes late
-    else socket.pause(); // until there is somebody to give it to
+    if (this.#listener) this.#listen(name, socket, this.#listener); // a control socket that connects late
+    else socket.pause(); // until there is a listener
     if (this.#required.every((one) => this.#sockets.has(one))) this.#connected.resolve();
   }
 

@@ -1,4 +1,4 @@
-/** Under Deno's sanitizers: a timer that is left fails the test. */
+/** Under Deno's sanitizers: a timer that is not cleared fails the test. */
 import assert from "node:assert/strict";
 import { LidoError } from "../../api/errors.ts";
 import { ClientSockets } from "./client_sockets.ts";
@@ -11,7 +11,7 @@ Deno.test("a client that does not come leaves no timer, and its command was not 
     started++;
     return Promise.reject(new Error("not to be started"));
   };
-  const late = { code: "bad_request", message: "Timed out waiting for websockets to connect" }; // the client's fault, so none of the log's
+  const late = { code: "bad_request", message: "Timed out waiting for websockets to connect" }; // the client's fault, not the daemon's
   await assert.rejects(session.run(launch), late);
   assert.equal(started, 0);
   assert.throws(() => session.connect(session.fds["0"]!), /The command has ended/);

@@ -1,5 +1,5 @@
-/** A command and its streams, from its launch to its last byte. Knows neither HTTP nor containers: whatever can be started with three
- * descriptors or a terminal can be run by it. */
+/** A command and its streams, from its launch to its last byte. Knows neither HTTP nor containers: runs anything that can be started with three
+ * descriptors or a terminal. */
 import type { Poller } from "../../drivers/host/poll/poll.ts";
 import {
   closeFd,
@@ -14,25 +14,25 @@ import type { CommandStdio, LaunchedCommand } from "../../drivers/runtime/runtim
 import { Input } from "./input.ts";
 import { OutputPump, type Sink } from "./output.ts";
 
-/** As many bytes as the kernel gives a pipe without asking; what a session can hold beside its queues. */
+/** The largest pipe that the kernel grants without privileges; a session buffers this much beside its queues. */
 const pipeBytes = 256 * 1024;
 const SIGKILL = 9;
 
 export interface CommandOptions {
-  /** Starts the command. The descriptors are the caller's and closed by it afterwards. @throws {LaunchError} */
+  /** Starts the command. The caller owns the descriptors and closes them afterwards. @throws {LaunchError} */
   readonly launch: (stdio: CommandStdio) => Promise<LaunchedCommand>;
-  /** Present: the command gets a terminal of this size, and all its output comes on `stdout`. */
+  /** If present, the command gets a terminal of this size, and all its output goes to `stdout`. */
   readonly terminal?: { readonly width: number; readonly height: number };
   readonly stdout: Sink;
   readonly stderr: Sink;
-  /** Output ends when nobody holds it any more, not when the command is dead. */
+  /** Whether output ends when the last process has closed it, not when the command has ended. */
   readonly waitOutput?: boolean;
 }
 
 export class Command {
   readonly input: Input;
   /** The command's exit code, 128+n when signal n ended it; resolves when all its output was taken.
-   * @throws {Error} When somebody else reaped it. */
+   * @throws {Error} When other code has reaped it. */
   readonly ended: Promise<number>;
   readonly #launched: LaunchedCommand;
   readonly #outputs: readonly OutputPump[];
@@ -40,7 +40,7 @@ export class Command {
   readonly #waitOutput: boolean;
   #isDead = false;
 
-  /** Starts a command. @throws {LaunchError} Then nothing is left. */
+  /** Starts a command. @throws {LaunchError} Nothing is left behind then. */
   static async start(poller: Poller, options: CommandOptions): Promise<Command> {
     if (options.terminal) {
       const launched = await options.launch({ kind: "pty", ...options.terminal });
@@ -88,23 +88,23 @@ export class Command {
     return this.#launched.pid;
   }
 
-  /** To one that is dead already it is nothing. */
+  /** Does nothing if the command has ended. */
   signal(signal: number): void {
     if (!this.#isDead) sendSignal(this.#launched.pidfd, signal);
   }
 
-  /** @param size In characters, 1 to 65535; without a terminal it is nothing. */
+  /** Does nothing without a terminal. @param size In characters, 1 to 65535. */
   resize(size: { width: number; height: number }): void {
     if (!this.#isDead && this.#terminal !== undefined) setWindowSize(this.#terminal, size);
   }
 
-  /** Nobody wants the command any more: it is killed, and what it wrote last is nobody's. */
+  /** Kills the command and discards its unread output. */
   abandon(): void {
     this.signal(SIGKILL);
     for (const output of this.#outputs) output.close();
   }
 
-  /** Nobody reads one of its outputs any more: its writers are told by SIGPIPE, or SIGHUP by a terminal. */
+  /** Closes an output that has no reader any more: its writers get SIGPIPE, or SIGHUP on a terminal. */
   closeOutput(index: number): void {
     this.#outputs[index]?.close();
     if (this.#terminal !== undefined) this.#hangUp();

@@ -24,17 +24,17 @@ export interface ConsoleServices {
   readonly logDirectory: (name: string) => string;
 }
 
-/** Containers' consoles for clients: to attach to, and what they printed. */
+/** Containers' consoles for clients: attaches to them, and reads and clears their logs. */
 export class ConsoleService {
   readonly #services: ConsoleServices;
-  /** Consoles that somebody is attached to: one at a time, as with LXD. */
+  /** Consoles that have a client: one at a time, as with LXD. */
   readonly #attached = new Set<string>();
 
   constructor(services: ConsoleServices) {
     this.#services = services;
   }
 
-  /** @throws {LidoError} not_found; bad_request for another type or a container that does not run; conflict when somebody is there. */
+  /** @throws {LidoError} not_found; bad_request for another type or a container that does not run; conflict when another client is attached. */
   attach(name: string, post: InstanceConsolePost): Operation {
     const { target, operations } = this.#services;
     if (post.type === "vga") throw new LidoError("bad_request", "VGA console is only supported by virtual machines");
@@ -71,7 +71,7 @@ export class ConsoleService {
     });
   }
 
-  /** What the console printed last: of the running container, or of its last run.
+  /** The last output of the console, of the running container or of its last run.
    * @throws {LidoError} not_found. */
   async retrieve(name: string): Promise<Readable> {
     const content = await this.read(name, "console.log");
@@ -79,7 +79,7 @@ export class ConsoleService {
     return content;
   }
 
-  /** The same for the names under which it is among the log files. @param file "console.log" or "lxc.log". */
+  /** Reads a log file; for the console's two names, as `retrieve`. @param file "console.log" or "lxc.log" for the console. */
   async read(name: string, file: string): Promise<Readable> {
     const directory = this.#services.logDirectory(name);
     const isConsole = file === "console.log" || file === "lxc.log";
@@ -100,7 +100,7 @@ export class ConsoleService {
     this.#publish("instance-console-reset", name);
   }
 
-  /** @returns undefined for an instance that does not run, or has ended meanwhile: then what it printed last is in the file. */
+  /** @returns undefined for an instance that does not run, or has ended meanwhile: its last output is in the file then. */
   async #ofRunning<T>(name: string, work: () => Promise<T>): Promise<T | undefined> {
     if (!this.#services.runtime.get(name)) return undefined;
     try {
@@ -139,7 +139,7 @@ export class ConsoleService {
   }
 }
 
-/** A console's descriptors while a client is there. */
+/** A console's descriptors while a client is attached. */
 export class Attached implements Disposable {
   readonly input: Input;
   readonly output: OutputPump;
@@ -151,7 +151,7 @@ export class Attached implements Disposable {
     this.output = new OutputPump(poller, terminal.output, sockets.sink("0"));
   }
 
-  /** A client's message may come after the input was closed, by the client or by the terminal's end: the descriptor is another's by then.
+  /** Does nothing after the input was closed, by the client or by the terminal's end: its descriptor may be reused by then.
    * @param size In characters, 1 to 65535. */
   resize(size: { width: number; height: number }): void {
     if (!this.input.isClosed) setWindowSize(this.#terminal.master, size);

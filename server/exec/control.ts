@@ -1,16 +1,16 @@
 import { execControlSchema } from "../../api/types.ts";
 
-/** What a control socket is for. */
+/** What a control socket controls: a command or a console. */
 export interface Controlled {
   /** @param size In characters, 1 to 65535. */
   resize(size: { width: number; height: number }): void;
-  /** Absent for a console: the keys that its terminal makes signals of are all there is. */
+  /** Absent for a console, which has only the signals that its terminal makes from keys. */
   signal?(signal: number): void;
 }
 
-/** Obeys a message of the control socket.
+/** Executes a message of the control socket.
  * @param text Undefined for a binary message. @param detach Absent when the session ends with its client.
- * @returns What is wrong with one that is not obeyed. */
+ * @returns The reason why a message is refused. */
 export function obey(command: Controlled, text: string | undefined, detach?: () => void): string | undefined {
   if (text === undefined) return "Invalid control message: text is allowed";
   let value: unknown;

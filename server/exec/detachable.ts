@@ -5,19 +5,19 @@ import { obey } from "./control.ts";
 import type { Sink } from "./output.ts";
 import { Replay } from "./replay.ts";
 
-/** How a client's time with a session ended. */
+/** How a client's attachment to a session ended. */
 export type AttachmentEnd = { readonly kind: "ended"; readonly code: number } | { readonly kind: "detached" };
 
-/** The client that is with a session now. */
+/** The client that is attached to a session now. */
 interface Attachment {
   readonly sockets: ClientSockets;
   readonly over: PromiseWithResolvers<AttachmentEnd>;
-  /** Until it resolves, what was printed before is still on its way. */
+  /** Pending while earlier output is still being sent. */
   caughtUp: Promise<void> | undefined;
 }
 
-/** A command that goes on without its client. With nobody there, what it prints is read and the last of it kept; with a client, the client's speed
- * is the command's, as ever. */
+/** A command that goes on without its client. Without a client, its output is read and the last of it kept; with a client, the command writes no faster
+ * than the client reads, as in any session. */
 export class DetachableSession {
   readonly id: string;
   readonly instance: string;
@@ -48,7 +48,7 @@ export class DetachableSession {
     });
   }
 
-  /** The exit code of a command that has ended; undefined too when nobody knows it. */
+  /** The exit code of a command that has ended; also undefined when it is not known. */
   get code(): number | undefined {
     return this.#end?.code;
   }
@@ -61,7 +61,7 @@ export class DetachableSession {
     return this.#attachment !== undefined;
   }
 
-  /** No input will come, as for a command in the background of a script. */
+  /** Ends the input, as for a command in the background of a script. */
   endInput(): void {
     this.#command?.input.end();
   }
@@ -70,24 +70,24 @@ export class DetachableSession {
     this.#command?.abandon();
   }
 
-  /** The client that is there has to go. */
+  /** Detaches the attached client. */
   detach(): void {
     this.#attachment?.over.resolve({ kind: "detached" });
   }
 
-  /** Ends the command, with a reason for the client that is there. */
+  /** Ends the command, with a reason for the attached client. */
   stop(reason: Error): void {
     this.#attachment?.over.reject(reason);
     this.kill();
   }
 
-  /** Resolves when the command has ended, whatever became of it. */
+  /** Resolves when the command has ended, also after a failure. */
   async ended(): Promise<void> {
     await this.#command?.ended.catch(() => {});
   }
 
-  /** Waits for a client and gives it the session: what was printed last, then what is printed. One that was there has to go.
-   * @throws {LidoError} When it does not come, or another one took the session. */
+  /** Waits for a client and attaches it: sends it the last output, then the new output. Detaches an earlier client.
+   * @throws {LidoError} When the client does not connect, or another client took over the session. */
   async attach(sockets: ClientSockets): Promise<AttachmentEnd> {
     const command = this.#command;
     if (!command) throw new LidoError("bad_request", `Session "${this.id}" has not started`);
@@ -109,7 +109,7 @@ export class DetachableSession {
     } finally {
       has = await sockets.end();
     }
-    // Somebody may come for what this client did not get.
+    // Keep the session: the next client may read what this one did not receive.
     return end.kind === "ended" && !has ? { kind: "detached" } : end;
   }
 
@@ -120,7 +120,7 @@ export class DetachableSession {
       input: (chunk) => command.input.write(chunk),
       endInput: () => command.input.end(),
       control: (text) => obey(command, text, detach),
-      // A client that has a control holds the session by it; without one, by the output it reads.
+      // A client is attached while its control socket is open; without one, while it reads an output.
       gone: (stream) => {
         const reads = sockets.outputs.some((output) => sockets.isOpen(output));
         if (stream === "control" || (!sockets.isOpen("control") && !reads)) detach();

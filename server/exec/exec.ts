@@ -25,7 +25,7 @@ export interface ExecServices {
   readonly sessions: ExecSessions;
   /** @throws {LidoError} not_found; bad_request when it does not run. */
   readonly target: (name: string) => ExecTarget;
-  /** `$LIDO_DIR/logs`; what is recorded goes to the instance's directory below. */
+  /** `$LIDO_DIR/logs`; recorded output goes to the instance's directory below it. */
   readonly logs: string;
 }
 
@@ -37,7 +37,7 @@ export class ExecService {
     this.#services = services;
   }
 
-  /** @throws {LidoError} not_found; bad_request for a request or a container in which nothing can be run. */
+  /** @throws {LidoError} not_found; bad_request for an invalid request, or a container in which nothing can be run. */
   async start(name: string, post: InstanceExecPost): Promise<Operation> {
     const { runtime, target } = this.#services;
     const spec = await commandSpec(runtime, target(name), post);
@@ -47,7 +47,7 @@ export class ExecService {
     return post["wait-for-websocket"] ? this.#connected(name, post, spec) : this.#unattended(name, post, spec);
   }
 
-  /** Comes back to a session. @throws {LidoError} not_found; bad_request for one that ended with an earlier daemon. */
+  /** Attaches a client to a session again. @throws {LidoError} not_found; bad_request for one that ended with an earlier daemon. */
   attach(id: string): Operation {
     const session = this.#services.sessions.get(id);
     const sockets = new ClientSockets(session.isInteractive);
@@ -79,7 +79,7 @@ export class ExecService {
     });
   }
 
-  /** A command that can be detached from, with its first client. */
+  /** Starts a detachable session with its first client. */
   #detachable(name: string, post: InstanceExecPost, spec: CommandSpec): Operation {
     const { command, interactive } = post;
     const sockets = new ClientSockets(interactive);
@@ -106,7 +106,7 @@ export class ExecService {
     });
   }
 
-  /** One that starts without a client. Without a terminal it gets no input: nobody could tell a command that waits for it from one that works. */
+  /** Starts a detachable session without a client. Without a terminal it gets no input: a command that waits for input would look like one that works. */
   #detached(name: string, post: InstanceExecPost, spec: CommandSpec): Operation {
     return this.#services.operations.start({
       ...described(name),
@@ -135,7 +135,7 @@ export class ExecService {
     });
   }
 
-  /** A client's time with a session. One whose end was told is done with. */
+  /** Serves a client's attachment to a session. Deletes the session once the client has got the exit code. */
   async #attached(operation: Operation, session: DetachableSession, sockets: ClientSockets): Promise<void> {
     const end = await session.attach(sockets);
     if (end.kind === "detached") return operation.update({ detached: true });
@@ -193,12 +193,12 @@ function described(name: string) {
   };
 }
 
-/** Puts the exit code into the operation. A command that ended is a success whatever its code; one that could not be started is none. */
+/** Puts the exit code into the operation. The operation succeeds if the command has ended, with any code; it fails if the command could not be started. */
 async function finish(operation: Operation, run: () => Promise<number>): Promise<void> {
   operation.update({ return: await withExitCode(operation, run) });
 }
 
-/** A command that could not be started has an exit code too. */
+/** Puts the exit code of a command that could not be started into the operation, too. */
 async function withExitCode<T>(operation: Operation, run: () => Promise<T>): Promise<T> {
   try {
     return await run();

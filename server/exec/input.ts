@@ -17,7 +17,7 @@ export class Input {
   #lastByte: number | undefined;
   #room: (() => void) | undefined;
 
-  /** @param fd Write end of a pipe, or the master of a pty; it belongs to this and nobody else watches it. */
+  /** @param fd Write end of a pipe, or the master of a pty; owned by this object, and watched by no other. */
   constructor(poller: Poller, fd: number, isTerminal: boolean) {
     this.#fd = fd;
     this.#isTerminal = isTerminal;
@@ -30,8 +30,8 @@ export class Input {
     return this.#isClosed;
   }
 
-  /** What comes after the end, or after the command closed its stdin, is dropped.
-   * @returns A promise when no more may be given before it resolves. */
+  /** Input after the end, or after the command closed its stdin, is dropped.
+   * @returns A promise if no more input may be passed before it resolves. */
   write(chunk: Uint8Array): Promise<void> | undefined {
     if (this.#isClosed || this.#isEnding || chunk.length === 0) return undefined;
     this.#push(chunk);
@@ -40,7 +40,7 @@ export class Input {
     return new Promise((resolve) => this.#room = resolve);
   }
 
-  /** No more input: a pipe is closed; a terminal stays open and its reader gets an end of file, once, when it reads lines. */
+  /** Ends the input: a pipe is closed; a terminal stays open, and its reader gets one end of file if it reads by lines. */
   end(): void {
     if (this.#isEnding || this.#isClosed) return;
     this.#isEnding = true;
@@ -66,7 +66,7 @@ export class Input {
   #queueEndOfInput(): void {
     const character = endOfInputCharacter(this.#fd);
     if (character === undefined) return;
-    // In the middle of a line the first one only hands over what there is of it.
+    // In the middle of a line the first character only passes that part of the line to the reader.
     const last = this.#queue.at(-1)?.at(-1) ?? this.#lastByte;
     const count = last === undefined || lineEnds.has(last) ? 1 : 2;
     this.#push(new Uint8Array(count).fill(character));
@@ -80,7 +80,7 @@ export class Input {
       try {
         count = writeFd(this.#fd, chunk);
       } catch {
-        return this.close(); // EPIPE, or the terminal is gone: nobody reads any more
+        return this.close(); // EPIPE, or the terminal is closed: there is no reader any more
       }
       if (count === again) break;
       this.#queuedBytes -= count;

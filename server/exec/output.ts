@@ -3,26 +3,26 @@ import { again, closeFd, pipeCapacity, readFd, setNonBlocking } from "../../driv
 
 /** Where output goes. */
 export interface Sink {
-  /** @returns A promise when no more may be given before it resolves. The chunk is the sink's to keep. */
+  /** @returns A promise if no more output may be passed before it resolves. The sink may keep the chunk. */
   write(chunk: Uint8Array): Promise<void> | undefined;
 }
 
-/** What one session may move before others have their turn, and the longest message to a client. */
+/** Bytes that one session may move before others have their turn, and the longest message to a client. */
 const turnBytes = 256 * 1024;
-/** A pty holds at most this; it has no F_GETPIPE_SZ. @see tty_buffer.c, n_tty.c: 64 KiB of flip buffers and 4 KiB of line discipline */
+/** Bytes that a pty can hold; it has no F_GETPIPE_SZ. @see tty_buffer.c, n_tty.c: 64 KiB of flip buffers and 4 KiB of line discipline */
 const ptyCapacityBytes = 68 * 1024;
 
-/** Chunks are cut from it one after the other, so that small outputs need no buffer each and nothing is copied. */
+/** Buffer that chunks are sliced from one after the other, so that small outputs need no buffer each and nothing is copied. */
 let slab = new Uint8Array(0);
 const slabBytes = 2 * turnBytes;
-/** Less than this at its end is not worth a read. */
+/** A smaller rest of the slab is not used for a read. */
 const slabRestBytes = 64 * 1024;
-/** What a terminal gives at a time, whatever there is. @see n_tty.c */
+/** The most that one read of a terminal returns. @see n_tty.c */
 const terminalReadBytes = 4095;
 
-/** Reads until there is no more just now: a read that does not fill its buffer says so, and asking once more would only cost a call, or
- * race with a writer for a few bytes at a time.
- * @returns What there was, perhaps nothing, and whether it was the end. */
+/** Reads all that is available now. A read that does not fill its buffer was the last: another would only cost a call, or race with a writer for a few
+ * bytes at a time.
+ * @returns The bytes, perhaps none, and whether the stream has ended. */
 function readChunk(fd: number, bytesMax: number): { chunk: Uint8Array; isEnd: boolean } {
   if (slab.length < slabRestBytes) slab = new Uint8Array(slabBytes);
   const room = Math.min(slab.length, bytesMax);
@@ -45,11 +45,11 @@ export class OutputPump {
   readonly #watch: Watch;
   readonly #sink: Sink;
   readonly #finished = Promise.withResolvers<void>();
-  /** Until it resolves, the sink wants nothing. */
+  /** Pending while the sink takes no more output. */
   #room: Promise<void> | undefined;
   #isClosed = false;
 
-  /** @param fd Read end; it belongs to the pump, which closes it. */
+  /** @param fd Read end; the pump owns and closes it. */
   constructor(poller: Poller, fd: number, sink: Sink) {
     this.#fd = fd;
     this.#sink = sink;
@@ -58,13 +58,13 @@ export class OutputPump {
     this.#arm();
   }
 
-  /** Settles when there is nothing more to come and the sink took all there was. */
+  /** Resolves when the output has ended and the sink has taken all of it. */
   get finished(): Promise<void> {
     return this.#finished.promise;
   }
 
-  /** The command is dead: what it wrote is in the kernel's buffer at this moment, which has an end. It is read at once, whoever else writes and
-   * however slow the sink is: a holder that goes on writing cannot keep up with reads that wait for nothing. */
+  /** Called when the command has ended: its last output is in the kernel's buffer, whose size is limited. That much is read at once, even if the sink is
+   * slow or other processes go on writing. */
   drain(): void {
     if (this.#isClosed) return;
     const last: Uint8Array[] = [];
@@ -78,7 +78,7 @@ export class OutputPump {
     void this.#deliver(last);
   }
 
-  /** Reads no more; who writes gets SIGPIPE (a pipe) or SIGHUP (a terminal). */
+  /** Stops reading; writers get SIGPIPE (a pipe) or SIGHUP (a terminal). */
   close(): void {
     if (!this.#isClosed) this.#release();
     this.#finished.resolve();

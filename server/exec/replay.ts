@@ -1,6 +1,6 @@
-/** What a client that comes back gets to see of what was printed meanwhile. */
+/** How much of the output a client gets when it attaches again. */
 const keptBytesMax = 1 << 20;
-/** Streams that take turns byte by byte keep less. */
+/** Limits the list of runs: streams that alternate byte by byte keep less output. */
 const runsMax = 16_384;
 
 interface Run<Stream> {
@@ -8,10 +8,10 @@ interface Run<Stream> {
   bytes: number;
 }
 
-/** The last bytes of all streams together, in the order in which they were read: a ring of bytes, and how many of them are whose. */
+/** The last bytes of all streams together, in the order in which they were read: a ring of bytes, and a list of runs that belong to one stream each. */
 export class Replay<Stream> {
   #ring = new Uint8Array(4096);
-  /** Bytes that were ever pushed; the next goes to this place, modulo the ring's length. */
+  /** Number of bytes pushed so far; the next byte goes to this place, modulo the ring's length. */
   #end = 0;
   #bytes = 0;
   #runs: Run<Stream>[] = [];
@@ -33,7 +33,7 @@ export class Replay<Stream> {
     if (this.#runs.length - this.#firstRun > runsMax) this.#forget(this.#runs[this.#firstRun]!.bytes);
   }
 
-  /** Copies of what there is now. */
+  /** Copies of all kept output. */
   all(): { readonly stream: Stream; readonly chunk: Uint8Array }[] {
     let from = this.#end - this.#bytes;
     return this.#runs.slice(this.#firstRun).map(({ stream, bytes }) => {

@@ -27,7 +27,7 @@ Deno.test("the last MiB of all streams comes back in the order in which it was w
       const total = whole.reduce((sum, [, count]) => sum + count, 0);
       assert.equal(bytes.length, Math.min(total, mebibyte));
       assert.equal(bytes.findIndex((byte, index) => byte !== ((total - bytes.length + index) & 0xff)), -1);
-      // Whose each byte is, from the end.
+      // The stream of each byte, from the end.
       let left = bytes.length;
       const expected: Record<string, number> = { 1: 0, 2: 0 };
       for (const [stream, count] of whole.reverse()) {

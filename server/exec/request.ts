@@ -12,8 +12,8 @@ const wordBytesMax = 128 * 1024;
 /** A running container's files. */
 export type Files = Pick<Runtime, "readFile" | "fileExists">;
 
-/** What the request says, with LXD's defaults and the container's own accounts.
- * @throws {LidoError} bad_request for what no command can be started with. */
+/** The command of a request, with LXD's defaults and the container's own accounts.
+ * @throws {LidoError} bad_request for values that no command can be started with. */
 export async function commandSpec(
   files: Files,
   target: ExecTarget,
@@ -57,7 +57,7 @@ function instanceEnvironment({ config }: ExecTarget): Record<string, string> {
   );
 }
 
-/** A home that is not there is no reason not to run; a directory that was asked for is. */
+/** A missing home is replaced by "/"; a requested directory that is missing makes the start fail. */
 async function home(files: Files, name: string, environment: Record<string, string>): Promise<string> {
   const { HOME } = environment;
   return HOME?.startsWith("/") && await files.fileExists(name, HOME) ? HOME : "/";

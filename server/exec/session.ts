@@ -5,14 +5,14 @@ import { obey } from "./control.ts";
 import type { Sink } from "./output.ts";
 import { nowhere } from "./sinks.ts";
 
-/** A command that lives with its client. */
+/** A command that ends with its client. */
 export class Session {
   readonly #sockets: ClientSockets;
   readonly #isEager: boolean;
   #command: Command | undefined;
   #isAbandoned = false;
 
-  /** @param options.eager The command is started while the client still connects; it is killed if the client does not come. */
+  /** @param options.eager The command is started while the client still connects; it is killed if the client does not connect. */
   constructor(options: { interactive: boolean; eager: boolean }) {
     this.#sockets = new ClientSockets(options.interactive);
     this.#isEager = options.eager;
@@ -26,8 +26,8 @@ export class Session {
     return this.#sockets.connect(secret);
   }
 
-  /** Waits for the client, runs the command and hands its output over.
-   * @returns The exit code. @throws {LidoError} When the client does not come; {LaunchError} when the command cannot be started. */
+  /** Waits for the client, runs the command and sends its output.
+   * @returns The exit code. @throws {LidoError} When the client does not connect; {LaunchError} when the command cannot be started. */
   async run(launch: (stdout: Sink, stderr: Sink) => Promise<Command>): Promise<number> {
     const sockets = this.#sockets;
     const [stdout, stderr = nowhere] = sockets.outputs.map((name) => sockets.sink(name));
@@ -70,7 +70,7 @@ export class Session {
     }
   }
 
-  /** A client that let go of its control, or never had one and reads nothing any more, is gone: its command with it, as LXD. */
+  /** Ends the command, as LXD, when the client has closed its control socket, or has none and has closed all outputs. */
   #gone(stream: Stream, command: Command): void {
     const { outputs } = this.#sockets;
     const isOpen = (one: Stream) => this.#sockets.isOpen(one);

@@ -4,15 +4,15 @@ import type { ExecSession } from "../../api/types.ts";
 import type { Database } from "../state/database.ts";
 import { DetachableSession } from "./detachable.ts";
 
-/** How long an ended session waits for somebody who asks for its output and exit code. */
+/** How long an ended session is kept for a client that asks for its output and exit code. */
 const keptMs = 3_600_000;
 /** Each holds up to 1 MiB. */
 const sessionsMax = 256;
 
-/** One that ran when an earlier daemon ended. */
+/** A session that was running when an earlier daemon ended. */
 type EndedSession = Pick<ExecSession, "id" | "instance" | "command" | "interactive" | "created_at">;
 
-/** Every detachable session: those that run, those that ended and were not asked for yet, and those that ended with an earlier daemon. */
+/** Every detachable session: the running ones, those that ended and were not read yet, and those that ended with an earlier daemon. */
 export class ExecSessions {
   readonly #database: Database;
   readonly #sessions = new Map<string, DetachableSession>();
@@ -35,8 +35,8 @@ export class ExecSessions {
     }
   }
 
-  /** A place for a command that is about to be started by `launch`.
-   * @throws {LidoError} bad_request when there are too many; and what `launch` throws, nothing is left then. */
+  /** Adds a session and starts its command by `launch`.
+   * @throws {LidoError} bad_request when there are too many sessions; and what `launch` throws, after which the session is removed. */
   async start(
     options: { instance: string; argv: readonly string[]; interactive: boolean },
     launch: Parameters<DetachableSession["start"]>[0],
@@ -87,7 +87,7 @@ export class ExecSessions {
     return this.list().find((one) => one.id === id) ?? view(this.get(id));
   }
 
-  /** Kills the command when it runs, and forgets the session. @throws {LidoError} not_found. */
+  /** Kills the command if it runs, and deletes the session. @throws {LidoError} not_found. */
   async delete(id: string): Promise<void> {
     if (!this.#lost.has(id)) {
       const session = this.get(id);
@@ -97,7 +97,7 @@ export class ExecSessions {
     this.forget(id);
   }
 
-  /** Nobody will ask for it any more. */
+  /** Deletes a session without ending its command. */
   forget(id: string): void {
     clearTimeout(this.#expiries.get(id));
     this.#expiries.delete(id);
@@ -106,7 +106,7 @@ export class ExecSessions {
     this.#database.run("DELETE FROM exec_sessions WHERE id = ?", id);
   }
 
-  /** Ends all of them; the next daemon tells who asks. */
+  /** Ends all sessions; the next daemon lists the running ones as lost. */
   async close(): Promise<void> {
     this.#isClosed = true;
     for (const expiry of this.#expiries.values()) clearTimeout(expiry);
@@ -127,7 +127,7 @@ export class ExecSessions {
     this.#expiries.set(id, expiry);
   }
 
-  /** The oldest that ended goes first. */
+  /** Deletes the oldest ended session that has no client, if there are too many. */
   #makeRoom(): void {
     if (this.#sessions.size < sessionsMax) return;
     const idle = [...this.#sessions.values()].find((session) => session.endedAt !== undefined && !session.isAttached);

@@ -11,7 +11,7 @@ export class SocketSink implements Sink {
   #socket: WebSocket | undefined;
   #room: (() => void) | undefined;
 
-  /** The client is there; what was written before goes to it now. */
+  /** Sets the client's socket; output written before is sent to it now. */
   connect(socket: WebSocket): void {
     this.#socket = socket;
     socket.once("close", () => this.#room?.());
@@ -27,8 +27,8 @@ export class SocketSink implements Sink {
     return this.#until(socket, () => socket.bufferedAmount <= queuedBytesMax);
   }
 
-  /** Resolves when the client's kernel has all of it, or the client is gone: a socket that is closed before may lose its last bytes.
-   * @returns Whether the client is there. */
+  /** Resolves when all output was sent, or the client has disconnected: closing the socket before could lose the last bytes.
+   * @returns Whether the client is still connected. */
   async end(): Promise<boolean> {
     const socket = this.#socket;
     if (!socket || socket.readyState !== socket.OPEN) return false;
@@ -51,7 +51,7 @@ export class SocketSink implements Sink {
 
 export class FileSink implements Sink {
   readonly #file: FileHandle;
-  /** The first failure, a full disk above all; what comes after is dropped. */
+  /** The first failure, most likely a full disk; output after it is dropped. */
   error: unknown;
 
   constructor(file: FileHandle) {

@@ -4,7 +4,7 @@ const pingEveryMs = 10_000;
 /** A guest that does not read is dropped rather than kept in memory without end. */
 const queuedMaxBytes = 256 << 10;
 
-/** One guest that listens, by a websocket or a bare stream. */
+/** A guest's subscription to events, by a websocket or a bare stream. */
 export interface EventSink {
   send(text: string): unknown;
   ping?(): void;
@@ -13,7 +13,7 @@ export interface EventSink {
   onClose(listener: () => void): unknown;
 }
 
-/** Who listens to what. */
+/** The guests' subscriptions, by instance and event type. */
 export class EventSinks {
   readonly #sinks = new Map<string, Set<{ readonly types: ReadonlySet<string>; readonly sink: EventSink }>>();
 

@@ -2,7 +2,7 @@ import { Hono } from "hono";
 import type { Config, Devices } from "../../api/types.ts";
 import { isFalse } from "../config/instance.ts";
 
-/** What an instance may know of itself. */
+/** The part of an instance that the guest API shows. */
 export interface Guest {
   readonly name: string;
   /** Expanded. */
@@ -22,7 +22,7 @@ export function hasGuestApi(config: Config): boolean {
 }
 
 /** The API on an instance's /dev/lxd/sock, for its own root: plain JSON and text without LXD's envelopes. LXD answers every method as
- * GET, and so does this. @param guest The instance as it is now; undefined when there is none any more. */
+ * GET, and so does this. @param guest The instance as it is now; undefined when it was deleted. */
 export function guestApi(guest: () => Guest | undefined): Hono {
   const app = new Hono();
   const configOf = (work: (guest: Guest) => Response): Response => {
@@ -47,14 +47,14 @@ export function guestApi(guest: () => Guest | undefined): Hono {
       return text(`#cloud-config\ninstance-id: ${id}\nlocal-hostname: ${name}\n${config["user.meta-data"] ?? ""}`);
     }));
   app.all("/1.0/devices", () => configOf(({ devices }) => json(devices)));
-  // For nested LXDs; nobody may do so without security.devlxd.images, a key that lido does not have.
+  // For nested LXDs; always refused, as it needs security.devlxd.images, a key that lido does not have.
   app.all("/1.0/images/:fingerprint/export", () => refusal(403, "not authorized"));
   app.notFound(() => refusal(404, "404 page not found"));
   app.onError(() => refusal(500, "internal error"));
   return app;
 }
 
-/** As LXD says that something is not for a guest. */
+/** A refusal in LXD's form. */
 export function refusal(status: number, reason: string): Response {
   return new Response(`${reason}\n`, {
     status,

@@ -2,17 +2,17 @@ import type { Config, Devices } from "../../api/types.ts";
 import { sameDevice } from "../config/devices.ts";
 import { type Guest, isGuestKey } from "./guest_api.ts";
 
-/** What a guest is told of itself. @see https://documentation.ubuntu.com/lxd/en/latest/dev-lxd/ */
+/** A change of an instance, as its guest is told of it. @see https://documentation.ubuntu.com/lxd/en/latest/dev-lxd/ */
 export interface GuestEvent {
   readonly type: "config" | "device";
   readonly timestamp: string;
   readonly metadata: Record<string, unknown>;
 }
 
-/** Changes of these do not make a device anew. */
+/** Keys whose change updates a device; a change of any other key removes and adds it. */
 const updatable = /^(size|boot\.priority|limits\..*)$/;
 
-/** @returns What a change of an instance is to its guest, in LXD's order: keys, then what goes, comes, and is only changed. */
+/** @returns The guest's events for a change of an instance, in LXD's order: keys, then removed, added and updated devices. */
 export function guestEvents(before: Omit<Guest, "name">, after: Omit<Guest, "name">): GuestEvent[] {
   const timestamp = new Date().toISOString();
   return [

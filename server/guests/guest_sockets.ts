@@ -1,5 +1,5 @@
-/** The sockets of the guest API: one for each container that runs, in a directory of its own that is mounted at /dev/lxd within. Which socket
- * it is says which container asks. Everything here is bounded, for the clients are hostile. */
+/** The sockets of the guest API: one for each running container, in a directory of its own that is mounted at /dev/lxd in the container. The socket
+ * identifies the container. Everything here is bounded, since the clients are hostile. */
 
 import { messageOf } from "../../api/errors.ts";
 import { chmodSync, renameSync } from "node:fs";
@@ -17,10 +17,10 @@ import type { SocketDirectory } from "./socket_directory.ts";
 
 /** Of one container, event streams included. */
 const connectionsMax = 16;
-/** Of all of them: each is a descriptor of the daemon's. Past it a container gets no second one. */
+/** Of all containers: each connection is a descriptor of the daemon. Beyond it a container gets no second connection. */
 const connectionsOfAllMax = 512;
 const headersMaxBytes = 8 << 10;
-/** From the connection, or from the last answer, to the next request's end; and for an answer to be taken. Dripping bytes do not extend it. */
+/** From the connection, or from the last answer, to the end of the next request; and for reading an answer. Bytes sent slowly do not extend it. */
 const patienceMs = 30_000;
 
 export interface GuestSocketsOptions {
@@ -77,16 +77,16 @@ export class GuestSockets {
     return this.#options.directory.path(name);
   }
 
-  /** Names of the directories that there are; those of an earlier daemon, too. */
+  /** Names of the existing directories, also those of an earlier daemon. */
   directories(): string[] {
     return this.#options.directory.names();
   }
 
-  /** Listens for a container; in the directory that it has mounted already, if an earlier daemon did. */
+  /** Listens for a container; if an earlier daemon did, in the same directory, which the container has mounted. */
   async open(name: string): Promise<void> {
     if (this.#opened.has(name)) return;
     const above = await this.#options.directory.make(name);
-    // Made where no container is, and renamed then: a privileged one may write to its directory, and put a symbolic link there just then.
+    // Made outside of any container's directory and then renamed: a privileged container may write to its own, and put a symbolic link there.
     const made = `${above}/.${this.#opened.size}-${process.hrtime.bigint()}`;
     const connections = new Set<net.Socket>();
     const listener = net.createServer((socket) => this.#accept(name, socket, connections));
@@ -104,7 +104,7 @@ export class GuestSockets {
     }
   }
 
-  /** Ends what is connected; the directory stays for whoever listens next. */
+  /** Closes the socket and its connections; keeps the directory for the next daemon. */
   async close(name: string): Promise<void> {
     const opened = this.#opened.get(name);
     if (!opened) return;
@@ -114,7 +114,7 @@ export class GuestSockets {
     await closed;
   }
 
-  /** Ends what is connected, and deletes the directory. */
+  /** Closes the socket and its connections, and deletes the directory. */
   async delete(name: string): Promise<void> {
     await this.close(name);
     await this.#options.directory.delete(name);
@@ -126,13 +126,13 @@ export class GuestSockets {
     await this.#options.directory.close();
   }
 
-  /** Tells a container's listeners. */
+  /** Sends an event to the container's subscribers. */
   publish(name: string, event: GuestEvent): void {
     this.#sinks.publish(name, event);
   }
 
   #accept(name: string, socket: net.Socket, connections: Set<net.Socket>): void {
-    socket.on("error", () => {}); // a client that goes away is no news
+    socket.on("error", () => {}); // a client may close its connection at any time
     const isFull = this.#connectionsOfAll >= this.#connectionsOfAllMax && connections.size > 0;
     if (isFull || connections.size >= connectionsMax) return void socket.destroy();
     connections.add(socket);
@@ -164,7 +164,7 @@ export class GuestSockets {
   #serve(request: IncomingMessage, response: ServerResponse, answer: () => void): void {
     const { socket } = request;
     const connection = this.#connections.get(socket);
-    // Requests that come before the last answer is taken would be answered into memory.
+    // A request before the last answer was read would make answers pile up in memory.
     if (!connection || connection.isBusy || socket.writableLength > 0) return void socket.destroy();
     connection.isBusy = true;
     connection.timer.refresh();
@@ -185,12 +185,12 @@ export class GuestSockets {
     const connection = this.#connections.get(incoming.socket);
     if (!connection) return refusal(500, "internal error");
     if (connection.refused) return connection.refused.clone();
-    // What may listen has been taken by now.
+    // `#serve` has taken the permitted event streams already.
     if (eventTypes(incoming)) return refusal(403, "not authorized");
     return this.#options.answer(connection.name, request);
   }
 
-  /** As LXD without an upgrade: lines of JSON until somebody ends it. */
+  /** As LXD without an upgrade: lines of JSON until one side closes the connection. */
   #stream(connection: Connection, types: ReadonlySet<string>, socket: net.Socket): void {
     clearTimeout(connection.timer);
     socket.write(
@@ -226,7 +226,7 @@ export class GuestSockets {
   }
 }
 
-/** @returns The kinds of events that a request asks for; undefined when it asks for something else. */
+/** @returns The types of events that a request asks for; undefined for another request. */
 function eventTypes(request: IncomingMessage): ReadonlySet<string> | undefined {
   const [path, query] = (request.url ?? "/").split("?", 2);
   if (path !== "/1.0/events") return undefined;

@@ -15,7 +15,7 @@ async function withSockets(
   limits: { patienceMs?: number; connectionsOfAll?: number },
   test: (connect: (name: string, raw?: string) => net.Socket, sockets: GuestSockets) => Promise<void>,
 ): Promise<void> {
-  // Longer than the path of a socket may be.
+  // Longer than a socket's path may be.
   const root = join(mkdtempSync(join(tmpdir(), "lido-guests-")), "d".repeat(100));
   const sockets = new GuestSockets({
     directory: new SocketDirectory(root, createHost().mounts),

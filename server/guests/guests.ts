@@ -21,8 +21,8 @@ export interface GuestsOptions {
   readonly log: { warn(context: object, message: string): void };
 }
 
-/** What every container that runs gets beside its disks: its own limits in /proc, and the guest API, `/dev/lxd/sock`, unless `security.devlxd` is false.
- * Its directory outlives the daemon, so that the next one listens where the container looks. */
+/** What every running container gets beside its disks: its own limits in /proc, and the guest API, `/dev/lxd/sock`, unless `security.devlxd` is false.
+ * The socket's directory outlives the daemon, so that the next daemon can listen in the directory that the container has mounted. */
 export class Guests {
   readonly #options: GuestsOptions;
   readonly #sockets: GuestSockets;
@@ -41,7 +41,7 @@ export class Guests {
     });
   }
 
-  /** What a container that is about to start gets, and listens for it. @param config Expanded. @returns What it is to have mounted. */
+  /** Called before a container's start: listens for it. @param config Expanded. @returns The mounts to make. */
   async prepare(name: string, config: Config): Promise<MountSpec[]> {
     const mounts = await this.#options.resources.mounts(name);
     if (!hasGuestApi(config)) return mounts;
@@ -49,13 +49,13 @@ export class Guests {
     return [...mounts, this.#mount(name)];
   }
 
-  /** After the end of a container, or a start that failed. */
+  /** Called after the end of a container, or a failed start. */
   release(name: string): Promise<void> {
     this.#options.resources.release(name);
     return this.#sockets.delete(name);
   }
 
-  /** Listens again for the containers that an earlier daemon started, and deletes what is left of others. */
+  /** Listens again for the containers that an earlier daemon started; deletes the directories of ended ones. */
   async adopt(): Promise<void> {
     for (const name of this.#sockets.directories()) {
       try {
@@ -67,8 +67,8 @@ export class Guests {
     }
   }
 
-  /** Tells a running container what was changed, and gives or takes the API by `security.devlxd`.
-   * @throws {LidoError} When the container does not let it be mounted or unmounted. */
+  /** Sends a running container the events of a change, and mounts or unmounts the API by `security.devlxd`.
+   * @throws {LidoError} When the container prevents the mount or unmount. */
   async changed(before: Guest, after: Guest): Promise<void> {
     const { name } = after;
     const { runtime } = this.#options;
@@ -88,7 +88,7 @@ export class Guests {
     }
   }
 
-  /** Ends what is connected; the directories stay for the next daemon. */
+  /** Closes all connections; the directories stay for the next daemon. */
   close(): Promise<void> {
     return this.#sockets.closeAll();
   }

@@ -4,26 +4,26 @@ import type { Warning } from "../../api/types.ts";
 import { Lxcfs, type LxcfsState, mountsWithin } from "../../drivers/host/mounts/lxcfs.ts";
 import type { MountSpec, Runtime } from "../../drivers/runtime/runtime.ts";
 
-/** A look costs half a millisecond; so long a container may read errors where its limits should be. */
+/** A check takes half a millisecond. Between two checks a container may read errors instead of its limits. */
 const lookEveryMs = 3_000;
 
 export interface ResourceViewOptions {
-  /** Where LXCFS is mounted, if it is. */
+  /** Where LXCFS is mounted, if it runs. */
   readonly path: string;
   readonly runtime: Pick<Runtime, "get" | "attach" | "detach" | "lxcfsTargets">;
   readonly instances: () => readonly string[];
   readonly log: { info(context: object, message: string): void; warn(context: object, message: string): void };
 }
 
-/** What containers see of memory and CPUs: their own limits, by LXCFS, where it runs. It may come and go: its dead files are unmounted in the
- * containers that run, which see the host's figures then, and mounted again when it is back. */
+/** What containers see of memory and CPUs: their own limits, if LXCFS runs. When LXCFS ends, its dead files are unmounted in the running containers,
+ * which then see the host's figures; when it runs again, its files are mounted again. */
 export class ResourceView {
   readonly #options: ResourceViewOptions;
   readonly #lxcfs: Lxcfs;
   #state: LxcfsState = { kind: "absent" };
   #warning: Warning | undefined;
   #timer: NodeJS.Timeout | undefined;
-  /** Those that were told what to mount and did not run yet: lxcfs may have changed until they did. */
+  /** Containers that were given their mounts and did not run yet: LXCFS may have changed before they did. */
   readonly #starting = new Set<string>();
   #looking: Promise<void> = Promise.resolve();
 
@@ -32,19 +32,19 @@ export class ResourceView {
     this.#lxcfs = new Lxcfs(options.path, (path, timeoutMs) => options.runtime.lxcfsTargets(path, timeoutMs));
   }
 
-  /** @returns What a container that is about to start is to have mounted; nothing without LXCFS. */
+  /** @returns The mounts for a container that is about to start; none without LXCFS. */
   async mounts(name: string): Promise<MountSpec[]> {
     this.#starting.add(name);
     const state = await this.#lxcfs.state();
     return state.kind === "alive" ? state.targets.map((target) => this.#mount(target)) : [];
   }
 
-  /** After the end of a container, or a start that failed. */
+  /** Called after the end of a container, or a failed start. */
   release(name: string): void {
     this.#starting.delete(name);
   }
 
-  /** Looks at once, and then every few seconds. */
+  /** Checks LXCFS at once, and then every few seconds. */
   async start(): Promise<void> {
     await this.look(true);
     this.#timer = setInterval(() => void this.look(), lookEveryMs);
@@ -60,7 +60,7 @@ export class ResourceView {
     return this.#warning ? [this.#warning] : [];
   }
 
-  /** @param isFirst Containers of an earlier daemon may have what is dead, or lack what is there. */
+  /** @param isFirst Checks every container: those of an earlier daemon may have dead mounts, or lack mounts. */
   look(isFirst = false): Promise<void> {
     return this.#looking = this.#looking.then(async () => {
       const before = this.#state, now = await this.#lxcfs.state();
@@ -112,7 +112,7 @@ export class ResourceView {
     };
   }
 
-  /** Makes a running container have what there is, and nothing that is dead. What a user or the container mounted there itself stays. */
+  /** Unmounts dead files of LXCFS in a running container and mounts its live ones. Mounts of a user or of the container itself are kept. */
   async #bring(name: string, state: LxcfsState): Promise<void> {
     const { runtime } = this.#options;
     const running = runtime.get(name);

@@ -1,23 +1,23 @@
-/** Where the sockets of the guest API are: a directory for each container that runs, in which the next daemon listens again. */
+/** The directories of the guest API's sockets: one for each running container, in which the next daemon listens again. */
 
 import { chmodSync, closeSync, constants, mkdirSync, openSync, readdirSync, realpathSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import type { Mounts } from "../../drivers/host/host.ts";
 
-/** Sockets and directories take none of it: it is what a privileged container, whose root may write to its own, can fill. */
+/** Sockets and directories use none of it: it limits what a privileged container, whose root may write to its own directory, can fill. */
 const sizeMax = "100k";
 
-/** The directories of all containers are on one small tmpfs, as on LXD: a filesystem that the host has other files on would show the host's space
- * in a container, and `df` tells of a device once, by whichever of its mounts comes first: it would leave the container's root out. It is mounted
- * while a container has a directory. */
+/** The directories of all containers are on one small tmpfs, as on LXD: on a filesystem with other files of the host, a container would see the host's
+ * space, and its `df`, which lists each device once by its first mount, could leave out the container's root. The tmpfs is mounted while any container
+ * has a directory. */
 export class SocketDirectory {
   readonly #root: string;
   readonly #mounts: Pick<Mounts, "at" | "mount" | "unmount">;
   #descriptor: number | undefined;
-  /** One at a time: the first container's mounts it, the last one's unmounts it. */
+  /** Serializes the changes: the first container's directory mounts the tmpfs, the last one's deletion unmounts it. */
   #last: Promise<void> = Promise.resolve();
 
-  /** @param root Made if it is not there. */
+  /** @param root Created if missing. */
   constructor(root: string, mounts: Pick<Mounts, "at" | "mount" | "unmount">) {
     makeDirectory(root, 0o700);
     this.#root = realpathSync(root);
@@ -28,16 +28,16 @@ export class SocketDirectory {
     return join(this.#root, name);
   }
 
-  /** Names of the directories that there are; those of an earlier daemon, too. */
+  /** Names of the existing directories, also those of an earlier daemon. */
   names(): string[] {
     return readdirSync(this.#root);
   }
 
-  /** Makes a container's directory; one that is there stays as it is.
+  /** Creates a container's directory; keeps an existing one.
    * @returns Path of the directory above by its descriptor: a socket's path may be no longer than 107 bytes. */
   make(name: string): Promise<string> {
     return this.#exclusively(async () => {
-      // Where an earlier daemon had its directories without a mount, their containers look there as long as they run.
+      // No mount over directories that an earlier daemon made without one: running containers use them.
       if (this.names().length === 0 && await this.#mounts.at(this.#root) === undefined) {
         const options = ["nosuid", "nodev", "noexec", "mode=0700", `size=${sizeMax}`];
         await this.#mounts.mount("lido", this.#root, "tmpfs", options);
@@ -48,7 +48,7 @@ export class SocketDirectory {
     });
   }
 
-  /** Deletes a container's directory with what is in it. */
+  /** Deletes a container's directory with its content. */
   delete(name: string): Promise<void> {
     return this.#exclusively(async () => {
       rmSync(this.path(name), { recursive: true, force: true });
@@ -67,7 +67,7 @@ export class SocketDirectory {
   async #release(): Promise<void> {
     if (this.names().length > 0) return;
     this.#closeDescriptor();
-    // Lazily: a container that is ending may have its part still.
+    // Lazily: a container that is ending may still have its directory mounted.
     await this.#mounts.unmount(this.#root, { lazy: true });
   }
 
@@ -83,7 +83,7 @@ export class SocketDirectory {
   }
 }
 
-/** With exactly `mode`: mkdir's own is cut by the umask. */
+/** Makes a directory with exactly `mode`: mkdir(2) applies the umask. */
 function makeDirectory(path: string, mode: number): void {
   mkdirSync(path, { recursive: true });
   chmodSync(path, mode);

@@ -55,7 +55,7 @@ Deno.test("SocketDirectory: nothing is mounted over directories that containers 
     assert.deepEqual(directory.names().sort(), ["c1", "c2"]);
     await directory.delete("c1");
     await directory.delete("c2");
-    // An earlier daemon ended in between.
+    // The first daemon ended in between.
     await mounts.mount("lido", root, "tmpfs");
     assert.ok(await isMounted());
     await new SocketDirectory(root, mounts).close();

@@ -9,15 +9,15 @@ import type { IdmapAllocator } from "./idmap_allocator.ts";
 import { checkInstanceName } from "./names.ts";
 import { type Expanded, type InstanceFields, type InstanceTable, merge, type SnapshotRecord } from "./table.ts";
 
-/** An instance that is on disk, as its backup.yaml says. */
+/** An instance found on disk, as its backup.yaml describes it. */
 export interface RecoverableInstance {
   readonly instance: InstanceFields;
   readonly expanded: Expanded;
   readonly snapshots: readonly Omit<SnapshotRecord, "id">[];
 }
 
-/** What an instance that is recovered will be: what lido has no word for is left out, and noted.
- * @param pool Where its volume was found: that is where its root disk is. @throws {LidoError} bad_request for a name that is not allowed. */
+/** The instance as recovery will insert it: keys and devices that lido does not support are left out, each with a note.
+ * @param pool The pool its volume was found on; its root disk is set to it. @throws {LidoError} bad_request for a name that is not allowed. */
 export function adoptable(
   lost: RecoverableInstance,
   pool: string,
@@ -46,12 +46,12 @@ export function adoptable(
   };
 }
 
-/** What is written down about a container that runs. */
+/** The volatile keys of an instance whose container runs. */
 export function stateOf({ idmap }: RunningContainer): Config {
   return { "volatile.idmap.current": formatIdmap(idmap), "volatile.last_state.power": "RUNNING" };
 }
 
-/** Inserts it, within a transaction of the caller's. @param running Its container, when it still runs: then its map is the one it has. */
+/** Inserts the instance and its snapshots in the caller's transaction. @param running Its container if it still runs, which has the current id map. */
 export function insertAdopted(
   lost: RecoverableInstance,
   running: RunningContainer | undefined,
@@ -92,7 +92,7 @@ function allowed<T>(
   );
 }
 
-/** As LXD: the root disk is where the volume was found. Where a profile gives just that, nothing is added. */
+/** As LXD: sets the root disk to the pool the volume was found on. Adds nothing if a profile's root disk is the same. */
 function rootPlaced(own: Devices, before: Devices, now: Devices, pool: string): Devices {
   const rootOf = (devices: Devices) => Object.entries(devices).find(([, device]) => isRoot(device));
   const mine = rootOf(own);
@@ -100,7 +100,7 @@ function rootPlaced(own: Devices, before: Devices, now: Devices, pool: string): 
   const old = rootOf(before)?.[1], present = rootOf(now)?.[1];
   const isSame = present?.pool === pool && (!old || sameDevice({ ...old, pool }, present));
   if (isSame) return own;
-  // In the place of a profile's, whose name it has then.
+  // A device of the same name overrides a profile's root disk.
   const name = rootOf(now)?.[0] ?? freeName("root", own);
   return { ...own, [name]: { ...old, type: "disk", path: "/", pool } };
 }

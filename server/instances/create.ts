@@ -23,7 +23,7 @@ interface PoolIntent {
   pool: string;
 }
 
-/** What a new instance is made of, once the request was found good. */
+/** What a new instance is made from: a request that was checked. */
 export interface CreationPlan {
   readonly name: string;
   readonly architecture: string;
@@ -52,14 +52,14 @@ export class Creation {
     this.#records = records;
     this.#maps = maps;
     this.#disks = disks;
-    // A pool that is gone has taken its volumes with it.
+    // A deleted pool has no volumes left to delete.
     const hasPool = (pool: string) => services.database.get("SELECT id FROM storage_pools WHERE name = ?", pool);
-    // Its volume and its row are all that is made: what else has its name is somebody's.
+    // Creation makes only the volume and the row: anything else of that name is not deleted.
     this.#openCreate = services.journal.kind<PoolIntent>("instance.create", async ({ name, pool }) => {
       if (hasPool(pool)) await services.volumes.rollBackFor(pool, volumeOf(name));
       records.delete(name);
     });
-    // A deletion that was begun is finished.
+    // An interrupted deletion is completed.
     this.#openDelete = services.journal.kind<PoolIntent>("instance.delete", async ({ name, pool }) => {
       await services.runtime.destroy(name);
       if (hasPool(pool)) await services.volumes.deleteFor(pool, volumeOf(name));
@@ -68,7 +68,7 @@ export class Creation {
     });
   }
 
-  /** Checks what can be refused at once. @throws {LidoError} bad_request or not_found, with LXD's texts. */
+  /** Checks the request before an operation is started. @throws {LidoError} bad_request or not_found, with LXD's texts. */
   plan(post: InstancesPost): CreationPlan {
     if (post.type !== "" && post.type !== "container" && post.type !== "virtual-machine") {
       throw new LidoError("bad_request", "Invalid instance type");
@@ -117,7 +117,7 @@ export class Creation {
     }
   }
 
-  /** Makes the instance; the caller holds its lock. Nothing is left when it fails. */
+  /** Creates the instance; the caller holds its lock. A failure leaves nothing behind. */
   async create(plan: CreationPlan, operation: Operation): Promise<void> {
     let pool = "";
     const ranges = await this.#maps.ranges();
@@ -181,7 +181,7 @@ export class Creation {
     operation.sealUnlessCancelled();
     intent.commit(() => {
       const record = this.#records.get(plan.name);
-      // Restored, they are on this pool.
+      // A restored snapshot has its root disk on this pool.
       for (const snapshot of snapshots) {
         const devices = rootOn(pool, snapshot.devices, this.#records.expand(snapshot).devices, plan.devices);
         this.#records.insertFound(record, { ...snapshot, devices });
@@ -193,7 +193,7 @@ export class Creation {
     });
   }
 
-  /** Deletes a stopped instance; the caller holds its lock. A delete that was begun is finished, now or at the next start. */
+  /** Deletes a stopped instance; the caller holds its lock. Once begun, it is completed, now or at the daemon's next start. */
   async delete(record: InstanceRecord): Promise<void> {
     const pool = this.#poolOf(record);
     if (pool) await this.#services.volumes.look.refuseUnknownSnapshots(pool, volumeOf(record.name));
@@ -209,7 +209,7 @@ export class Creation {
     this.#services.events.lifecycle("instance-deleted", `/1.0/instances/${record.name}`);
   }
 
-  /** @returns The pool that its volume is on, by the volume's row: what settings and profiles say may have changed. "" when there is none. */
+  /** @returns The root volume's pool, read from the volume's row because settings and profiles may have changed; "" if there is no volume. */
   #poolOf(record: InstanceRecord): string {
     const rows = this.#services.database.all(
       `SELECT storage_pools.name FROM storage_volumes JOIN storage_pools ON storage_pools.id = pool_id
@@ -250,8 +250,8 @@ export class Creation {
     }
   }
 
-  /** Runs `work` while the instance that is copied, and its snapshots, are not deleted: the copy would lack what had gone already.
-   * @throws {LidoError} not_found when it was, before. */
+  /** Runs `work` under the shared lock of the source's volume: neither it nor its snapshots can be deleted, which would make the copy incomplete.
+   * @throws {LidoError} not_found when the source was deleted before. */
   async #holdSource<T>({ copyOf }: CreationPlan, work: () => Promise<T>): Promise<T> {
     if (!copyOf) return await work();
     const { name } = copyOf.record;
@@ -260,7 +260,7 @@ export class Creation {
     const wasThere = isThere();
     const hold = async () => {
       const record = this.#records.get(name);
-      // Its deletion goes on when its volume is gone.
+      // An instance that is being deleted keeps its row when its volume is deleted already.
       if (wasThere && !isThere()) throw notFound("Instance", name);
       if (copyOf.snapshot !== undefined && !this.#records.findSnapshot(record, copyOf.snapshot)) {
         throw notFound("Instance snapshot", `${name}/${copyOf.snapshot}`);
@@ -270,7 +270,7 @@ export class Creation {
     return await volumes.locks.hold([volumeLock(pool, name)], hold, undefined, "look");
   }
 
-  /** What the root volume is a copy of. */
+  /** The source of the root volume: an unpacked image, an instance or a snapshot; empty for an empty root volume. */
   async #content(
     plan: CreationPlan,
     pool: string,
@@ -353,7 +353,7 @@ export class Creation {
   }
 }
 
-/** A container of an instance that is not known keeps its name. @throws {LidoError} conflict. */
+/** Refuses the name of a running container whose instance is not in the database. @throws {LidoError} conflict. */
 export function refuseRunning({ runtime }: Pick<InstanceServices, "runtime">, name: string): void {
   if (!runtime.get(name)) return;
   throw new LidoError("conflict", `A container "${name}" runs but its instance is not known; see "lido admin recover"`);

@@ -14,7 +14,7 @@ import {
 import type { InstanceServices } from "./services.ts";
 import type { InstanceTable } from "./table.ts";
 
-/** The id maps of all instances together: who has which range. */
+/** Assigns id maps to instances, and knows which host ids are taken. */
 export class IdmapAllocator {
   readonly #services: InstanceServices;
   readonly #records: InstanceTable;
@@ -28,22 +28,22 @@ export class IdmapAllocator {
     return this.#services.ids.ranges();
   }
 
-  /** Works out the map for a configuration. Runs in one go with the write that records it, so that no two instances get one range.
+  /** Computes the map for a configuration. Must run synchronously with the write that records it, so that no two instances get the same range.
    * @param ranges From `ranges()`, read before.
-   * @returns The `volatile.idmap.*` keys that say so. @throws {LidoError} bad_request. */
+   * @returns The map, and the `volatile.idmap.*` keys that record it. @throws {LidoError} bad_request. */
   plan(name: string, config: Config, ranges: HostRanges): { map?: IdMap; volatile: Config } {
     return plan(config, ranges, () => [...this.#taken(ranges)].flatMap(([other, own]) => other === name ? [] : own));
   }
 
-  /** Works out every instance's next map anew: the ranges of the host, or the rules of an earlier version, may have been others. What runs
-   * keeps its map until its next start. Runs before anything starts, for instances that share a volume must agree. */
+  /** Computes every instance's next map again: the host's ranges, or an earlier version's rules, may have differed. A running container keeps its map
+   * until its next start. Called before any instance is started, because instances that share a volume must agree. */
   async renew(): Promise<void> {
     const ranges = await this.ranges();
     const records = this.#records.list();
     const taken = this.#taken(ranges);
     this.#services.database.transaction(() => {
       const all = this.#records.expandAll(records).map(({ config }, index) => ({ name: records[index]!.name, config }));
-      // Those with the shared map first: what they had before must not be in the way of isolated ones.
+      // Instances with the shared map first: their earlier ranges must not block those of isolated ones.
       const own = all.filter(({ config }) => isIsolated(config));
       for (const { name, config } of [...all.filter((each) => !own.includes(each)), ...own]) {
         try {
@@ -56,21 +56,21 @@ export class IdmapAllocator {
           this.#records.setConfig(name, volatile);
           taken.set(name, this.#takenBy(name, { ...config, ...volatile }, ranges));
         } catch (error) {
-          // It keeps the map that it has.
+          // The instance keeps its present map.
           this.#services.log.warn({ instance: name, error: messageOf(error) }, "cannot renew an instance's id map");
         }
       }
     });
   }
 
-  /** Host ids of each instance that others do not get. */
+  /** Host ids of each instance that no other may get. */
   #taken(ranges: HostRanges): Map<string, TakenRange[]> {
     const records = this.#records.list();
     const expanded = this.#records.expandAll(records);
     return new Map(records.map(({ name }, index) => [name, this.#takenBy(name, expanded[index]!.config, ranges)]));
   }
 
-  /** What an instance will have, and what it has until it stops if it runs; the shared map is left out. */
+  /** The ranges of an instance's next map and, while it runs, of its current map; without the shared map. */
   #takenBy(name: string, config: Config, ranges: HostRanges): TakenRange[] {
     const shared = sharedRanges(ranges).uid;
     const lines = (key: string) =>
@@ -90,7 +90,7 @@ export class IdmapAllocator {
 const isIsolated = (config: Config): boolean =>
   isTrue(config["security.idmap.isolated"]) && !isTrue(config["security.privileged"]);
 
-/** Reading everybody's map is for those that may get in its way. */
+/** Only an isolated instance or one with `raw.idmap` can collide with other maps; for the rest they are not read. */
 const needsTaken = (config: Config): boolean => isIsolated(config) || (config["raw.idmap"] ?? "") !== "";
 
 function plan(

@@ -95,7 +95,7 @@ export class Instances {
     return records.map((record, index) => instanceView(record, expanded[index]!, this.#phase(record.name)));
   }
 
-  /** Every instance with its state and snapshots: `recursion=2`. What was deleted while it was looked at is left out. */
+  /** Every instance with its state and snapshots: `recursion=2`. Instances deleted meanwhile are left out. */
   async listFull(): Promise<InstanceFull[]> {
     const all = await Promise.all(this.list().map((instance) => this.#full(instance)));
     return all.filter(({ name }) => this.#records.find(name) !== undefined);
@@ -111,7 +111,7 @@ export class Instances {
     return await this.#full(this.get(name));
   }
 
-  /** What an instance's ETag is made of: its settings and not its state; with its description, which LXD forgets. */
+  /** The values that an instance's ETag is computed from: its settings without its state; with its description, which LXD leaves out. */
   etag(name: string): unknown {
     const { architecture, config, description, devices, ephemeral, profiles } = this.#records.get(name);
     return [architecture, config, description, devices, ephemeral, profiles];
@@ -142,7 +142,7 @@ export class Instances {
   /** The same for every instance that is not in that state yet: `PUT /1.0/instances`. */
   setStates = (put: InstanceStatePut): Operation => this.#states.setAll(put);
 
-  /** Replaces the settings, or brings a snapshot back. @throws {LidoError} not_found or bad_request. */
+  /** Replaces the settings, or restores a snapshot. @throws {LidoError} not_found or bad_request. */
   update(name: string, put: InstancePut, options: UpdateOptions = {}): Operation {
     if (put.restore) return this.#restore(name, put.restore);
     return this.#update(this.#records.get(name), { ...put, profiles: put.profiles ?? [] }, options);
@@ -226,7 +226,7 @@ export class Instances {
     return this.#operate(name, "snapshot", "Renaming snapshot", () => this.#snapshots.rename(record, snapshot, to));
   }
 
-  /** @param expiresAt Go's zero time or "" for never; absent changes nothing. @throws {LidoError} not_found; bad_request for what is no time. */
+  /** @param expiresAt Go's zero time or "" for never; absent changes nothing. @throws {LidoError} not_found; bad_request for an invalid time. */
   updateSnapshot(name: string, snapshot: string, expiresAt: string | undefined): Operation {
     const record = this.#records.get(name);
     this.#snapshots.get(record, snapshot);
@@ -247,7 +247,7 @@ export class Instances {
     return { name, pid: running.pid, config, ...(idmap ? { idmap } : {}) };
   }
 
-  /** What an instance may know of itself; undefined when there is none of that name. */
+  /** What the guest API shows of an instance; undefined for an unknown name. */
   guest(name: string): Guest | undefined {
     const record = this.#records.find(name);
     return record && { name, ...this.#records.expand(record) };
@@ -260,8 +260,8 @@ export class Instances {
     return new Map(records.map(({ name }, index) => [name, expanded[index]!]));
   }
 
-  /** Makes the instances that use a profile follow its change. Called after the profile was saved.
-   * @param before What `profileUsers` said until then. */
+  /** Applies the change of a profile to the instances that use it. Called after the profile was saved.
+   * @param before Result of `profileUsers` before the change. */
   async profileChanged(before: ReadonlyMap<string, Expanded>, options: UpdateOptions = {}): Promise<Followed> {
     await this.adopt();
     const failures: { instance: string; reason: string }[] = [], notes: string[] = [];
@@ -284,7 +284,7 @@ export class Instances {
     return await work();
   }
 
-  /** Lets a frozen container go on; one that an earlier daemon froze, too. */
+  /** Unfreezes a container if it is frozen, also one that an earlier daemon froze. */
   async thaw(name: string): Promise<void> {
     await this.adopt();
     if (this.#services.runtime.get(name)?.status === "frozen") await this.#services.runtime.unfreeze(name);
@@ -301,8 +301,8 @@ export class Instances {
       .map(({ name }) => ({ name, isRunning: this.#services.runtime.get(name) !== undefined }));
   }
 
-  /** Makes an instance known that is on disk, together with `insertVolume`, all or nothing. A container of it that still runs is taken up.
-   * @returns What is not as it was. @throws {LidoError} conflict for a name that is taken; bad_request. */
+  /** Inserts an instance found on disk, in one transaction with `insertVolume`. Adopts its container if it still runs.
+   * @returns Notes on what differs from before. @throws {LidoError} conflict for a name that is taken; bad_request. */
   async recover(lost: RecoverableInstance, pool: string, insertVolume: () => void): Promise<string[]> {
     const { name } = lost.instance;
     using _lock = await this.#locks.acquire(name, "create");
@@ -324,7 +324,7 @@ export class Instances {
     return notes;
   }
 
-  /** Makes snapshots of an instance known that are on disk, with its settings of now. @throws {LidoError} not_found, or conflict. */
+  /** Inserts snapshots of an instance found on disk, with its present settings. @throws {LidoError} not_found, or conflict. */
   async recoverSnapshots(name: string, snapshots: readonly string[]): Promise<void> {
     using _lock = await this.#locks.acquire(name, "snapshot");
     const record = this.#records.get(name);
@@ -333,7 +333,7 @@ export class Instances {
     });
   }
 
-  /** What would not be as it was, if it were recovered. */
+  /** The notes that `recover` would return. */
   notesOnRecovery = (lost: RecoverableInstance, pool: string): string[] => adoptable(lost, pool, this.#records).notes;
 
   /** Directory of an instance's log files. @throws {LidoError} not_found. */
@@ -342,13 +342,13 @@ export class Instances {
     return `${this.#services.logs}/${name}`;
   }
 
-  /** Takes up the containers of an earlier daemon, and the volumes that they have. Once, whoever asks first. */
+  /** Adopts the containers of an earlier daemon and their volumes. Runs once, at the first call. */
   adopt(): Promise<void> {
     return this.#adoption ??= this.#services.runtime.adopt().then(async () => {
       for (const record of this.#records.list()) {
         const running = this.#services.runtime.get(record.name);
         if (!running) continue;
-        // A daemon that was killed may not have come to write down that it started it, and with which map.
+        // The earlier daemon may have been killed between starting the container and recording its state and id map.
         this.#records.setConfig(record.name, stateOf(running));
         this.#rootfs.adopt(record);
         this.#disks.adoptAll(record.name);
@@ -358,7 +358,7 @@ export class Instances {
     });
   }
 
-  /** Tidies up after those that ended meanwhile, then starts those that are due in the background. */
+  /** Cleans up after containers that ended while no daemon ran, then starts in the background the instances due for autostart. */
   async start(): Promise<void> {
     await this.adopt();
     await this.#maps.renew();
@@ -366,7 +366,7 @@ export class Instances {
     this.#autostart = this.#startAll(due);
   }
 
-  /** Waits for what is under way; containers go on. */
+  /** Waits for the work under way; containers keep running. */
   async close(): Promise<void> {
     this.#isClosing = true;
     await this.#autostart;
@@ -417,7 +417,7 @@ export class Instances {
       try {
         await this.#snapshots.restore(this.#records.get(name), snapshot, operation);
       } finally {
-        // A failed or cancelled one has changed nothing.
+        // A failed or cancelled restore has changed nothing.
         if (wasRunning) operation.note(await this.#lifecycle.start(name, { progress: progressOf(operation) }));
       }
     }, { cancel: () => {} });

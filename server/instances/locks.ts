@@ -15,16 +15,16 @@ export type Action =
 
 interface Held {
   readonly action: Action;
-  /** Whether the daemon has it for itself. */
+  /** Whether the daemon holds it for its own work, not for a user's operation. */
   readonly isOwn: boolean;
   readonly released: Promise<void>;
   readonly takeOver: AbortController;
   readonly awaited: AbortController;
 }
 
-/** The order in which waiters have their turn; those of one rank have it in the order in which they came. */
+/** The order in which waiters are served; within a rank, in the order in which they came. */
 enum Rank {
-  /** The daemon tidies up after a container that has ended: whoever comes next must find it tidied up. */
+  /** The daemon cleans up after a container that has ended: every later operation relies on that. */
   Tidying,
   Forced,
   Other,
@@ -42,8 +42,8 @@ interface Waiter {
 
 /** The right to change an instance, until it is disposed of. */
 export interface OperationLock extends Disposable {
-  /** Aborted when a forced stop or restart wants the instance: a holder that waits for the container's end must make it end now, and release the lock.
-   * The reason is that operation's `Action`. Never aborted for the daemon's own. */
+  /** Aborted when a forced stop or restart wants the instance: a holder that waits for the container's end must kill it now, and release the lock.
+   * The reason is that operation's `Action`. Never aborted for the daemon's own work. */
   readonly takenOver: AbortSignal;
   /** Whether another operation had to give way to this one. */
   readonly hasTakenOver: boolean;
@@ -53,16 +53,16 @@ export interface OperationLock extends Disposable {
 
 /** Operations that wait for what the container does, perhaps for minutes, and that a forced stop ends. */
 const givesWay: ReadonlySet<Action> = new Set(["stop", "restart"]);
-/** How long a user waits for what the daemon does by itself, or for an operation that gives way: a start that hangs on a disk must not make everybody
- * else hang. */
+/** How long a user's operation waits for the daemon's own work, or for an operation that gives way: a start that hangs on a disk must not make all
+ * others hang. */
 const patienceMs = 30_000;
 
-/** One change of an instance at a time. What a user asks for is refused while another user's change runs, with LXD's text. What the daemon does by
- * itself (tidying up after a container that ended, a changed profile) waits for its turn, and users wait for it: they cannot know of it. Each waiter has its
- * turn (`Rank`), so that a container which reboots in a loop cannot keep the daemon so busy that its user cannot stop it.
+/** One change of an instance at a time. A user's operation is refused, with LXD's text, while another user's runs. The daemon's own work (cleaning up
+ * after a container that ended, a changed profile) waits for its turn, and users' operations wait for it: users cannot know of it. Waiters are served in
+ * order (`Rank`), so that the user can stop a container that reboots in a loop.
  *
- * A forced stop or restart does not wait for a clean one: it takes over. The waiting operation is told so by `takenOver`, kills the container, ends well and
- * releases the lock; only then the forced one has it, and finds the container stopped. */
+ * A forced stop or restart does not wait for a clean one: it takes over. The clean one is told by `takenOver`, kills the container, succeeds and
+ * releases the lock; then the forced one gets the lock, and finds the container stopped. */
 export class OperationLocks {
   readonly #held = new Map<string, Held>();
   readonly #waiters = new Map<string, Waiter[]>();
@@ -73,8 +73,8 @@ export class OperationLocks {
     this.#patienceMs = options.patienceMs ?? patienceMs;
   }
 
-  /** For what a user asks for. @param options.takeOver Whether an operation that only waits for the container's end is to give way.
-   * @throws {LidoError} bad_request while another user's operation has it, or the daemon itself for longer than it may take. */
+  /** For a user's operation. @param options.takeOver Whether an operation that only waits for the container's end is to give way.
+   * @throws {LidoError} bad_request while another user's operation holds the lock, or if the daemon holds it for longer than `patienceMs`. */
   async acquire(name: string, action: Action, options: { takeOver?: boolean } = {}): Promise<OperationLock> {
     const waiter = waiterFor({ action, isOwn: false, rank: options.takeOver ? Rank.Forced : Rank.Other });
     const timer = setTimeout(() => this.#refuse(name, waiter), this.#patienceMs);
@@ -85,12 +85,12 @@ export class OperationLocks {
     }
   }
 
-  /** For what the daemon does by itself. @param options.tidies Whether it tidies up after a container that has ended. */
+  /** For the daemon's own work. @param options.tidies Whether it cleans up after a container that has ended. */
   wait(name: string, action: Action, options: { tidies?: boolean } = {}): Promise<OperationLock> {
     return this.#enter(name, waiterFor({ action, isOwn: true, rank: options.tidies ? Rank.Tidying : Rank.Other }));
   }
 
-  /** @returns What runs on the instance now. */
+  /** @returns The action that holds the lock now. */
   action(name: string): Action | undefined {
     return this.#held.get(name)?.action;
   }
@@ -149,7 +149,7 @@ export class OperationLocks {
     };
   }
 
-  /** To the next waiter, at once: nobody who comes later gets in between. */
+  /** Gives the lock to the next waiter synchronously, so that no later caller gets it first. */
   #passOn(name: string): void {
     this.#held.delete(name);
     const waiters = this.#waiters.get(name);
@@ -168,7 +168,7 @@ function waiterFor(of: Pick<Waiter, "action" | "isOwn" | "rank">): Waiter {
   return { ...of, hasTakenOver: false, ...Promise.withResolvers<OperationLock>() };
 }
 
-/** Tells whoever has the lock that it is wanted. @returns Whether to wait for it, rather than to be refused. */
+/** Tells the lock's holder that it is wanted. @returns Whether the waiter may wait; else it is refused. */
 function mayWait(held: Held, waiter: Waiter): boolean {
   held.awaited.abort();
   if (held.isOwn || waiter.isOwn) return true;

@@ -7,7 +7,7 @@ import { LidoError } from "../../api/errors.ts";
 /** Names of log files: the console's, and what `exec` recorded. */
 const fileName = /^(console\.log|exec_[A-Za-z0-9-]+\.(stdout|stderr))$/;
 
-/** @param directory Of the instance; none yet is empty. */
+/** @param directory Log directory of the instance; a missing one has no logs. */
 export async function listLogs(directory: string): Promise<string[]> {
   const names = await readdir(directory).catch((error: NodeJS.ErrnoException) => {
     if (error.code === "ENOENT") return [];
@@ -18,8 +18,8 @@ export async function listLogs(directory: string): Promise<string[]> {
 
 /** @throws {LidoError} bad_request for another name, not_found. */
 export async function readLog(directory: string, name: string): Promise<Readable> {
-  // What `lxc info --show-log` asks for, and of an instance that has not been started yet, too. There is no liblxc here that writes one; the console
-  // tells more.
+  // `lxc info --show-log` requests this file, also for an instance that was never started. There is no liblxc here to write it: the console's log is
+  // served instead.
   if (name === "lxc.log") return await readLog(directory, "console.log").catch(emptyWhenNotFound);
   const path = join(directory, checkName(name));
   const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW).catch(notFound);

@@ -25,10 +25,10 @@ export class Renames {
     this.#services = services;
     this.#records = records;
     this.#rootfs = rootfs;
-    // The database still has the old name: the volume gets it back.
+    // The database still has the old name: rename the volume back.
     this.#open = services.journal.kind<RenameIntent>("instance.rename", async ({ name, to, pool }) => {
       const driver = services.pools.driver(pool);
-      // Killed between the two, the snapshots have the new name and the volume has not: either of them tells.
+      // After a kill the snapshots may have the new name and the volume the old one, so both are checked.
       const snapshots = await driver.facets.snapshot?.list(volumeOf(to)) ?? [];
       const isOurs = snapshots.length > 0 || await driver.exists(volumeOf(to));
       if (isOurs && !await isBoth(driver, "container", name, to)) {
@@ -42,14 +42,14 @@ export class Renames {
     const pool = this.#rootfs.poolOf(this.#records.get(name));
     refuseRunning(this.#services, to);
     await this.#services.volumes.look.refuseTaken(pool, volumeOf(to));
-    // Of an instance that is no more; as LXD.
+    // Logs of a deleted instance; as LXD.
     await rm(`${this.#services.logs}/${to}`, { recursive: true, force: true });
     await using intent = this.#open({ name, to, pool });
     const driver = this.#services.pools.driver(pool);
     const move = () => driver.rename(volumeOf(name), to);
     const commit = () => {
       this.#records.update(name, { name: to });
-      // cloud-init takes it for another instance then, as on LXD.
+      // The new id makes cloud-init run as in a new instance, as on LXD.
       this.#records.setConfig(to, { "volatile.cloud-init.instance-id": randomUUID() });
       this.#services.database.run(
         `UPDATE storage_volumes SET name = ? WHERE type = 'container' AND name = ?

@@ -1,4 +1,4 @@
-/** What the instances need of the rest of the daemon, no more: so that tests can hand in a part of it. */
+/** What the instances need from the rest of the daemon, and no more, so that tests can provide a part of it. */
 
 import type { Config } from "../../api/types.ts";
 import type { IdMap } from "../../drivers/host/id_map.ts";
@@ -18,9 +18,9 @@ import type { HostRanges } from "../ids/idmaps.ts";
 export interface InstancePools {
   /** @throws {LidoError} not_found, or unavailable when the pool cannot be opened. */
   driver(name: string): Driver;
-  /** The same before work begins: waits until the pool's filesystem has answered. */
+  /** As `driver`, for use before work begins: waits until the pool's filesystem has answered. */
   ready(name: string): Promise<Driver>;
-  /** Where a volume is when its pool can be used, and whether it can. */
+  /** Path of a volume while its pool can be used, and whether it can be used now. */
   placeOf(name: string, volume: Volume): { readonly path: string; readonly isAvailable: boolean };
 }
 
@@ -33,20 +33,20 @@ export interface InstanceVolumes {
   ): Promise<void>;
   /** One change at a time for each volume, by `<pool>/<type>/<name on disk>`. */
   readonly locks: Pick<Locks, "hold">;
-  /** What is on disk and not known, to be looked at before an intent is opened. */
+  /** Checks for unknown volumes and snapshots, made before an intent is opened. */
   readonly look: Pick<
     DiskLook,
     "refuseTaken" | "refuseTakenSnapshot" | "refuseUnknownSnapshots" | "unknownOf"
   >;
-  /** Whether a volume is known: until its deletion is done. */
+  /** Whether the database has a volume; its row is kept until its deletion is complete. */
   find(pool: string, volume: Volume): boolean;
-  /** Deletes what `createFor` has made; nothing else that may be there. */
+  /** Deletes what `createFor` has made, and nothing else. */
   rollBackFor(pool: string, volume: Volume): Promise<void>;
-  /** Takes a volume, its snapshots and its row away, however much of it there is. */
+  /** Deletes a volume, its snapshots and its row; some of them may be missing. */
   deleteFor(pool: string, volume: Volume): Promise<void>;
-  /** What a volume takes up, in bytes, its tree walked where nothing counts it. */
+  /** Bytes that a volume uses; found by a walk through its tree where the driver does not count them. */
   usedBytes(pool: string, type: Volume["type"], name: string, snapshot?: string): Promise<bigint>;
-  /** What a copy moves; undefined when that is not known before. @param snapshots Those that come along. */
+  /** Bytes that a copy transfers; undefined when not known beforehand. @param snapshots Snapshots that are copied too. */
   copiedBytes(pool: string, source: Volume, snapshots: readonly string[]): Promise<bigint | undefined>;
 }
 
@@ -63,7 +63,7 @@ export interface InstanceImages {
   resolve(name: string): ImageInfo;
   /** The image unpacked on a pool, made if need be. */
   volumeOn(pool: string, fingerprint: string, watch: WatchOptions): Promise<Volume>;
-  /** How much the image is unpacked, in bytes; undefined when its file does not say. */
+  /** Size of the unpacked image in bytes; undefined when its file does not say. */
   unpackedBytes(fingerprint: string): Promise<bigint | undefined>;
 }
 
@@ -90,15 +90,15 @@ export interface HostIds {
   ): Promise<number>;
 }
 
-/** What a container gets of the daemon beside its disks, as an object of the expanded settings. */
+/** What a container gets from the daemon beside its disks, by its expanded settings. */
 export interface InstanceGuests {
-  /** Before a start. @returns What is to be mounted. */
+  /** Called before a start. @returns The mounts to make. */
   prepare(name: string, config: Config): Promise<MountSpec[]>;
-  /** After an end, or a start that failed. */
+  /** Called after an end, or a failed start. */
   release(name: string): Promise<void>;
-  /** For the containers that run when the daemon starts. */
+  /** Called at the daemon's start, for the containers that run. */
   adopt(): Promise<void>;
-  /** After a change of its settings. */
+  /** Called after a change of an instance's settings. */
   changed(before: Guest, after: Guest): Promise<void>;
 }
 

@@ -23,7 +23,7 @@ interface SnapshotIntent {
 interface RestoreIntent extends SnapshotIntent {
   /** The settings that the instance had. */
   before: SnapshotSettings;
-  /** Names of the later snapshots that go with it. */
+  /** Names of the later snapshots that the restore deletes. */
   lost?: readonly string[];
 }
 
@@ -47,7 +47,7 @@ export class InstanceSnapshots {
     this.#services = services;
     this.#records = records;
     this.#rootfs = rootfs;
-    // Both a snapshot half made and one half deleted are taken away.
+    // A half-made snapshot and a half-deleted one are both deleted.
     this.#openChange = services.journal.kind<SnapshotIntent>("instance.snapshot", async (payload) => {
       await this.#facet(payload.pool).delete({ ...volumeOf(payload.name), snapshot: payload.snapshot });
       const record = this.#records.find(payload.name);
@@ -72,7 +72,7 @@ export class InstanceSnapshots {
       } else if (cause === "failed") {
         this.#records.update(name, payload.before);
       } else {
-        // Nobody knows how far it was: it is done again.
+        // After a kill, how far the restore came is not known: it is repeated.
         await this.#restore(payload, lost);
         this.#records.update(name, this.#settingsOf(snapshot, record, payload.pool));
         this.#deleteRecords(record, lost);
@@ -102,7 +102,7 @@ export class InstanceSnapshots {
     return snapshot;
   }
 
-  /** @returns The name for a snapshot that was given none: "snap0", "snap1", …; unlike those that are known, and those that are on disk. */
+  /** @returns A name for an unnamed snapshot: "snap0", "snap1", …; taken neither in the database nor on disk. */
   async nextName(record: InstanceRecord): Promise<string> {
     const present = await (await this.#ready(this.#rootfs.poolOf(record))).list(volumeOf(record.name));
     const taken = [...this.list(record).map(({ name }) => name), ...present];
@@ -129,7 +129,7 @@ export class InstanceSnapshots {
     const target = { ...volumeOf(record.name), snapshot: name };
     await this.#services.volumes.look.refuseTakenSnapshot(pool, target);
     await using intent = this.#openChange({ name: record.name, pool, snapshot: name });
-    // A running system goes on, but must not write while its files are copied one after the other.
+    // A running container must not write while its files are copied one after the other.
     const mustFreeze = facet.cost !== "instant" && this.#services.runtime.get(record.name)?.status === "running";
     if (mustFreeze) await this.#services.runtime.freeze(record.name);
     try {
@@ -150,7 +150,7 @@ export class InstanceSnapshots {
     this.get(record, name);
     const pool = this.#rootfs.poolOf(record), facet = await this.#ready(pool);
     await using intent = this.#openChange({ name: record.name, pool, snapshot: name });
-    // Not while it is copied.
+    // The lock keeps it from being deleted while it is copied.
     await this.#services.volumes.locks.hold([volumeLock(pool, record.name)], async () => {
       await facet.delete({ ...volumeOf(record.name), snapshot: name });
       intent.commit(() => this.#records.deleteSnapshot(record, name));
@@ -180,7 +180,7 @@ export class InstanceSnapshots {
     this.#publish("instance-snapshot-updated", record.name, name);
   }
 
-  /** Brings content and settings of a stopped instance back; what identifies the instance stays. */
+  /** Restores content and settings of a stopped instance; the keys that identify the instance are kept. */
   async restore(record: InstanceRecord, name: string, operation: Operation): Promise<void> {
     const snapshot = this.#records.findSnapshot(record, name);
     if (!snapshot) throw new LidoError("not_found", `Snapshot ${record.name}/${name} does not exist`);
@@ -195,7 +195,7 @@ export class InstanceSnapshots {
     if (unknown.length > 0) refuseLost(pool, volume, unknown, "restore");
     operation.signal.throwIfAborted();
     await using intent = this.#openRestore({ ...payload, before: { config, devices, profiles }, lost });
-    // The settings first: they can be put back when the content cannot be had.
+    // Settings first: they can be rolled back if the content cannot be restored.
     const settings = this.#settingsOf(snapshot, record, pool);
     this.#records.update(record.name, settings);
     const total = async () =>
@@ -231,13 +231,13 @@ export class InstanceSnapshots {
     await this.#services.volumes.locks.hold([volumeLock(pool, name)], alone);
   }
 
-  /** With the volume's lock, for whoever looks for what was left takes what nobody holds for that. */
+  /** Takes the volume's lock: the search for leftovers takes a volume that nobody has locked for one that an interrupted operation left. */
   async #afterRestore(pool: string, name: string): Promise<void> {
     const work = () => this.#facet(pool).afterRestore(volumeOf(name));
     await this.#services.volumes.locks.hold([volumeLock(pool, name)], work);
   }
 
-  /** What identifies the instance stays, and its root disk is where it is. Profiles that are gone are left out. */
+  /** A snapshot's settings for its instance: the instance's identity and the pool of its root disk are kept, deleted profiles are left out. */
   #settingsOf(snapshot: SnapshotRecord, record: InstanceRecord, pool: string): SnapshotSettings {
     const kept = ["volatile.idmap.base", "volatile.idmap.next", "volatile.idmap.current", "volatile.last_state.power"];
     const profiles = this.#records.knownProfiles(snapshot.profiles);
@@ -253,7 +253,7 @@ export class InstanceSnapshots {
     return Object.values(this.#records.expand(settings).devices).find(isRoot)?.size;
   }
 
-  /** Makes the root volume's limit what the settings say. One that cannot have it, since a filesystem does not shrink, keeps its own. */
+  /** Sets the root volume's limit to that of the settings. A volume whose filesystem cannot shrink keeps its limit. */
   async #limit(name: string, pool: string): Promise<void> {
     const record = this.#records.find(name);
     const { quota } = this.#services.pools.driver(pool).facets;
@@ -273,7 +273,7 @@ export class InstanceSnapshots {
     for (const one of snapshots) this.#records.deleteSnapshot(record, one);
   }
 
-  /** Before work begins. */
+  /** For use before work begins: waits until the pool's filesystem has answered. */
   async #ready(pool: string): Promise<Snapshots> {
     await this.#services.pools.ready(pool);
     return this.#facet(pool);

@@ -18,7 +18,7 @@ export interface InstanceRecord {
 
 export type InstanceFields = Omit<InstanceRecord, "id">;
 
-/** A snapshot of an instance: its settings at that time; the content is the driver's. */
+/** A snapshot of an instance: its settings at that time; the driver keeps the content. */
 export interface SnapshotRecord {
   readonly id: number;
   readonly name: string;
@@ -68,7 +68,7 @@ export class InstanceTable {
     return record;
   }
 
-  /** @throws {LidoError} conflict when there is one of that name, with LXD's text. */
+  /** @throws {LidoError} conflict when the name is taken, with LXD's text. */
   refuseTaken(name: string): void {
     if (!this.find(name)) return;
     const lxdText = 'Add instance info to the database: This "instances" entry already exists';
@@ -111,7 +111,7 @@ export class InstanceTable {
     );
   }
 
-  /** Changes single configuration keys; undefined takes one away. An instance that is gone is left alone. */
+  /** Changes single configuration keys; undefined removes a key. Does nothing for a deleted instance. */
   setConfig(name: string, changes: Readonly<Record<string, string | undefined>>): void {
     this.#database.transaction(() => {
       const record = this.find(name);
@@ -154,7 +154,7 @@ export class InstanceTable {
     );
   }
 
-  /** A snapshot that was found on disk, or copied with its instance. */
+  /** Inserts a snapshot that was found on disk, or copied with its instance. */
   insertFound(instance: InstanceRecord, snapshot: Omit<SnapshotRecord, "id">): void {
     this.#database.run(
       `INSERT INTO instance_snapshots (instance_id, name, created_at, expires_at, config, devices, profiles)
@@ -181,7 +181,7 @@ export class InstanceTable {
     this.#database.run("DELETE FROM instance_snapshots WHERE instance_id = ? AND name = ?", instance.id, name);
   }
 
-  /** The devices that a running container has mounted. @returns undefined for one that does not run. */
+  /** The devices that a running container has mounted. @returns undefined if it does not run. */
   mounted(name: string): Devices | undefined {
     const row = this.#database.get(
       "SELECT instance_mounts.devices FROM instance_mounts JOIN instances ON instances.id = instance_id WHERE name = ?",
@@ -190,7 +190,7 @@ export class InstanceTable {
     return row && parse(row.devices);
   }
 
-  /** @param devices undefined when nothing is any more. */
+  /** @param devices undefined when nothing is mounted any more. */
   setMounted(name: string, devices: Devices | undefined): void {
     const id = this.find(name)?.id;
     if (id === undefined) return;
@@ -204,7 +204,7 @@ export class InstanceTable {
     }
   }
 
-  /** @returns How it ended last; undefined for one that has not yet. */
+  /** @returns How the container ended last; undefined if it never has. */
   lastExit(name: string): InstanceExit | undefined {
     const row = this.#database.get(
       "SELECT exit FROM instance_exits JOIN instances ON instances.id = instance_id WHERE name = ?",
@@ -223,7 +223,7 @@ export class InstanceTable {
     );
   }
 
-  /** @throws {LidoError} bad_request when one of `profiles` is not there. */
+  /** @throws {LidoError} bad_request when one of `profiles` does not exist. */
   checkProfiles(profiles: readonly string[], textOfMissing: (name: string) => string): void {
     const known = this.#profiles();
     const seen = new Set<string>();
@@ -234,7 +234,7 @@ export class InstanceTable {
     }
   }
 
-  /** @returns Those of `profiles` that are there. */
+  /** @returns The names in `profiles` that exist. */
   knownProfiles(profiles: readonly string[]): string[] {
     const known = this.#profiles();
     return profiles.filter((name) => known.has(name));
@@ -265,7 +265,7 @@ export class InstanceTable {
   }
 }
 
-/** @returns `config` with the changes; undefined and "" take a key away. */
+/** @returns `config` with the changes; undefined and "" remove a key. */
 export function merge(config: Config, changes: Readonly<Record<string, string | undefined>>): Config {
   return Object.fromEntries(
     Object.entries({ ...config, ...changes }).filter((entry): entry is [string, string] =>

@@ -1,4 +1,4 @@
-/** Changes of an instance's settings. On a running one, disks come and go at once; a change that the host refuses is not kept. */
+/** Changes of an instance's settings. On a running instance, disks are attached and detached at once; a change that the host refuses is not kept. */
 
 import { randomUUID } from "node:crypto";
 import { isDeepStrictEqual } from "node:util";
@@ -31,14 +31,14 @@ export interface InstanceSettings {
 }
 
 export interface UpdateOptions {
-  /** Whether a disk that is in use may be detached, to go when it is let go. */
+  /** Whether a disk in use may be detached lazily: it is unmounted when its last user closes it. */
   readonly lazy?: boolean;
   readonly progress?: ShiftProgress;
 }
 
-/** How the instances of a profile followed its change. */
+/** Result of applying a profile's change to its instances. */
 export interface Followed {
-  /** What the client is to be told. */
+  /** Notes for the client. */
   readonly notes: readonly string[];
   readonly failures: readonly { readonly instance: string; readonly reason: string }[];
 }
@@ -82,7 +82,8 @@ export class Updates {
       async ({ name, pool, from }, cause) => {
         const record = this.#records.find(name);
         if (!record) return;
-        // A profile stays changed when an instance of it cannot follow; what a killed daemon left may have been changed since.
+        // Back to `from` after a failure, as a profile stays changed when one of its instances cannot follow. After a kill the settings may have
+        // changed since, so they decide.
         const size = cause === "failed" && from !== undefined
           ? from
           : Object.values(this.#records.expand(record).devices).find(isRoot)?.size;
@@ -98,7 +99,7 @@ export class Updates {
     );
   }
 
-  /** @returns What the client is to be told: which keys take effect with the next start.
+  /** @returns A note for the client: which keys take effect with the next start.
    * @throws {LidoError} bad_request with LXD's texts; nothing has changed then. */
   async apply(name: string, settings: InstanceSettings, options: UpdateOptions = {}): Promise<string | undefined> {
     const before = this.#records.get(name);
@@ -129,8 +130,8 @@ export class Updates {
     return this.#noteOf(name, old.config, config);
   }
 
-  /** Makes an instance follow a profile that was changed. @param before The settings of the profile's instance until then, expanded.
-   * @returns As `apply`. @throws {LidoError} When it cannot; then it goes on as it was, and starts the next time with what the profile says. */
+  /** Applies the change of a profile to an instance. @param before The instance's expanded settings before the change.
+   * @returns As `apply`. @throws {LidoError} When it cannot; the container goes on as it was, and has the profile's settings from its next start. */
   async follow(name: string, before: Expanded, options: UpdateOptions = {}): Promise<string | undefined> {
     const record = this.#records.find(name);
     if (!record) return undefined;
@@ -158,7 +159,7 @@ export class Updates {
     await this.#services.guests.changed({ name, ...before }, { name, ...after });
   }
 
-  /** Changes a running container's limits before the rest of a change, and back when the rest is refused. */
+  /** Changes a running container's limits, then does the rest of a change; rolls the limits back if the rest fails. */
   async #limit(
     name: string,
     { from, to }: { from: Config; to: Config },
@@ -178,7 +179,7 @@ export class Updates {
     }
   }
 
-  /** For a container of an earlier daemon, which may have been killed between the limits and their record. */
+  /** Sets the limits of a container that an earlier daemon started: it may have been killed between setting the limits and recording them. */
   limitAgain(name: string): void {
     const limits = limitsOf(this.#records.expand(this.#records.get(name)).config);
     this.#services.runtime.setLimits(name, limits).catch((error) =>
@@ -225,7 +226,7 @@ export class Updates {
     }
   }
 
-  /** Changes the host, then the database; if the host refuses, it is made as the database still has it. */
+  /** Changes the host, then the database; if the host refuses, the host is rolled back to the database's state. */
   async #carryOut(
     name: string,
     before: Devices,
@@ -245,7 +246,7 @@ export class Updates {
     await this.#hot.change(name, { ...change, record: () => intent.commit(record) });
   }
 
-  /** @throws {LidoError} bad_request when a size is asked for that the pool cannot hold to. */
+  /** @throws {LidoError} bad_request for a size when the pool has no quotas. */
   #needQuota(device: Config): Quota | undefined {
     const driver = this.#services.pools.driver(device.pool!);
     if (driver.facets.quota || !device.size) return driver.facets.quota;
@@ -256,7 +257,7 @@ export class Updates {
   }
 }
 
-/** cloud-init takes an instance with another id for a new one, and runs anew. @returns Another id, when what it acts on was changed. */
+/** cloud-init runs anew when the instance's id is another one. @returns Another id if a key that cloud-init reads was changed. */
 function seedOf(before: Config, after: Config): Config {
   const isSeed = (key: string): boolean =>
     key.startsWith("cloud-init.") || /^user\.(user-data|vendor-data|network-config)$/.test(key);

@@ -8,7 +8,7 @@ import type { Expanded, InstanceRecord, SnapshotRecord } from "./table.ts";
 const noTime = "0001-01-01T00:00:00Z";
 const unixZero = "1970-01-01T00:00:00Z";
 
-/** "ending": no process of it is left, but its mounts are; as LXD, it runs until they are taken away. */
+/** "ending": its processes have ended and its mounts are not yet removed; as LXD, it counts as running until then. */
 export type Phase = RunningContainer["status"] | "ending" | "stopped";
 
 const codes: Readonly<Record<Phase, StatusCode>> = { running: 103, frozen: 110, ending: 103, stopped: 102 };
@@ -92,7 +92,7 @@ export async function stateView(
   };
   if (!running) return stopped;
   const [usage, loopback] = await Promise.all([runtime.usage(name).catch(() => undefined), loopbackOf(running.pid)]);
-  // It ended while we looked.
+  // The container has ended meanwhile.
   if (!usage) return { ...stopped, ...statusOf(phase()) };
   return {
     ...stopped,

@@ -9,7 +9,7 @@ import type { InstanceRecord, InstanceTable } from "../table.ts";
 import type { ShiftProgress } from "./shift_progress.ts";
 import { prefixed, type Sharing } from "./sharing.ts";
 
-/** Makes disk devices ready to be mounted into a container, and lets them go. */
+/** Prepares disk devices to be mounted into a container, and releases them. */
 export class Disks {
   readonly #services: InstanceServices;
   readonly #records: InstanceTable;
@@ -21,8 +21,8 @@ export class Disks {
     this.#sharing = sharing;
   }
 
-  /** Checks that a device's source is there and of a kind that can be mounted; changes nothing.
-   * @param instance Whose device it is. @throws {LidoError} bad_request, `Failed add validation for device "x": …`. */
+  /** Checks that a device's source exists and is of a kind that can be mounted; changes nothing.
+   * @param instance The instance that has the device. @throws {LidoError} bad_request, `Failed add validation for device "x": …`. */
   async check(instance: string, disk: Disk): Promise<void> {
     try {
       if (disk.volume) this.#sharing.get(disk.volume.pool, disk.volume.name);
@@ -35,14 +35,14 @@ export class Disks {
     }
   }
 
-  /** Runs `work` while nobody else changes the volumes of these disks: their owners, their settings, whether they are there. */
+  /** Runs `work` under the locks of these disks' volumes: no other work changes their owners or settings, or deletes them. */
   hold<T>(disks: readonly Disk[], work: () => Promise<T>): Promise<T> {
     const names = disks.flatMap(({ volume }) => volume ? [`${volume.pool}/custom/default_${volume.name}`] : []);
     return this.#services.volumes.locks.hold(names, work);
   }
 
-  /** The caller holds the disk's volume. @param map The container's map, absent when privileged. @returns undefined for a source that is missing and need not be there.
-   * @throws {LidoError} `Failed to start device "x": …`. */
+  /** Makes a disk's source available; the caller holds the volume's lock. @param map The container's id map; absent when privileged.
+   * @returns undefined if the source is missing and optional. @throws {LidoError} `Failed to start device "x": …`. */
   async prepare(
     instance: string,
     disk: Disk,
@@ -58,28 +58,28 @@ export class Disks {
     }
   }
 
-  /** Where a disk is mounted from and to, whatever has become of its source. */
+  /** Source and target of a disk's mount, even if the source is unavailable now. */
   place(disk: Disk): MountPlace {
     if (!disk.volume) return { source: disk.hostPath!, foreign: true, target: disk.target };
     const { pool, subPath } = disk.volume;
     const { path: source, isAvailable } = this.#services.pools.placeOf(pool, volumeOf(disk.volume));
-    // What is there in its stead may be anything, and never answer.
+    // The path of an unavailable pool may lead to anything, even to a filesystem that never answers.
     return { source, target: disk.target, ...(subPath ? { subPath } : {}), ...(isAvailable ? {} : { foreign: true }) };
   }
 
-  /** Has the source of a disk there while something is done with it. */
+  /** Keeps a disk's volume mounted until disposed of. */
   async use(disk: Disk): Promise<AsyncDisposable> {
     if (!disk.volume) return { [Symbol.asyncDispose]: () => Promise.resolve() };
     return await this.#services.mounts.use(disk.volume.pool, volumeOf(disk.volume));
   }
 
-  /** The instance needs the volume of a disk no more. */
+  /** Releases the instance's hold on a disk's volume. */
   async release(instance: string, disk: Disk): Promise<void> {
     if (!disk.volume) return;
     await this.#services.mounts.release(disk.volume.pool, volumeOf(disk.volume), holderOf(instance, disk));
   }
 
-  /** After a restart of the daemon: the running instance has its disks' volumes. */
+  /** After a restart of the daemon: makes a running instance the holder of its disks' volumes. */
   adoptAll(instance: string): void {
     for (const disk of disksOf(this.#devices(this.#records.get(instance)))) {
       if (!disk.volume) continue;
@@ -94,7 +94,7 @@ export class Disks {
     for (const disk of disksOf(this.#devices(record))) await this.release(instance, disk);
   }
 
-  /** Those that are mounted; of an instance that is only being started, its own. */
+  /** The mounted devices; for an instance that is still being started, the configured ones. */
   #devices(record: InstanceRecord): Devices {
     return this.#records.mounted(record.name) ?? this.#records.expand(record).devices;
   }
@@ -132,7 +132,7 @@ export class Disks {
       if (!disk.required) return false;
       throw new LidoError("bad_request", `Missing source path "${path}" for disk "${disk.device}"`);
     }
-    // A FIFO or a socket would let two containers talk behind everybody's back, and a block device is not a tree.
+    // A FIFO or a socket would be a hidden channel between two containers, and a block device is not a tree.
     if (found === "other") {
       throw new LidoError(
         "bad_request",

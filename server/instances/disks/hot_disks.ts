@@ -12,22 +12,22 @@ import { prefixed } from "./sharing.ts";
 
 interface HotplugIntent {
   name: string;
-  /** What goes and what comes, parents first. */
+  /** Disks to detach and to attach, parents first. */
   removed: Disk[];
   added: Disk[];
 }
 
 export interface HotChange {
-  /** Devices that the instance is to have, expanded. */
+  /** Expanded devices that the instance shall have. */
   readonly devices: Devices;
-  /** Whether what is in use may be detached, to go when it is let go. */
+  /** Whether a disk in use may be detached lazily: it is unmounted when its last user closes it. */
   readonly lazy: boolean;
   readonly progress: ShiftProgress;
-  /** Writes the change down; in one transaction with the end of the intent. */
+  /** Writes the change to the database, in the transaction that commits the intent. */
   readonly record: () => void;
 }
 
-/** Disks of running containers, which come and go at once: all of a change or nothing of it. */
+/** Attaches and detaches disks of running containers: a change is made as a whole or not at all. */
 export class HotDisks {
   readonly #services: InstanceServices;
   readonly #records: InstanceTable;
@@ -40,7 +40,7 @@ export class HotDisks {
     this.#records = records;
     this.#disks = disks;
     this.#open = services.journal.kind<HotplugIntent>("instance.hotplug", async (payload, cause) => {
-      // Within the daemon whoever changes them takes them back, and holds the volumes.
+      // After a failure, `change` still holds the volumes' locks.
       if (cause === "failed") return await this.#takeBack(payload, cause);
       await adopted();
       await this.#disks.hold([...payload.removed, ...payload.added], () => this.#takeBack(payload, cause));
@@ -52,7 +52,8 @@ export class HotDisks {
     return this.#records.mounted(name) ?? this.#records.expand(this.#records.get(name)).devices;
   }
 
-  /** Brings a container's mounts to what is asked for. @throws {LidoError} `Failed to start device "x": …` and the like; nothing has changed then. */
+  /** Changes an instance's devices, and its mounts if it runs.
+   * @throws {LidoError} `Failed to start device "x": …` and the like; nothing has changed then. */
   async change(name: string, change: HotChange): Promise<void> {
     const running = this.#services.runtime.get(name);
     if (!running) return this.#services.database.transaction(change.record);
@@ -66,12 +67,12 @@ export class HotDisks {
     const map = parseIdmap(this.#records.get(name).config["volatile.idmap.current"]);
     await this.#disks.hold([...removed, ...added], async () => {
       await using intent = this.#open({ name, removed, added });
-      // Children first, so that nothing is mounted below what goes.
+      // Children first, so that nothing is mounted below a disk that is detached.
       for (const disk of removed.toReversed()) await this.#detach(name, disk, change.lazy);
       for (const disk of added) await this.#attach(name, disk, map, change.progress);
       intent.commit(record);
     });
-    // A device that was only changed holds its volume by the same name.
+    // A changed device holds the same volume by the same holder's name, so it is not released.
     const isHeld = (disk: Disk): boolean =>
       added.some(({ device, volume }) =>
         device === disk.device && volume?.pool === disk.volume?.pool && volume?.name === disk.volume?.name
@@ -98,17 +99,17 @@ export class HotDisks {
     }
   }
 
-  /** The end of a change that failed or was cut off: what came goes, what went comes back. */
+  /** Rolls back a failed or interrupted change: detaches the added disks, attaches the removed ones again. */
   async #takeBack({ name, removed, added }: HotplugIntent, cause: Cause): Promise<void> {
     const record = this.#records.find(name);
     if (!record || !this.#services.runtime.get(name)) return;
     const { runtime, log } = this.#services;
-    // One that was only to make way, and did not get to it, stays where it is.
+    // A disk in both lists was only to be remounted below a changed one: if it is still attached, it stays.
     const isKept = (disk: Disk): boolean => removed.some((other) => JSON.stringify(other) === JSON.stringify(disk));
     for (const disk of added.toReversed()) {
       if (isKept(disk)) continue;
       await using use = await this.#disks.use(disk).catch((error) => {
-        // What a killed daemon may have attached waits for its pool. Of a change that failed it did not get there without.
+        // A killed daemon may have attached the disk: roll back when its pool is available. A failed change cannot have attached it without its pool.
         if (cause === "crashed" || !isUnavailable(error)) throw error;
         return null;
       });
@@ -116,7 +117,7 @@ export class HotDisks {
         if (!use || !await runtime.isAttached(name, this.#disks.place(disk))) continue;
         await runtime.detach(name, this.#disks.place(disk), { lazy: true });
       } catch (error) {
-        // Where it would be, nothing answers: so it did not get there.
+        // Its mount point does not answer, so the disk was not attached.
         if (!isUnavailable(error)) throw error;
         log.warn({ instance: name, device: disk.device, reason: messageOf(error) }, "could not look for a disk");
       }
@@ -127,7 +128,7 @@ export class HotDisks {
         if (await runtime.isAttached(name, this.#disks.place(disk))) continue;
         await this.#attach(name, disk, parseIdmap(record.config["volatile.idmap.current"]));
       } catch (error) {
-        // It must not keep the others away.
+        // One disk's failure must not keep the others from being attached.
         log.warn({ instance: name, device: disk.device, reason: messageOf(error) }, "could not attach a disk again");
       }
     }
@@ -136,7 +137,7 @@ export class HotDisks {
 
 const isUnavailable = (error: unknown): boolean => error instanceof LidoError && error.code === "unavailable";
 
-/** What has to go and to come, parents first. A disk that stays, below one that does not, goes with it and comes again. */
+/** Disks to detach and to attach, parents first. An unchanged disk below a changed one is in both lists. */
 export function difference(from: Devices, to: Devices): { removed: Disk[]; added: Disk[] } {
   const differs = (disk: Disk): boolean => !sameDevice(from[disk.device], to[disk.device]);
   const changed = [...disksOf(from), ...disksOf(to)].filter(differs).map((disk) => disk.target);

@@ -28,7 +28,7 @@ interface Owner {
   gid: number;
 }
 
-/** An instance's root filesystem: where it is, whose ids its files have, and the image's templates in it. */
+/** An instance's root filesystem: its path, the id map of its owners, and the image's templates in it. */
 export class Rootfs {
   readonly #services: InstanceServices;
   readonly #records: InstanceTable;
@@ -39,7 +39,7 @@ export class Rootfs {
     this.#records = records;
     this.#openShift = services.journal.kind<ShiftIntent>("instance.shift", async (payload, cause) => {
       if (!this.#records.find(payload.name)) return;
-      // After a kill the change is completed; a failed one is taken back.
+      // An interrupted change is completed; a failed one is rolled back.
       const [from, to] = cause === "crashed" ? [payload.from, payload.to] : [payload.to, payload.from];
       await using use = await this.#services.mounts.use(payload.pool, volumeOf(payload.name));
       await this.#services.ids.shift(`${use.path}/rootfs`, parseIdmap(from), parseIdmap(to));
@@ -52,7 +52,7 @@ export class Rootfs {
     return rootDisk(this.#records.expand(record).devices).device.pool!;
   }
 
-  /** What it takes up, and its limit; nothing where that cannot be told. */
+  /** Bytes that the root volume uses, and its limit; empty where they are not known. */
   async usage(record: InstanceRecord): Promise<InstanceState["disk"]> {
     try {
       const quota = this.#services.pools.driver(this.poolOf(record)).facets.quota;
@@ -61,12 +61,12 @@ export class Rootfs {
       const [used, limit] = await Promise.all([quota.usedBytes(volume), quota.get(volume)]);
       return { root: { usage: Number(used), total: Number(limit ?? 0n) } };
     } catch {
-      // A pool that is away must not hide the rest of the state.
+      // An unavailable pool must not hide the rest of the state.
       return {};
     }
   }
 
-  /** Mounts the root filesystem, until it is released, and makes its owners fit the map: at no cost where the filesystem can do idmapped mounts, else file by file.
+  /** Mounts the root filesystem until `release`, and makes its owners fit the map: by an idmapped mount where possible, else by changing each file.
    * @param map Absent for a privileged instance. @returns Its path, and whether it must be mounted with the map. */
   async prepare(
     record: InstanceRecord,
@@ -86,7 +86,7 @@ export class Rootfs {
     return { rootfs, shifted: driver.idmappedMounts && map !== undefined };
   }
 
-  /** The top is the daemon's own, but images, backups and other hosts bring volumes: a symbolic link there would lead all that follows out of it.
+  /** Checks that `rootfs` is a directory: a volume from an image, a backup or another host may have a symbolic link there, which leads out of the volume.
    * @param volume Path of the volume. */
   async #checkTop(volume: string): Promise<void> {
     const { files } = this.#services;
@@ -95,17 +95,17 @@ export class Rootfs {
     throw new LidoError("bad_request", `Failed to handle idmapped storage: ${why}: "${volume}/rootfs"`);
   }
 
-  /** Where it is on the host while it is mounted. */
+  /** Path on the host while it is mounted. */
   path(record: InstanceRecord): string {
     return `${this.#services.pools.driver(this.poolOf(record)).path(volumeOf(record.name))}/rootfs`;
   }
 
-  /** Lets the root filesystem go from the host. */
+  /** Releases the instance's hold on its root volume. */
   async release(record: InstanceRecord): Promise<void> {
     await this.#services.mounts.release(this.poolOf(record), volumeOf(record.name), record.name);
   }
 
-  /** After a restart of the daemon: the instance runs on its root filesystem. */
+  /** After a restart of the daemon: makes a running instance the holder of its root volume. */
   adopt(record: InstanceRecord): void {
     this.#services.mounts.adopt(this.poolOf(record), volumeOf(record.name), record.name);
   }
@@ -167,7 +167,7 @@ export class Rootfs {
   }
 }
 
-/** The name by which `volumes.locks` knows it: for what must not happen while the instance is copied. */
+/** Name of the root volume in `volumes.locks`, for changes that must not happen while the instance is copied. */
 export const volumeLock = (pool: string, name: string): string => `${pool}/container/${name}`;
 
 export const volumeOf = (name: string): Volume => ({ type: "container", name });

@@ -1,9 +1,9 @@
 /** Who owns the files of a custom volume that containers share.
  *
  * A volume's files have the owners of the id map it was last attached with (`volatile.idmap.last`, none at first). A container with the same map just
- * uses it. With another map, the volume follows if nobody else uses it; else the container is refused. A map that contains the other is not another
- * one: a container that has been running since root's range was smaller, or since an earlier version that used a part of it, shares volumes
- * with those of today. The volume then has the wider map, so no owner that one of them knows is changed.
+ * uses it. For a container with another map, the owners are changed if no other instance uses the volume; else the container is refused. A map that
+ * contains the other one counts as the same: a container started when root's range was smaller, or by an earlier version that used a part of it, shares
+ * volumes with containers started today. The volume then has the wider map, so no owner that either container knows changes.
  * `security.unmapped` leaves the owners alone; `security.shifted` keeps them as root's on disk and gives each container its own view by
  * an idmapped mount. */
 
@@ -43,7 +43,7 @@ export class Sharing {
     this.#services = services;
     this.#records = records;
     this.#openShift = services.journal.kind<ShiftIntent>("volume.shift", async (payload, cause) => {
-      // After a kill the change is completed; a failed one is taken back. Either way the tree ends in one map.
+      // An interrupted change is completed; a failed one is rolled back. Either way the whole tree has one map then.
       const [from, to] = cause === "crashed" ? [payload.from, payload.to] : [payload.to, payload.from];
       const volume = this.#find(payload.pool, payload.volume);
       if (!volume) return;
@@ -81,7 +81,7 @@ export class Sharing {
     }
     const last = parseIdmap(volume.config["volatile.idmap.last"]);
     try {
-      // Whoever uses a shifted volume: none of them runs, or it could not have become one.
+      // Other users of a shifted volume do not matter: it cannot become shifted while one of them runs.
       const next = isShifted ? undefined : this.#commonMap(instance, pool, name, last, map);
       if (!sameIdmap(last, next)) await this.#remap({ id: volume.id, pool, name }, last, next, progress);
       else if (volume.config["volatile.idmap.last"] === undefined) this.#setMap(volume.id, formatIdmap(next));
@@ -103,8 +103,8 @@ export class Sharing {
     );
   }
 
-  /** @param own The map of the instance that is about to use the volume. @returns The map that the volume gets: that, or a wider one that another
-   * user or the volume has. @throws {LidoError} bad_request if the map of another user is neither. */
+  /** @param own The map of the instance that is about to use the volume. @returns The map that the volume gets: `own`, or a wider one of another user
+   * or of the volume. @throws {LidoError} bad_request if another user's map neither contains it nor is contained in it. */
   #commonMap(
     instance: string,
     pool: string,
@@ -121,7 +121,7 @@ export class Sharing {
       const map = parseIdmap(user.expanded.config[isRunning ? "volatile.idmap.current" : "volatile.idmap.next"]);
       if (extendsIdmap(map, next)) next = map;
       else if (!extendsIdmap(next, map)) {
-        // LXD names the other one whichever it is.
+        // LXD's text names the container whose map differs from the volume's.
         const differs = extendsIdmap(last, own) || extendsIdmap(own, last) ? user.name : instance;
         throw new LidoError(
           "bad_request",
@@ -131,7 +131,7 @@ export class Sharing {
         );
       }
     }
-    // What it had of a wider map stays its own.
+    // A volume that has a wider map keeps it.
     return extendsIdmap(last, next) ? last : next;
   }
 
@@ -142,7 +142,7 @@ export class Sharing {
     progress: ShiftProgress,
   ): Promise<void> {
     const { id, pool, name } = volume;
-    this.#services.pools.driver(pool); // or it throws, and nothing is begun
+    this.#services.pools.driver(pool); // throws for an unavailable pool before anything is changed
     this.#setConfig(id, { "volatile.idmap.next": formatIdmap(to) });
     let told: ReturnType<ShiftProgress> | undefined;
     await shiftInSteps(from, to, async (last, next, becomes, pass) => {
@@ -193,7 +193,7 @@ export class Sharing {
   }
 }
 
-/** The same error with words in front that say where it happened. */
+/** The same error with a prefix that says where it happened. */
 export function prefixed(prefix: string, error: unknown): Error {
   if (error instanceof LidoError) return new LidoError(error.code, prefix + error.message, { cause: error });
   return new LidoError("internal", prefix + (error instanceof Error ? error.message : String(error)), { cause: error });

@@ -2,8 +2,8 @@ import { progressNumbers, showProgress } from "../../../api/progress.ts";
 import type { Operation } from "../../operations/operations.ts";
 import type { ShiftPass } from "./shift_steps.ts";
 
-/** Begins with another tree whose owners are changed, then with each walk through it; told of the entries that the walk has behind it.
- * @param files How many there are, where that is known without a walk. */
+/** Called for each tree whose owners are changed; the result for each pass through that tree; its result with the number of entries passed so far.
+ * @param files Number of files in the tree, if known without a walk. */
 export type ShiftProgress = (
   what: "container filesystem" | "storage volume",
   files?: number,
@@ -11,7 +11,7 @@ export type ShiftProgress = (
 
 export const untold: ShiftProgress = () => () => () => {};
 
-/** Shows in an operation how far a change of owners is; LXD's key and words. How many files there are is at the latest known by the first walk. */
+/** Shows the progress of a change of owners in an operation, with LXD's key and words. After the first pass the number of files is known. */
 export function progressOf(operation: Pick<Operation, "update">, clock = () => performance.now()): ShiftProgress {
   return (what, files) => {
     const started = clock();
@@ -22,7 +22,7 @@ export function progressOf(operation: Pick<Operation, "update">, clock = () => p
       last = 0;
       return (entries) => {
         last = entries;
-        // Files with several names are several entries: no walk is more than its part. One that turns out to be needed takes nothing back.
+        // Hard links are entries too: a pass counts for no more than its part. An additional pass does not lower the percentage.
         if (total) fraction = Math.max(fraction, (index + Math.min(1, entries / total)) / of);
         const elapsedMs = clock() - started;
         const done = total ? fraction * total : entries;

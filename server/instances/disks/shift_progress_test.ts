@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { progressOf } from "./shift_progress.ts";
 
-/** What is shown of a tree whose passes have reported so many entries, one a second. */
+/** The progress shown for a tree whose passes have reported these numbers of entries, one a second. */
 function shown(files: number | undefined, passes: readonly (readonly [of: number, ...entries: number[]])[]): string[] {
   const texts: string[] = [];
   let now = 0;
@@ -36,7 +36,7 @@ Deno.test("progressOf() has none in a first walk that nobody has counted for, an
     "1000 files (500 files/s)",
     "75% of 1000 files (250 files/s, 1s left)",
   ]);
-  // More names than files, and a third walk that was not expected.
+  // More entries than files (hard links), and a third pass that was not expected.
   assert.deepEqual(shown(800, [[2, 500, 1000], [3, 100, 1000], [3, 1000]]).map((text) => text.split(" ")[0]), [
     "31%",
     "50%",

@@ -1,9 +1,9 @@
-/** The way from one id map of a tree to another, in steps that can each be interrupted and repeated.
+/** Changes a tree's owners from one id map to another, in steps that can each be interrupted and repeated.
  *
- * Repeated means: an id tells by itself whether it was changed. Where the maps overlap it would not (the host id 200000 may be an owner 200000 of an
- * image, or the owner 100000 after the change). So ids that are rare, those from 65536 on, are first moved to host ids that nobody has. Then
- * the usual ones are changed, and at last the rare ones come to where they belong. Nearly every tree has none of the rare ones: then the first step
- * has read the owners and changed nothing, and the last step is left out. The first step also refuses owners that the new map cannot have. */
+ * A step can be repeated if each id shows whether it was changed. Where the maps overlap it does not (host id 200000 may be the owner 200000 of an
+ * image, or the owner 100000 after the change). So rare ids, from 65536 on, are first parked at unused host ids. Then the usual ids are changed, and
+ * last the parked ids are moved to their targets. Nearly every tree has no rare ids: then the first step only reads the owners and the last step is
+ * skipped. The first step also refuses owners that have no place in the new map. */
 
 import {
   completed,
@@ -16,18 +16,18 @@ import {
 } from "../../../drivers/host/ids/id_shift.ts";
 import type { IdMap, IdRange } from "../../../drivers/host/id_map.ts";
 
-/** Where ids may wait: beyond what people have, in ranges of which one is free. */
+/** First host ids of possible parking ranges: above the ids in common use, and enough of them that one range is free. */
 const parkingStarts = [2 ** 31, 3 * 2 ** 30, 2 ** 30, 2 ** 31 + 2 ** 30 + 2 ** 29];
 /** Nearly all owners are below this id of the container's. */
 const usualIds = 65536;
 
-/** The maps between two maps: rare ids are parked, then also the usual ones are changed. The second is absent if none of them changes. */
+/** The maps between two maps: first the rare ids are parked, then the usual ids are changed too. The second is absent if no usual id changes. */
 export interface Detour {
   readonly parked: IdMap;
   readonly changed?: IdMap;
 }
 
-/** @returns undefined if the change can be done at once. */
+/** @returns undefined if the change can be made in one step. */
 export function detour(from: IdMap | undefined, to: IdMap | undefined): Detour | undefined {
   if (isRepeatable(from, to)) return undefined;
   const uid = detourOf(from?.uid, to?.uid), gid = detourOf(from?.gid, to?.gid);
@@ -39,12 +39,12 @@ export function detour(from: IdMap | undefined, to: IdMap | undefined): Detour |
 export interface ShiftPass {
   /** From 0. */
   readonly index: number;
-  /** How many there will be, as far as is known. */
+  /** Number of passes, as far as is known. */
   readonly of: number;
 }
 
-/** Goes the way. @param step Changes the owners from one map to another; when that is done, `becomes` says, by how many entries were
- * changed, which map the tree has then. @returns The number of entries that it returns. */
+/** Runs the steps. @param step Changes the owners from one map to another and returns the number of changed entries; from that number,
+ * `becomes` tells which map the tree has then. */
 export async function shiftInSteps(
   from: IdMap | undefined,
   to: IdMap | undefined,
@@ -76,7 +76,7 @@ function detourOf(
   const rare = pieces.filter((each) => isMoved(each) && !usual.includes(each));
   const lots = park(rare, [...fromLines ?? [], ...toLines ?? []]);
   const waiting = rare.map(({ container, count }, index) => ({ container, host: lots[index]!, count }));
-  // What would be read as an id that waits does not keep its place.
+  // An unchanged id in the parking range would be taken for a parked one, so the map leaves it out.
   const holes = waiting.map(({ host, count }) => ({ start: host, end: host + count }));
   const staying = pieces.filter((each) => each.target === each.source).flatMap(({ container, source, count }) =>
     without([{ start: source, end: source + count }], holes).map(({ start, end }) => ({
@@ -93,7 +93,7 @@ function detourOf(
   };
 }
 
-/** @returns For each piece the host id of its first id while it waits. */
+/** @returns For each piece, the host id at which its first id is parked. */
 function park(pieces: readonly Segment[], lines: readonly IdRange[]): number[] {
   const count = pieces.reduce((sum, each) => sum + each.count, 0);
   const shifted = lines.filter(({ container, host }) => container !== host);
@@ -120,7 +120,7 @@ function split(segment: Segment, at: number): Segment[] {
 const meet = (aStart: number, aCount: number, bStart: number, bCount: number): boolean =>
   aStart < bStart + bCount && bStart < aStart + aCount;
 
-/** The same map in as few lines as it can be. */
+/** The same map with adjacent lines merged. */
 function joined(lines: readonly IdRange[]): IdRange[] {
   const result: IdRange[] = [];
   for (const line of lines.toSorted((a, b) => a.container - b.container)) {

@@ -19,7 +19,7 @@ const raw: IdMap = {
   gid: shared.gid,
 };
 
-/** A tree as a list of the host ids of its files; each step is interrupted after some of them and then repeated. @returns How often they were walked. */
+/** A tree as a list of the host ids of its files; each step is interrupted after some of them and then repeated. @returns Number of passes. */
 async function shift(files: number[], from: IdMap | undefined, to: IdMap | undefined, cut: number): Promise<number> {
   let walks = 0;
   await shiftInSteps(from, to, (before, after) => {
@@ -38,7 +38,7 @@ async function shift(files: number[], from: IdMap | undefined, to: IdMap | undef
   return walks;
 }
 
-/** @returns Whose a file is. */
+/** @returns A function from a file's host id to its owner in the container. */
 function ownerIn(owned: IdMap | undefined): Translate {
   const lines: readonly IdRange[] = completed(owned?.uid);
   return (id) => {
@@ -76,7 +76,7 @@ Deno.test("shiftInSteps() keeps every owner or refuses, wherever it is interrupt
       );
       return;
     }
-    // What is the host's own keeps its host id.
+    // A host id that is not in the map is kept.
     const own = owners.map((owner, index) => owner < 0 ? ownerIn(to)(files[index]!) : owner);
     assert.deepEqual(after.map(ownerIn(to)), own);
   }));
@@ -91,16 +91,16 @@ Deno.test("shiftInSteps() reads the owners once more where rare ids could be mis
       [isolated, shared, [165_536, 231_071]],
     ] as const
   ) assert.equal(await shift([...usual], from, to, 1), 2);
-  // The map of an earlier version, and all of root's range from the same id on: nothing is changed.
+  // From an earlier version's map to all of root's range, beginning at the same id: nothing is changed.
   const kept = [100_000, 101_000, 165_534];
   assert.equal(await shift(kept, earlier, shared, 1), 1);
   assert.deepEqual(kept, [100_000, 101_000, 165_534]);
-  // An image's owner that the earlier map did not have gets its place.
+  // An image's owner that the earlier map did not have is changed to its host id.
   const rare = [100_000, 200_000];
   assert.equal(await shift(rare, earlier, shared, 1), 2);
   assert.deepEqual(rare, [100_000, 300_000]);
   assert.equal(await shift([0, 200_000], undefined, shared, 1), 3);
-  // Overlapping by less than their size: all of them wait.
+  // Maps that overlap by less than their size: all ids are parked.
   assert.equal(await shift([100_000, 100_020], map(100_000), map(100_010), 1), 2);
 });
 

@@ -6,7 +6,7 @@ import { LidoError, messageOf } from "../../../api/errors.ts";
 import type { Config } from "../../../api/types.ts";
 import { parseHostileYaml } from "../../archives/hostile_yaml.ts";
 
-/** What images have is a tenth of that; who wants more wants the daemon's time and memory. */
+/** Ten times what images have; more would only cost the daemon time and memory. */
 const templatesMax = 100, depthMax = 100, outputMax = 1 << 20, shownMax = 200;
 
 export type Trigger = "create" | "copy" | "start";
@@ -66,7 +66,7 @@ export function templatesFor(metadata: string, trigger: Trigger): TemplateFile[]
   return due;
 }
 
-/** @throws {LidoError} bad_request on what the language does not have. */
+/** @throws {LidoError} bad_request for syntax that is not supported. */
 export function render(source: string, file: TemplateFile, values: TemplateValues, trigger: Trigger): string {
   const instance: Config = {
     name: values.name,
@@ -122,7 +122,7 @@ export function render(source: string, file: TemplateFile, values: TemplateValue
   return output;
 }
 
-/** Text, and the tags in it; one that does not end is text. In one go, however many begin. */
+/** Splits a template into text and tags; an unclosed tag is text. Takes linear time however many tags are opened. */
 function* tokensOf(source: string): Generator<string> {
   const tags = [{ open: "{{", close: "}}", at: -1 }, { open: "{%", close: "%}", at: -1 }];
   for (let from = 0;;) {
@@ -130,7 +130,7 @@ function* tokensOf(source: string): Generator<string> {
     const tag = tags[0]!.at < tags[1]!.at ? tags[0]! : tags[1]!;
     if (tag.at === Infinity) return yield source.slice(from);
     const end = source.indexOf(tag.close, tag.at + 2);
-    // Nor does any behind it.
+    // No later tag of this kind is closed either.
     if (end < 0) tag.at = Infinity;
     else {
       yield source.slice(from, tag.at);

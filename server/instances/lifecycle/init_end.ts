@@ -18,7 +18,7 @@ const shownLinesMax = 4;
 const rebootSignal = 1, haltSignal = 2;
 
 export const isReboot = ({ signal }: ExitStatus): boolean => signal === rebootSignal;
-/** Whether its end is none to complain about: it was meant to end, or switched itself off. */
+/** Whether the end is no failure: exit code 0, or the container switched itself off. */
 export const isClean = ({ code, signal }: ExitStatus): boolean => code === 0 || signal === haltSignal;
 
 /** @returns As a part of a sentence, e.g. "with exit code 1". */
@@ -31,8 +31,8 @@ export function describeExit({ code, signal }: ExitStatus): string {
   return `by signal ${signal}${name ? ` (${name})` : ""}`;
 }
 
-/** What is known of the end of a container's init.
- * @param of.consoleLog What its console printed in this life. @param of.root Its root filesystem on the host, to look why its init was not executed.
+/** Finds out how and why a container's init ended.
+ * @param of.consoleLog Path of its console's log since its start. @param of.root Its root filesystem on the host, to find why its init was not executed.
  * @param of.config Expanded. */
 export async function examineExit(
   status: ExitStatus,
@@ -63,17 +63,17 @@ export async function consoleTail(path: string): Promise<string[]> {
   return cleanLines(new TextDecoder().decode(bytes));
 }
 
-/** @returns The last lines that say something. */
+/** @returns The last non-empty lines. */
 export function cleanLines(text: string): string[] {
   const lines = text
     // deno-lint-ignore no-control-regex -- escape sequences: CSI with its parameters, OSC until its end, two characters otherwise
     .replace(/\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(?:\x07|\x1b\\)?|[ -/]*[0-~])/g, "")
     .split(/\r*\n/)
-    // What a carriage return writes over is not seen either.
+    // Text that a carriage return overwrites is not visible on a terminal either.
     .map((line) => line.replace(/^.*\r(?=.)/s, ""))
-    // deno-lint-ignore no-control-regex -- and what would turn the text around
+    // deno-lint-ignore no-control-regex -- control characters, and those that change the text's direction
     .map((line) => line.replace(/\t/g, " ").replace(/[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufffd]/g, "").trim())
-    // As crun writes to a terminal.
+    // The time that crun writes before its message on a terminal.
     .map((line) => line.replace(/^[0-9-]+T[0-9:.]+Z: (?=exec container process)/, ""))
     .filter((line) => line !== "");
   return lines.slice(-linesMax).map((line) =>
@@ -93,7 +93,7 @@ async function lastBytes(path: string): Promise<Uint8Array> {
   }
 }
 
-/** What programs say when they fail, and what it means here; the first that fits the console's last lines. */
+/** Messages of failing programs and their likely causes; the last console line that matches counts, and in it the first entry. */
 const causes: readonly { readonly said: RegExp; readonly cause: (match: RegExpExecArray) => string }[] = [
   {
     said: /cgroup|control group/i,
@@ -131,7 +131,7 @@ const shellNotFound = 127, shellNotExecutable = 126;
 
 const noMoreProcesses = /fork|clone|thread|Resource temporarily unavailable/i;
 
-/** A limit that the kernel has counted, where the end fits it: init may have lived long with it before it ended for another reason. */
+/** A limit whose violation the kernel has counted, if the end fits it: the init may have run on for long and ended for another reason. */
 function limitCause(
   { code, signal, limitsReached = [] }: ExitStatus,
   lines: readonly string[],
@@ -165,7 +165,7 @@ function causeOf(status: ExitStatus, lines: readonly string[]): string | undefin
   return undefined;
 }
 
-/** How crun, in the place of the init, says that the kernel did not execute it. */
+/** How crun's message begins when the kernel did not execute the init. */
 const crunSays = /^exec container process/;
 
 function notExecuted(
@@ -178,11 +178,11 @@ function notExecuted(
   return whyNotExecuted(root, command, said).message.replace(/^Command not (found|executable): /, "");
 }
 
-/** What crun says when it does not come to execute the init, in the user's words.
+/** Adds the cause in the user's words to crun's message about an init that it could not execute.
  * @param config Expanded. @see crun 1.8, src/libcrun/container.c */
 export function explainRefusal(message: string, config: Config): string {
   const processes = config["limits.processes"];
-  // It forks within the container's limit, and its hook, which nesting has, ends by EAGAIN or ENOMEM then.
+  // crun forks within the container's limit; its hook (with nesting) then ends by EAGAIN or ENOMEM.
   if (processes && /(fork|clone).*Resource temporarily unavailable|executing hook .*code: -1[12]/.test(message)) {
     return `${message} (it could start no more processes: limits.processes is ${processes})`;
   }

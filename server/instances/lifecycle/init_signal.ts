@@ -1,12 +1,12 @@
-/** What makes an init end its system: SIGRTMIN+3 for systemd, SIGPWR for sysvinit, busybox and the others, as LXC.
+/** The signal that makes an init halt its system: SIGRTMIN+3 for systemd, SIGPWR for sysvinit, busybox and the others, as LXC.
  *
  * The kernel drops a signal that the first process of a pid namespace has no handler for. So systemd is sent its signal once, when it has the
- * descriptor that it reads signals from; that may be late: after a start, an own reboot, or a script that ends with `exec` of it. A mask that blocks
- * the signal is no sign: a shell blocks everything for a moment to fork.
+ * signalfd that it reads signals from; that takes a while after a start, a reboot from inside, or a script that ends with `exec` of systemd. A mask that
+ * blocks the signal proves nothing: a shell blocks all signals for a moment to fork.
  *
- * Nothing shows whether another init has taken SIGPWR: busybox waits for it in sigtimedwait(2), which takes it out of the mask; sysvinit catches it
- * from its first milliseconds on, and forgets it when it came while the scripts of its boot ran. So SIGPWR is sent again, ever less often, and at
- * once when the init has become another program or has other handlers. No event tells of those: they are looked for, 50 µs each. */
+ * Nothing shows whether another init has received SIGPWR: busybox waits for it in sigtimedwait(2), which removes it from the mask; sysvinit catches it
+ * from its first milliseconds on, and forgets it if it came while its boot scripts ran. So SIGPWR is sent again, at growing intervals, and at once
+ * when the init has executed another program or changed its handlers. No event reports that, so it is polled, at 50 µs each time. */
 
 import { readdir, readFile, readlink } from "node:fs/promises";
 import { basename } from "node:path";
@@ -16,16 +16,16 @@ const SIGPWR = 30;
 const SIGRTMIN_3 = 37;
 
 const lookMinMs = 100, lookMaxMs = 500;
-/** Between one SIGPWR and the next, and between others later. They grow slowly: a boot that has come to its end is told soon after. */
+/** Intervals between one SIGPWR and the next. They grow slowly, so that an init gets one soon after the end of its boot. */
 const againMinMs = 1000, againGrowth = 1.25, againMaxMs = 10_000;
 
 /** Masks have bit n - 1 for signal n. */
 export interface Listener {
   /** Path of its executable; "" when it is gone. */
   readonly program: string;
-  /** Those it has handlers for. */
+  /** Signals it has handlers for. */
   readonly caught: bigint;
-  /** Those it reads from a descriptor. @see signalfd(2) */
+  /** Signals it reads from a descriptor. @see signalfd(2) */
   readonly read: bigint;
 }
 
@@ -35,8 +35,8 @@ export function haltSignal({ program, read }: Listener): number | undefined {
   return basename(program) === "systemd" ? undefined : SIGPWR;
 }
 
-/** Asks an init to end its system, until it is over, or until it is sure that it was heard.
- * @param pid As the host sees it. @param options.over Resolves when nobody waits for the init's end any more. */
+/** Asks an init to halt its system: systemd once, another init again and again until `over`.
+ * @param pid In the host's pid namespace. @param options.over Resolves when the init's end is no longer waited for. */
 export async function askToHalt(
   pid: number,
   options: { send: (signal: number) => Promise<void>; over: Promise<unknown> },
@@ -86,7 +86,7 @@ async function readByDescriptor(pid: number): Promise<bigint> {
   }
   return read;
 }
-/** Of an init's descriptors, the lowest first: it opens the one for signals early (systemd: 5), and may be made to have very many. */
+/** How many descriptors of an init are read, lowest first: it opens its signalfd early (systemd: 5), and may be made to have very many. */
 const descriptorsMax = 256;
 
 function mask(pattern: RegExp, text: string): bigint {

@@ -3,26 +3,26 @@ import { basename } from "node:path";
 
 /** When a container counts as started.
  *
- * LXD says so as soon as the init is executed; one that ends right after is then found STOPPED by a client that was told it runs. Here a start is over when the
- * first of these has happened:
+ * For LXD it does as soon as the init is executed; if the init ends right after, a client that was told it runs finds it STOPPED. Here a start is complete
+ * when the first of these has happened:
  * - the init has ended: the start fails, or says that it ended at once when that was no failure;
  * - the init is a program that is known as one (`inits`), and catches a signal by which inits are controlled: it has come through its set-up;
  * - it is such a program and has blocked such a signal, to read it from a signalfd, for 8 ms;
- * - a second is over.
+ * - a second has passed.
  * busybox, sysvinit, OpenRC, runit, s6 and systemd do so 1 to 20 ms after they were executed. Every other program is waited for the whole second, whatever it
  * does with its signals: an entrypoint script sets its traps first and fails after that, a Go program catches every signal before it does anything, and
- * nothing tells apart the one that goes on from the one that is about to fail. The 8 ms are for systemd, which blocks its signals 1 ms before it fails
+ * nothing distinguishes a program that keeps running from one that is about to fail. The 8 ms are for systemd, which blocks its signals 1 ms before it fails
  * when it is refused its control group.
  *
- * No event tells of a handler that is set, so /proc/PID/status is read: once or twice for busybox, ten times for systemd, 45 times at most, 30 µs each. */
+ * No event reports that a handler is set, so /proc/PID/status is polled: once or twice for busybox, ten times for systemd, 45 times at most, 30 µs each. */
 
-/** Until when an init that ends has not really started. */
+/** An init that ends within this time has not really started. */
 const firstSecondMs = 1000;
 const steadyMs = 8;
 const pauseMinMs = 1, pauseMaxMs = 25;
 
 const SIGHUP = 1, SIGUSR1 = 10, SIGUSR2 = 12, SIGTERM = 15, SIGCONT = 18, SIGTSTP = 20, SIGPWR = 30, SIGRTMIN_3 = 37;
-/** Not those that other programs handle as well: SIGCHLD and SIGINT (bash, python), those of crashes. */
+/** Without signals that other programs handle as well: SIGCHLD and SIGINT (bash, python), and those of crashes. */
 const controlSignals = [SIGHUP, SIGUSR1, SIGUSR2, SIGTERM, SIGCONT, SIGTSTP, SIGPWR, SIGRTMIN_3]
   .reduce((mask, signal) => mask | (1n << BigInt(signal - 1)), 0n);
 
@@ -48,18 +48,18 @@ const inits: ReadonlySet<string> = new Set([
   "s6-svscan",
   "systemd",
 ]);
-/** Executables that are many programs, by the name that they are executed by: an init, or the shell of a script that is executed as one. */
+/** Executables that are many programs, chosen by the name they are executed by: an init, or the shell of a script in an init's place. */
 const multicall: ReadonlySet<string> = new Set(["busybox", "toybox"]);
 
-/** Whether a program is an init, and not one that was put in its place. @param executable What /proc/PID/exe leads to.
- * @param called What it was executed by: a script's own name, if it is the shell of one. */
+/** Whether a program is a real init, not another program in its place. @param executable Target of /proc/PID/exe.
+ * @param called Name it was executed by; for the shell of a script, the script's name. */
 export function isInit(executable: string, called: { readonly name: string; readonly isScript: boolean }): boolean {
   const name = basename(executable);
   return multicall.has(name) ? !called.isScript && inits.has(called.name) : inits.has(name);
 }
 
-/** Waits until an init is up. @param pid As the host sees it. @param isScript Whether the file that was executed is one.
- * @param ended Resolves when it has ended. @param unwatched Ends the wait before. @returns How it ended, or undefined when it is up or not watched any more. */
+/** Waits until an init is up. @param pid In the host's pid namespace. @param isScript Whether the file that was executed is a script.
+ * @param ended Resolves when it has ended. @param unwatched Ends the wait early. @returns How it ended; undefined if it is up or the wait was ended. */
 export async function initUp<End>(
   { pid, isScript }: { pid: number; isScript: boolean },
   ended: Promise<End>,
@@ -77,7 +77,7 @@ export async function initUp<End>(
     const signals = known !== undefined && isInitAt(pid, isScript) ? known : undefined;
     const now = performance.now();
     if (signals === "caught" || now - startedAt >= firstSecondMs) break;
-    // Of one that is gone we are about to hear.
+    // The process is gone, so `ended` is about to resolve.
     if (status === undefined) return await Promise.race([watched, pause(0)]).then(() => end?.how);
     if (signals === undefined) blockedSince = undefined;
     else if (blockedSince === undefined) [blockedSince, pauseMs] = [now, pauseMinMs];
@@ -89,7 +89,7 @@ export async function initUp<End>(
 
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
-/** Its command line is not read: it lies in the process's memory, which may be a file that never answers. */
+/** Does not read the command line: it is in the process's memory, which may be mapped from a file that never answers. */
 function isInitAt(pid: number, isScript: boolean): boolean {
   const name = read(`/proc/${pid}/comm`)?.trim();
   try {

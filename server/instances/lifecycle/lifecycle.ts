@@ -1,4 +1,4 @@
-/** Start and stop. Whoever calls holds the instance's operation lock; what happens by itself (a container that ends) takes it. */
+/** Start and stop. Callers hold the instance's operation lock; work that no request caused (a container has ended) takes it here. */
 
 import { mkdir } from "node:fs/promises";
 import { dirname } from "node:path";
@@ -50,7 +50,7 @@ export interface StopOptions {
   readonly lock?: OperationLock;
   /** Ends the wait of a clean stop: the client gave up, or the daemon ends. */
   readonly cancelled?: AbortSignal;
-  /** Called when it cannot be cancelled any more. */
+  /** Called when the stop can no longer be cancelled. */
   readonly onEnding?: () => void;
 }
 
@@ -67,7 +67,7 @@ export class Lifecycle {
   /** Stops that wait for their container's end. */
   readonly #waiting = new Map<string, (status: ExitStatus) => void>();
   readonly #background = new Set<Promise<void>>();
-  /** Those whose container has ended to boot again and is not started yet. They count as running; a user's stop or start comes first if it waits. */
+  /** Instances whose container has ended to reboot and is not started again yet. They count as running; a waiting stop or start of a user comes first. */
   readonly #rebooting = new Set<string>();
   readonly #closing = new AbortController();
 
@@ -89,14 +89,14 @@ export class Lifecycle {
     this.#services.runtime.onExit((name, status) => this.#ended(name, status));
   }
 
-  /** Whether its container runs, or has just ended to boot again. */
+  /** Whether its container runs, or has just ended to reboot. */
   isOn(name: string): boolean {
     return this.#services.runtime.get(name) !== undefined || this.#rebooting.has(name);
   }
 
-  /** Returns when the container is up, which `init_up.ts` says what it is.
-   * @param options.unwatched Ends the wait for that: what becomes of its init then is an end by itself.
-   * @returns What is to be said of it: that it has ended already, without a failure. @throws {LidoError} When its init has ended by a failure. */
+  /** Starts the container; returns when it is up, as defined in `init_up.ts`.
+   * @param options.unwatched Ends the wait for that: the start does not fail if the init ends after it.
+   * @returns A note if the init has ended already, without a failure. @throws {LidoError} When its init has ended by a failure. */
   async start(name: string, options: StartOptions = {}): Promise<string | undefined> {
     const { runtime } = this.#services;
     const { progress = untold, unwatched } = options;
@@ -109,7 +109,7 @@ export class Lifecycle {
     checkOwnRange(config, await this.#services.ids.ranges());
     await using revert = new AsyncDisposableStack();
     let isRefused = false;
-    // As LXD: an ephemeral one goes when its container does not come to run.
+    // As LXD: an ephemeral instance is deleted when its container cannot be started.
     revert.defer(async () => {
       if (isRefused) await this.#removeEphemeral(name, false);
     });
@@ -132,7 +132,7 @@ export class Lifecycle {
       }
     });
     const specification = await this.#specification(record, config, { rootfs, shifted, map, mounts });
-    // What it says there from now on is of this life. Whoever looks before it says anything finds nothing, and no log missing.
+    // Each start begins a new log. It is made empty now, so that a client who reads it before any output does not find it missing.
     replaceConsoleLog(specification.consoleLog, new Uint8Array());
     const { promise: ended, resolve } = Promise.withResolvers<ExitStatus>();
     const seen: { end?: ExitStatus } = {};
@@ -165,15 +165,15 @@ export class Lifecycle {
     return undefined;
   }
 
-  /** A clean stop ends in one of four ways: the container has ended; the time is up; whoever waits for it cancels, and the container goes on with what it
-   * was asked; a forced stop takes over, and the container is killed.
+  /** A clean stop ends in one of four ways: the container has ended; the time is up; the wait is cancelled, and the container goes on shutting down;
+   * a forced stop takes over, and the container is killed.
    * @throws {LidoError} bad_request when it is stopped already, the time is up or the wait was cancelled. */
   async stop(name: string, options: StopOptions): Promise<void> {
     const { runtime } = this.#services;
     const { lock } = options;
     const running = runtime.get(name);
     if (!running) {
-      // It was about to boot again.
+      // The container was about to boot again.
       if (this.#rebooting.delete(name)) return await this.#removeEphemeral(name, options.restart === true);
       // The operation that gave way to this one has stopped it.
       if (options.force && lock?.hasTakenOver) return;
@@ -183,7 +183,7 @@ export class Lifecycle {
     if (!isForced) {
       if (running.status === "frozen") await runtime.unfreeze(name);
       let how = await this.#shutDown(name, running.pid, options);
-      // It may have ended in the same moment.
+      // The container may have ended in the same moment.
       if (!runtime.get(name)) how = "ended";
       if (how === "cancelled") throw options.cancelled!.reason;
       isForced = how === "taken over";
@@ -196,7 +196,7 @@ export class Lifecycle {
     }
     options.onEnding?.();
     if (isForced) await this.#kill(name);
-    // An ephemeral one goes if the last word was to stop it.
+    // An ephemeral instance is deleted if the last request was to stop it, not to restart it.
     await this.#tidy(name, options.restart === true && lock?.takenOver.reason !== "stop", {
       at: new Date().toISOString(),
       exit_code: null,
@@ -208,7 +208,7 @@ export class Lifecycle {
     this.#publish(isForced ? "instance-stopped" : "instance-shutdown", name);
   }
 
-  /** Its end is none by itself: whoever asks for it tidies up. */
+  /** Kills the container. The registered waiter keeps `#ended` from cleaning up, which the caller does. */
   async #kill(name: string): Promise<void> {
     this.#waiting.set(name, () => {});
     using _waiting = { [Symbol.dispose]: () => this.#waiting.delete(name) };
@@ -231,8 +231,8 @@ export class Lifecycle {
     this.#publish("instance-resumed", name);
   }
 
-  /** After a restart of the daemon: takes up what runs, tidies up what ended meanwhile.
-   * @returns The names of instances to start now, in their order. */
+  /** After a restart of the daemon: cleans up after the containers that ended meanwhile.
+   * @returns The instances to start now, in their order. */
   async takeUp(): Promise<InstanceRecord[]> {
     const due: { record: InstanceRecord; priority: number }[] = [];
     const records = this.#records.list();
@@ -254,7 +254,7 @@ export class Lifecycle {
     return due.sort((a, b) => b.priority - a.priority).map((each) => each.record);
   }
 
-  /** Waits for what goes on by itself. What ends from now on to boot again is left to the next daemon. */
+  /** Waits for work in the background. A container that ends from now on to reboot is left to the next daemon. */
   async close(): Promise<void> {
     this.#closing.abort();
     while (this.#background.size > 0) await Promise.allSettled(this.#background);
@@ -281,7 +281,7 @@ export class Lifecycle {
     };
   }
 
-  /** Asks the init to end its system, and waits. */
+  /** Asks the init to halt its system, and waits. */
   async #shutDown(name: string, pid: number, options: StopOptions): Promise<StopOutcome> {
     const { promise: over, resolve } = Promise.withResolvers<StopOutcome>();
     this.#waiting.set(name, () => resolve("ended"));
@@ -300,7 +300,7 @@ export class Lifecycle {
       over,
       send: (signal) =>
         this.#services.runtime.kill(name, signal).catch((error) => {
-          // It ended just then.
+          // No error if the container has just ended.
           if (this.#services.runtime.get(name)) throw error;
         }),
     });
@@ -324,7 +324,7 @@ export class Lifecycle {
   /** @returns Whether it is to be started again. */
   async #tidyEnded(name: string, status: ExitStatus): Promise<boolean> {
     using _lock = await this.#locks.wait(name, "stop", { tidies: true });
-    // A stop by force has tidied up already; or it was started again while we waited.
+    // A forced stop has cleaned up already, or the instance was started again meanwhile.
     const record = this.#records.find(name);
     if (!record || this.#services.runtime.get(name)) return false;
     if (record.config["volatile.last_state.power"] !== "RUNNING") return false;
@@ -337,7 +337,7 @@ export class Lifecycle {
 
   async #bootAgain(name: string): Promise<void> {
     using lock = await this.#locks.wait(name, "start");
-    // Whoever had the lock in between has decided otherwise.
+    // An operation that had the lock in between has started, stopped or deleted the instance.
     if (!this.#rebooting.has(name) || !this.#records.find(name)) return void this.#rebooting.delete(name);
     const unwatched = AbortSignal.any([lock.awaited, this.#closing.signal]);
     try {
@@ -351,7 +351,7 @@ export class Lifecycle {
     }
   }
 
-  /** An init that has ended before it was up. @returns What is to be said when that was no failure. @throws {LidoError} Otherwise. */
+  /** Cleans up after an init that has ended before it was up. @returns A note if that was no failure. @throws {LidoError} Otherwise. */
   async #endedAtOnce(name: string, status: ExitStatus, afterMs: number): Promise<string> {
     const record = this.#records.get(name);
     const exit = await this.#examine(record, status);
@@ -368,7 +368,7 @@ export class Lifecycle {
     );
   }
 
-  /** What the runtime refused, remembered as an end is. @returns The error to throw. */
+  /** Records a start that the runtime refused as the instance's last exit. @returns The error to throw. */
   #notStarted(name: string, error: unknown): unknown {
     if (!(error instanceof LidoError)) return error;
     const cause = explainRefusal(error.message, this.#records.expand(this.#records.get(name)).config);
@@ -391,7 +391,7 @@ export class Lifecycle {
     return `${this.#services.logs}/${name}/console.log`;
   }
 
-  /** Takes away what a container that has ended leaves: runtime state, mounts, an ephemeral instance as a whole. */
+  /** Cleans up after a container that has ended: removes runtime state and mounts, and deletes an ephemeral instance. */
   async #tidy(name: string, restart: boolean, exit?: InstanceExit): Promise<void> {
     await this.#services.runtime.destroy(name);
     await this.#services.guests.release(name);
@@ -423,7 +423,7 @@ export class Lifecycle {
   }
 }
 
-/** What a lifecycle event tells of an end. */
+/** Context of an end's lifecycle event. */
 function contextOf({ exit_code, signal, description, cause }: InstanceExit): LifecycleContext<"instance-shutdown"> {
   return { exit_code, signal, description, ...(cause === "" ? {} : { cause }) };
 }

@@ -57,7 +57,7 @@ export function keysThatWait(before: Config, after: Config): string[] {
   return changed.filter((key) => instanceKeys()[key]?.effect === "next start").sort();
 }
 
-/** What a client is told of them. */
+/** The note for the client about these keys. */
 export function restartNote(name: string, keys: readonly string[]): string | undefined {
   return keys.length === 0 ? undefined : `${keys.join(", ")}: takes effect when "${name}" is restarted`;
 }

@@ -20,7 +20,7 @@ const descriptions: Readonly<Record<StateAction, string>> = {
 };
 
 const isStop = ({ action }: InstanceStatePut): boolean => action === "stop" || action === "restart";
-/** As LXD: no time to wait is no wait. */
+/** As LXD: a timeout of 0 makes a stop forced. */
 const isForcedStop = (put: InstanceStatePut): boolean => isStop(put) && (put.force || put.timeout === 0);
 
 export class StateChanges {
@@ -42,7 +42,7 @@ export class StateChanges {
     return this.#services.operations.start({
       description: descriptions[put.action],
       resources: { instances: [`/1.0/instances/${name}`] },
-      // A client may give up waiting for a clean stop, and a daemon that ends does; the container was asked to stop all the same.
+      // The client may cancel the wait for a clean stop, and the daemon's shutdown does; the container goes on shutting down.
       ...(isStop(put) && !isForcedStop(put) ? { cancel: () => {} } : {}),
       run: (operation) => this.#change(name, put, operation),
     });
@@ -75,7 +75,7 @@ export class StateChanges {
     if (put.stateful) throw new LidoError("not_implemented", "Stateful stop and start aren't supported");
     switch (put.action) {
       case "start":
-        // As LXD: starting a frozen container lets it go on.
+        // As LXD: starting a frozen container unfreezes it.
         if (this.#services.runtime.get(name)?.status === "frozen") return await this.#lifecycle.unfreeze(name);
         return operation.note(await this.#lifecycle.start(name, { progress: progressOf(operation) }));
       case "stop":
@@ -85,7 +85,7 @@ export class StateChanges {
         if (lock.takenOver.reason === "stop") {
           throw new LidoError("bad_request", `Cannot restart "${name}": a forced stop took over, so it stays stopped`);
         }
-        // A forced restart that took over starts it itself.
+        // A forced restart that took over starts the instance itself.
         if (lock.takenOver.aborted) return;
         operation.note(await this.#lifecycle.start(name, { progress: progressOf(operation) }));
         this.#services.events.lifecycle("instance-restarted", `/1.0/instances/${name}`);
