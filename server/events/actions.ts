@@ -1,4 +1,4 @@
-/** What events tell: their types, and the actions of lifecycle events, with LXD's names. The reference is made from this table. */
+/** The types of events, and the actions of lifecycle events, with LXD's names. The reference is made from this table. */
 import type { Event } from "../../api/types.ts";
 
 interface Action {
@@ -9,7 +9,7 @@ interface Action {
   readonly isOwn?: true;
 }
 
-/** The URL that `source` of a lifecycle event begins with, for each beginning of an action. */
+/** The form of a lifecycle event's `source`, by the beginning of its action. */
 export const sources = {
   certificate: "/1.0/certificates/FINGERPRINT",
   image: "/1.0/images/FINGERPRINT",
@@ -86,7 +86,7 @@ export const lifecycleActions = {
 export type LifecycleAction = keyof typeof lifecycleActions;
 
 type FieldsOf<A> = A extends { readonly context: readonly (infer Field extends string)[] } ? Field : never;
-/** What an event of the action may have as its context. */
+/** The context that an event of the action may have. */
 export type LifecycleContext<A extends LifecycleAction> = {
   readonly [Field in FieldsOf<(typeof lifecycleActions)[A]>]?: unknown;
 };

@@ -4,7 +4,7 @@ import type { LifecycleAction, LifecycleContext } from "./actions.ts";
 export type EventType = Event["type"];
 export type EventListener = (event: Event) => void;
 
-/** Fans events out to whoever listens (the events websocket, the operation waiters). Publishing never waits for a listener. */
+/** Sends events to all listeners (the events websocket, the operation waiters). Publishing never waits for a listener. */
 export class Events {
   readonly #listeners = new Map<EventListener, ReadonlySet<EventType>>();
   readonly #interested = new Map<EventType, (isListenedTo: boolean) => void>();
@@ -24,7 +24,7 @@ export class Events {
     return false;
   }
 
-  /** @param told Called whenever listeners come or go: whether there is one for this type, whose events may be made for it alone. */
+  /** Lets a publisher make events only while they have a listener. @param told Called whenever a subscription begins or ends: whether any is for `type`. */
   onInterest(type: EventType, told: (isListenedTo: boolean) => void): void {
     this.#interested.set(type, told);
   }

@@ -14,7 +14,7 @@ import type { CommandStdio, LaunchedCommand } from "../../drivers/runtime/runtim
 import { Input } from "./input.ts";
 import { OutputPump, type Sink } from "./output.ts";
 
-/** The largest pipe that the kernel grants without privileges; a session buffers this much beside its queues. */
+/** Size of the stdout pipe; a session buffers this much beside its queues. */
 const pipeBytes = 256 * 1024;
 const SIGKILL = 9;
 

@@ -1,6 +1,6 @@
 import { type ErrorCode, LidoError, messageOf } from "../../api/errors.ts";
 
-/** The one table from what went wrong to an HTTP status. */
+/** The one table from error codes to HTTP statuses. */
 const statuses: Readonly<Record<ErrorCode, number>> = {
   bad_request: 400,
   forbidden: 403,
@@ -13,14 +13,14 @@ const statuses: Readonly<Record<ErrorCode, number>> = {
   unavailable: 503,
 };
 
-/** A client that goes away in the middle of its request: its own matter, and no fault of the daemon's.
- * @param error As reading the body failed. */
+/** Converts a failure to read a request's body: a client that disconnects in the middle is no fault of the daemon.
+ * @param error The failure. */
 export function bodyFailure(error: unknown): unknown {
   if (error instanceof LidoError) return error;
   return new LidoError("bad_request", "The connection ended before the request's body did", { cause: error });
 }
 
-/** @returns Status and text for the client; what is no LidoError is our own failure. `detail` is the text of ours, where the other is LXD's. */
+/** @returns Status and text for the client; an error that is no LidoError is a fault of the daemon. `detail` is lido's own text, if `text` is LXD's. */
 export function describeError(error: unknown): { status: number; text: string; detail?: string } {
   if (!(error instanceof LidoError)) return { status: 500, text: messageOf(error) };
   const status = statuses[error.code];

@@ -1,5 +1,5 @@
-/** Browsers: a page anywhere can make one send requests here, with the certificate that its user chose for this server. What a page cannot
- * choose are the headers Origin, Referer and Sec-Fetch-Site: by them its requests are known, and refused unless the page's origin is allowed.
+/** Protection against pages of other sites: any page can make a browser send requests here, with the certificate that its user chose for this server. A page
+ * cannot set the headers Origin, Referer and Sec-Fetch-Site: they identify its requests, which are refused unless the page's origin is allowed.
  * @see https://fetch.spec.whatwg.org/#http-cors-protocol, https://www.w3.org/TR/fetch-metadata/ */
 import { LidoError } from "../../api/errors.ts";
 
@@ -17,13 +17,13 @@ export interface OriginSettings {
 /** @param name In lower case. */
 export type HeaderOf = (name: string) => string | undefined;
 
-/** Types that a page may send only after the browser asked (the CORS preflight), which a form cannot. */
+/** Types that a page can send only after a CORS preflight, and a form cannot send at all. */
 const askedTypes = /^(application\/json|application\/octet-stream)\s*(;|$)/i;
 
 const isTrue = (value: string | undefined) => /^(true|1|yes|on)$/i.test(value ?? "");
 
-/** @param header Of a request over TLS. @throws {LidoError} forbidden when a page of another site makes it; bad_request for a type of body that
- * a browser sends without asking. */
+/** @param header Header of a request over TLS. @throws {LidoError} forbidden for a request of another site's page; bad_request for a type of body that
+ * a browser sends without a preflight. */
 export function checkOrigin(method: string, header: HeaderOf, settings: OriginSettings): void {
   const page = pageOf(header);
   const allowed = settings.get("core.https_allowed_origin");
@@ -32,7 +32,7 @@ export function checkOrigin(method: string, header: HeaderOf, settings: OriginSe
     header("sec-fetch-site") !== undefined || /^Mozilla\//.test(header("user-agent") ?? "");
   if (!isBrowser || method === "GET" || method === "HEAD") return;
   const type = header("content-type");
-  // Each page of "*", and one that does not say where it is from, may only do what the browser asked for before.
+  // A page that only "*" allows, or whose origin is not known, may only make requests that need a preflight.
   const isAsked = askedTypes.test(type ?? "") || (method !== "POST" && type === undefined);
   const isKnown = header("origin") !== undefined && (page === undefined || page === allowed);
   if (isAsked || (isKnown && (type === undefined || /^multipart\/form-data\b/i.test(type)))) return;
@@ -42,14 +42,14 @@ export function checkOrigin(method: string, header: HeaderOf, settings: OriginSe
   );
 }
 
-/** As `checkOrigin`; a browser does not ask before it opens a websocket, so "*" is not enough.
+/** As `checkOrigin`; a browser makes no preflight before a websocket, so "*" is not enough.
  * @throws {LidoError} forbidden */
 export function checkWebsocketOrigin(header: HeaderOf, settings: OriginSettings): void {
   const page = pageOf(header);
   if (page !== undefined && page !== settings.get("core.https_allowed_origin")) throw refused(page);
 }
 
-/** @returns Headers that tell the browser of a request with an origin what the settings allow; none when that is nothing. */
+/** @returns CORS headers that tell a browser what the settings allow to the request's origin; none if nothing is allowed. */
 export function originHeaders(header: HeaderOf, settings: OriginSettings): Record<string, string> {
   const origin = header("origin");
   const allowed = settings.get("core.https_allowed_origin");
@@ -69,7 +69,7 @@ export function isOrigin(text: string): boolean {
   return text === "*" || (URL.canParse(text) && new URL(text).origin === text);
 }
 
-/** @returns The origin of the page of another site that makes a request, "unknown" when the browser hides it; undefined for all other requests. */
+/** @returns The origin of another site's page that makes the request, "unknown" if the browser hides it; undefined for all other requests. */
 function pageOf(header: HeaderOf): string | undefined {
   const site = header("sec-fetch-site");
   const sent = header("origin") ?? originOfUrl(header("referer"));

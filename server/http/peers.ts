@@ -5,11 +5,11 @@ import { peerCredentials } from "../../drivers/host/sockets/unix_peer.ts";
 import { fingerprintOf } from "../credentials/certificate.ts";
 import type { ClientIdentity } from "../log/client.ts";
 
-/** Who is at the other end of a connection. */
+/** The client at the other end of a connection. */
 export type Peer =
-  /** The unix socket, whose file mode says who may connect. */
+  /** A client of the unix socket, whose file mode determines who may connect. */
   | { readonly kind: "local" }
-  /** TLS; with the certificate that the client showed and has the key of, in DER, and its address. */
+  /** A TLS client, with its address, and its certificate in DER if it showed one; the handshake proved that it has the key. */
   | { readonly kind: "tls"; readonly certificate?: Uint8Array; readonly address?: string };
 
 const peers = new WeakMap<object, Peer>();
@@ -18,18 +18,18 @@ export function setPeer(socket: object, peer: Peer): void {
   peers.set(socket, peer);
 }
 
-/** One that nobody introduced is a stranger. */
+/** A socket without a known peer counts as a TLS client without a certificate. */
 export function peerOf(socket: object): Peer {
   return peers.get(socket) ?? { kind: "tls" };
 }
 
-/** Who sent a request; one that came by no connection was made in this process. */
+/** The peer that sent a request; a request without a connection was made in this process. */
 export function peerOfRequest(c: Context): Peer {
   const incoming = (c.env as { incoming?: IncomingMessage } | undefined)?.incoming;
   return incoming ? peerOf(incoming.socket) : { kind: "local" };
 }
 
-/** Who that is, for the log. */
+/** The identity of a request's client, for the log. */
 export function clientOfRequest(c: Context): ClientIdentity {
   const incoming = (c.env as { incoming?: IncomingMessage } | undefined)?.incoming;
   if (!incoming) return { uid: process.getuid?.() ?? 0, pid: process.pid };
@@ -40,7 +40,7 @@ export function clientOfRequest(c: Context): ClientIdentity {
       ...(peer.certificate ? { certificate: fingerprintOf(peer.certificate) } : {}),
     };
   }
-  // One that has gone meanwhile has no descriptor.
+  // A closed socket has no descriptor to ask for credentials.
   if (incoming.socket.destroyed) return {};
   const { uid, pid } = peerCredentials(incoming.socket as Socket);
   return { uid, pid };

@@ -4,8 +4,8 @@ import { clientOfRequest } from "./peers.ts";
 import { asClient, currentClient } from "../log/client.ts";
 import { describeFailure, isUnexpected } from "../log/failure.ts";
 
-/** Answers a request and logs it: a change that is made at once in one line, one that is an operation by the operation itself, what only looks at
- * level debug. No query, header or body is logged: they may hold secrets. */
+/** Answers a request and logs it: a synchronous change in one line, a read at level debug; an operation logs itself. No query, header or body is
+ * logged: they may hold secrets. */
 export async function logged(log: Logger, c: HonoContext, next: () => Promise<void>): Promise<void> {
   const started = performance.now();
   let identity: ReturnType<typeof clientOfRequest> | undefined;

@@ -15,15 +15,15 @@ import type { HeaderOf } from "./origin.ts";
 import { type Peer, peerOf, setPeer } from "./peers.ts";
 import { Strangers } from "./strangers.ts";
 
-/** Answers an upgrade: gives back what to do with the socket, or throws the error that the client is to get instead of it. */
+/** Answers an upgrade: returns a function that serves the socket, or throws the error that the client gets instead. */
 export type UpgradeHandler = (url: URL, peer: Peer, header: HeaderOf) => (socket: WebSocket) => void;
 
 export interface ServerOptions {
   /** @param env Has the request as it came, for `peerOfRequest`. */
   readonly fetch: (request: Request, env: object) => Response | Promise<Response>;
   readonly upgrade: UpgradeHandler;
-  /** Whether a client may do everything. Others have deadlines, and only so many connections; the body of a trusted client's upload has no
-   * limit in time but must keep moving. */
+  /** Whether a client may do everything. Other clients have deadlines and a limited number of connections; a trusted client's upload has no
+   * time limit but must keep moving. */
   readonly isTrusted: (peer: Peer) => boolean;
   readonly log: Logger;
 }
@@ -31,7 +31,7 @@ export interface ServerOptions {
 /** How long a client may take to read its last bytes when the daemon ends. */
 const lastBytesMs = 1_000;
 const websocketMessageMaxBytes = 1 << 20;
-/** After so long a silence the kernel asks a TCP peer, once a second and ten times, whether it is there. */
+/** After this silence the kernel probes a TCP peer, once a second and ten times. */
 const keepAliveMs = 4_000;
 
 /** HTTP and websockets on a unix socket and over mutual TLS: node:net and node:tls accept, node:http and `ws` talk, Hono answers. */
@@ -60,7 +60,7 @@ export class HttpServer {
       if (this.#limitRequest(request, response)) return answer(request, response);
       request.socket.destroy();
     });
-    // Not node's own limits in time: Bun ignores them, and an upload may take hours.
+    // Node's own time limits are off: Bun ignores them, and an upload may take hours.
     this.#http.headersTimeout = this.#http.requestTimeout = 0;
     this.#http.on("clientError", (_error, socket) => {
       if (socket.writable) socket.write("HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n");
@@ -71,7 +71,7 @@ export class HttpServer {
 
   /** @param group Whose members may connect; root's when absent. */
   async listenUnix(path: string, group: number | undefined): Promise<void> {
-    rmSync(path, { force: true }); // the caller holds the directory's lock: nobody else listens
+    rmSync(path, { force: true }); // the caller holds the directory's lock: no other daemon listens
     const listener = net.createServer((socket) => this.#take(socket, { kind: "local" }));
     await listening(listener, { path });
     chownSync(path, 0, group ?? 0);
@@ -79,13 +79,13 @@ export class HttpServer {
     this.#listeners.add(listener);
   }
 
-  /** Where it listens for TLS, and the certificate it shows. */
+  /** The address on which it listens for TLS, and its certificate. */
   get https(): { readonly address: string; readonly certificate: string } | undefined {
     return this.#https;
   }
 
-  /** Listens for TLS here and nowhere else; connections that there are go on.
-   * @param address Absent: nowhere. @throws {LidoError} bad_request when it cannot; what was before stays. */
+  /** Listens for TLS on this address only; existing connections go on.
+   * @param address Absent: stops listening. @throws {LidoError} bad_request when it cannot listen; the previous listener stays. */
   async listenTls(address?: Address, keyPair?: KeyPair): Promise<void> {
     const previous = this.#https;
     if (address && keyPair) {
@@ -95,20 +95,20 @@ export class HttpServer {
         cert: keyPair.certificate,
         minVersion: "TLSv1.2",
         requestCert: true,
-        rejectUnauthorized: false, // a certificate is trusted by its fingerprint, not by who signed it
+        rejectUnauthorized: false, // a certificate is trusted by its fingerprint, not by its issuer
       }, (socket) => {
         socket.setKeepAlive(true, keepAliveMs);
         const certificate = socket.getPeerCertificate()?.raw as Uint8Array | undefined;
         const address = socket.remoteAddress;
         this.#take(socket, { kind: "tls", ...(certificate ? { certificate } : {}), ...(address ? { address } : {}) });
       });
-      // Before its handshake. Bun has one socket for this event and the above.
+      // Emitted before the handshake. Bun has the same socket in this event and in the above.
       listener.on("connection", (socket) => {
         socket.on("error", () => {});
         this.#strangers.admit(socket, "handshake");
       });
       listener.on("tlsClientError", (error) => this.#options.log.debug({ error: messageOf(error) }, "no TLS"));
-      // A port may be listened on by an address or by all of them.
+      // Listening on one address and on all addresses of the same port excludes each other: close the old listener first.
       const samePort = previous?.where.port === address.port ? previous : undefined;
       samePort?.listener.close();
       try {
@@ -133,35 +133,35 @@ export class HttpServer {
     else this.#strangers.expect(socket, "header");
     this.#connections.add(socket);
     socket.on("close", () => this.#connections.delete(socket));
-    socket.on("error", () => {}); // a client that goes away is no news
+    socket.on("error", () => {}); // a client may close its connection at any time
     this.#http.emit("connection", socket);
   }
 
-  /** One request a connection for who is not trusted: then there is nothing to be idle for, and no body that nobody reads.
-   * @returns Whether it may be answered. */
+  /** Limits an untrusted client to one request a connection: so no connection is idle, and no body stays unread.
+   * @returns Whether the request may be answered. */
   #limitRequest(request: IncomingMessage, response: ServerResponse): boolean {
     const { socket } = request;
-    // The parser has a whole packet of them: all would be answered.
+    // The parser may hold several requests of one packet: refuse all after the first.
     if (this.#strangers.isPast(socket, "header")) return false;
     const peer = peerOf(socket);
     if (peer.kind === "local" || this.#options.isTrusted(peer)) return true;
     if (this.#strangers.has(socket)) this.#strangers.expect(socket, "body");
-    else this.#strangers.admit(socket, "body"); // its certificate is trusted no more
+    else this.#strangers.admit(socket, "body"); // its certificate is no longer trusted
     response.setHeader("Connection", "close");
     request.once("end", () => this.#strangers.expect(socket, "answer"));
     response.once("close", () => this.#end(socket));
     return true;
   }
 
-  /** Sends what there is to send, and waits for a moment only until the client has it. */
+  /** Sends what is queued; the client has a short deadline to read it. */
   #end(socket: net.Socket): void {
     this.#strangers.expect(socket, "end");
     socket.destroySoon();
   }
 
-  /** Takes no more connections and ends those there are. */
+  /** Accepts no more connections and ends the existing ones. */
   async close(): Promise<void> {
-    // A listener is closed when its last connection is: so these go before that is waited for.
+    // A listener is closed when its last connection is: end the connections before waiting for it.
     const closed = [...this.#listeners].map((listener) => new Promise((resolve) => listener.close(resolve)));
     this.#strangers.close();
     for (const socket of this.#websockets.clients) socket.close(1001);
@@ -178,13 +178,13 @@ export class HttpServer {
     try {
       accept = this.#options.upgrade(url, peerOf(socket), (name) => request.headers[name]?.toString());
     } catch (error) {
-      // Its query has a secret.
+      // Only the path is logged: the query has a secret.
       this.#options.log.info({ path: url.pathname, ...describeFailure(error) }, "websocket refused");
       refuse(socket, error);
       return this.#end(socket as net.Socket);
     }
     this.#websockets.handleUpgrade(request, socket, head, (websocket) => {
-      this.#strangers.release(socket as net.Socket); // it has an operation's secret
+      this.#strangers.release(socket as net.Socket); // the client had an operation's secret
       websocket.on("error", (error) => this.#options.log.debug({ error: messageOf(error) }, "a websocket failed"));
       accept(websocket);
     });
@@ -198,7 +198,7 @@ function listening(listener: net.Server, where: net.ListenOptions): Promise<void
   });
 }
 
-/** An HTTP answer instead of the upgrade, as every other error. */
+/** Refuses an upgrade with an HTTP answer, like every other error. */
 function refuse(socket: Duplex, error: unknown): void {
   const { status, text } = describeError(error);
   const body = JSON.stringify({ type: "error", error: text, error_code: status }) + "\n";

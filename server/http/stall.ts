@@ -4,28 +4,28 @@ import { bodyFailure } from "./errors.ts";
 
 const stallMaxMs = 300_000;
 
-/** What a client sends; it fails when nothing comes for too long: an upload keeps its volume from being restored or deleted.
- * @param source Is destroyed with what is returned. @param maxMs Until the next chunk.
- * @throws {LidoError} bad_request, out of what is returned; also when the client goes away. */
+/** Wraps an upload: it fails when no data comes for too long, since an upload keeps its volume from being restored or deleted.
+ * @param source Destroyed with the returned stream. @param maxMs Until the next chunk.
+ * @throws {LidoError} bad_request, from the returned stream; also when the client disconnects. */
 export function limitUpload(source: Readable, maxMs: number = stallMaxMs): Readable {
   return limited(source, "upload", maxMs);
 }
 
-/** What a client takes; it fails when nothing is taken for too long. As `limitUpload` else. */
+/** Wraps a download: it fails when the client reads nothing for too long. Otherwise as `limitUpload`. */
 export function limitDownload(source: Readable, maxMs: number = stallMaxMs): Readable {
   return limited(source, "download", maxMs);
 }
 
-/** Counts the time in which it is the client's turn, and not what the daemon itself takes: a disk may be slow. */
+/** Counts only the time spent waiting for the client, not the daemon's own: a disk may be slow. */
 function limited(source: Readable, direction: "upload" | "download", maxMs: number): Readable {
-  // It may fail before the first byte is asked for: whoever asks then is told.
+  // The source may fail before the first read, which then gets the error.
   source.on("error", () => {});
   let timer: NodeJS.Timeout | undefined;
   const turn = (isClients: boolean) => {
     clearTimeout(timer);
     if (!isClients) return;
     timer = setTimeout(() => {
-      // First, and without a reason: `moving` waits for it, and nobody may listen to it yet.
+      // The source first, and without an error: `moving` waits for it, and it may have no listener yet.
       source.destroy();
       moving.destroy(new LidoError("bad_request", `The ${direction} stood still for ${maxMs / 1000} seconds`));
     }, maxMs);
@@ -46,9 +46,9 @@ function limited(source: Readable, direction: "upload" | "download", maxMs: numb
     })(),
     { objectMode: false },
   );
-  // Nobody may ever read it (a client that left before its answer began): then the end of the time is nobody's failure, least of all the daemon's.
+  // The stream may never be read (a client that disconnected before its answer began): then the timeout must not be an uncaught error.
   moving.on("error", () => {});
-  // Until it is asked for: the answer's first byte too has to be taken.
+  // The time until the first read counts for a download: the client must read the first byte, too.
   turn(direction === "download");
   return moving.once("close", () => {
     turn(false);

@@ -1,14 +1,14 @@
 import type { Socket } from "node:net";
 import { networkOf } from "./network.ts";
 
-/** What a connection is waited for, and how long, in ms. What comes meanwhile does not extend it: one byte a second is no request. */
+/** How long each phase of a connection may take, in ms. Received bytes do not extend it, so that a slow sender cannot hold a connection. */
 const deadlinesMs = {
   handshake: 10_000,
-  /** All of a request's header; also the first byte of it, as there is nothing else to be idle for. */
+  /** The whole header of the request, counted from the connection on, since such a connection may not be idle. */
   header: 10_000,
   /** At most 16 KiB. */
   body: 10_000,
-  /** A wrong password is answered late, after a minute at most. */
+  /** A wrong password is answered with a delay of at most a minute. */
   answer: 70_000,
   /** To read the answer. */
   end: 1_000,
@@ -17,7 +17,7 @@ export type Phase = keyof typeof deadlinesMs;
 /** In their order. */
 const phases = Object.keys(deadlinesMs);
 
-/** Of one network, and of all: each costs some 100 KiB. Whoever is trusted leaves these numbers within milliseconds. */
+/** Connections of one network, and of all: each costs some 100 KiB. A trusted client is no longer counted after milliseconds. */
 const networkMax = 128;
 const allMax = 512;
 
@@ -31,12 +31,12 @@ export interface StrangersOptions {
   readonly deadlinesMs?: Readonly<Record<Phase, number>>;
   readonly networkMax?: number;
   readonly allMax?: number;
-  /** Told of the first connection of a network that is ended for a limit, and of no more until all of that network are gone. */
+  /** Called for the first connection of a network that is ended by a limit, and not again until all connections of that network have ended. */
   readonly onLimit?: (address: string, limit: number) => void;
 }
 
-/** The connections of who is not trusted, or not yet: each has a deadline for what it is to do next, and there are only so many. The oldest
- * gives way to the newest: a client with a right to be here needs its place for a moment only, one that fills all places keeps none. */
+/** The connections of clients that are not trusted, or not yet: each has a deadline for its present phase, and their number is limited. The oldest
+ * gives way to the newest: a trusted client is counted only for a moment, and an attacker cannot keep all places. */
 export class Strangers {
   readonly #options: StrangersOptions;
   readonly #deadlinesMs: Readonly<Record<Phase, number>>;
@@ -54,7 +54,7 @@ export class Strangers {
     return this.#connections.size;
   }
 
-  /** @param socket One that was accepted, before its handshake; or one whose client is trusted no more. */
+  /** @param socket A socket that was accepted, before its handshake; or one whose client is no longer trusted. */
   admit(socket: Socket, phase: Phase): void {
     const address = socket.remoteAddress ?? "unknown";
     const network = networkOf(address);
@@ -67,7 +67,7 @@ export class Strangers {
     if (this.#connections.size > ofAll) this.#giveWay(this.#connections.keys().next().value!, ofAll);
   }
 
-  /** @param phase What is waited for from now on; of one that is no stranger's, nothing. */
+  /** Does nothing for a socket that is not counted. @param phase The phase that begins now. */
   expect(socket: Socket, phase: Phase): void {
     const connection = this.#connections.get(socket);
     if (!connection) return;
@@ -80,13 +80,13 @@ export class Strangers {
     return this.#connections.has(socket);
   }
 
-  /** Whether it is a stranger's that has done already what was waited for. */
+  /** Whether a counted socket is beyond a phase. */
   isPast(socket: Socket, phase: Phase): boolean {
     const connection = this.#connections.get(socket);
     return connection !== undefined && phases.indexOf(connection.phase) > phases.indexOf(phase);
   }
 
-  /** Its client is trusted, or it is closed. */
+  /** Stops counting a socket: its client is trusted, or it is closed. */
   release(socket: Socket): void {
     const connection = this.#connections.get(socket);
     if (!connection) return;
@@ -99,7 +99,7 @@ export class Strangers {
     this.#told.delete(connection.network);
   }
 
-  /** Ends all of them. */
+  /** Ends all connections. */
   close(): void {
     for (const socket of [...this.#connections.keys()]) socket.destroy();
   }

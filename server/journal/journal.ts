@@ -1,10 +1,9 @@
-/** The journal of intents. Before the host is changed, an intent says what is about to be made or taken away; when the work is done, the
- * intent is closed in the same transaction as the row that speaks of it. So at any moment, what is on the host is either in the
+/** The journal of intents. Before the host is changed, an intent records what is about to be made or deleted; when the work is done, the
+ * intent is closed in the same transaction that writes the row of the thing. So at any moment, everything on the host is either in the
  * database or in an open intent.
  *
- * Each kind of intent has one `settle` function that brings the host and the database to one of the two ends (wholly undone,
- * or wholly done for what takes something away). It is idempotent, trusts nothing but its payload, and serves both the failure inside the process and
- * the start after a crash. */
+ * Each kind of intent has one `settle` function that rolls the change back or completes it (a deletion is always completed), on the host and in the
+ * database. It is idempotent, trusts nothing but its payload, and serves both a failure inside the process and the start after a crash. */
 
 import { LidoError, messageOf } from "../../api/errors.ts";
 import type { ChangeOptions, Database, Row } from "../state/database.ts";
@@ -14,16 +13,16 @@ export type Cause = "failed" | "crashed";
 export type Settle<Payload> = (payload: Payload, cause: Cause) => Promise<void>;
 
 export interface Intent extends AsyncDisposable {
-  /** Closes the intent together with `change`. Nothing is undone after that. */
+  /** Closes the intent in one transaction with `change`. Nothing is rolled back after that. */
   commit<T>(change: () => T): T;
-  /** Settles the intent unless it was committed. */
+  /** Calls the kind's `settle` unless the intent was committed. */
   [Symbol.asyncDispose](): Promise<void>;
 }
 
 /** Opens an intent of one kind. */
 export type OpenIntent<Payload> = (payload: Payload) => Intent;
 
-/** Is told of each intent: before its work begins, and once it is closed. Must not throw. */
+/** Called for each intent: before its work begins, and when it is closed. Must not throw. */
 export interface JournalWatcher {
   opened(id: number, kind: string, payload: object): void;
   closed(id: number): void;
@@ -37,23 +36,23 @@ export class Journal {
   readonly #database: Database;
   readonly #log: JournalLog;
   readonly #kinds = new Map<string, Settle<never>>();
-  /** Intents of work that is going on. */
+  /** Ids of intents whose work is running. */
   readonly #active = new Set<number>();
-  /** Intents that are settled, but whose rows could not be taken away: the disk was full. */
+  /** Ids of intents that were rolled back or completed, but whose rows could not be deleted: the disk was full. */
   readonly #settled = new Set<number>();
-  /** Of the latest intent. SQLite gives an id again once its row is gone; and one in `#settled` must not be another's. */
+  /** Id of the latest intent. SQLite reuses the id of a deleted row, and a new intent must not get an id that is in `#settled`. */
   #lastId = 0;
   readonly #observe: (point: string) => void;
   #watcher: JournalWatcher | undefined;
 
-  /** @param observe Told of each point at which a kill would find the host in another state; for tests. */
+  /** @param observe Called at each point where a kill would leave the host in a different state; for tests. */
   constructor(database: Database, log: JournalLog, observe: (point: string) => void = () => {}) {
     this.#database = database;
     this.#log = log;
     this.#observe = observe;
   }
 
-  /** Declares a kind of intent. @param settle See the header. @param options.untilReboot Its work leaves nothing that a power cut would not take.
+  /** Declares a kind of intent. @param settle See the header. @param options.untilReboot Whether all that its work makes ends with a power cut.
    * @returns A function that opens an intent of this kind. */
   kind<Payload extends object>(
     name: IntentKind,
@@ -75,7 +74,7 @@ export class Journal {
     settle: Settle<Payload>,
     options: Pick<ChangeOptions, "untilReboot">,
   ): Intent {
-    // Those that nothing but a row is left of go with this one, or this one does not come.
+    // Also delete the rows of settled intents whose own delete failed (disk full).
     const makesRoom = { makesRoom: name.endsWith(".delete") };
     const id = this.#database.transaction(() => {
       for (const done of this.#settled) if (!this.#close(done)) this.#settled.delete(done);
@@ -120,7 +119,7 @@ export class Journal {
           this.#watcher?.closed(id);
           this.#observe(`${name} settled`);
         } catch (error) {
-          // The intent stays open: the next start tries again. The caller sees the error that brought us here, not this one.
+          // The intent stays open, and the daemon's next start tries again. The caller gets the error of its work, not this one.
           this.#log.warn(
             { intent: name, payload, error: messageOf(error) },
             "could not settle an intent; left for the next start",
@@ -132,9 +131,9 @@ export class Journal {
     };
   }
 
-  /** Settles every intent that a killed daemon left open, the latest first. Called before anything is served, and again when a pool came back that
-   * was not there.
-   * @returns How many were open, and those that could not be settled. */
+  /** Rolls back or completes every intent that a killed daemon left open, the latest first. Called before any request is served, and again when an
+   * unavailable pool has become available.
+   * @returns The number of open intents, and the ones that failed again. */
   async recover(): Promise<{ open: number; unsettled: { kind: string; error: string }[] }> {
     const rows = this.#database.all("SELECT id, kind, payload FROM journal ORDER BY id DESC")
       .filter(({ id }) => !this.#active.has(Number(id)));
@@ -151,14 +150,14 @@ export class Journal {
     return { open: rows.length, unsettled };
   }
 
-  /** Those that nobody is at work on: what a failure could not undo, and an earlier daemon left. */
+  /** Open intents without running work: those whose rollback failed, and those of an earlier daemon. */
   unsettled(): { id: number; kind: string; payload: string }[] {
     return this.#database.all("SELECT id, kind, payload FROM journal ORDER BY id DESC")
       .map((row) => ({ id: Number(row.id), kind: String(row.kind), payload: String(row.payload) }))
       .filter(({ id }) => !this.#active.has(id));
   }
 
-  /** Those of one kind, the oldest first. @returns `isActive`: somebody is at work on it, now. */
+  /** Open intents of one kind, the oldest first. @returns `isActive`: whether its work is running now. */
   openOf<Payload>(kind: string): { id: number; payload: Payload; isActive: boolean }[] {
     return this.#database.all("SELECT id, payload FROM journal WHERE kind = ? ORDER BY id", kind).map((row) => ({
       id: Number(row.id),
@@ -167,8 +166,8 @@ export class Journal {
     }));
   }
 
-  /** Tries to settle those that would be in the way of an intent, which the caller is about to open under its lock. When that fails again, the
-   * intent is refused. @param kind Of the intent. */
+  /** Retries the open intents that conflict with an intent, which the caller is about to open under its lock. If a retry fails, the new
+   * intent is refused. @param kind Kind of the new intent. */
   async settleBefore(kind: string, payload: object): Promise<void> {
     for (const row of this.unsettled().filter((row) => isInTheWay(row, kind, payload))) {
       await this.settle(row.id).catch((error) =>
@@ -177,7 +176,7 @@ export class Journal {
     }
   }
 
-  /** Tries to settle one of those. @throws What its `settle` throws. */
+  /** Retries one open intent. @throws What its `settle` throws. */
   async settle(id: number): Promise<void> {
     const row = this.#database.get("SELECT id, kind, payload FROM journal WHERE id = ?", id);
     if (row && !this.#active.has(id)) await this.#settleRow(row);
@@ -202,7 +201,7 @@ export class Journal {
     }
   }
 
-  /** What could not be taken away yet will be, some day: a new thing of that name would go with it.
+  /** Refuses an intent that conflicts with an open one: the later rollback of that one would delete or rename the new thing of that name.
    * @throws {LidoError} conflict. */
   #refuseUnsettled(kind: string, payload: object): void {
     const { name } = payload as Record<string, unknown>;
@@ -213,8 +212,8 @@ export class Journal {
     );
   }
 
-  /** Closes the intents that nobody is at work on, of a pool, volume or instance that is gone: one of its name that is made later would get them.
-   * In one transaction with the end of its row. @param kind Of the intent that deletes it. */
+  /** Closes the open intents of a deleted pool, volume or instance whose work is not running: they would apply to a later one of the same name.
+   * Called in the transaction that deletes its row. @param kind Kind of the intent that deletes it. */
   forget(kind: string, payload: object): void {
     const subject = subjectOf(kind, payload);
     if (subject === undefined) return;
@@ -227,15 +226,15 @@ export class Journal {
     }
   }
 
-  /** @returns Whether it was there. */
+  /** @returns Whether the row existed. */
   #close(id: number): boolean {
     return this.#database.run("DELETE FROM journal WHERE id = ?", id).changes > 0;
   }
 }
 
-/** Whether settling `row` later would meet what an intent of `kind` is about to make: it takes away or renames something of that name. */
+/** Whether `row`, rolled back or completed later, would delete or rename what an intent of `kind` is about to make. */
 function isInTheWay(row: { kind: string; payload: string }, kind: string, payload: object): boolean {
-  // One that goes by the name would be lost with it, and found by the next of that name.
+  // An open intent names its subject: after a rename it would not find it, and would apply to the next thing of the old name.
   if (
     /^(volume|instance)\.rename$/.test(kind) &&
     subjectOf(row.kind, JSON.parse(row.payload)) === subjectOf(kind, payload)
@@ -248,7 +247,7 @@ function isInTheWay(row: { kind: string; payload: string }, kind: string, payloa
   return [ours.name, ours.to].some((name) => name !== undefined && (name === other.name || name === other.to));
 }
 
-/** What an intent is about: a pool, an instance with its volume, or a volume with its snapshots; undefined for an image or a profile. */
+/** The subject of an intent: a pool, an instance with its volume, or a volume with its snapshots; undefined for an image or a profile. */
 function subjectOf(kind: string, payload: object): string | undefined {
   const { pool, type = "custom", name, volume } = payload as Readonly<Record<string, unknown>>;
   if (kind.startsWith("pool.")) return String(name);

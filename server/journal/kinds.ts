@@ -1,10 +1,10 @@
-/** The kinds of intents there are: what is going on while one is open, and what settling it leaves. The reference is made from this table;
- * docs/operations.md says for each what is looked at before. */
+/** The kinds of intents: the work while one is open, and the state after its `settle`. The reference is made from this table;
+ * docs/operations.md says for each kind what is checked before. */
 
 interface Kind {
-  /** What is going on. */
+  /** The work while it is open. */
   readonly work: string;
-  /** What there is after a failure, or at the daemon's start after it was killed. */
+  /** The state after a failure, or at the daemon's start after it was killed. */
   readonly settled: string;
 }
 

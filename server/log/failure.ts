@@ -10,13 +10,13 @@ export interface Log {
 
 const causesMax = 5;
 
-/** A failure with its causes; where it was thrown, when it is none that the daemon means to tell. */
+/** A failure with its causes, and with its stack if it is unexpected. */
 export function describeFailure(error: unknown): { readonly error: string; readonly stack?: string } {
   const causes: string[] = [];
   let cause = error;
   for (let depth = 0; cause !== undefined && depth < causesMax; depth++) {
     const text = messageOf(cause);
-    // Many an error has the text of its cause in its own.
+    // Many errors contain the text of their cause.
     if (!causes.some((said) => said.includes(text))) causes.push(text);
     cause = (cause as { cause?: unknown })?.cause;
   }
@@ -24,8 +24,8 @@ export function describeFailure(error: unknown): { readonly error: string; reado
   return { error: causes.join(": "), ...(stack === undefined ? {} : { stack }) };
 }
 
-/** Whether it is a fault of the daemon, or of its host, and not an answer. */
+/** Whether an error is a fault of the daemon or its host, not an answer to the client. */
 export function isUnexpected(error: unknown): boolean {
-  if (error instanceof LaunchError) return false; // the command's own matter
+  if (error instanceof LaunchError) return false; // the command's failure, not the daemon's
   return !(error instanceof LidoError) || error.code === "internal";
 }

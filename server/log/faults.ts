@@ -1,8 +1,8 @@
 import type { Logger } from "pino";
 import { describeFailure } from "./failure.ts";
 
-/** What would be printed beside the log, into the log: what libraries write to the console, and faults that nobody catches. After one of those the
- * state of the daemon is not known: it ends, as it would anyway, and containers go on.
+/** Redirects into the log what would be printed beside it: console output of libraries, and uncaught errors. After an uncaught error the daemon's
+ * state is not known: it ends, as it would anyway, and containers keep running.
  * @param exit Ends the process. */
 export function logFaults(log: Logger, exit: (code: number) => void = (code) => process.exit(code)): void {
   const end = (error: unknown) => {

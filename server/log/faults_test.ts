@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { command } from "../../tests/support/command.ts";
 
-/** A process that logs its faults, and does this. */
+/** Runs code in a process that logs its faults. */
 async function faulty(work: string) {
   const here = (path: string) => JSON.stringify(new URL(path, import.meta.url).href);
   const program = `import { logFaults } from ${here("./faults.ts")};

@@ -1,8 +1,8 @@
 import { type DestinationStream, type Logger, pino } from "pino";
 import type { Events } from "../events/events.ts";
 
-/** The daemon's log: JSON lines on stderr from the level on that it was started with, and every level to whoever listens to `logging` events, as LXD
- * has it. While nobody does, what is below the level costs nothing: pino's methods for it are empty.
+/** The daemon's log: JSON lines on stderr from the given level on, and every level as `logging` events, as LXD. While `logging` has no listener,
+ * messages below the level cost nothing: pino's methods for them are empty.
  * @param output Instead of stderr. */
 export function createLog(level: string, events: Events, output: DestinationStream = stderr()): Logger {
   const least = pino.levels.values[level] ?? pino.levels.values.info!;
@@ -22,7 +22,7 @@ export function createLog(level: string, events: Events, output: DestinationStre
 
 function stderr(): DestinationStream {
   const output = pino.destination({ fd: 2, sync: true });
-  // A log that nobody takes, on a full disk or behind a closed pipe, is no reason to end.
+  // A log that cannot be written (full disk, closed pipe) must not end the daemon.
   output.on("error", () => {});
   return output;
 }

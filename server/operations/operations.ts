@@ -41,7 +41,7 @@ export class Operation {
   readonly #scope: OperationServices["scope"];
   readonly #explain: OperationServices["explain"];
   readonly #log: Pick<Log, "info" | "warn" | "error"> | undefined;
-  /** Asked for at once: the connection may be gone when the operation ends. */
+  /** Read at once: the connection may be closed when the operation ends. */
   readonly #client = currentClient();
   readonly #started = performance.now();
 
@@ -65,13 +65,13 @@ export class Operation {
     return this.#status >= 200;
   }
 
-  /** Merges into the metadata that clients see, and tells them. */
+  /** Merges into the metadata that clients see, and publishes it. */
   update(metadata: Record<string, unknown>): void {
     this.#metadata = { ...this.#metadata, ...metadata };
     this.#publish();
   }
 
-  /** Tells whoever waits for it what it should know although the operation succeeds: `notes` in its metadata, a list of sentences (extension
+  /** Adds notes for the client, which matter although the operation succeeds: `notes` in its metadata, a list of sentences (extension
    * operation_notes). */
   note(...texts: readonly (string | undefined)[]): void {
     const notes = texts.filter((text) => text !== undefined);
@@ -80,26 +80,26 @@ export class Operation {
     this.update({ notes: [...(Array.isArray(before) ? before : []), ...notes] });
   }
 
-  /** Waits for its end. @throws What the work has failed with. */
+  /** Waits for the operation's end. @throws The error that the work failed with. */
   async done(): Promise<void> {
     await this.finished;
     if (this.#status !== 200) throw this.#failure ?? this.signal.reason;
   }
 
-  /** For work that is not undone any more: from here on a cancel is refused, and one that is on its way has come too late. */
+  /** For work that can no longer be rolled back: from now on a cancel is refused, and one made before has no effect. */
   seal(): void {
     this.#isSealed = true;
     this.#status = 103;
     this.#publish();
   }
 
-  /** For work that could still be undone. @throws The reason of a cancel that came before. */
+  /** For work that can still be rolled back. @throws The reason of a cancel made before. */
   sealUnlessCancelled(): void {
     this.signal.throwIfAborted();
     this.seal();
   }
 
-  /** @throws {LidoError} bad_request when it cannot be cancelled or is over. */
+  /** @throws {LidoError} bad_request when it cannot be cancelled or has ended. */
   cancel(): void {
     if (!this.#isCancellable) {
       throw new LidoError("bad_request", "This operation can't be cancelled");
@@ -183,10 +183,10 @@ export class Operation {
   }
 }
 
-/** What knows what was changed in it. */
+/** Collects the record writes that work in it causes. */
 export interface ChangeScope {
   run<T>(work: () => Promise<T>): Promise<T>;
-  /** Must not reject. @returns What the client should know: what could not be written. */
+  /** Waits for these writes; must not reject. @returns Notes for the client: what could not be written. */
   settled(): Promise<readonly string[]>;
 }
 
@@ -194,9 +194,9 @@ const nothingToWrite: ChangeScope = { run: (work) => work(), settled: () => Prom
 
 export interface OperationServices {
   readonly events: Events;
-  /** For each operation, which is not over before what it changed is written down everywhere. */
+  /** Makes a scope for each operation, which does not end before its record writes have. */
   readonly scope: () => ChangeScope;
-  /** @returns What is to be told of an error, which may be the same. */
+  /** @returns The error to show to the client, which may be the same. */
   readonly explain: (error: unknown) => unknown;
   readonly log?: Pick<Log, "info" | "warn" | "error"> | undefined;
 }
@@ -207,7 +207,7 @@ export class Operations {
   readonly #byId = new Map<string, Operation>();
   readonly #expiries = new Set<NodeJS.Timeout>();
 
-  /** @param more Absent: nothing is to be waited for, or logged. */
+  /** @param more Without it, there are no record writes to wait for, and nothing is logged. */
   constructor(events: Events, more: Partial<Omit<OperationServices, "events">> = {}) {
     this.#services = { scope: () => nothingToWrite, explain: (error) => error, ...more, events };
   }
@@ -236,7 +236,7 @@ export class Operations {
     return [...this.#byId.values()];
   }
 
-  /** Cancels what can be, and waits for all; used at shutdown. */
+  /** Cancels every operation that can be cancelled, and waits for all; used at shutdown. */
   async close(): Promise<void> {
     for (const operation of this.#byId.values()) {
       if (operation.view().may_cancel) operation.cancel();

@@ -3,15 +3,15 @@ import type { Progress, WatchOptions } from "../../drivers/storage/driver.ts";
 import type { Operation } from "./operations.ts";
 
 const everyMs = 500;
-/** A rate makes no sense before. */
+/** Before this time a rate makes no sense. */
 const firstMs = 200;
 
-/** Finds out what the bytes will be in the end; undefined when nobody knows. Asked only when the work takes long enough to be shown. */
+/** Finds out the total number of bytes; undefined when it is not known. Called only if the work takes long enough to be shown. */
 export type Total = () => Promise<bigint | undefined>;
 
 /** Shows in an operation how much was copied and how fast: `fs_progress` for people, `progress` for programs, with LXD's keys. It never goes
- * backwards, whoever counts again from nothing.
- * @param name What is copied. @returns To be told of the bytes so far, as often as one likes. */
+ * backwards, even if the caller's count starts again at 0.
+ * @param name What is copied. @returns A function to call with the bytes so far, as often as needed. */
 export function progressOn(
   operation: Pick<Operation, "update">,
   name: string,
@@ -30,7 +30,7 @@ export function progressOn(
     if (told !== undefined) known = Number(told);
     else if (!isAsked) {
       isAsked = true;
-      // A total that cannot be had is none; the work itself goes on.
+      // A failure to find out the total does not fail the work.
       total?.().then((found) => known = found === undefined ? undefined : Number(found), () => {});
     }
     const state = { done: Number(bytes), total: known, elapsedMs: now - started };
@@ -47,13 +47,13 @@ export function progressOn(
   };
 }
 
-/** What a driver is to be told for its work to be seen and cancelled by the operation. @param name What is copied. */
+/** Options for a driver that show its work in the operation, and let the operation cancel it. @param name What is copied. */
 export function watch(operation: Operation, name: string, total?: Total): Required<WatchOptions> {
   return { signal: operation.signal, progress: progressOn(operation, name, total) };
 }
 
-/** For work in parts that each count from nothing, one after the other: their sum.
- * @returns What the next part is to be told with; nothing without `progress`. */
+/** Sums the progress of parts that run one after the other and each count from 0.
+ * @returns A function that makes the next part's option; empty without `progress`. */
 export function partsOf(progress: Progress | undefined): () => { progress?: Progress } {
   let before = 0n, bytes = 0n;
   return () => {

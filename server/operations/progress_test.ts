@@ -28,7 +28,7 @@ Deno.test("progressOn() asks for a total once, never goes backwards, and says no
   after(1, () => progress(10n * MiB));
   await Promise.resolve();
   after(1, () => progress(40n * MiB));
-  after(1, () => progress(5n * MiB)); // counted from nothing again
+  after(1, () => progress(5n * MiB)); // counted from 0 again
   after(1, () => progress(200n * MiB)); // the total was too low
   assert.deepEqual(texts, [
     "data: 10.00MiB (10.00MiB/s)",

@@ -22,12 +22,12 @@ import { storageVolumeRoutes } from "./storage_volumes.ts";
 import { metadataRoutes } from "./metadata.ts";
 import { warningRoutes } from "./warnings.ts";
 
-/** What a client may ask whose certificate nobody trusts. */
+/** Requests that a client without trust may make. */
 const forStrangers = new Set(["GET /", "GET /1.0", "POST /1.0/certificates"]);
-/** A certificate and a password. */
+/** Enough for a certificate and a password. */
 const strangersBodyMaxBytes = 16 << 10;
 
-/** An operation has the notes itself; an answer whose metadata is a list or a text has no place for them. */
+/** Adds notes to an answer's metadata. Not to an operation's, which has them itself, nor to a list or a text, which has no place for them. */
 async function withNotes(response: Response, notes: readonly string[]): Promise<Response> {
   if (!response.ok || !response.headers.get("content-type")?.startsWith("application/json")) return response;
   const answer = await response.clone().json() as { type?: unknown; metadata?: unknown };
@@ -55,15 +55,15 @@ export function makeApp(context: Context): OpenAPIHono {
     c.res = failure(c, explained);
   });
   app.use(async (c, next) => {
-    // No browser reaches the unix socket.
+    // Browsers cannot reach the unix socket.
     if (peerOfRequest(c).kind === "local") return await next();
     const header = (name: string) => c.req.header(name);
     const told = originHeaders(header, context.settings);
-    // The browser's question before a request, without a certificate.
+    // A browser's CORS preflight, which has no certificate.
     if (c.req.method === "OPTIONS" && told["access-control-allow-origin"] !== undefined) return c.body(null, 200, told);
     checkOrigin(c.req.method, header, context.settings);
     await next();
-    // A file of a container is never a page of this server.
+    // A container's file must never be shown as a page of this server.
     for (const [name, value] of Object.entries({ ...told, "x-content-type-options": "nosniff" })) c.header(name, value);
   });
   app.use(async (c, next) => {
@@ -74,7 +74,7 @@ export function makeApp(context: Context): OpenAPIHono {
     if (c.req.method === "GET") return await next();
     const scope = context.records.scope();
     await scope.run(next);
-    // Who is told that something was changed may lose the database right then.
+    // Flush the recovery records before replying: the client may rely on them.
     const notes = await scope.settled();
     if (notes.length > 0) c.res = await withNotes(c.res, notes);
   });
@@ -106,7 +106,7 @@ export function makeUpgrade(
 ): UpgradeHandler {
   return (url, peer, header) => {
     if (peer.kind === "tls") checkWebsocketOrigin(header, settings);
-    // An operation's secret was told to its client alone: it is enough, as in LXD, whose clients hand it on for migration.
+    // An operation's secret is enough, since only its client knows it; as in LXD, whose clients pass it on for migration.
     const isTrusted = trust.allows(peer);
     if (url.pathname === "/1.0/events" && !isTrusted) throw new LidoError("forbidden", "not authorized");
     if (url.pathname === "/1.0/events") return eventStream(events, url.searchParams);

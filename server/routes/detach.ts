@@ -1,7 +1,7 @@
 import { LidoError } from "../../api/errors.ts";
 import type { UpdateOptions } from "../instances/update.ts";
 
-/** @param value Of `?detach=`: "lazy" lets a disk that is in use go when it is let go; without it that is refused.
+/** @param value Of `?detach=`: "lazy" detaches a disk in use, which is unmounted when its last user closes it; without it that is refused.
  * @throws {LidoError} bad_request for anything else. */
 export function detachOptions(value: string | undefined): UpdateOptions {
   if (value === undefined) return {};

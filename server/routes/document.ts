@@ -1,10 +1,10 @@
-/** What openapi.json says of a route: its parameters, and its answers in LXD's envelopes. */
+/** A route's part of openapi.json: its parameters, and its answers in LXD's envelopes. */
 import type { RouteConfig } from "@hono/zod-openapi";
 import { z } from "zod";
 import { operationSchema } from "../../api/types.ts";
 
 const text = (description: string) => z.string().optional().meta({ description });
-/** Every parameter that any route has behind its path. */
+/** Every query parameter that a route may have. */
 const queries = {
   detach: z.enum(["lazy"]).optional().meta({
     description: "Whether a disk that is in use is detached all the same, to go when it is released",
@@ -32,11 +32,11 @@ export interface DocumentedRoute<Schema extends z.ZodType | undefined> {
   readonly body?: Schema;
   /** Present when its body may be a stream of bytes (application/octet-stream). */
   readonly upload?: unknown;
-  /** What may be asked for behind the path, `project` apart. */
+  /** Its query parameters; every route also has `project`. */
   readonly query?: readonly QueryName[];
-  /** What `metadata` of the answer is; absent for an operation or nothing. */
+  /** Schema of the answer's `metadata`; absent for an operation, or if there is none. */
   readonly returns?: z.ZodType;
-  /** Whether the answer is no JSON, or may be none. */
+  /** "only" if the answer is bytes, not JSON; "also" if it may be either. */
   readonly bytes?: "only" | "also";
 }
 

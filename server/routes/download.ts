@@ -3,9 +3,9 @@ import { Readable } from "node:stream";
 import type { Context as HonoContext } from "hono";
 import { limitDownload } from "../http/stall.ts";
 
-/** An answer whose body comes from a stream. When the stream fails, the connection ends before the body does: that is how the client learns of it, for the
- * headers are on their way. The log says why, in one line of the request (`logged`).
- * @param source Is destroyed when the client takes nothing for too long, or goes away.
+/** An answer whose body comes from a stream. When the stream fails, the connection is closed before the body's end: the client can learn of it only so, as
+ * the headers were sent. The log gives the reason, in one line of the request (`logged`).
+ * @param source Destroyed when the client reads nothing for too long, or disconnects.
  * @param options.isOperations Whether an operation makes it, which logs its failure itself. */
 export function download(
   c: HonoContext,
@@ -20,13 +20,13 @@ export function download(
     isCancelled = true;
     limited.destroy();
   };
-  // A client that leaves before its answer begins cancels nothing.
+  // If the client disconnects before its answer begins, the stream is not cancelled: listen for it here.
   outgoing?.once("close", cancel);
   const stream = new ReadableStream<Uint8Array>({
     async pull(controller) {
       try {
         const { done, value } = await body.next();
-        // The client went away meanwhile: the controller takes nothing more, not even an end.
+        // The client has disconnected meanwhile: the controller accepts nothing more, not even an end.
         if (isCancelled) return;
         if (done) controller.close();
         else controller.enqueue(value as Uint8Array);
@@ -34,7 +34,7 @@ export function download(
         if (isCancelled) return;
         if (!options.isOperations) c.get("bodyFailed")?.(error);
         if (!outgoing) return controller.error(error);
-        // Not by the stream: the listener would print what it hears of.
+        // Not by `controller.error`: the listener would print the error.
         outgoing.destroy();
         controller.close();
       }

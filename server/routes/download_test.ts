@@ -4,7 +4,7 @@ import { PassThrough } from "node:stream";
 import type { Context } from "hono";
 import { download } from "./download.ts";
 
-/** A request over HTTP, and what is said of it. */
+/** Makes a request over HTTP; returns the answer and the log. */
 function request() {
   const failures: unknown[] = [];
   const outgoing = Object.assign(new EventEmitter(), { destroy: () => {} });

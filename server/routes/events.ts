@@ -7,7 +7,7 @@ const pingEveryMs = 10_000;
 /** A listener that does not read is dropped rather than kept in memory without end. */
 const queuedMaxBytes = 8 << 20;
 
-/** @returns What serves a client of /1.0/events. @throws {LidoError} bad_request for a type that is none. */
+/** @returns A function that serves a client of /1.0/events. @throws {LidoError} bad_request for an unknown type. */
 export function eventStream(events: Events, query: URLSearchParams): (socket: WebSocket) => void {
   const asked = (query.get("type") ?? "").split(",").filter(Boolean);
   for (const type of asked) {

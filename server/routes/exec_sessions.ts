@@ -8,7 +8,7 @@ const tag = "exec-sessions";
 const list = "/1.0/exec-sessions";
 const one = `${list}/{id}`;
 
-/** Commands that were started detachable. Beyond LXD: API extension `exec_sessions`. */
+/** Detachable sessions. Beyond LXD: API extension `exec_sessions`. */
 export function execSessionRoutes({ exec, execSessions }: Pick<Context, "exec" | "execSessions">): OpenAPIHono {
   const app = newApp();
 

@@ -1,4 +1,4 @@
-/** Files of volumes and instances, as LXD's API has them: what a file is stands in X-LXD-* headers, its content is the body. */
+/** Files of volumes and instances, as in LXD's API: a file's attributes are in X-LXD-* headers, its content is the body. */
 import { Readable } from "node:stream";
 import type { ReadableStream } from "node:stream/web";
 import type { OpenAPIHono } from "@hono/zod-openapi";
@@ -27,7 +27,7 @@ const linkMaxBytes = 4095;
 export interface FilesOptions {
   readonly path: string;
   readonly tag: string;
-  /** The tree is there until it is disposed of. */
+  /** Opens the tree, which stays mounted until it is disposed of. */
   readonly open: (request: RouteRequest) => Promise<FileTree & AsyncDisposable>;
 }
 
@@ -50,7 +50,7 @@ export function addFiles(app: OpenAPIHono, { path, tag, open }: FilesOptions): v
     if (request.c.req.method === "HEAD") answer = sync(request.c, null);
     else if (info.type === "file") {
       const { stream, sizeBytes } = readFile(tree, file);
-      // The tree is used until the last byte has gone, or the client.
+      // The tree is used until the last byte was sent, or the client has disconnected.
       const rest = undo.move();
       stream.once("close", () => void rest.disposeAsync());
       answer = download(request.c, stream, headersOfBytes(sizeBytes));
@@ -124,12 +124,12 @@ function headersOf({ type, uid, gid, mode, modified }: FileInfo): Record<string,
     "X-LXD-uid": String(uid),
     "X-LXD-gid": String(gid),
     "X-LXD-mode": mode.toString(8).padStart(4, "0"),
-    // Go's format of a time.
+    // Go's time format.
     "X-LXD-modified": modified.toISOString().replace("T", " ").replace(/\.\d+Z$/, " +0000 UTC"),
   };
 }
 
-/** @throws {LidoError} bad_request in LXD's words. */
+/** @throws {LidoError} bad_request with LXD's text. */
 function pathOf(request: RouteRequest): string {
   const path = request.query("path");
   if (!path) throw new LidoError("bad_request", "Missing path argument");
@@ -163,7 +163,7 @@ function makingOf({ c }: RouteRequest): FileMaking {
 }
 
 function idOf(kind: string, text: string | undefined): number | undefined {
-  // LXD's clients say -1 for none.
+  // LXD's clients send -1 for none.
   if (text === undefined || text === "-1") return undefined;
   if (/^\d{1,10}$/.test(text) && Number(text) <= idMax) return Number(text);
   throw new LidoError("bad_request", `Invalid ${kind} "${text}": a number from 0 to ${idMax} is allowed`);

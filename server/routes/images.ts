@@ -16,7 +16,7 @@ const aliases = "/1.0/images/aliases";
 
 export function imageRoutes({ images }: Pick<Context, "images">): OpenAPIHono {
   const app = newApp();
-  // Before `one`, which would take "aliases" for a fingerprint.
+  // Before the route `one`, which would take "aliases" for a fingerprint.
   addAliases(app, images);
 
   route(app, {
@@ -113,7 +113,7 @@ async function* form(
 }
 
 function addAliases(app: OpenAPIHono, images: Context["images"]): void {
-  // An alias may hold slashes: the rest of the path is its name.
+  // The name of an alias may contain slashes: it is the rest of the path.
   const path = `${aliases}/{name}`;
 
   route(app, {

@@ -23,10 +23,10 @@ import { filterBy } from "../filter/filter.ts";
 import { background, checkEtag, done, newApp, route, sync } from "./route.ts";
 import { listLogs, removeLog } from "../instances/logs.ts";
 
-/** LXD's older name for the same things; its clients fall back to it. */
+/** "containers" is LXD's older name for instances; its clients fall back to it. */
 const nouns = ["instances", "containers"] as const;
 
-/** Any word is let through to be refused with LXD's text. */
+/** Accepts any word, which is then refused with LXD's text. */
 const statePutSchema = instanceStatePutSchema.extend({ action: z.string().default("") });
 const patchSchema = z.object({
   architecture: z.string(),
@@ -45,7 +45,7 @@ const snapshotsPostSchema = z.object({
   stateful: z.boolean().default(false),
   expires_at: z.string().nullish(),
 }).loose().meta({ id: "InstanceSnapshotsPost" });
-/** Null is absent, and absent is no change. */
+/** Null counts as absent, and absent changes nothing. */
 const snapshotPutSchema = z.object({ expires_at: z.string().optional() }).loose().meta({ id: "InstanceSnapshotPut" });
 
 /** `/1.0/instances` and all below it. */
@@ -242,7 +242,7 @@ function addSnapshots(app: OpenAPIHono, { instances }: Context, root: string): v
       return sync(c, snapshot, { etag: [snapshot.expires_at] });
     },
   );
-  // As LXD: only the expiry can change, so that the two are one.
+  // As LXD: only the expiry can change, so PUT and PATCH do the same.
   for (const method of ["put", "patch"] as const) {
     route(
       app,

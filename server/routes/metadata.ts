@@ -4,7 +4,7 @@ import { driverKinds } from "../../drivers/storage/registry.ts";
 import { configurationMetadata } from "../metadata/configuration.ts";
 import { newApp, route, sync } from "./route.ts";
 
-/** What may be configured, in the shape of later LXDs. */
+/** The configuration keys, in the format of later LXDs. */
 export function metadataRoutes(): OpenAPIHono {
   const app = newApp();
   route(

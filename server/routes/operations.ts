@@ -6,7 +6,7 @@ import type { Context } from "../context.ts";
 import { done, newApp, route, sync } from "./route.ts";
 
 const tag = "operations";
-/** What a timer holds, 2^31 - 1 ms: more is without end. */
+/** A timer's maximum, 2^31 - 1 ms; a longer timeout counts as none. */
 const timeoutMaxSeconds = 2_147_483;
 
 export function operationRoutes({ operations }: Pick<Context, "operations">): OpenAPIHono {

@@ -6,7 +6,7 @@ import { newApp, route, sync } from "./route.ts";
 
 const tag = "server";
 
-/** What `lxd recover` asks for, and the pools that there seem to be. API extension `admin_recover`. */
+/** The requests of `lxd recover`, and the unknown pools that the host seems to have. API extension `admin_recover`. */
 export function recoverRoutes({ recover }: Pick<Context, "recover">): OpenAPIHono {
   const app = newApp();
   route(

@@ -16,13 +16,13 @@ const bodyMaxBytes = 1 << 20;
 
 declare module "hono" {
   interface ContextVariableMap {
-    /** Of a request whose body may have less than others'. */
+    /** Set for a request whose body has a smaller limit than others. */
     bodyMaxBytes: number;
-    /** Told when an answer is on its way and its body fails. */
+    /** Called when the body of an answer fails after its headers were sent. */
     bodyFailed?: (error: unknown) => void;
   }
 }
-/** Native clients ask for it and get dates, 64-bit numbers and maps as such. */
+/** Native clients accept this type, and get dates, 64-bit numbers and maps as such. */
 const superjsonType = "application/superjson+json";
 
 export interface RouteRequest<Body = undefined> {
@@ -30,14 +30,14 @@ export interface RouteRequest<Body = undefined> {
   readonly body: Body;
   /** A part of the path, decoded. */
   param(name: string): string;
-  /** @param name One that the route declares. */
+  /** @param name A query parameter that the route declares. */
   query(name: QueryName): string | undefined;
-  /** 0 when it is not given. @throws {LidoError} bad_request for what is no number. */
+  /** 0 when it is not given. @throws {LidoError} bad_request for anything but 0, 1 or 2. */
   recursion(): number;
 }
 
 export interface RouteOptions<Schema extends z.ZodType | undefined> extends DocumentedRoute<Schema> {
-  /** Takes the request instead when its body is a stream of bytes. */
+  /** Handles the request instead of the handler when its body is a stream of bytes. */
   readonly upload?: (request: RouteRequest) => Promise<Response>;
 }
 
@@ -61,7 +61,7 @@ export function route<Schema extends z.ZodType | undefined = undefined>(
 ): void {
   const { method, path, body } = options;
   app.openAPIRegistry.registerPath(documentOf(options));
-  /** What is not declared is not in openapi.json. */
+  /** Refuses an undeclared parameter, which openapi.json would lack. */
   const queried = (c: HonoContext, name: QueryName) => {
     if (!options.query?.includes(name)) throw new Error(`${method} ${path} does not declare "${name}" in its query`);
     return c.req.query(name) || undefined;
@@ -87,7 +87,7 @@ export function route<Schema extends z.ZodType | undefined = undefined>(
   });
 }
 
-/** There is one project; another's things are not here. */
+/** There is only the project "default". */
 function checkProject(name: string | undefined): void {
   if (!name || name === "default") return;
   throw new LidoError("not_found", `Project "${name}" not found: "default" is the only one`);
@@ -106,7 +106,7 @@ export async function readBody<Schema extends z.ZodType>(c: HonoContext, schema:
   return checkValue(schema, value);
 }
 
-/** As a key it would be lost in the next copy of the object, without a word. */
+/** Refuses the key `__proto__`, which the next copy of the object would lose silently. */
 function refusePrototype(key: string, value: unknown): unknown {
   if (key === "__proto__") throw new LidoError("bad_request", `Invalid option "${key}"`);
   return value;
@@ -145,17 +145,17 @@ export function sync(c: HonoContext, metadata: unknown, options: { etag?: unknow
   return answer(c, 200, metadata, options.etag === undefined ? {} : { etag: etagOf(options.etag) });
 }
 
-/** 200 with nothing to tell. */
+/** 200 with empty metadata. */
 export function done(c: HonoContext): Response {
   return answer(c, 200, {});
 }
 
-/** 201: it is there now. */
+/** 201: the thing was created. */
 export function created(c: HonoContext, location: string): Response {
   return answer(c, 201, null, { location });
 }
 
-/** 202: work that goes on. */
+/** 202: an operation was started. */
 export function background(c: HonoContext, operation: Operation): Response {
   const url = `/1.0/operations/${operation.id}`;
   const body = {
@@ -203,12 +203,12 @@ function reply(
   });
 }
 
-/** @param value What identifies the thing's present settings. */
+/** @param value The thing's present settings. */
 export function etagOf(value: unknown): string {
   return `"${createHash("sha256").update(JSON.stringify(value)).digest("hex")}"`;
 }
 
-/** @param value As given to `sync`. @throws {LidoError} precondition_failed when the client saw other settings. */
+/** @param value As given to `sync`. @throws {LidoError} precondition_failed when the settings have changed since the client read them. */
 export function checkEtag(c: HonoContext, value: unknown): void {
   const asked = c.req.header("if-match");
   if (!asked || asked === "*") return;

@@ -14,7 +14,7 @@ import { peerOfRequest } from "../http/peers.ts";
 import { checkEtag, done, newApp, route, sync } from "./route.ts";
 
 const tag = "server";
-/** Secrets are shown as `true`, and come back so. */
+/** Secrets are shown as `true`, and clients send them back so. */
 const settingSchema = z.union([z.string(), z.boolean(), z.number()]).transform(String);
 const configBody = z.object({ config: z.record(z.string(), settingSchema).default({}) }).loose().meta({
   id: "ServerPut",
@@ -32,7 +32,7 @@ const clusterSchema = z.object({
   member_config: z.array(z.unknown()),
 }).meta({ id: "Cluster" });
 
-/** @returns Empty when there is none. */
+/** @returns Empty when crun is not installed. */
 async function crunVersion(host: Host): Promise<string> {
   const { stdout } = await host.run(["crun", "--version"]).catch(() => ({ stdout: "" }));
   return /^crun version (\S+)/.exec(stdout)?.[1] ?? "";
@@ -145,7 +145,7 @@ export function serverRoutes(context: Context): OpenAPIHono {
     },
   );
 
-  // What LXD has and a host of containers does not need: the honest answer is that there are none.
+  // LXD has these, lido does not: the lists are always empty.
   for (const none of ["networks", "network-acls", "cluster/members"]) {
     route(
       app,
@@ -165,7 +165,7 @@ export function serverRoutes(context: Context): OpenAPIHono {
     ({ c }) => done(c),
   );
   route(app, { method: "put", path: "/internal/shutdown", summary: "End the daemon", tag: "internal" }, ({ c }) => {
-    // After the answer is on its way.
+    // Shut down after the answer was sent.
     setImmediate(context.shutdown);
     return done(c);
   });
