@@ -3,19 +3,19 @@ import { LidoError } from "../../api/errors.ts";
 import { networkOf } from "../http/network.ts";
 import type { Log } from "../log/failure.ts";
 
-/** How many networks wait for the answer to a password at a time: more would be more guesses a second. */
+/** How many networks may wait for the answer to a password at a time: this limits the guesses a second. */
 const waitingMax = 16;
-/** How many networks' wrong passwords are remembered, the newest: a bound on memory. */
+/** For how many networks, the latest ones, the wrong passwords are counted: a limit on memory. */
 const rememberedMax = 1024;
 const firstDelayMs = 1_000;
 const lastDelayMs = 60_000;
 
-/** Slows down who guesses the trust password: each wrong one of a network is answered after twice the time of its previous one, one at a time,
- * and is a line in the log with the address. */
+/** Slows down guessing of the trust password: a network's wrong passwords are answered one at a time, each after twice the delay of the one before,
+ * and logged with the address. */
 export class PasswordAttempts {
   readonly #log: Log;
   readonly #firstDelayMs: number;
-  /** Wrong passwords of a network since its last right one. */
+  /** Number of wrong passwords of a network since its last right one. */
   readonly #wrong = new Map<string, number>();
   readonly #waiting = new Set<string>();
 
@@ -25,10 +25,10 @@ export class PasswordAttempts {
   }
 
   /** @param address As the socket has it. @param check Whether the password is right.
-   * @returns Its result, late if it is not. @throws {LidoError} unavailable while an earlier attempt of the network is not answered yet. */
+   * @returns The result of `check`, with a delay if the password is wrong. @throws {LidoError} unavailable while an earlier attempt of the network is not answered yet. */
   async attempt(address: string, check: () => Promise<boolean>): Promise<boolean> {
     const network = networkOf(address);
-    // Also when the client has gone meanwhile: by hanging up it would have no delay.
+    // The network waits even if the client has disconnected: disconnecting must not avoid the delay.
     if (this.#waiting.has(network) || this.#waiting.size >= waitingMax) {
       throw new LidoError("unavailable", "Too many attempts at a time, try again");
     }
@@ -50,7 +50,7 @@ export class PasswordAttempts {
   }
 
   #remember(network: string, wrong: number): void {
-    this.#wrong.delete(network); // it becomes the newest
+    this.#wrong.delete(network); // inserted again, it is the newest
     this.#wrong.set(network, wrong);
     if (this.#wrong.size > rememberedMax) this.#wrong.delete(this.#wrong.keys().next().value!);
   }

@@ -25,7 +25,7 @@ Deno.test("a wrong password is answered late and logged, the next one later; a r
 Deno.test("one attempt of a network at a time, and so many of all", async () => {
   const attempts = new PasswordAttempts({ log: collect().log, firstDelayMs: 50 });
   const first = attempts.attempt("2001:db8::1", wrong);
-  // Not even the right one, or guesses beside each other would find it.
+  // Not even the right password is accepted: otherwise parallel guesses would find it.
   await assert.rejects(attempts.attempt("2001:db8::2", right), /Too many attempts at a time/);
   const others = Array.from({ length: 15 }, (_, index) => attempts.attempt(`192.0.2.${index}`, wrong));
   await assert.rejects(attempts.attempt("192.0.2.99", right), /Too many attempts at a time/);

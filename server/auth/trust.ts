@@ -10,7 +10,7 @@ import { checkValidity, fingerprintOf, isValidNow, parseCertificate } from "../c
 import { PasswordAttempts } from "./attempts.ts";
 import { isPassword } from "../credentials/password.ts";
 
-/** The certificates whose owners may do everything. A client is known by its certificate's SHA-256 alone, never by a name in it. */
+/** The certificates of clients that may do everything. A client is identified by its certificate's SHA-256 alone, never by a name in it. */
 export class Trust {
   readonly #database: Database;
   readonly #events: Events;
@@ -24,7 +24,7 @@ export class Trust {
     this.#settings = options.settings;
   }
 
-  /** Whether a client may do everything. A certificate that is not valid at this time is nobody's, as in LXD. */
+  /** Whether a client may do everything. A certificate that is not valid at this time is not trusted, as in LXD. */
   allows(peer: Peer): boolean {
     if (peer.kind === "local") return true;
     if (!peer.certificate) return false;
@@ -37,7 +37,7 @@ export class Trust {
     return this.#database.all("SELECT * FROM certificates ORDER BY fingerprint").map(view);
   }
 
-  /** @param fingerprint Or its beginning, when only one begins so. @throws {LidoError} not_found, bad_request when several do. */
+  /** @param fingerprint Or a unique prefix of it. @throws {LidoError} not_found; bad_request when several certificates match. */
   get(fingerprint: string): Certificate {
     if (!/^[0-9a-f]{1,64}$/.test(fingerprint)) throw notFound("Certificate", fingerprint);
     const found = this.#database.all("SELECT * FROM certificates WHERE fingerprint GLOB ?", `${fingerprint}*`);
@@ -77,7 +77,7 @@ export class Trust {
     this.#events.lifecycle("certificate-deleted", `/1.0/certificates/${certificate.fingerprint}`);
   }
 
-  /** A client asks to be trusted: somebody who is may ask for any certificate, anybody for their own with the trust password.
+  /** Adds a certificate at a client's request: a trusted client may add any certificate, any other its own, with the trust password.
    * @throws {LidoError} forbidden, without saying why; bad_request, conflict. */
   async request(peer: Peer, post: { name: string; certificate: string; password: string }): Promise<Certificate> {
     const isTrusted = this.allows(peer);

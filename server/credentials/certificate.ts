@@ -12,7 +12,7 @@ export interface KeyPair {
   readonly key: string;
 }
 
-/** The daemon's own certificate, `server.crt` and `server.key` in its directory as LXD's; made when there is none. */
+/** The daemon's own certificate, `server.crt` and `server.key` in its directory as LXD's; created if missing. */
 export async function serverCertificate(directory: string): Promise<KeyPair> {
   const paths = { certificate: join(directory, "server.crt"), key: join(directory, "server.key") };
   if (!existsSync(paths.certificate) || !existsSync(paths.key)) {
@@ -20,11 +20,11 @@ export async function serverCertificate(directory: string): Promise<KeyPair> {
     write(paths.key, made.key, 0o600);
     write(paths.certificate, made.certificate, 0o644);
   }
-  chmodSync(paths.key, 0o600); // however it came here
+  chmodSync(paths.key, 0o600); // also if it was copied here with another mode
   return { certificate: readFileSync(paths.certificate, "utf8"), key: readFileSync(paths.key, "utf8") };
 }
 
-/** Whole or not at all, also when the daemon is killed. */
+/** Writes the file as a whole or not at all, even if the daemon is killed. */
 function write(path: string, text: string, mode: number): void {
   const partial = `${path}.partial`;
   writeFileSync(partial, text, { mode, flush: true });
@@ -32,9 +32,9 @@ function write(path: string, text: string, mode: number): void {
   renameSync(partial, path);
 }
 
-/** Self-signed, ECDSA P-384 as LXD's: who connects pins it. */
+/** Self-signed, ECDSA P-384 as LXD's: clients pin it. */
 async function makeCertificate(): Promise<KeyPair> {
-  await import("reflect-metadata"); // what x509 stands on wants it first
+  await import("reflect-metadata"); // a dependency of x509 needs it to be loaded first
   const x509 = await import("@peculiar/x509");
   const signingAlgorithm = { name: "ECDSA", hash: "SHA-384" };
   const keys = await crypto.subtle.generateKey({ name: "ECDSA", namedCurve: "P-384" }, true, ["sign", "verify"]);
@@ -65,7 +65,7 @@ export function fingerprintOf(der: Uint8Array): string {
   return createHash("sha256").update(der).digest("hex");
 }
 
-/** @param text PEM, or DER in base64 as LXD's clients send it. @returns Its DER. @throws {LidoError} bad_request when it is none. */
+/** @param text PEM, or DER in base64 as LXD's clients send it. @returns Its DER. @throws {LidoError} bad_request when the text is no certificate. */
 export function parseCertificate(text: string): Uint8Array {
   try {
     return new X509Certificate(text.includes("-----BEGIN") ? text : Buffer.from(text, "base64")).raw;
@@ -86,10 +86,10 @@ export function isValidNow(certificate: Uint8Array, now: number = Date.now()): b
   return from <= now && now <= to;
 }
 
-/** @param certificate DER. @throws {LidoError} bad_request when it is not valid at this time, in LXD's words. */
+/** @param certificate DER. @throws {LidoError} bad_request when it is not valid at this time, with LXD's texts. */
 export function checkValidity(certificate: Uint8Array, now: number = Date.now()): void {
   const { from, to } = validityOf(certificate);
   if (now < from) throw new LidoError("bad_request", "The provided certificate isn't valid yet");
-  // So written that a time that cannot be read counts as past.
+  // Written so that a time that cannot be parsed (NaN) counts as expired.
   if (!(now <= to)) throw new LidoError("bad_request", "The provided certificate is expired");
 }

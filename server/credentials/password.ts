@@ -4,7 +4,7 @@ import { promisify } from "node:util";
 const hash = promisify(scrypt) as (password: string, salt: Uint8Array, bytes: number) => Promise<Buffer>;
 const saltBytes = 32, hashBytes = 64;
 
-/** What is kept of a password. */
+/** The salted hash of a password, for storing. */
 export async function hashPassword(password: string): Promise<string> {
   const salt = randomBytes(saltBytes);
   return `${salt.toString("hex")}:${(await hash(password, salt, hashBytes)).toString("hex")}`;

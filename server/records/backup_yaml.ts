@@ -6,10 +6,10 @@ import type { Config, Devices } from "../../api/types.ts";
 import { parseHostileYaml } from "../archives/hostile_yaml.ts";
 import type { Expanded, InstanceRecord, SnapshotRecord } from "../instances/table.ts";
 
-/** `backup.yaml`, beside the root filesystem of each instance: what the database knows of it, in LXD 5.0's form, so that either program
- * recovers what the other one made. */
+/** `backup.yaml`, beside the root filesystem of each instance: the database's content about it in LXD 5.0's format, so that each program
+ * can recover the other's instances. */
 
-/** Go's time that is none, and Unix's. */
+/** Zero times of Go and of Unix, which mean "never". */
 const noTime = "0001-01-01T00:00:00Z", unixZero = "1970-01-01T00:00:00Z";
 
 export interface PoolInfo {
@@ -30,7 +30,7 @@ export interface InstanceBackup {
   readonly instance: Omit<InstanceRecord, "id">;
   readonly expanded: Expanded;
   readonly snapshots: readonly { readonly snapshot: Omit<SnapshotRecord, "id">; readonly expanded: Expanded }[];
-  /** What an older LXD left out. */
+  /** Absent in files of an older LXD. */
   readonly pool?: PoolInfo;
   readonly profiles: readonly ProfileInfo[];
   readonly volumeConfig: Config;
@@ -99,8 +99,8 @@ export function writeBackup(backup: InstanceBackup): string {
   }, { aliasDuplicateObjects: false, lineWidth: 0 });
 }
 
-/** What a start and a stop change, and nobody needs to recover (the map of a container that runs is known to the runtime): a text that
- * differs in it only is not written anew. */
+/** Whether two texts differ only in keys that a start or stop changes and that recovery does not need (the runtime knows a running container's map):
+ * then the file is not written again. */
 export function isSameBackup(one: string, other: string): boolean {
   const lasting = (text: string) =>
     text.replaceAll(/^\s*(volatile\.(last_state\.power|idmap\.current)|last_used_at): .*\n/gm, "");
@@ -153,7 +153,7 @@ export function parseBackup(text: string): InstanceBackup {
     expanded: { config: own.expanded_config, devices: own.expanded_devices },
     snapshots: (value.snapshots ?? []).map((one) => ({
       snapshot: {
-        // LXD's are named with their instance.
+        // LXD's snapshot names begin with the instance's name.
         name: one.name.startsWith(`${own.name}/`) ? one.name.slice(own.name.length + 1) : one.name,
         createdAt: one.created_at ?? new Date().toISOString(),
         ...(one.expires_at ? { expiresAt: one.expires_at } : {}),
@@ -169,7 +169,7 @@ export function parseBackup(text: string): InstanceBackup {
   };
 }
 
-/** Reads YAML that somebody may have damaged or made up: aliases do not multiply, and all has the form that is asked for.
+/** Parses YAML that may be damaged or hostile: aliases are not allowed, and the content is checked by `schema`.
  * @throws {LidoError} bad_request, beginning with `file`. */
 export function checkedYaml<Schema extends z.ZodType>(text: string, schema: Schema, file: string): z.infer<Schema> {
   let value: unknown;

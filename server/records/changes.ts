@@ -1,7 +1,7 @@
 import type { Database } from "../state/database.ts";
 
-/** What was changed in the database, told by the database itself: no operation has to remember that there are records. The triggers and their
- * table are temporary, so they cost no write to the disk and are gone with the daemon. */
+/** Changes of the database, recorded by triggers, so that no operation has to care for the records. The triggers and their table are temporary: they
+ * cost no write to the disk and end with the daemon. */
 
 export type Change =
   | { readonly what: "pool"; readonly pool: string }
@@ -19,7 +19,7 @@ const instance = (row: string) => `VALUES ('instance', NULL, ${row}.name)`;
 const instanceOfSnapshot = (row: string) =>
   `SELECT 'instance', NULL, name FROM instances WHERE id = ${row}.instance_id`;
 
-/** Table → what a change of its row `old` or `new` is a change of. */
+/** Table → a query for the thing that a change of its row `old` or `new` affects. */
 const sources: Readonly<Record<string, (row: string) => string>> = {
   storage_volumes: volumeOf,
   storage_volume_snapshots: volumeOfSnapshot,
@@ -29,12 +29,12 @@ const sources: Readonly<Record<string, (row: string) => string>> = {
   profiles: (row) => `VALUES ('profile', NULL, ${row}.name)`,
 };
 
-/** The journal has names as on disk; the tables have not, where a volume may be named `default_x`. */
+/** The journal has volumes' names on disk, with the project; the tables have names without it, such as `default_x` for `default_default_x`. */
 function withoutProject(name: string): string {
   return `CASE WHEN substr(${name}, 1, 8) = 'default_' THEN substr(${name}, 9) ELSE ${name} END`;
 }
 
-/** An intent that is closed may have changed what is on disk (a restore brings an old record back), whatever it wrote into the tables. */
+/** A closed intent may have changed the files on disk (a restore restores an old record), even if it changed no table. */
 const ofJournal = `
   SELECT CASE WHEN old.kind LIKE 'instance.%' OR old.payload ->> '$.type' = 'container' THEN 'instance' ELSE 'volume' END,
          old.payload ->> '$.pool', each.value
@@ -66,7 +66,7 @@ export class Changes {
     for (const statement of statements) database.exec(statement);
   }
 
-  /** @returns What was changed since the last call, each once. */
+  /** @returns The changes since the last call, without duplicates. */
   take(): Change[] {
     const rows = this.#database.all("SELECT DISTINCT what, pool, name FROM record_changes");
     if (rows.length === 0) return [];

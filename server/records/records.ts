@@ -24,12 +24,12 @@ export interface RecordsOptions {
   readonly pools: Pools;
   readonly volumes: Volumes;
   readonly mounts: MountedVolumes;
-  /** Directory for a copy of each pool's record on the host: a pool elsewhere is found by it. */
+  /** Directory on the host for a copy of each pool's record, by which recovery finds pools that are elsewhere. */
   readonly notes: string;
   readonly log: { warn(context: object, message: string): void };
 }
 
-/** Work that takes something away or changes what is there. What makes something needs no mark: what is not finished has no record yet. */
+/** Kinds of intents that delete or change existing things. Creating needs no mark: an unfinished thing has no record yet. */
 const marked = /\.(delete|rename|restore|shift)$|^instance\.snapshot$/;
 
 interface Failure {
@@ -39,35 +39,35 @@ interface Failure {
   readonly atMs: number;
 }
 
-/** A change and what it makes of the records. What others change is not waited for: it may wait for a volume that is busy for minutes, or that a container
- * keeps busy. */
+/** A change scope: the record writes that one request or operation causes. It does not wait for the writes of others, which may wait for minutes for a
+ * busy volume. */
 export interface RecordsScope {
-  /** Runs what changes something. */
+  /** Runs work whose changes belong to this scope. */
   run<T>(work: () => Promise<T>): Promise<T>;
-  /** Resolves when all that was changed by it is written, or could not be. @returns A sentence for each record that could not be written since. */
+  /** Resolves when the scope's record writes have ended, also by failure. @returns A sentence for each record that could not be written since its start. */
   settled(): Promise<string[]>;
 }
 
-/** What the database knows, in small files beside the data, for when it is lost: `lido admin recover` reads them. They follow the database
- * (see `Changes`); whoever changes something waits for its scope to be `settled` before it says that it is done. A record is compared before it is
- * written, so what did not change costs a read. */
+/** The database's content in small files beside the data: `lido admin recover` reads them if the database is lost. They follow the database
+ * (see `Changes`); each request or operation waits for its scope's `settled` before it replies. A record is compared before it is
+ * written, so an unchanged one costs only a read. */
 export class Records {
   readonly #options: RecordsOptions;
   readonly #instances: InstanceTable;
   readonly #changes: Changes;
-  /** What waits to be written. */
+  /** Records that wait to be written. */
   readonly #due = new Set<string>();
   readonly #works = new Map<string, Promise<void>>();
   readonly #scope = new AsyncLocalStorage<Set<string>>();
-  /** Which of `#works` were changed by nobody who waits for them. */
+  /** Keys of `#works` whose changes belong to no scope. */
   readonly #nobodys = new Set<string>();
-  /** What could not be written, such as on a full disk. It is tried again with the next change, which may be the one that makes room. */
+  /** Records that could not be written, such as on a full disk. Retried with the next change, which may have freed space. */
   readonly #failed = new Map<string, Failure>();
   #verifyOpened: (pool: string) => void = () => {};
   #verifying: Promise<void> = Promise.resolve();
-  /** Intents that are marked, and in which pool. */
+  /** Ids of the marked intents, with their pools. */
   readonly #marks = new Map<number, string>();
-  /** A new database counts from one again. */
+  /** Makes marks unique: in a new database the ids of intents start from 1 again. */
   readonly #run = randomUUID();
 
   constructor(options: RecordsOptions) {
@@ -81,8 +81,8 @@ export class Records {
     });
   }
 
-  /** Looks the pools' records over in the background, where there is reason to: a daemon that was killed may have committed a change without
-   * writing it down, and a pool may have none yet. Called when the journal is settled. @param wasClean How the last daemon ended. */
+  /** Verifies the pools' records in the background, where needed: a killed daemon may have committed a change without writing its record, and a pool
+   * may have no records yet. Called after the journal's recovery. @param wasClean Whether the last daemon ended cleanly. */
   start(wasClean: boolean): void {
     this.#verifyOpened = (pool) => {
       if (wasClean && readable(() => this.#store(pool)?.readPool()) !== undefined) return;
@@ -101,18 +101,18 @@ export class Records {
     for (const pool of this.#options.pools.names()) this.opened(pool);
   }
 
-  /** Told of each pool that was opened. */
+  /** Called for each pool that was opened. */
   opened(pool: string): void {
     if (this.#store(pool)) this.#verifyOpened(pool);
   }
 
-  /** Resolves when nothing is looked over or written any more. */
+  /** Resolves when all verifications and writes have ended. */
   async idle(): Promise<void> {
     await this.#verifying;
     await Promise.all(this.#works.values());
   }
 
-  /** For one who changes something and tells a client of it. */
+  /** Makes the change scope of a request or an operation. */
   scope(): RecordsScope {
     const mine = new Set<string>(), sinceMs = performance.now();
     return {
@@ -127,8 +127,8 @@ export class Records {
     };
   }
 
-  /** Writes every record of a pool that is not as it should be: after a crash, and when a pool comes back or had none.
-   * @returns How many were not. */
+  /** Writes every missing or outdated record of a pool: after a crash, and when a pool becomes available or had no records.
+   * @param onlyTell Writes nothing. @returns The subjects of the wrong records. */
   async verify(pool: string, onlyTell = false): Promise<string[]> {
     const { database, pools, journal } = this.#options;
     const store = this.#store(pool);
@@ -154,12 +154,12 @@ export class Records {
     const ofInstances = new Set(rows.filter(({ type }) => type === "container").map(({ name }) => String(name)));
     const present = new Set((await pools.driver(pool).list()).map(({ name }) => name));
     for (const name of await store.volumes()) {
-      // Of a volume that is on disk and only not known: its record is what it will be recovered by.
+      // The record of an unknown volume that is on disk is kept: recovery needs it.
       if (known.has(name) || present.has(name)) continue;
       wrong.push(`the record of custom volume "${fromDisk({ type: "custom", name })}", which is not there`);
       if (!onlyTell) await store.removeVolume(name);
     }
-    // The mark of what is on disk and not known stays: recovery must know that it was being taken away.
+    // The mark of an unknown volume that is on disk is kept: recovery must know that it was being deleted or changed.
     const unknown = (name: unknown) =>
       present.has(String(name)) && !known.has(String(name)) && !ofInstances.has(String(name));
     for (const [id, intent] of await store.openIntents()) {
@@ -185,12 +185,12 @@ export class Records {
     if (changes.length > 0 && this.#failed.size > 0) this.#retry();
   }
 
-  /** One after the other, until one fails again: a disk that is still full is not tried for each. */
+  /** Retries the failed records one after the other, until one fails again: a full disk is not tried for each. */
   #retry(): void {
     const key = "what failed";
     this.#changed(key);
     if (this.#works.has(key)) return;
-    // After the change that may have made room, and not after what others do, which may take minutes.
+    // Waits for this scope's writes, as the change may have freed space, and not for those of others, which may take minutes.
     const mine = this.#scope.getStore() ?? this.#nobodys;
     const before = [...this.#works].filter(([record]) => mine.has(record)).map(([, work]) => work);
     const work = Promise.all(before).then(async () => {
@@ -219,7 +219,7 @@ export class Records {
     this.#nobodys.delete(key);
   }
 
-  /** One at a time for each record; what is changed again before its turn is written once. */
+  /** Queues a record's write, one at a time for each record; a record that is changed again before its turn is written once. */
   #write(key: string, work: () => Promise<boolean>): void {
     this.#changed(key);
     if (this.#due.has(key)) return;
@@ -255,7 +255,7 @@ export class Records {
     return true;
   }
 
-  /** @param name Without its project. @returns Whether it was not as it should be. */
+  /** @param name Without its project. @returns Whether the record was missing or outdated. */
   async #writeVolume(pool: string, name: string, onlyTell = false): Promise<boolean> {
     const volume = onDisk("custom", name);
     const store = this.#store(pool);
@@ -354,13 +354,13 @@ export class Records {
     return row && String(row.name);
   }
 
-  /** @returns undefined when the pool is not open: its records are looked over when it comes back. */
+  /** @returns undefined when the pool is not open: its records are verified when it is opened. */
   #store(pool: string): RecordStore | undefined {
     const root = this.#options.pools.rootOf(pool);
     return root === undefined ? undefined : new RecordStore(root);
   }
 
-  /** The same of a pool that can be used now. A mark that stays is removed when its records are looked over. */
+  /** As `#store`, but undefined for an unavailable pool. A mark that stays there is removed when the pool's records are verified. */
   #present(pool: string): RecordStore | undefined {
     return this.#options.pools.reason(pool) === undefined ? this.#store(pool) : undefined;
   }
@@ -373,7 +373,7 @@ export class Records {
       store.openIntent(`${this.#run}-${id}`, { kind, payload });
       this.#marks.set(id, pool);
     } catch (error) {
-      // A disk that is full is no reason not to delete.
+      // A full disk must not prevent a deletion.
       this.#options.log.warn({ pool, kind, error: messageOf(error) }, "could not mark an operation in its pool");
     }
   }
@@ -388,7 +388,7 @@ export class Records {
 
 const decode = (bytes: Uint8Array | undefined) => bytes && new TextDecoder().decode(bytes);
 
-/** What is damaged is as good as missing: it is replaced. */
+/** A damaged record counts as missing, and is replaced. */
 function readable(read: () => string | undefined): string | undefined {
   try {
     return read();

@@ -5,10 +5,10 @@ import { readBeneath } from "../../drivers/host/files/beneath.ts";
 import { removeFile, replaceFile } from "../../drivers/host/files/replace_file.ts";
 import { recordsDirectory } from "../../drivers/storage/layout.ts";
 
-/** The records of a pool, as files in a directory of their own in the pool: `pool.yaml`, `custom/<volume on disk>.yaml`, and in `open/` what is
- * being taken away or changed right now, which without the database could be taken for whole. */
+/** The records of a pool, as files in a directory of their own in the pool: `pool.yaml`, `custom/<volume on disk>.yaml`, and in `open/` the marks of
+ * things that are being deleted or changed, which without the database would look intact. */
 
-/** A volume with some thousand snapshots. */
+/** Enough for a volume with some thousand snapshots. */
 const recordMaxBytes = 16 << 20;
 const suffix = ".yaml";
 const custom = join(recordsDirectory, "custom"), open = join(recordsDirectory, "open");
@@ -21,12 +21,12 @@ export interface OpenIntent {
 export class RecordStore {
   readonly #root: string;
 
-  /** @param root Of an open pool. */
+  /** @param root Root directory of an open pool. */
   constructor(root: string) {
     this.#root = root;
   }
 
-  /** @returns undefined when there is none. @throws {LidoError} bad_request when it is no regular file, or too large for a record. */
+  /** @returns undefined when it is missing. @throws {LidoError} bad_request when it is no regular file, or too large for a record. */
   readPool(): string | undefined {
     return this.#read(recordsDirectory, "pool.yaml");
   }
@@ -65,7 +65,7 @@ export class RecordStore {
     await replaceFile(this.#root, directory, "backup.yaml", text, 0o400);
   }
 
-  /** Says that an intent is open. At once, since the work begins when this returns; one write, whatever it costs the disk to keep it. */
+  /** Writes the mark of an open intent. Synchronous and flushed, since the work begins when this returns. */
   openIntent(id: string, intent: OpenIntent): void {
     mkdirSync(join(this.#root, open), { recursive: true, mode: 0o700 });
     const file = openSync(join(this.#root, open, `${id}.json`), "w", 0o400);
@@ -81,7 +81,7 @@ export class RecordStore {
     rmSync(join(this.#root, open, `${id}.json`), { force: true });
   }
 
-  /** @returns Id → what is in it; undefined for what cannot be read. */
+  /** @returns Id → intent; undefined for a mark that cannot be read. */
   async openIntents(): Promise<Map<string, OpenIntent | undefined>> {
     const found = new Map<string, OpenIntent | undefined>();
     for (const name of await readdir(join(this.#root, open)).catch(() => [])) {

@@ -22,7 +22,7 @@ export interface VolumeRecord {
   }[];
 }
 
-/** Values are told to be text where YAML would take them for something else. */
+/** Values are quoted where YAML would not take them for text. */
 const options = { aliasDuplicateObjects: false, lineWidth: 0 };
 const config = z.record(z.string(), z.string()).default({});
 const volumeSchema = z.object({

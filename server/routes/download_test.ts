@@ -4,7 +4,7 @@ import { PassThrough } from "node:stream";
 import type { Context } from "hono";
 import { download } from "./download.ts";
 
-/** Makes a request over HTTP; returns the answer and the log. */
+/** The context of a request over HTTP, and the failures reported for it. */
 function request() {
   const failures: unknown[] = [];
   const outgoing = Object.assign(new EventEmitter(), { destroy: () => {} });
@@ -25,7 +25,7 @@ Deno.test("a client that goes away while the source has nothing is no failure, h
     const source = new PassThrough();
     const reader = download(c, source, {}).body!.getReader();
     const reading = reader.read();
-    await turn(); // in which it is asked for
+    await turn(); // lets the stream read its source
     const cancelled = reader.cancel();
     end(source);
     await Promise.all([reading, cancelled]);

@@ -7,7 +7,7 @@ import { newApp, route, sync } from "./route.ts";
 
 const tag = "server";
 
-/** What needs a person's attention now, in LXD's shape. */
+/** The present warnings, in LXD's format. */
 export function warningRoutes({ poolWatch, resources }: Pick<Context, "poolWatch" | "resources">): OpenAPIHono {
   const app = newApp();
   const list = () => [...poolWatch.list(), ...resources.warnings()];

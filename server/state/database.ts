@@ -13,10 +13,10 @@ const migrations: readonly string[] = [initial, execSessions, instanceMounts, in
 export type Row = Record<string, SQLInputValue>;
 
 export interface ChangeOptions {
-  /** What takes something away, and so makes room: it may have the space that is kept for it when the disk is full. */
+  /** Whether the change deletes something, and so frees space: it may use the reserve when the disk is full. */
   readonly makesRoom?: boolean;
-  /** What speaks of things that end with the machine, such as mounts: a kill of the daemon does not lose it, a power cut may, and it costs no
-   * flush. What is committed after it is never there without it. */
+  /** For rows about things that end with the machine's power, such as mounts: the change is not flushed. A kill of the daemon does not lose it, a power cut
+   * may, and then also every later change that was not flushed. */
   readonly untilReboot?: boolean;
 }
 
@@ -27,7 +27,7 @@ export class Database {
   readonly #sqlite: DatabaseSync;
   readonly #statements = new Map<string, StatementSync>();
   readonly #reserve: Reserve | undefined;
-  /** Filled with the first change: what else a start needs comes before it. */
+  /** The reserve is filled with the first change, so that the rest of a start gets its space first. */
   #hasReserve: boolean;
   #depth = 0;
   #afterWrite = () => {};
@@ -39,7 +39,7 @@ export class Database {
     try {
       this.#sqlite = open(path);
     } catch (error) {
-      // On a full disk its shared memory has no place: "full", "I/O error" or "unable to open", as it comes.
+      // On a full disk there is no space for SQLite's shared memory; the error is "full", "I/O error" or "unable to open".
       if (!this.#reserve?.release()) throw error;
       this.#sqlite = open(path);
     }
@@ -88,12 +88,12 @@ export class Database {
     return result;
   }
 
-  /** @param listener Told of each change once it is on disk; it must not throw. */
+  /** @param listener Called after each change, once it is on disk; must not throw. */
   afterWrite(listener: () => void): void {
     this.#afterWrite = listener;
   }
 
-  /** Statements without values or rows. */
+  /** Runs statements without values or rows. */
   exec(sql: string): void {
     this.#sqlite.exec(sql);
   }
@@ -119,7 +119,7 @@ export class Database {
     }
   }
 
-  /** In WAL, a commit with synchronous=NORMAL is written and not flushed: the next that is takes it along. */
+  /** In WAL mode, a commit with synchronous=NORMAL is written but not flushed; the next flushed commit flushes it, too. */
   #unflushed<T>(commit: () => T): T {
     this.#sqlite.exec("PRAGMA synchronous = NORMAL");
     try {
@@ -161,7 +161,7 @@ export class Database {
   }
 }
 
-/** SQLite makes a database readable by all, and its log and shared memory with the database's mode. Earlier versions left them so. */
+/** SQLite makes a database readable by all, and its log and shared memory with the same mode. Earlier versions of lido did not change that. */
 function makePrivate(path: string): void {
   closeSync(openSync(path, "a", 0o600));
   for (const file of [path, `${path}-wal`, `${path}-shm`]) if (existsSync(file)) chmodSync(file, 0o600);
@@ -181,7 +181,7 @@ function open(path: string): DatabaseSync {
   }
 }
 
-/** SQLITE_FULL. Its number is not told by every runtime, its text is. @see https://www.sqlite.org/rescode.html#full */
+/** SQLITE_FULL. Not every runtime gives the error's number, but each gives its text. @see https://www.sqlite.org/rescode.html#full */
 function isFull(error: unknown): boolean {
   return error instanceof Error && error.message.includes("database or disk is full");
 }

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Database } from "./database.ts";
 
-/** A database that may not grow: SQLite then says what it says on a full disk. */
+/** A database that may not grow: SQLite then fails as on a full disk. */
 function full(directory: string): Database {
   const database = new Database(join(directory, "lido.db"));
   database.run("INSERT INTO config (key, value) VALUES ('a', 'b')");

@@ -1,15 +1,15 @@
 import { randomBytes } from "node:crypto";
 import { existsSync, rmSync, writeFileSync } from "node:fs";
 
-/** What a few hundred changes of the database take, and what a start needs for its lock and shared memory. */
+/** Enough for a few hundred changes of the database, and for a start's lock and shared memory. */
 const reserveBytes = 1 << 20;
 
-/** Space that is kept for the worst time: when the database's filesystem is full, a deletion must still be possible, for it makes room. A file
- * that holds the place, and is given up when it is needed. */
+/** A file that reserves space on the database's filesystem. When the filesystem is full, the file is deleted, so that deletions, which free space, are
+ * still possible. */
 export class Reserve {
   readonly #path: string;
 
-  /** @param database Path of its file. */
+  /** @param database Path of the database's file. */
   constructor(database: string) {
     this.#path = `${database}-reserve`;
   }
@@ -18,18 +18,18 @@ export class Reserve {
     return existsSync(this.#path);
   }
 
-  /** @returns Whether there was something to give up. */
+  /** Deletes the reserve. @returns Whether it existed. */
   release(): boolean {
     if (!this.isHeld()) return false;
     rmSync(this.#path, { force: true });
     return true;
   }
 
-  /** @returns Whether the place is held (again): without it there is no room for anything but deletions. */
+  /** Creates the reserve if it is missing. @returns Whether it exists now: without it, only deletions are allowed. */
   refill(): boolean {
     if (this.isHeld()) return true;
     try {
-      // Not zeros: a filesystem that compresses would hold no place for them.
+      // Random bytes: a filesystem that compresses would reserve no space for zeros.
       writeFileSync(this.#path, randomBytes(reserveBytes), { flag: "wx", mode: 0o600 });
       return true;
     } catch {

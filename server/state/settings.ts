@@ -18,7 +18,7 @@ function isAddress(value: string): boolean {
   }
 }
 
-/** Of names with commas between, so that it can only be the value of one header. */
+/** Whether it is a list of names separated by commas, so that it cannot be more than the value of one header. */
 function isHeaderValue(value: string): boolean {
   return /^[\w*, -]+$/.test(value);
 }
@@ -101,13 +101,13 @@ export class ServerSettings {
     return this.#database.get("SELECT value FROM config WHERE key = ?", key)?.value as string | undefined;
   }
 
-  /** @throws {LidoError} bad_request for an unknown key or a value it cannot have; nothing is changed then. */
+  /** @throws {LidoError} bad_request for an unknown key or an invalid value; nothing is changed then. */
   async replace(config: Config): Promise<void> {
     for (const [key, value] of Object.entries(config)) {
       const found = Object.hasOwn(known, key) ? known[key] : undefined;
       if (!key.startsWith("user.") && !found) {
         const allowed = allowedKeys(key, [...Object.keys(known), "user."]);
-        // Without its value: a secret under a mistyped name is one.
+        // Without the value: it may be a secret under a mistyped name.
         throw new LidoError("bad_request", `Cannot set "${key}" (unknown key): ${allowed}`);
       }
       if (found && value !== "" && !found.check(value)) {
@@ -120,7 +120,7 @@ export class ServerSettings {
       }
     }
     const kept = this.get(passwordKey), password = config[passwordKey] ?? "";
-    // A client that changes something else sends back what it was shown.
+    // A client that changes another key sends the password's key back as it was shown.
     const isUnchanged = kept !== undefined && (password === kept || password === "true");
     const stored = isUnchanged ? kept : password && await hashPassword(password);
     this.#database.transaction(() => {

@@ -1,4 +1,4 @@
-/** The devices that a running container has mounted: not always those of its settings, for a change may have been cut off between the two. */
+/** The devices that a running container has mounted: not always those of its settings, as a change may have been interrupted between the two. */
 export const instanceMounts = `
 CREATE TABLE instance_mounts (
   instance_id INTEGER PRIMARY KEY REFERENCES instances (id) ON DELETE CASCADE, devices TEXT NOT NULL
