@@ -27,7 +27,7 @@ import type { SnapshotGroups } from "./snapshots/groups.ts";
 import type { VolumeSnapshots } from "./snapshots/snapshots.ts";
 import type { Volumes } from "./volumes/volumes.ts";
 
-/** Every service of the daemon, built once in `main.ts` in the order of what needs what. */
+/** Every service of the daemon, built once in `main.ts` in the order of their dependencies. */
 export interface Context {
   readonly paths: Paths;
   readonly log: Logger;
@@ -55,13 +55,13 @@ export interface Context {
   readonly recover: Recover;
   readonly trust: Trust;
   readonly check: Check;
-  /** Listens at `core.https_address` as it is set now. @throws {LidoError} bad_request when it cannot; nothing is changed then. */
+  /** Listens on the present `core.https_address`. @throws {LidoError} bad_request when it cannot; nothing is changed then. */
   readonly listen: () => Promise<void>;
-  /** Where it listens, and the certificate that it shows there; undefined when only the unix socket is served. */
+  /** The address on which it listens for TLS, and its certificate there; undefined when only the unix socket is served. */
   readonly https: () => { readonly address: string; readonly certificate: string } | undefined;
   readonly consoles: ConsoleService;
   readonly exec: ExecService;
   readonly execSessions: ExecSessions;
-  /** Ends the daemon as SIGTERM does, and lets go of the pools that nothing uses: they are unmounted, deactivated, exported. */
+  /** Ends the daemon as SIGTERM does, and closes the pools that nothing uses: they are unmounted, deactivated, exported. */
   readonly shutdown: () => void;
 }

@@ -1,4 +1,4 @@
-/** Builds the daemon: every service in the order of what needs what. */
+/** Builds the daemon: every service in the order of their dependencies. */
 import { chmodSync, existsSync, mkdirSync, readdirSync, realpathSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { LidoError, messageOf } from "../api/errors.ts";
@@ -51,12 +51,12 @@ import { SnapshotGroups } from "./snapshots/groups.ts";
 import { VolumeSnapshots } from "./snapshots/snapshots.ts";
 import { Volumes } from "./volumes/volumes.ts";
 
-/** How long a clean end waits for operations that cannot be cancelled. What is cut off after it is the journal's. */
+/** How long a clean end waits for operations that cannot be cancelled. One that is interrupted after it is rolled back or completed by the next daemon. */
 const closeDeadlineMs = 30_000;
-/** As bytes of a path in sockaddr_un. @see unix(7) */
+/** Longest path in sockaddr_un. @see unix(7) */
 const socketPathMaxBytes = 107;
 
-/** What tests put in the place of the host's own. */
+/** Parts that tests replace. */
 export interface DaemonSeams {
   readonly host?: Host;
   readonly observe?: (point: string) => void;
@@ -74,19 +74,19 @@ export interface DaemonOptions {
 
 export interface Daemon {
   readonly context: Context;
-  /** Settles when the daemon has ended, by `close` or because a client asked for it. */
+  /** Resolves when the daemon has ended, by `close` or at a client's request. */
   readonly ended: Promise<void>;
-  /** Ends it cleanly; containers go on. */
+  /** Ends the daemon cleanly; containers keep running. */
   close(): Promise<void>;
 }
 
-/** Starts a daemon that serves before this resolves.
- * @throws {LidoError} When another one has the directory, or this process is not root. */
+/** Starts a daemon; it serves when this resolves.
+ * @throws {LidoError} When another daemon has the directory, or this process is not root. */
 export async function startDaemon(options: DaemonOptions, seams: DaemonSeams = {}): Promise<Daemon> {
   try {
     return await start(options, seams);
   } catch (error) {
-    // Without a daemon nobody could make room: it starts in the space that is kept for this.
+    // Users need the daemon to free space: on a full disk it starts in the reserve's space.
     const isFull = (error as NodeJS.ErrnoException).code === "ENOSPC";
     if (!isFull || !new Reserve(pathsIn(options.directory).database).release()) throw error;
     return await start(options, seams);
@@ -106,11 +106,11 @@ async function start(options: DaemonOptions, seams: DaemonSeams): Promise<Daemon
   const log = createLog(options.logLevel ?? "info", events);
   observeCommands(({ argv, ms, result }) => log.debug({ argv, ms, result }, "host command"));
   makeDirectory(paths.root, 0o711); // the socket is there
-  // Nobody passes to a container's setuid files: the runtime opens its tree as root.
+  // Keeps other users away from containers' setuid files; the runtime opens the trees as root.
   for (const path of [paths.storagePools, paths.disks, paths.images, paths.pools, paths.backups, paths.logs]) {
     makeDirectory(path, 0o700);
   }
-  // Earlier versions left some readable by all; what the directories above do not guard is the container's own.
+  // Earlier versions left some files readable by all. The files of storage pools have their containers' own modes.
   for (const path of [paths.disks, paths.images, paths.pools, paths.backups]) makeFilesPrivate(path);
   const lock = PidLock.take(paths.lock);
   if ("heldBy" in lock) {
@@ -121,12 +121,12 @@ async function start(options: DaemonOptions, seams: DaemonSeams): Promise<Daemon
   undo.defer(() => lock[Symbol.dispose]());
   const poller = new Poller();
   undo.defer(() => poller.close());
-  // Before anything is looked at or repaired that they may be working on.
+  // End an earlier daemon's tools before reading or repairing anything that they may still change.
   const directory = realpathSync(paths.root);
   const { found, left } = await endLeftTools(poller, directory);
   if (found.length > 0) log.warn({ tools: found, left }, "ended the tools that an earlier daemon was waiting for");
   markCommands(directory);
-  // sqlite takes it away when it closes the database.
+  // SQLite deletes the WAL when it closes the database.
   const wasClean = !existsSync(`${paths.database}-wal`);
   const database = new Database(paths.database);
   undo.defer(() => database.close());
@@ -146,7 +146,7 @@ async function start(options: DaemonOptions, seams: DaemonSeams): Promise<Daemon
   const lookAt = (tenant: string, path: string) => runtime.lookAtSource(tenant, path);
   const opened = (name: string) => records.opened(name);
   const pools = new Pools({ database, journal, events, host, log, paths, opened, lookAt });
-  // Instances need volumes, and volumes ask which instances use them: the one knot.
+  // The only circular dependency: instances need volumes, and volumes ask which instances use them.
   const users = (pool: string, volume: string) => instances.usersOfVolume(pool, volume);
   const mounts = new MountedVolumes({
     driver: (pool) => pools.driver(pool),
@@ -321,13 +321,13 @@ async function start(options: DaemonOptions, seams: DaemonSeams): Promise<Daemon
     }
   };
   await server.listenUnix(paths.socket, options.group);
-  // An address that is gone is no reason not to serve the socket, by which it can be mended.
+  // If the address cannot be used any more, still serve the socket, by which a user can change it.
   await listen().catch((error) => log.error({ error: messageOf(error) }, "the network is not served"));
   log.info({ version, socket: paths.socket, pid: process.pid }, "ready");
   return { context, ended: ended.promise, close };
 }
 
-/** Of a tree that none but root can reach: nothing changes below while this looks. */
+/** Expects a tree that only root can reach, so that nothing in it changes meanwhile. */
 function makeFilesPrivate(directory: string): void {
   for (const entry of readdirSync(directory, { withFileTypes: true })) {
     const path = join(directory, entry.name);

@@ -1,4 +1,4 @@
-/** Prints the API's document, made from the very routes that are served: `npm run openapi`. */
+/** Prints openapi.json, made from the same routes that the daemon serves: `npm run openapi`. */
 import { version } from "../api/version.ts";
 import type { Context } from "./context.ts";
 import { makeApp } from "./routes/app.ts";
@@ -11,7 +11,7 @@ interface Schema {
   items?: Schema;
 }
 
-// Routes are declared without a service being called, so none is needed.
+// Declaring routes calls no service, so the context may be empty.
 const app = makeApp({} as Context);
 const document = app.getOpenAPI31Document({
   openapi: "3.1.0",
@@ -36,7 +36,7 @@ interface RequestBody {
   readonly content: Readonly<Record<string, { readonly schema?: Schema } | undefined>>;
 }
 
-/** What `withoutNulls` makes of every field that may be left out of a request. */
+/** Allows null for every optional field of a request, as `withoutNulls` does. */
 function allowNulls(schema: Schema): void {
   for (const [name, field] of Object.entries(schema.properties ?? {})) {
     allowNulls(field);

@@ -1,6 +1,6 @@
 import { join } from "node:path";
 
-/** Where things are below $LIDO_DIR; LXD's names. */
+/** Paths below $LIDO_DIR, with LXD's names. */
 export interface Paths {
   readonly root: string;
   readonly socket: string;
@@ -9,10 +9,10 @@ export interface Paths {
   readonly storagePools: string;
   readonly disks: string;
   readonly images: string;
-  /** Notes of the pools that there are, to find them by when the database is lost. */
+  /** Copies of the pools' records, by which recovery finds the pools when the database is lost. */
   readonly pools: string;
   readonly backups: string;
-  /** The guest API's sockets, a directory for each container that runs. */
+  /** The guest API's sockets: a directory for each running container. */
   readonly devlxd: string;
   readonly run: string;
   readonly logs: string;

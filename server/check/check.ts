@@ -28,12 +28,12 @@ export interface CheckOptions {
 }
 
 interface Problem extends Omit<CheckProblem, "repaired" | "can_repair"> {
-  /** Absent when mending it would mean to throw data away, or needs a person. */
+  /** Absent when a repair would lose data, or needs a person's decision. */
   readonly repair?: () => Promise<void>;
 }
 
-/** Compares the database with the host, in the manner of fsck: what is on disk and nowhere else, what is nowhere but in the database, and what a
- * cut-off operation left. Volumes with an operation on them are passed over. */
+/** Compares the database with the host, like fsck: finds what is only on disk, what is only in the database, and the leftovers of interrupted
+ * operations. Volumes with a running operation are skipped. */
 export class Check {
   readonly #options: CheckOptions;
 
@@ -41,10 +41,10 @@ export class Check {
     this.#options = options;
   }
 
-  /** @param repair Mends what can be mended without losing data. @returns What is wrong, in a settled order. */
+  /** @param repair Whether to repair what can be repaired without losing data. @returns The problems, in a fixed order. */
   async run(repair: boolean): Promise<CheckProblem[]> {
     const problems: CheckProblem[] = [];
-    // What is open of a pool that comes back can be settled then.
+    // Pools first: the open intents of a pool that becomes available can then be rolled back or completed.
     const parts = [() => this.#away(), () => this.#intents(), () => this.#pools()];
     for (const part of [...parts, () => this.#instances(), () => this.#host()]) {
       for (const { repair: mend, ...found } of await part()) {
@@ -89,12 +89,12 @@ export class Check {
     const { pools } = this.#options;
     const found: Problem[] = [];
     for (const { name, status } of pools.list()) {
-      // The others have an intent, which speaks for them.
+      // A pool in another state has an open intent, which is reported instead.
       if (status !== "Created") continue;
       try {
         found.push(...await this.#pool(name, await pools.ready(name)), ...await this.#records(name));
       } catch (error) {
-        // The others are looked at all the same.
+        // Go on with the other pools.
         found.push({
           subject: `pool/${name}`,
           problem: `It cannot be looked at: ${messageOf(pools.sources.explain(error))}`,
@@ -128,7 +128,7 @@ export class Check {
     const found: Problem[] = [];
     for (const [key, volume] of present) {
       if (known.has(key) || isBusy(volume)) continue;
-      const unfit = await driver.unfit?.(volume).catch(() => undefined); // gone meanwhile
+      const unfit = await driver.unfit?.(volume).catch(() => undefined); // deleted meanwhile
       const isAlone = volume.snapshot !== undefined && !present.has(keyOf({ type: volume.type, name: volume.name }));
       const problem = isAlone
         ? "It is on disk without its volume, and not known: nobody but you can tell whether it is needed"
@@ -142,7 +142,7 @@ export class Check {
     for (const [key, volume] of known) {
       if (present.has(key) || isBusy(volume)) continue;
       const isSnapshot = volume.snapshot !== undefined;
-      // Without its parent it is the parent that is missing.
+      // If the parent volume is missing too, only the parent is reported.
       if (isSnapshot && !present.has(keyOf({ type: volume.type, name: volume.name }))) continue;
       found.push({
         subject: `pool/${pool}/${key}`,
@@ -163,7 +163,7 @@ export class Check {
     return found;
   }
 
-  /** An operation that has begun meanwhile may have made something at this place anew: with its volume's lock, what is there is nobody's. */
+  /** Removes a leftover. An operation begun meanwhile may use the same place again: under the volume's lock, a leftover there belongs to none. */
   async #remove(pool: string, driver: Driver, { place, of }: Leftover): Promise<void> {
     const { locks } = this.#options.volumes;
     await locks.hold(types.map((type) => lockName(pool, { type, name: of })), async () => {
@@ -171,7 +171,7 @@ export class Check {
     });
   }
 
-  /** What is mounted within a pool and was not mounted by lido for anybody: it hides what is below it, and keeps the pool busy. */
+  /** Finds mounts within a pool that lido did not make, or that nothing uses: they hide the files below them, and keep the pool busy. */
   async #mounts(driver: Driver, present: readonly Volume[]): Promise<Problem[]> {
     const { host, mounts, volumes } = this.#options;
     const { name: pool, root } = driver.pool;
@@ -181,7 +181,7 @@ export class Check {
       for (const volume of present) if (isInUse(volume)) ours.add(driver.path(volume));
     }
     const stray = (await host.mounts.list()).filter(({ target }) => target.startsWith(`${root}/`) && !ours.has(target));
-    // The innermost first.
+    // Innermost mounts first.
     return stray.reverse().map(({ target }) => ({
       subject: target,
       problem: "Something is mounted there that lido did not mount",
@@ -224,7 +224,7 @@ export class Check {
     ];
   }
 
-  /** What is in our directories, mounted there or attached from there, and belongs to no pool or image. */
+  /** Finds files, mounts and loop devices in lido's directories that belong to no pool or image, and what ended containers left. */
   async #host(): Promise<Problem[]> {
     const { database, host, pools, paths } = this.#options;
     const names = new Set(pools.names());
@@ -238,7 +238,7 @@ export class Check {
       }
       found.push({ subject: root, problem: "The directory is no pool's", repair: () => rmdir(root) });
     }
-    const disks = await realpath(paths.disks); // as the kernel tells of files
+    const disks = await realpath(paths.disks); // the kernel reports resolved paths
     const poolOf = (path: string) => basename(path, ".img");
     const isKnown = (path: string) => names.has(poolOf(path)) || pools.isBusy(poolOf(path));
     const files = (await readdir(paths.disks)).map((file) => join(paths.disks, file));
@@ -275,7 +275,7 @@ export class Check {
     return found;
   }
 
-  /** @throws {LidoError} When somebody uses it. */
+  /** Deletes the row of a missing volume or snapshot. @throws {LidoError} When the volume is in use. */
   async #forget(pool: string, volume: Volume): Promise<void> {
     const { database, volumes } = this.#options;
     if (volume.snapshot !== undefined) {
@@ -291,7 +291,7 @@ export class Check {
 
 const types: readonly Volume["type"][] = ["container", "custom", "image"];
 
-/** For people: `custom/v`, `custom/v/snapshot`. */
+/** A name to show to users: `custom/v`, `custom/v/snapshot`. */
 function keyOf(volume: Volume): string {
   const name = `${volume.type}/${fromDisk(volume)}`;
   return volume.snapshot === undefined ? name : `${name}/${volume.snapshot}`;

@@ -22,7 +22,7 @@ Deno.test("what an operation makes while a repair is under way is not taken for 
     const remove = (name: string) => {
       removed.push(name);
       present.delete(name);
-      // A restore of "b" begins: what was left is made anew, and is in use until its end.
+      // A restore of "b" begins: it makes the leftover's file again, and uses it until its end.
       over = locks.hold(["p/container/b"], () => begun.promise.then(() => void present.delete("b")));
       setTimeout(begun.resolve, 20);
       return Promise.resolve();

@@ -14,8 +14,8 @@ interface Clause {
   readonly test: (text: string) => boolean;
 }
 
-/** @param filter As in the query; everything passes when it is absent.
- * @returns Those that pass. @throws {LidoError} bad_request in LXD's words. */
+/** @param filter As in the query; absent lets every item pass.
+ * @returns The items that pass. @throws {LidoError} bad_request with LXD's texts. */
 export function filterBy<T extends object>(items: T[], filter: string | undefined): T[] {
   if (!filter?.trim()) return items;
   const clauses = parseFilter(filter);
@@ -64,7 +64,7 @@ interface Word {
 
 function wordsOf(filter: string): Word[] {
   const words: Word[] = [];
-  // Quotes may stand for a whole word or for the value behind "=".
+  // Quotes may enclose a whole word, or the value after "=".
   const pattern = /\s*(?:"((?:[^"\\]|\\.)*)"|([^\s"]*)"((?:[^"\\]|\\.)*)"|([^\s"]+))(?=\s|$)|\s*(\S)|\s+$/gs;
   for (const [all, quoted, before, behind, plain, odd] of filter.matchAll(pattern)) {
     if (odd !== undefined) throw invalid("unterminated quote");
@@ -88,7 +88,7 @@ function patternOf(value: string): (text: string) => boolean {
   }
 }
 
-/** Keys may have dots themselves, so each beginning of the path is tried. */
+/** Keys may contain dots, so each prefix of the path is tried. */
 function valueAt(item: unknown, path: string): unknown {
   if (item === null || typeof item !== "object" || Array.isArray(item)) return undefined;
   const map = item as Record<string, unknown>;

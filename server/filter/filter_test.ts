@@ -17,7 +17,7 @@ const items = [
 ];
 const names = (filter: string | undefined) => filterBy(items, filter).map(({ name }) => name).join(" ");
 
-/** Each answer is the one that LXD 5.0.2 gives. */
+/** Each answer is that of LXD 5.0.2. */
 const answers: readonly (readonly [string, string])[] = [
   ["name eq fa", "fa"],
   ["name eq FA", "fa"],

@@ -1,16 +1,16 @@
-/** Regular expressions that cannot run away: every state at once, a character at a time, so that the time is bounded by pattern × text whatever
- * they are (as Go's, which LXD's filters are written for; JavaScript's own can take for ever). Literals, `.`, classes, groups, `|`, `*`, `+`,
- * `?`, `^`, `$` and escapes are there; the whole text must match, in either case. */
+/** Regular expressions with bounded time: all states are followed at once, character by character, so that the time is at most pattern × text for any
+ * pattern (as with Go's, which LXD's filters are written for; JavaScript's own backtrack, and can run for ever). Supports literals, `.`, classes, groups,
+ * `|`, `*`, `+`, `?`, `^`, `$` and escapes; the whole text must match, ignoring case. */
 
 const patternMax = 1024;
 
 interface State {
-  /** Absent: a fork, which takes no character. */
+  /** Absent for a fork, which consumes no character. */
   readonly takes?: (character: string) => boolean;
   readonly next: State[];
 }
 
-/** @returns A test for the whole of a text. @throws {Error} With what is wrong with the pattern. */
+/** @returns A test for a whole text. @throws {Error} With the reason why the pattern is invalid. */
 export function compilePattern(pattern: string): (text: string) => boolean {
   if (pattern.length > patternMax) throw new Error(`the pattern has more than ${patternMax} characters`);
   const end: State = { next: [] };
@@ -36,7 +36,7 @@ function enter(state: State, states: Set<State>): void {
   }
 }
 
-/** A part of a pattern: what it is entered by, when it leads to `next`. */
+/** A part of a pattern: returns its first state, given the state that follows it. */
 type Part = (next: State) => State;
 
 class Parser {
@@ -105,7 +105,7 @@ class Parser {
         return taking(this.#class());
       case ".":
         return taking(() => true);
-      // The whole text must match anyway.
+      // Anchors have no effect: the whole text must match anyway.
       case "^":
       case "$":
         return (next) => next;

@@ -1,4 +1,4 @@
-/** The tables that configuration is checked with, told to clients: for completion, forms and help. */
+/** The tables of configuration keys, for clients: for completion, forms and help. */
 import type { ConfigurationMetadata, KeyMetadata } from "../../api/types.ts";
 import type { ConfigKey, DriverKind } from "../../drivers/storage/driver.ts";
 import { instanceKeys } from "../config/instance.ts";
@@ -8,19 +8,19 @@ import { volumeKeys } from "../config/storage.ts";
 
 type Check = ConfigKey["check"];
 
-/** A check is asked for what it takes, so that no type can be written beside it that is not so. */
+/** Derives a key's type from the values that its check accepts, so that the two cannot differ. */
 function typeOf(check: Check): KeyMetadata["type"] {
   const takes = (value: string) => check(value) === undefined;
   if (takes("no such word")) return "string";
-  // Names of hosts, of snapshots and of system calls may be any word.
+  // Names of hosts, snapshots and system calls may be any word, also "true" and "no".
   if (takes("true") && takes("no") && !takes("word")) return "bool";
   return takes("1") && !takes("1-2") && !takes("1kB") && !takes("auto") && !takes("word") ? "integer" : "string";
 }
 
-/** What clients are told of a key: its type and the words it takes are found by asking its check. */
+/** The metadata of a key; its type and allowed words are derived from its check. */
 export function describe({ check, help, default: initial = "", values }: ConfigKey): KeyMetadata {
   const type = typeOf(check);
-  // LXD's words for a value that is none of a list.
+  // LXD's text for a value that is not in a list contains the list.
   const listed = / \(not one of \[([^\]]+)\]\)/.exec(check("no such word") ?? "")?.[1]?.split(" ");
   const words = values ?? listed ?? (type === "bool" ? ["true", "false"] : undefined);
   return { type, defaultdesc: initial, shortdesc: help, ...(words ? { values: [...words] } : {}) };

@@ -15,7 +15,7 @@ export interface ProfilesOptions {
   readonly journal: Journal;
   /** The instances that have a profile, with all their settings; the instance service is built later. */
   readonly users: (profile: string) => Map<string, Expanded>;
-  /** Applies a profile's new settings to the instances that have it. @param before What `users` said until then. */
+  /** Applies a profile's new settings to the instances that have it. @param before Result of `users` before the change. */
   readonly changed: (before: Map<string, Expanded>, options: UpdateOptions) => Promise<Followed>;
   readonly log: { warn(context: object, message: string): void };
 }
@@ -45,7 +45,7 @@ export class Profiles {
 
   constructor(options: ProfilesOptions) {
     this.#options = options;
-    // Some of the instances may have followed: they go back too. One that cannot does not keep the intent open, which would undo later changes.
+    // Also rolls back the instances that have followed. A failing one does not keep the intent open, since a later retry would undo later changes.
     this.#open = options.journal.kind<UpdateIntent>("profile.update", async ({ name, before }) => {
       const { failures } = await this.#change(name, before);
       if (failures.length > 0) options.log.warn({ profile: name, failures }, "instances did not follow a profile back");
@@ -87,9 +87,9 @@ export class Profiles {
     this.#options.events.lifecycle("profile-created", `/1.0/profiles/${post.name}`);
   }
 
-  /** Changes a profile and the instances that have it. One that cannot follow stays as it was until it is changed or started again; the others follow.
-   * @param isPatch Whether what is not given stays. @returns What the client is to be told.
-   * @throws {LidoError} bad_request; in LXD's words when instances could not follow, with the change saved. */
+  /** Changes a profile and the instances that have it. An instance that cannot follow stays as it was until it is changed or started again.
+   * @param isPatch Whether absent fields are kept. @returns Notes for the client.
+   * @throws {LidoError} bad_request; with LXD's text if instances could not follow, although the change is saved. */
   async update(
     name: string,
     put: ProfilePut,
@@ -172,7 +172,7 @@ export class Profiles {
     checkDevices(devices);
   }
 
-  /** An instance stays on its pool. @throws {LidoError} When one gets its root disk from this profile. */
+  /** An instance cannot change its pool. @throws {LidoError} When an instance gets its root disk from this profile. */
   #checkRootUsers(name: string): void {
     const { database } = this.#options;
     const roots = new Map(

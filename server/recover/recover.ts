@@ -27,8 +27,8 @@ export interface RecoverOptions {
 
 type Asked = RecoverPost["pools"][number];
 
-/** Makes known again what is on disk: `lxd recover`. A volume is recovered wholly, in one transaction, or not at all; what is known is passed
- * over, so it may be done again, after a kill too. */
+/** Inserts unknown volumes and instances on disk into the database: `lxd recover`. Each is recovered in one transaction or not at all; known ones are
+ * skipped, so recovery can be repeated, also after a kill. */
 export class Recover {
   readonly #options: RecoverOptions;
   #isBusy = false;
@@ -37,7 +37,7 @@ export class Recover {
     this.#options = options;
   }
 
-  /** Pools that this host seems to have and the database has not. */
+  /** Unknown pools that this host seems to have. */
   async found(): Promise<FoundPool[]> {
     const { pools, paths } = this.#options;
     const noted: FoundPool[] = [];
@@ -51,14 +51,14 @@ export class Recover {
           noted.push({ name, driver, config: this.#placeOf(driver, config) });
         }
       } catch {
-        // A note is a hint, no more.
+        // A copy of a pool's record is only a hint: ignore one that cannot be read.
       }
     }
     const known = new Set(pools.list().map(({ name }) => name));
     return await findPools(paths, noted, known, (path) => pools.sources.isThere(path));
   }
 
-  /** What says where a pool is. */
+  /** The keys of a pool's configuration that tell where the pool is. */
   #placeOf(driver: string, config: Config): Config {
     const { poolKeys } = this.#options.pools.kind(driver);
     return Object.fromEntries(
@@ -66,7 +66,7 @@ export class Recover {
     );
   }
 
-  /** Tells what could be recovered; changes nothing. @throws {LidoError} bad_request for a pool that is not as it was said. */
+  /** Finds what could be recovered; changes nothing. @throws {LidoError} bad_request for a pool that is not as the request describes it. */
   validate(post: RecoverPost): Promise<RecoverResult> {
     return this.#alone(async () => {
       const result = empty();
@@ -77,7 +77,7 @@ export class Recover {
     });
   }
 
-  /** Recovers. Where something that is needed is missing, nothing is done but that it is told. */
+  /** Recovers all that `validate` finds. If a dependency is missing (a profile, a project), changes nothing and returns the list of missing ones. */
   async import(post: RecoverPost): Promise<RecoverResult> {
     const seen = await this.validate(post);
     if (seen.DependencyErrors.length > 0) return seen;
@@ -100,7 +100,7 @@ export class Recover {
           } else result.UnknownImages.push(...scan.images.map(({ name }) => `${asked.name}/${name}`));
         });
       }
-      // When all volumes are there that they may use.
+      // Instances last, when all volumes that they may use are recovered.
       for (const { pool, found } of lost) {
         await this.#try(pool, found, result, () => this.#importInstance(pool, found));
       }
@@ -119,7 +119,7 @@ export class Recover {
     const { name } = asked;
     const known = new Set(instances.names());
     const scan = await scanPool(driver, {
-      // A volume of a container that no instance has is none that anybody can use.
+      // A known root volume without an instance counts as unknown: nobody can use it.
       isKnown: (volume) => volumes.find(name, volume) && (volume.type !== "container" || known.has(volume.name)),
       unknownOf: (volume, snapshots) => volumes.look.unknownOf(name, volume, snapshots),
       isBusy: (volume) => volumes.isBusy(name, volume),
@@ -172,7 +172,7 @@ export class Recover {
     return scan;
   }
 
-  /** @param work Gets `keep` for a pool that is not known, and must call it to make it known. */
+  /** @param work Gets `keep` for an unknown pool, and must call it to insert the pool into the database. */
   async #withPool<T>(
     asked: Asked,
     work: (driver: Driver, keep?: (info: { description: string; config: Config }) => void) => Promise<T>,
@@ -190,7 +190,7 @@ export class Recover {
     return await pools.withFound(asked, work);
   }
 
-  /** The pool's own settings over what was asked for; what this driver has no word for is left out. */
+  /** The request's settings, overridden by the pool's recorded ones; keys that the driver does not know are left out. */
   #configOf(asked: Asked, scan: Scan): Config {
     const kind = this.#options.pools.kind(asked.driver);
     const recorded = Object.entries(scan.pool?.config ?? {}).filter(([key]) =>
@@ -229,13 +229,13 @@ export class Recover {
       if (!await (await pools.ready(pool)).exists(volume)) throw new LidoError("not_found", "it is not there any more");
       const lost = { ...backup, snapshots: backup.snapshots.map(({ snapshot }) => snapshot) };
       return await instances.recover(lost, pool, () => {
-        deleteVolumeRow(database, pool, "container", name); // one that no instance had
+        deleteVolumeRow(database, pool, "container", name); // the row of a root volume without an instance
         insertVolume(database, { poolId: pools.id(pool), type: "container", name, config: backup.volumeConfig });
       });
     });
   }
 
-  /** What they were made with is not known: they get what their volume or instance has now. */
+  /** The snapshots' own settings are not known: they get the present settings of their volume or instance. */
   async #importSnapshots(pool: string, { volume, snapshots }: FoundSnapshots): Promise<string[]> {
     const { database, volumes, instances } = this.#options;
     if (volume.type === "container") {
@@ -261,7 +261,7 @@ export class Recover {
     return [];
   }
 
-  /** One that cannot be recovered does not keep the others from it. */
+  /** Recovers one finding; a failure becomes a problem in `result`, and does not stop the others. */
   async #try(
     pool: string,
     found: InstanceFinding | VolumeFinding | FoundSnapshots,
@@ -295,7 +295,7 @@ function empty(): RecoverResult {
 const namesOf = (post: RecoverPost) => new Set(post.pools.map(({ name }) => name));
 const inPool = (pool: string, text: string) => `pool "${pool}": ${text}`;
 
-/** @throws {LidoError} bad_request for two of one name, or in one place. */
+/** @throws {LidoError} bad_request for two pools with the same name or source. */
 function checkAsked({ pools }: RecoverPost): readonly Asked[] {
   for (const [index, pool] of pools.entries()) {
     const before = pools.slice(0, index);

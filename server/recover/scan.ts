@@ -6,14 +6,14 @@ import { type OpenIntent, RecordStore } from "../records/store.ts";
 import { parsePoolRecord, parseVolumeRecord, type VolumeRecord } from "../records/volume_record.ts";
 import { checkName } from "../store/names.ts";
 
-/** What is in a pool and not in the database, read from the pool alone. All that is read may be damaged, or made up by whoever had the disk. */
+/** Finds what is in a pool and not in the database, from the pool alone. Everything read may be damaged, or forged by an earlier owner of the disk. */
 
 export interface DiskFinding {
   readonly volume: Volume;
   /** Without its project. */
   readonly name: string;
   readonly project: string;
-  /** What will not be as it was, for people. */
+  /** Notes for the user on what will differ from before. */
   readonly notes: string[];
 }
 export interface InstanceFinding extends DiskFinding {
@@ -23,14 +23,14 @@ export interface VolumeFinding extends DiskFinding {
   readonly record: VolumeRecord;
 }
 
-/** Snapshots that are not known, of a volume that is. */
+/** Unknown snapshots of a known volume. */
 export interface FoundSnapshots {
   readonly volume: Volume;
   readonly snapshots: readonly string[];
 }
 
 export interface Scan {
-  /** By the pool's own record, or else by an instance's. */
+  /** From the pool's own record, or else from an instance's. */
   readonly pool?: PoolInfo;
   readonly instances: InstanceFinding[];
   readonly volumes: VolumeFinding[];
@@ -42,9 +42,9 @@ export interface Scan {
 
 export interface ScanOptions {
   readonly isKnown: (volume: Volume) => boolean;
-  /** Those of the snapshots of a known volume that are not known. */
+  /** The unknown ones of a known volume's snapshots. */
   readonly unknownOf: (volume: Volume, snapshots: readonly string[]) => string[];
-  /** An operation that is going on, or a volume that is not on disk any more, is nobody's loss. */
+  /** Whether an operation is running on a volume, which is then skipped. */
   readonly isBusy: (volume: Volume) => boolean;
   readonly isMounted: (volume: Volume) => Promise<boolean>;
   readonly force: boolean;
@@ -94,7 +94,7 @@ export async function scanPool(driver: Driver, options: ScanOptions): Promise<Sc
         throw refuse(`it was cut off: ${cutOff.whole}; "--force" recovers what is there`);
       }
       if (volume.type === "container") {
-        // One that runs, or did when the database was lost, has it mounted.
+        // The volume is mounted if the instance runs, or ran when the database was lost.
         const isMounted = await options.isMounted(volume);
         instances.push(await readInstance(driver, store, volume, { names, cutOff, isMounted }));
       } else volumes.push(readVolume(store, volume, names, cutOff));
@@ -110,7 +110,7 @@ export async function scanPool(driver: Driver, options: ScanOptions): Promise<Sc
 }
 
 interface CutOff {
-  /** What happened to the volume as a whole. */
+  /** Kind of the interrupted intent that concerned the volume as a whole. */
   readonly whole?: string;
   readonly snapshots: ReadonlySet<string>;
   readonly notes: string[];
@@ -217,7 +217,7 @@ function isName(name: string): boolean {
   return !/[/\s\0]/.test(name) && name !== "" && name !== "." && name !== ".." && name.length <= 200;
 }
 
-/** @param whole Project of a name without one. */
+/** @param whole The project of a name that has none. */
 function splitName(onDisk: string, whole?: string): [name: string, project: string] {
   const at = onDisk.indexOf("_");
   if (at > 0) return [onDisk.slice(at + 1), onDisk.slice(0, at)];
