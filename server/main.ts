@@ -51,7 +51,7 @@ import { SnapshotGroups } from "./snapshots/groups.ts";
 import { VolumeSnapshots } from "./snapshots/snapshots.ts";
 import { Volumes } from "./volumes/volumes.ts";
 
-/** How long a clean end waits for operations that cannot be cancelled. One that is interrupted after it is rolled back or completed by the next daemon. */
+/** How long a clean end waits for operations that cannot be cancelled. The next daemon rolls back or completes those interrupted after it. */
 const closeDeadlineMs = 30_000;
 /** Longest path in sockaddr_un. @see unix(7) */
 const socketPathMaxBytes = 107;
@@ -105,7 +105,7 @@ async function start(options: DaemonOptions, seams: DaemonSeams): Promise<Daemon
   const events = new Events();
   const log = createLog(options.logLevel ?? "info", events);
   observeCommands(({ argv, ms, result }) => log.debug({ argv, ms, result }, "host command"));
-  makeDirectory(paths.root, 0o711); // the socket is there
+  makeDirectory(paths.root, 0o711); // 0o711, as the socket is in it
   // Keeps other users away from containers' setuid files; the runtime opens the trees as root.
   for (const path of [paths.storagePools, paths.disks, paths.images, paths.pools, paths.backups, paths.logs]) {
     makeDirectory(path, 0o700);

@@ -25,7 +25,8 @@ export class PasswordAttempts {
   }
 
   /** @param address As the socket has it. @param check Whether the password is right.
-   * @returns The result of `check`, delayed if it is wrong. @throws {LidoError} unavailable while an earlier attempt of the network is not answered yet. */
+   * @returns The result of `check`, delayed if it is wrong.
+   * @throws {LidoError} unavailable while an earlier attempt of the network is not answered yet. */
   async attempt(address: string, check: () => Promise<boolean>): Promise<boolean> {
     const network = networkOf(address);
     // The network waits even if the client has disconnected: disconnecting must not avoid the delay.

@@ -24,7 +24,8 @@ export class Events {
     return false;
   }
 
-  /** Lets a publisher make events only while they have a listener. @param told Called whenever a subscription begins or ends: whether any is for `type`. */
+  /** Lets a publisher make events only while they have a listener.
+   * @param told Called whenever a subscription begins or ends: whether any is for `type`. */
   onInterest(type: EventType, told: (isListenedTo: boolean) => void): void {
     this.#interested.set(type, told);
   }

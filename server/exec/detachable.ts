@@ -16,8 +16,8 @@ interface Attachment {
   caughtUp: Promise<void> | undefined;
 }
 
-/** A command that goes on without its client. Without a client, its output is read and the last of it kept; with a client, the command writes no faster
- * than the client reads, as in any session. */
+/** A command that goes on without its client. Without a client, its output is read and the last of it kept; with a client, the command writes no
+ * faster than the client reads, as in any session. */
 export class DetachableSession {
   readonly id: string;
   readonly instance: string;

@@ -106,7 +106,7 @@ export class ExecService {
     });
   }
 
-  /** Starts a detachable session without a client. Without a terminal it gets no input: a command that waits for input would look like one that works. */
+  /** Starts a detachable session without a client. Without a terminal it gets no input: a command waiting for input would look like a working one. */
   #detached(name: string, post: InstanceExecPost, spec: CommandSpec): Operation {
     return this.#services.operations.start({
       ...described(name),
@@ -193,7 +193,7 @@ function described(name: string) {
   };
 }
 
-/** Puts the exit code into the operation. The operation succeeds if the command has ended, with any code; it fails if the command could not be started. */
+/** Puts the exit code into the operation, which succeeds if the command has ended, with any code, and fails if it could not be started. */
 async function finish(operation: Operation, run: () => Promise<number>): Promise<void> {
   operation.update({ return: await withExitCode(operation, run) });
 }

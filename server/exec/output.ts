@@ -20,8 +20,8 @@ const slabRestBytes = 64 * 1024;
 /** The most that one read of a terminal returns. @see n_tty.c */
 const terminalReadBytes = 4095;
 
-/** Reads all that is available now. A read that does not fill its buffer was the last: another would only cost a call, or race with a writer for a few
- * bytes at a time.
+/** Reads all that is available now. A read that does not fill its buffer was the last: another would only cost a call, or race with a writer for a
+ * few bytes at a time.
  * @returns The bytes, perhaps none, and whether the stream has ended. */
 function readChunk(fd: number, bytesMax: number): { chunk: Uint8Array; isEnd: boolean } {
   if (slab.length < slabRestBytes) slab = new Uint8Array(slabBytes);
@@ -63,8 +63,8 @@ export class OutputPump {
     return this.#finished.promise;
   }
 
-  /** Called when the command has ended: its last output is in the kernel's buffer, whose size is limited. That much is read at once, even if the sink is
-   * slow or other processes go on writing. */
+  /** Called when the command has ended: its last output is in the kernel's buffer, whose size is limited. That much is read at once, even if the sink
+   * is slow or other processes go on writing. */
   drain(): void {
     if (this.#isClosed) return;
     const last: Uint8Array[] = [];

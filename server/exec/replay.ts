@@ -8,7 +8,7 @@ interface Run<Stream> {
   bytes: number;
 }
 
-/** The last bytes of all streams together, in the order in which they were read: a ring of bytes, and a list of runs that belong to one stream each. */
+/** The last bytes of all streams together, in the order in which they were read: a ring of bytes, and a list of runs of one stream each. */
 export class Replay<Stream> {
   #ring = new Uint8Array(4096);
   /** Number of bytes pushed so far; the next byte goes to this place, modulo the ring's length. */

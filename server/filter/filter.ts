@@ -88,7 +88,7 @@ function patternOf(value: string): (text: string) => boolean {
   }
 }
 
-/** Keys may contain dots, so each prefix of the path is tried. */
+/** Keys may have dots themselves, so each beginning of the path is tried. */
 function valueAt(item: unknown, path: string): unknown {
   if (item === null || typeof item !== "object" || Array.isArray(item)) return undefined;
   const map = item as Record<string, unknown>;

@@ -1,6 +1,6 @@
 /** Regular expressions with bounded time: all states are followed at once, character by character, so that the time is at most pattern × text for any
- * pattern (as with Go's, which LXD's filters are written for; JavaScript's own backtrack, and can run for ever). Supports literals, `.`, classes, groups,
- * `|`, `*`, `+`, `?`, `^`, `$` and escapes; the whole text must match, ignoring case. */
+ * pattern (as with Go's, which LXD's filters are written for; JavaScript's own backtrack, and can run for ever). Supports literals, `.`, classes,
+ * groups, `|`, `*`, `+`, `?`, `^`, `$` and escapes; the whole text must match, ignoring case. */
 
 const patternMax = 1024;
 

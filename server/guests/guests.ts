@@ -21,8 +21,8 @@ export interface GuestsOptions {
   readonly log: { warn(context: object, message: string): void };
 }
 
-/** What every running container gets beside its disks: its own limits in /proc, and the guest API, `/dev/lxd/sock`, unless `security.devlxd` is false.
- * The socket's directory outlives the daemon, so that the next daemon can listen in the directory that the container has mounted. */
+/** What every running container gets beside its disks: its own limits in /proc, and the guest API, `/dev/lxd/sock`, unless `security.devlxd` is
+ * false. The socket's directory outlives the daemon, so that the next daemon can listen in the directory that the container has mounted. */
 export class Guests {
   readonly #options: GuestsOptions;
   readonly #sockets: GuestSockets;

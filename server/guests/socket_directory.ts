@@ -7,9 +7,9 @@ import type { Mounts } from "../../drivers/host/host.ts";
 /** Sockets and directories use none of it: it limits what a privileged container, whose root may write to its own directory, can fill. */
 const sizeMax = "100k";
 
-/** The directories of all containers are on one small tmpfs, as on LXD: on a filesystem with other files of the host, a container would see the host's
- * space, and its `df`, which lists each device once by its first mount, could leave out the container's root. The tmpfs is mounted while any container
- * has a directory. */
+/** The directories of all containers are on one small tmpfs, as on LXD: on a filesystem with other files of the host, a container would see the
+ * host's space, and its `df`, which lists each device once by its first mount, could leave out the container's root. The tmpfs is mounted while any
+ * container has a directory. */
 export class SocketDirectory {
   readonly #root: string;
   readonly #mounts: Pick<Mounts, "at" | "mount" | "unmount">;

@@ -20,7 +20,7 @@ export function bodyFailure(error: unknown): unknown {
   return new LidoError("bad_request", "The connection ended before the request's body did", { cause: error });
 }
 
-/** @returns Status and text for the client; an error that is no LidoError is a fault of the daemon. `detail` is lido's own text, if `text` is LXD's. */
+/** @returns Status and text for the client; an error that is no LidoError is the daemon's fault. `detail` is lido's own text, if `text` is LXD's. */
 export function describeError(error: unknown): { status: number; text: string; detail?: string } {
   if (!(error instanceof LidoError)) return { status: 500, text: messageOf(error) };
   const status = statuses[error.code];

@@ -1,4 +1,5 @@
-/** @param address As a socket has it. @returns The unit by which connections are counted, about one subscriber: an IPv4 address, or an IPv6 /64 network. */
+/** @param address As a socket has it.
+ * @returns The unit by which connections are counted, about one subscriber: an IPv4 address, or an IPv6 /64 network. */
 export function networkOf(address: string): string {
   const plain = address.replace(/%.*$/, "").toLowerCase();
   const mapped = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/.exec(plain);

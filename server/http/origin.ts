@@ -1,5 +1,5 @@
-/** Protection against pages of other sites: any page can make a browser send requests here, with the certificate that its user chose for this server. A page
- * cannot set the headers Origin, Referer and Sec-Fetch-Site: they identify its requests, which are refused unless the page's origin is allowed.
+/** Protection against pages of other sites: any page can make a browser send requests here, with the certificate its user chose for this server.
+ * A page cannot set the headers Origin, Referer and Sec-Fetch-Site: they identify its requests, which are refused unless its origin is allowed.
  * @see https://fetch.spec.whatwg.org/#http-cors-protocol, https://www.w3.org/TR/fetch-metadata/ */
 import { LidoError } from "../../api/errors.ts";
 
@@ -22,8 +22,8 @@ const askedTypes = /^(application\/json|application\/octet-stream)\s*(;|$)/i;
 
 const isTrue = (value: string | undefined) => /^(true|1|yes|on)$/i.test(value ?? "");
 
-/** @param header Header of a request over TLS. @throws {LidoError} forbidden for a request of another site's page; bad_request for a type of body that
- * a browser sends without a preflight. */
+/** @param header Header of a request over TLS. @throws {LidoError} forbidden for a request of another site's page; bad_request for a type of body
+ * that a browser sends without a preflight. */
 export function checkOrigin(method: string, header: HeaderOf, settings: OriginSettings): void {
   const page = pageOf(header);
   const allowed = settings.get("core.https_allowed_origin");

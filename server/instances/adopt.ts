@@ -51,7 +51,8 @@ export function stateOf({ idmap }: RunningContainer): Config {
   return { "volatile.idmap.current": formatIdmap(idmap), "volatile.last_state.power": "RUNNING" };
 }
 
-/** Inserts the instance and its snapshots in the caller's transaction. @param running Its container if it still runs, which has the current id map. */
+/** Inserts the instance and its snapshots in the caller's transaction.
+ * @param running Its container if it still runs, which has the current id map. */
 export function insertAdopted(
   lost: RecoverableInstance,
   running: RunningContainer | undefined,

@@ -47,7 +47,7 @@ export interface OperationLock extends Disposable {
   readonly takenOver: AbortSignal;
   /** Whether another operation had to give way to this one. */
   readonly hasTakenOver: boolean;
-  /** Aborted when anybody waits for this lock: a holder that only watches the container stops watching, and releases the lock. */
+  /** Aborted when another operation waits for this lock: a holder that only watches the container stops watching, and releases the lock. */
   readonly awaited: AbortSignal;
 }
 
@@ -58,8 +58,8 @@ const givesWay: ReadonlySet<Action> = new Set(["stop", "restart"]);
 const patienceMs = 30_000;
 
 /** One change of an instance at a time. A user's operation is refused, with LXD's text, while another user's runs. The daemon's own work (cleaning up
- * after a container that ended, a changed profile) waits for its turn, and users' operations wait for it: users cannot know of it. Waiters are served in
- * order (`Rank`), so that the user can stop a container that reboots in a loop.
+ * after a container that ended, a changed profile) waits for its turn, and users' operations wait for it: users cannot know of it. Waiters are served
+ * in order (`Rank`), so that the user can stop a container that reboots in a loop.
  *
  * A forced stop or restart does not wait for a clean one: it takes over. The clean one is told by `takenOver`, kills the container, succeeds and
  * releases the lock; then the forced one gets the lock, and finds the container stopped. */

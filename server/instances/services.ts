@@ -71,7 +71,7 @@ export interface InstanceImages {
 export interface TreeFiles {
   /** @returns The text of a regular file, or undefined when there is none. */
   read(root: string, path: string): Promise<string | undefined>;
-  /** Replaces or makes a regular file; keeps owner and mode of one that is there. */
+  /** Replaces or makes a regular file; keeps owner and mode of an existing one. */
   write(root: string, path: string, content: string, owner: { uid: number; gid: number }): Promise<void>;
   exists(root: string, path: string): Promise<boolean>;
   /** Whether a directory is at `path`; a symbolic link to one is none. */

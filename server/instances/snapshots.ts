@@ -231,7 +231,7 @@ export class InstanceSnapshots {
     await this.#services.volumes.locks.hold([volumeLock(pool, name)], alone);
   }
 
-  /** Takes the volume's lock: the search for leftovers takes a volume that nobody has locked for one that an interrupted operation left. */
+  /** Takes the volume's lock: the search for leftovers regards those of an unlocked volume as left by an interrupted operation. */
   async #afterRestore(pool: string, name: string): Promise<void> {
     const work = () => this.#facet(pool).afterRestore(volumeOf(name));
     await this.#services.volumes.locks.hold([volumeLock(pool, name)], work);

@@ -119,7 +119,7 @@ export class Recover {
     const { name } = asked;
     const known = new Set(instances.names());
     const scan = await scanPool(driver, {
-      // A known root volume without an instance counts as unknown: nobody can use it.
+      // A known root volume without an instance counts as unknown: it cannot be used.
       isKnown: (volume) => volumes.find(name, volume) && (volume.type !== "container" || known.has(volume.name)),
       unknownOf: (volume, snapshots) => volumes.look.unknownOf(name, volume, snapshots),
       isBusy: (volume) => volumes.isBusy(name, volume),

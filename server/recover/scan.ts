@@ -6,7 +6,7 @@ import { type OpenIntent, RecordStore } from "../records/store.ts";
 import { parsePoolRecord, parseVolumeRecord, type VolumeRecord } from "../records/volume_record.ts";
 import { checkName } from "../store/names.ts";
 
-/** Finds what is in a pool and not in the database, from the pool alone. Everything read may be damaged, or forged by an earlier owner of the disk. */
+/** Finds what is in a pool and not in the database, from the pool alone. Everything read may be damaged, or forged by whoever had the disk. */
 
 export interface DiskFinding {
   readonly volume: Volume;

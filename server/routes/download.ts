@@ -3,8 +3,8 @@ import { Readable } from "node:stream";
 import type { Context as HonoContext } from "hono";
 import { limitDownload } from "../http/stall.ts";
 
-/** An answer whose body comes from a stream. When the stream fails, the connection is closed before the body's end: the client can learn of it only so, as
- * the headers were sent. The log gives the reason, in one line of the request (`logged`).
+/** An answer whose body comes from a stream. When the stream fails, the connection is closed before the body's end: the client can learn of it only
+ * so, as the headers were sent. The log gives the reason, in one line of the request (`logged`).
  * @param source Destroyed when the client reads nothing for too long, or disconnects.
  * @param options.isOperations Whether an operation makes it, which logs its failure itself. */
 export function download(

@@ -15,8 +15,8 @@ export type Row = Record<string, SQLInputValue>;
 export interface ChangeOptions {
   /** Whether the change deletes something, and so frees space: it may use the reserve when the disk is full. */
   readonly makesRoom?: boolean;
-  /** For rows about things that end with the machine's power, such as mounts: the change is not flushed. A kill of the daemon does not lose it, a power cut
-   * may, and then also every later change that was not flushed. */
+  /** For rows about things that end with the machine, such as mounts: the change is not flushed, so a power cut may lose it; a kill of the daemon
+   * does not. A later change is never on disk without it. */
   readonly untilReboot?: boolean;
 }
 

@@ -4,8 +4,8 @@ import { existsSync, rmSync, writeFileSync } from "node:fs";
 /** Enough for a few hundred changes of the database, and for a start's lock and shared memory. */
 const reserveBytes = 1 << 20;
 
-/** A file that reserves space on the database's filesystem. When the filesystem is full, the file is deleted, so that deletions, which free space, are
- * still possible. */
+/** A file that reserves space on the database's filesystem. When the filesystem is full, the file is deleted, so that deletions, which free space,
+ * are still possible. */
 export class Reserve {
   readonly #path: string;
 

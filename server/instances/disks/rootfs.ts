@@ -86,7 +86,7 @@ export class Rootfs {
     return { rootfs, shifted: driver.idmappedMounts && map !== undefined };
   }
 
-  /** Checks that `rootfs` is a directory: a volume from an image, a backup or another host may have a symbolic link there, which leads out of the volume.
+  /** Checks that `rootfs` is a directory: a volume from an image, a backup or another host may have a symbolic link there, leading out of it.
    * @param volume Path of the volume. */
   async #checkTop(volume: string): Promise<void> {
     const { files } = this.#services;

@@ -32,7 +32,8 @@ export function describeExit({ code, signal }: ExitStatus): string {
 }
 
 /** Finds out how and why a container's init ended.
- * @param of.consoleLog Path of its console's log since its start. @param of.root Its root filesystem on the host, to find why its init was not executed.
+ * @param of.consoleLog Path of its console's log since its start.
+ * @param of.root Its root filesystem on the host, to find why its init was not executed.
  * @param of.config Expanded. */
 export async function examineExit(
   status: ExitStatus,

@@ -1,11 +1,11 @@
 /** The signal that makes an init halt its system: SIGRTMIN+3 for systemd, SIGPWR for sysvinit, busybox and the others, as LXC.
  *
  * The kernel drops a signal that the first process of a pid namespace has no handler for. So systemd is sent its signal once, when it has the
- * signalfd that it reads signals from; that takes a while after a start, a reboot from inside, or a script that ends with `exec` of systemd. A mask that
- * blocks the signal proves nothing: a shell blocks all signals for a moment to fork.
+ * signalfd that it reads signals from; that takes a while after a start, a reboot from inside, or a script that ends with `exec` of systemd. A mask
+ * that blocks the signal proves nothing: a shell blocks all signals for a moment to fork.
  *
- * Nothing shows whether another init has received SIGPWR: busybox waits for it in sigtimedwait(2), which removes it from the mask; sysvinit catches it
- * from its first milliseconds on, and forgets it if it came while its boot scripts ran. So SIGPWR is sent again, at growing intervals, and at once
+ * Nothing shows whether another init has received SIGPWR: busybox waits for it in sigtimedwait(2), which removes it from the mask; sysvinit catches
+ * it from its first milliseconds on, and forgets it if it came while its boot scripts ran. So SIGPWR is sent again, at growing intervals, and at once
  * when the init has executed another program or changed its handlers. No event reports that, so it is polled, at 50 µs each time. */
 
 import { readdir, readFile, readlink } from "node:fs/promises";
@@ -21,7 +21,7 @@ const againMinMs = 1000, againGrowth = 1.25, againMaxMs = 10_000;
 
 /** Masks have bit n - 1 for signal n. */
 export interface Listener {
-  /** Path of its executable; "" when it is gone. */
+  /** Path of its executable; "" when the process has ended. */
   readonly program: string;
   /** Signals it has handlers for. */
   readonly caught: bigint;

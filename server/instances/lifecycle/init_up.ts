@@ -3,18 +3,19 @@ import { basename } from "node:path";
 
 /** When a container counts as started.
  *
- * For LXD it does as soon as the init is executed; if the init ends right after, a client that was told it runs finds it STOPPED. Here a start is complete
- * when the first of these has happened:
+ * For LXD it does as soon as the init is executed; if the init ends right after, a client that was told it runs finds it STOPPED. Here a start is
+ * complete when the first of these has happened:
  * - the init has ended: the start fails, or says that it ended at once when that was no failure;
  * - the init is a program that is known as one (`inits`), and catches a signal by which inits are controlled: it has come through its set-up;
  * - it is such a program and has blocked such a signal, to read it from a signalfd, for 8 ms;
  * - a second has passed.
  * busybox, sysvinit, OpenRC, runit, s6 and systemd do so 1 to 20 ms after they were executed. Every other program is waited for the whole second, whatever it
  * does with its signals: an entrypoint script sets its traps first and fails after that, a Go program catches every signal before it does anything, and
- * nothing distinguishes a program that keeps running from one that is about to fail. The 8 ms are for systemd, which blocks its signals 1 ms before it fails
- * when it is refused its control group.
+ * nothing distinguishes a program that keeps running from one that is about to fail. The 8 ms are for systemd, which blocks its signals 1 ms before
+ * it fails when it is refused its control group.
  *
- * No event reports that a handler is set, so /proc/PID/status is polled: once or twice for busybox, ten times for systemd, 45 times at most, 30 µs each. */
+ * No event reports that a handler is set, so /proc/PID/status is polled: once or twice for busybox, ten times for systemd, at most 45 times; 30 µs
+ * each. */
 
 /** An init that ends within this time has not really started. */
 const firstSecondMs = 1000;
@@ -59,7 +60,8 @@ export function isInit(executable: string, called: { readonly name: string; read
 }
 
 /** Waits until an init is up. @param pid In the host's pid namespace. @param isScript Whether the file that was executed is a script.
- * @param ended Resolves when it has ended. @param unwatched Ends the wait early. @returns How it ended; undefined if it is up or the wait was ended. */
+ * @param ended Resolves when it has ended. @param unwatched Ends the wait early.
+ * @returns How it ended; undefined if it is up or the wait was ended. */
 export async function initUp<End>(
   { pid, isScript }: { pid: number; isScript: boolean },
   ended: Promise<End>,

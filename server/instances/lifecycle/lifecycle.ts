@@ -67,7 +67,7 @@ export class Lifecycle {
   /** Stops that wait for their container's end. */
   readonly #waiting = new Map<string, (status: ExitStatus) => void>();
   readonly #background = new Set<Promise<void>>();
-  /** Instances whose container has ended to reboot and is not started again yet. They count as running; a waiting stop or start of a user comes first. */
+  /** Instances whose container has ended to reboot and is not started yet. They count as running; a waiting stop or start of a user comes first. */
   readonly #rebooting = new Set<string>();
   readonly #closing = new AbortController();
 
