@@ -29,7 +29,7 @@ export class PasswordAttempts {
    * @throws {LidoError} unavailable while an earlier attempt of the network is not answered yet. */
   async attempt(address: string, check: () => Promise<boolean>): Promise<boolean> {
     const network = networkOf(address);
-    // The network waits even if the client has disconnected: disconnecting must not avoid the delay.
+    // Refused even if the earlier attempt's client has disconnected: otherwise disconnecting would avoid the delay.
     if (this.#waiting.has(network) || this.#waiting.size >= waitingMax) {
       throw new LidoError("unavailable", "Too many attempts at a time, try again");
     }

@@ -7,7 +7,7 @@ export interface Account {
   readonly gid: number;
   readonly home: string;
   readonly shell: string;
-  /** Supplementary ones. */
+  /** Supplementary groups. */
   readonly groups: readonly number[];
 }
 

@@ -8,7 +8,7 @@ export interface Controlled {
   signal?(signal: number): void;
 }
 
-/** Executes a message of the control socket.
+/** Handles a message of the control socket.
  * @param text Undefined for a binary message. @param detach Absent when the session ends with its client.
  * @returns The reason why a message is refused. */
 export function obey(command: Controlled, text: string | undefined, detach?: () => void): string | undefined {

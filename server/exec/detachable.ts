@@ -37,7 +37,7 @@ export class DetachableSession {
   }
 
   /** Starts the command.
-   * @param onEnd Called once, when it has ended. @throws {LaunchError} */
+   * @param onEnd Called once, when the command has ended. @throws {LaunchError} */
   async start(launch: (stdout: Sink, stderr: Sink) => Promise<Command>, onEnd: () => void): Promise<void> {
     const [stdout, stderr] = this.isInteractive ? (["0", "0"] as const) : (["1", "2"] as const);
     const command = await launch(this.#sink(stdout), this.#sink(stderr));

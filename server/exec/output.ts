@@ -1,7 +1,7 @@
 import type { Poller, Watch } from "../../drivers/host/poll/poll.ts";
 import { again, closeFd, pipeCapacity, readFd, setNonBlocking } from "../../drivers/host/process/process.ts";
 
-/** Where output goes. */
+/** Receives a command's output. */
 export interface Sink {
   /** @returns A promise if no more output may be passed before it resolves. The sink may keep the chunk. */
   write(chunk: Uint8Array): Promise<void> | undefined;

@@ -4,7 +4,7 @@ import { networkOf } from "./network.ts";
 /** How long each phase of a connection may take, in ms. Received bytes do not extend it, so that a slow sender cannot hold a connection. */
 const deadlinesMs = {
   handshake: 10_000,
-  /** The whole header of the request, counted from the connection on, since such a connection may not be idle. */
+  /** The whole header of the request, with the wait for its first byte: an untrusted connection has no reason to be idle. */
   header: 10_000,
   /** At most 16 KiB. */
   body: 10_000,
@@ -14,7 +14,7 @@ const deadlinesMs = {
   end: 1_000,
 };
 export type Phase = keyof typeof deadlinesMs;
-/** In their order. */
+/** The phases in their order. */
 const phases = Object.keys(deadlinesMs);
 
 /** Connections of one network, and of all: each costs some 100 KiB. A trusted client is no longer counted after milliseconds. */

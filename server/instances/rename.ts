@@ -59,7 +59,7 @@ export class Renames {
         pool,
       );
     };
-    // Not while it is copied.
+    // The lock keeps it from being renamed while it is copied.
     await this.#services.volumes.locks.hold([volumeLock(pool, name)], async () => {
       await this.#services.mounts.alone(pool, volumeOf(name), move).catch((error) => {
         if (error instanceof AlreadyThere) intent.commit(() => {});

@@ -25,7 +25,7 @@ export interface InstancePools {
 }
 
 export interface InstanceVolumes {
-  /** Makes a volume and its row, all or nothing; from `from` (a volume of the same pool) if given. */
+  /** Makes a volume and its row, all or nothing; as a copy of `from`, on this pool or on `fromPool`, if given. */
   createFor(
     pool: string,
     volume: Volume,
@@ -61,7 +61,7 @@ export interface ImageInfo {
 export interface InstanceImages {
   /** @param name An alias or the beginning of a fingerprint. @throws {LidoError} not_found. */
   resolve(name: string): ImageInfo;
-  /** The image unpacked on a pool, made if need be. */
+  /** The image's unpacked volume on a pool; unpacks the image if needed. */
   volumeOn(pool: string, fingerprint: string, watch: WatchOptions): Promise<Volume>;
   /** Size of the unpacked image in bytes; undefined when its file does not say. */
   unpackedBytes(fingerprint: string): Promise<bigint | undefined>;
@@ -69,7 +69,7 @@ export interface InstanceImages {
 
 /** Files in a container's tree, which is hostile: every path is resolved beneath `root`. */
 export interface TreeFiles {
-  /** @returns The text of a regular file, or undefined when there is none. */
+  /** @returns The text of a regular file; undefined when it is missing. */
   read(root: string, path: string): Promise<string | undefined>;
   /** Replaces or makes a regular file; keeps owner and mode of an existing one. */
   write(root: string, path: string, content: string, owner: { uid: number; gid: number }): Promise<void>;

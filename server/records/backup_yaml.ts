@@ -132,7 +132,7 @@ const schema = z.object({
   volume: z.object({ config }).nullish(),
 });
 
-/** @throws {LidoError} bad_request with what is wrong. */
+/** @throws {LidoError} bad_request with the reason. */
 export function parseBackup(text: string): InstanceBackup {
   const value = checkedYaml(text, schema, "backup.yaml");
   const own = value.container ?? value.instance;

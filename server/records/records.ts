@@ -39,12 +39,12 @@ interface Failure {
   readonly atMs: number;
 }
 
-/** A change scope: the record writes that one request or operation causes. It does not wait for the writes of others, which may wait for minutes for
+/** A change scope: the record writes that one request or operation causes. It does not wait for those of other scopes, which may wait for minutes for
  * a busy volume. */
 export interface RecordsScope {
   /** Runs work whose changes belong to this scope. */
   run<T>(work: () => Promise<T>): Promise<T>;
-  /** Resolves when the scope's record writes have ended, also by failure.
+  /** Resolves when the record writes of this scope, and of no scope, have ended, also by failure.
    * @returns A sentence for each record that could not be written since its start. */
   settled(): Promise<string[]>;
 }

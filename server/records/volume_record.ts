@@ -56,7 +56,7 @@ export function writeVolumeRecord(record: VolumeRecord): string {
   }, options);
 }
 
-/** @param file For messages. @throws {LidoError} bad_request with what is wrong. */
+/** @param file For messages. @throws {LidoError} bad_request with the reason. */
 export function parseVolumeRecord(text: string, file: string): VolumeRecord {
   const { created_at, snapshots, ...rest } = checkedYaml(text, volumeSchema, file);
   return {
@@ -74,7 +74,7 @@ export function writePoolRecord(pool: PoolInfo): string {
   return stringify({ ...pool }, options);
 }
 
-/** @param file For messages. @throws {LidoError} bad_request with what is wrong. */
+/** @param file For messages. @throws {LidoError} bad_request with the reason. */
 export function parsePoolRecord(text: string, file: string): PoolInfo {
   return checkedYaml(text, poolSchema, file);
 }

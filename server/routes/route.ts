@@ -93,7 +93,7 @@ function checkProject(name: string | undefined): void {
   throw new LidoError("not_found", `Project "${name}" not found: "default" is the only one`);
 }
 
-/** @returns The body, checked. @throws {LidoError} too_large, or bad_request with the field and what is wrong with it. */
+/** @returns The body, checked. @throws {LidoError} too_large, or bad_request with the field and the reason. */
 export async function readBody<Schema extends z.ZodType>(c: HonoContext, schema: Schema): Promise<z.infer<Schema>> {
   const text = await readText(c);
   let value: unknown;
@@ -112,7 +112,7 @@ function refusePrototype(key: string, value: unknown): unknown {
   return value;
 }
 
-/** @param value The request's JSON, in which null is absent. @throws {LidoError} bad_request with the field and what is wrong with it. */
+/** @param value The request's JSON, in which null is absent. @throws {LidoError} bad_request with the field and the reason. */
 export function checkValue<Schema extends z.ZodType>(schema: Schema, value: unknown): z.infer<Schema> {
   const result = schema.safeParse(withoutNulls(schema, value ?? {}));
   if (result.success) return result.data;

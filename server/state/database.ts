@@ -27,7 +27,7 @@ export class Database {
   readonly #sqlite: DatabaseSync;
   readonly #statements = new Map<string, StatementSync>();
   readonly #reserve: Reserve | undefined;
-  /** The reserve is filled with the first change, so that the rest of a start gets its space first. */
+  /** Whether the reserve exists. It is filled with the first change, so that the rest of a start gets its space first. */
   #hasReserve: boolean;
   #depth = 0;
   #afterWrite = () => {};

@@ -143,7 +143,7 @@ export class Rootfs {
 
   async #shift(payload: ShiftIntent, root: string, progress: ShiftProgress): Promise<void> {
     const { config } = this.#records.expand(this.#records.get(payload.name));
-    // A map that only has more ids changes no owner that the container has seen.
+    // Changing to a map that only has more ids changes no owner that the container has seen.
     const isWider = extendsIdmap(parseIdmap(payload.to), parseIdmap(payload.from));
     if (isTrue(config["security.protection.shift"]) && !isWider) {
       throw new LidoError(

@@ -1,9 +1,10 @@
 /** Who owns the files of a custom volume that containers share.
  *
  * A volume's files have the owners of the id map it was last attached with (`volatile.idmap.last`, none at first). A container with the same map just
- * uses it. For a container with another map, the owners are changed if no other instance uses the volume; else the container is refused. A map that
- * contains the other one counts as the same: a container started when root's range was smaller, or by an earlier version that used a part of it,
- * shares volumes with containers started today. The volume then has the wider map, so no owner that either container knows changes.
+ * uses it. For a container with another map the owners are changed, unless another instance that has the volume needs a different map: then the
+ * container is refused. A map that contains the other one counts as the same: a container started when root's range was smaller, or by an earlier
+ * version that used a part of it, shares volumes with containers started today. The volume then has the wider map, so no owner that either container
+ * knows changes.
  * `security.unmapped` leaves the owners alone; `security.shifted` keeps them as root's on disk and gives each container its own view by
  * an idmapped mount. */
 

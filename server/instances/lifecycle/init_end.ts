@@ -9,9 +9,9 @@ import type { ContainerEnd } from "../../../drivers/runtime/runtime.ts";
 export type ExitStatus = ContainerEnd;
 
 const tailBytesMax = 16 * 1024;
-/** More is in the console's log. */
+/** Limits on the lines that are shown; the console's log has all. */
 const linesMax = 10, lineCharactersMax = 200;
-/** In an error's text. */
+/** Number of lines in an error's text. */
 const shownLinesMax = 4;
 
 /** reboot(2) in a pid namespace ends its init by SIGHUP when it is to boot again, by SIGINT when it is to halt. @see pid_namespaces(7) */
@@ -32,7 +32,7 @@ export function describeExit({ code, signal }: ExitStatus): string {
 }
 
 /** Finds out how and why a container's init ended.
- * @param of.consoleLog Path of its console's log since its start.
+ * @param of.consoleLog Path of its console's log, which begins with its start.
  * @param of.root Its root filesystem on the host, to find why its init was not executed.
  * @param of.config Expanded. */
 export async function examineExit(

@@ -9,13 +9,13 @@ import { basename } from "node:path";
  * - the init is a program that is known as one (`inits`), and catches a signal by which inits are controlled: it has come through its set-up;
  * - it is such a program and has blocked such a signal, to read it from a signalfd, for 8 ms;
  * - a second has passed.
- * busybox, sysvinit, OpenRC, runit, s6 and systemd do so 1 to 20 ms after they were executed. Every other program is waited for the whole second, whatever it
- * does with its signals: an entrypoint script sets its traps first and fails after that, a Go program catches every signal before it does anything, and
- * nothing distinguishes a program that keeps running from one that is about to fail. The 8 ms are for systemd, which blocks its signals 1 ms before
- * it fails when it is refused its control group.
+ * busybox, sysvinit, OpenRC, runit, s6 and systemd do so 1 to 20 ms after they were executed. For every other program the wait is the whole second,
+ * whatever it does with its signals: an entrypoint script sets its traps first and fails after that, a Go program catches every signal before it does
+ * anything, and nothing distinguishes a program that keeps running from one that is about to fail. The 8 ms are for systemd, which blocks its signals
+ * 1 ms before it fails when it is refused its control group.
  *
- * No event reports that a handler is set, so /proc/PID/status is polled: once or twice for busybox, ten times for systemd, at most 45 times; 30 µs
- * each. */
+ * No event reports that a handler is set, so /proc/PID/status is polled, at 30 µs each time: once or twice for busybox, ten times for systemd, 45
+ * times at most. */
 
 /** An init that ends within this time has not really started. */
 const firstSecondMs = 1000;

@@ -46,9 +46,9 @@ export interface StopOptions {
   readonly timeoutMs?: number;
   /** Whether it will be started again. */
   readonly restart?: boolean;
-  /** Of the operation; absent for one that cannot be taken over. */
+  /** The operation's lock; absent for an operation that cannot be taken over. */
   readonly lock?: OperationLock;
-  /** Ends the wait of a clean stop: the client gave up, or the daemon ends. */
+  /** Ends the wait of a clean stop: the client gave up, or the daemon shuts down. */
   readonly cancelled?: AbortSignal;
   /** Called when the stop can no longer be cancelled. */
   readonly onEnding?: () => void;
