@@ -96,7 +96,7 @@ export class Profiles {
     isPatch: boolean,
     options: UpdateOptions = {},
   ): Promise<readonly string[]> {
-    // The undo of one would be the undo of another that came meanwhile, too.
+    // Rolling back a failed change must not overwrite a later one.
     return await this.#locks.hold([name], async () => {
       const row = this.#row(name);
       const before = {
