@@ -1,9 +1,9 @@
 import { AsyncLocalStorage } from "node:async_hooks";
 import { randomUUID } from "node:crypto";
-import { messageOf } from "../../api/errors.ts";
 import type { Config, Devices } from "../../api/types.ts";
 import { readBeneath } from "../../drivers/host/files/beneath.ts";
 import { removeFile, replaceFile } from "../../drivers/host/files/replace_file.ts";
+import { messageInWords } from "../../drivers/host/files/reasons.ts";
 import type { Volume } from "../../drivers/storage/driver.ts";
 import { directoryOf, fromDisk } from "../../drivers/storage/layout.ts";
 import { InstanceTable } from "../instances/table.ts";
@@ -96,7 +96,7 @@ export class Records {
         }
       };
       this.#verifying = look().catch((error) =>
-        this.#options.log.warn({ pool, error: messageOf(error) }, "cannot look over the records of a storage pool")
+        this.#options.log.warn({ pool, error: messageInWords(error) }, "cannot look over the records of a storage pool")
       );
     };
     for (const pool of this.#options.pools.names()) this.opened(pool);
@@ -140,7 +140,7 @@ export class Records {
       try {
         if (await work()) wrong.push(subject);
       } catch (error) {
-        wrong.push(`${subject}: ${messageOf(error)}`);
+        wrong.push(`${subject}: ${messageInWords(error)}`);
       }
     };
     await look("pool.yaml", () => this.#writePool(pool, onlyTell));
@@ -232,7 +232,7 @@ export class Records {
       try {
         await work();
       } catch (error) {
-        const reason = messageOf(error);
+        const reason = messageInWords(error);
         this.#failed.set(key, { work, reason, atMs: performance.now() });
         this.#options.log.warn({ record: key, error: reason }, "could not write a record");
       } finally {
@@ -375,7 +375,7 @@ export class Records {
       this.#marks.set(id, pool);
     } catch (error) {
       // A full disk must not prevent a deletion.
-      this.#options.log.warn({ pool, kind, error: messageOf(error) }, "could not mark an operation in its pool");
+      this.#options.log.warn({ pool, kind, error: messageInWords(error) }, "could not mark an operation in its pool");
     }
   }
 

@@ -1,3 +1,5 @@
+import { messageOf } from "../../../api/errors.ts";
+
 /** The kernel's errors for a path that exists, or may exist, and cannot be used. */
 const reasons: Readonly<Record<string, string>> = {
   EACCES: "permission denied",
@@ -31,4 +33,9 @@ export function reasonOf(error: unknown): string | undefined {
 /** Whether the call failed because its filesystem is unavailable. */
 export function isAway(error: unknown): boolean {
   return away.has(String((error as { code?: unknown } | null)?.code));
+}
+
+/** The message of a failure, with words in place of the code at its end: `open "x": ENOENT`. */
+export function messageInWords(error: unknown): string {
+  return messageOf(error).replace(/\b(E[A-Z0-9]+)$/, (code) => reasons[code] ?? code);
 }

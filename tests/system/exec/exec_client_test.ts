@@ -19,8 +19,9 @@ Deno.test({
     const env = { ...daemon.environment, LIDO: executable };
     /** Runs a shell line with $LIDO for the client. */
     const shell = (line: string) => command(["bash", "-c", line], { env, timeoutMs: 20_000 });
+    // Tests that run in a shell's background begin with INT and QUIT ignored, and the client would leave them so.
     const client = (...argv: string[]) =>
-      spawn(executable, ["exec", ...argv], {
+      spawn("env", ["--default-signal", executable, "exec", ...argv], {
         env: { ...process.env, ...env },
         stdio: ["pipe", "pipe", "pipe"],
       });
