@@ -1,3 +1,5 @@
+import { systemErrors } from "../../api/system_errors.ts";
+
 /** The daemon refused: `status` is the HTTP status, the message is the daemon's own. */
 export class ApiError extends Error {
   override name = "ApiError";
@@ -47,48 +49,12 @@ export class OutputError extends Error {
   }
 }
 
-const reasons: Record<string, string> = {
-  ENOENT: "no such file or directory",
-  ECONNREFUSED: "connection refused",
-  EACCES: "permission denied",
-  EPERM: "permission denied",
-  ENOTDIR: "not a directory",
-  EISDIR: "is a directory",
-  ENOTSOCK: "not a socket",
-  ECONNRESET: "connection reset by peer",
-  EPIPE: "broken pipe",
-  ETIMEDOUT: "connection timed out",
-  EMFILE: "too many open files",
-  ENOSPC: "no space left on device",
-  EROFS: "read-only file system",
-  EBADF: "bad file descriptor",
-  EIO: "input/output error",
-  EFBIG: "file too large",
-  EDQUOT: "disk quota exceeded",
-  ELOOP: "too many levels of symbolic links",
-  ENAMETOOLONG: "file name too long",
-  EEXIST: "file exists",
-  ENOTEMPTY: "directory not empty",
-  ETXTBSY: "text file busy",
-  ENXIO: "no such device or address",
-  ENODEV: "no such device",
-  EBUSY: "device or resource busy",
-  EINVAL: "invalid argument",
-  // Of a file: the process that serves its FUSE has ended.
-  ENOTCONN: "transport endpoint is not connected",
-  ESTALE: "stale file handle",
-  ESHUTDOWN: "the filesystem was shut down",
-  EHOSTDOWN: "host is down",
-  EHOSTUNREACH: "no route to host",
-  ENETUNREACH: "network is unreachable",
-};
-
 /** The plain words for a system error's code. @returns For another code the runtime's own words, or the code. */
 export function reasonOf(error: unknown): string {
   const code = (error as { code?: unknown } | null)?.code;
   if (typeof code === "string") {
     const own = error instanceof Error ? /^E[A-Z0-9]+: (.+?)(?:, \w|$)/.exec(error.message)?.[1] : undefined;
-    return reasons[code] ?? own ?? code;
+    return systemErrors[code] ?? own ?? code;
   }
   return error instanceof Error ? error.message : "unknown reason";
 }

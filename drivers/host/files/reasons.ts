@@ -1,22 +1,12 @@
 import { messageOf } from "../../../api/errors.ts";
+import { systemErrors } from "../../../api/system_errors.ts";
 
 /** The kernel's errors for a path that exists, or may exist, and cannot be used. */
 const reasons: Readonly<Record<string, string>> = {
-  EACCES: "permission denied",
-  EHOSTDOWN: "host is down",
-  EHOSTUNREACH: "no route to host",
+  ...systemErrors,
   EINVAL: "its mount is unbindable, or not the host's",
-  EIO: "input/output error",
-  ELOOP: "too many levels of symbolic links",
-  ENAMETOOLONG: "file name too long",
-  ENODEV: "no such device",
-  ENOENT: "no such file or directory",
   ENOTCONN: "transport endpoint is not connected: the process that serves its filesystem has ended",
-  ENOTDIR: "not a directory",
-  EPERM: "operation not permitted",
   ESHUTDOWN: "its filesystem was shut down",
-  ESTALE: "stale file handle",
-  ETIMEDOUT: "connection timed out",
 };
 
 /** Errors of an unavailable filesystem: a FUSE without its process, an unreachable network server, a device that was pulled. */
@@ -37,5 +27,5 @@ export function isAway(error: unknown): boolean {
 
 /** The message of a failure, with words in place of the code at its end: `open "x": ENOENT`. */
 export function messageInWords(error: unknown): string {
-  return messageOf(error).replace(/\b(E[A-Z0-9]+)$/, (code) => reasons[code] ?? code);
+  return messageOf(error).replace(/\b(E[A-Z0-9]+)$/, (code) => systemErrors[code] ?? code);
 }
